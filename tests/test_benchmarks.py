@@ -20,6 +20,7 @@ SHORT = {
     "checking": ("100", "1"),
     "door": ("--short",),
     "evidence": ("--short",),
+    "free_candidates": ("--short",),
     "fuzz": ("10",),
     "gpu": (
         *("--data", DATA, "--model", MODEL, "--steps", "3", "--json", f"{MODEL}-gpu.json"),

@@ -1,7 +1,7 @@
 """`finetune …` in the terminal.
 
 server.py, analysis.py, admin.py,    the commands: their options, and what they call
-policy.py
+exports.py, policy.py
 options.py, output.py                shared by the commands: settings and refusals; printing and progress
 render.py, evaluation_results.py     results as text and as JSON
 the others                           what a command computes, named by its subject
@@ -30,8 +30,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "sunsets",
         "plan-memory",
         "calibrate",
-        "export",
     ),
+    "exports": ("export",),
     "admin": (
         "engines",
         "current",

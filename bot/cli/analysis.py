@@ -1,13 +1,8 @@
 """Commands about a file or a model, which need no Slack: check, baseline, curve, estimate, prices, sunsets,
-plan-memory, calibrate, export."""
+plan-memory, calibrate."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import re
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,8 +40,6 @@ from bot.command_options import (
     question_options,
 )
 from bot.rules.units import FEWEST_SEALED, MOST_SEALED
-from trainers.export_formats import DTYPES, FORMATS
-from trainers.host import HUB_KEYS, child_environment
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -504,68 +497,3 @@ def calibrate(seconds: float, as_json: bool) -> None:
         click.echo(calibration.to_json())
     else:
         show_text(hardware.calibration_text(calibration))
-
-
-FOLDER = click.Path(path_type=Path)
-FORMS = "; ".join(f"{row.name}: {row.writes.replace('`', '')}" for row in FORMATS.values())
-
-
-@click.command()
-@click.argument("model")
-@click.option("--to", type=click.Choice(list(FORMATS)), required=True, help=FORMS)
-@click.option(
-    "--out", type=FOLDER, help="The folder to write, new or empty. Default: MODEL-FORM in this folder."
-)
-@click.option(
-    "--data", type=FOLDER, multiple=True, help="The data folder of a trainer that you started yourself."
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    help="Number format of merged and GGUF weights. Default: the base model's; in GGUF, float16 instead of bfloat16.",
-)
-@click.option("--rows", type=FOLDER, help="Chat JSONL to check the export with. Default: the job's own rows.")
-@click.option("--base-id", help="The base model's hub id, if it is a folder here.")
-@click.option("--licence", help="The base model's licence, if its folder doesn't name it.")
-@click.option("--repo", help="ORG/NAME to upload to, with --to hub; needs HF_TOKEN.")
-@click.option("--public", is_flag=True, help="Make the repo public.")
-def export(
-    model: str,
-    to: str,
-    out: Path | None,
-    data: tuple[Path, ...],
-    public: bool,
-    **options: Any,
-) -> None:
-    """Export a tuned model for other programs. MODEL is tickets-7, ft:…, a checkpoint or a job's folder."""
-    from bot.cli.exports import find_model
-
-    # Looked up and not imported, as only the child process needs it.
-    if importlib.util.find_spec("torch") is None:
-        refuse("Exporting needs the extra [local]: pip install '.[local]' in a checkout")
-    settings = load_for_file()
-    source = value_or_exit(find_model(settings, model))
-    roots = [*data, settings.data / "trainer", settings.data / "terminal-trainer"]
-    name = source.name or model
-    # A folder's whole path would be no name for the folder to write.
-    if "/" in name and not name.startswith("ft:"):
-        name = Path(name).name
-    out = out or Path(re.sub(r"[^\w.-]+", "-", name) + f"-{to}")
-    arguments = [source.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
-    arguments += [part for root in roots for part in ("--data", str(root))]
-    for option, value in options.items():  # the exporter has the same options
-        arguments += [f"--{option.replace('_', '-')}", str(value)] if value else []
-    arguments += ["--public"] * public + ["--facts"] * (source.facts is not None)
-    export = subprocess.run(
-        [sys.executable, "-m", "trainers.local.export", *arguments],
-        input=json.dumps(source.facts) if source.facts is not None else "",
-        text=True,
-        env=child_environment(*HUB_KEYS, "PIP_"),
-        check=False,
-    )
-    if export.returncode == -signal.SIGKILL:
-        refuse(
-            "The export was killed, perhaps because memory ran out: it loads the model in float32. Use a machine with "
-            f"more memory, and delete the unfinished folder {out.parent / f'.{out.name}-'}*."
-        )
-    sys.exit(export.returncode)

@@ -1,19 +1,137 @@
-"""Finds the tuned model to export by the name that people use: its name at the trainer, and what its run measured, for
-the model card."""
+"""`finetune export`: a tuned model for other programs, or a measured candidate as a folder that answers without us."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from bot.cards.common.candidates import meaning, table_name
 from bot.cards.training.result_comparison import before_name
+from bot.cli.options import exit_on_storage_error, load_for_file, refuse, value_or_exit
+from bot.command_options import KIND, NAME, SHOTS
 from bot.rules.plans import Plan, plan_from_json
-from bot.settings import Settings
 from bot.values.runs import Refusal, RunResult
 from storage.backup import open_copy
 from storage.records import Model, Run
+from trainers.export_formats import DTYPES, FORMATS
+from trainers.host import HUB_KEYS, child_environment
+
+if TYPE_CHECKING:
+    from bot.settings import Settings
+    from trainers.evaluation.results import CandidateKind
+
+FOLDER = click.Path(path_type=Path)
+FORMS = "; ".join(f"{row.name}: {row.writes.replace('`', '')}" for row in FORMATS.values())
+
+
+@click.command()
+@click.argument("name")
+@click.argument("candidate", type=KIND, required=False)
+@click.option("--to", type=click.Choice(list(FORMATS)), help=f"The form of a tuned model. {FORMS}")
+@click.option(
+    "--out", type=FOLDER, help="The folder to write, new or empty. Default: NAME-FORM in this folder."
+)
+@click.option(
+    "--data", type=FOLDER, multiple=True, help="The data folder of a trainer that you started yourself."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    help="Number format of merged and GGUF weights. Default: the base model's; in GGUF, float16 instead of bfloat16.",
+)
+@click.option("--rows", type=FOLDER, help="Chat JSONL to check the export with. Default: the job's own rows.")
+@click.option("--base-id", help="The base model's hub id, if it is a folder here.")
+@click.option("--licence", help="The base model's licence, if its folder doesn't name it.")
+@click.option("--repo", help="ORG/NAME to upload to, with --to hub; needs HF_TOKEN.")
+@click.option("--public", is_flag=True, help="Make the repo public.")
+@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
+@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+def export(
+    name: str,
+    candidate: CandidateKind | None,
+    to: str | None,
+    out: Path | None,
+    model: str | None,
+    shots: int | None,
+    **options: Any,
+) -> None:
+    """Export what was measured for other programs: a tuned model, or a dataset's candidate.
+
+    NAME is tickets-7, ft:…, a checkpoint or a job's folder, with a form (--to). Or it is a dataset, with the candidate
+    that was measured on it: `finetune export tickets encoder` writes a folder that answers without this project.
+    """
+    settings = load_for_file()
+    if candidate is not None:
+        _export_candidate(settings, name, candidate, out, model, shots)
+    elif to is not None:
+        _export_model(settings, name, to, out, options)
+    else:
+        refuse(
+            f"What of {name}? A tuned model needs a form, like --to merged; a dataset the candidate that was measured "
+            f"on it, like finetune export {name} encoder."
+        )
+
+
+def _export_candidate(
+    settings: Settings,
+    name: str,
+    kind: CandidateKind,
+    out: Path | None,
+    model: str | None,
+    shots: int | None,
+) -> None:
+    from bot.command_options import normalize_name
+    from bot.services.models.candidate_exports import WantedCandidate, export_candidate
+
+    dataset = normalize_name(name)
+    wanted = WantedCandidate(dataset, kind, model, shots)
+    with exit_on_storage_error():
+        value_or_exit(export_candidate(settings, wanted, out or Path(f"{dataset}-{kind}"), click.echo))
+
+
+def _export_model(
+    settings: Settings, name: str, to: str, out: Path | None, options: Mapping[str, Any]
+) -> None:
+    # Looked up and not imported, as only the child process needs it.
+    if importlib.util.find_spec("torch") is None:
+        refuse("Exporting needs the extra [local]: pip install '.[local]' in a checkout")
+    source = value_or_exit(find_model(settings, name))
+    roots = [*options["data"], settings.data / "trainer", settings.data / "terminal-trainer"]
+    name = source.name or name
+    # A folder's whole path would be no name for the folder to write.
+    if "/" in name and not name.startswith("ft:"):
+        name = Path(name).name
+    out = out or Path(re.sub(r"[^\w.-]+", "-", name) + f"-{to}")
+    arguments = [source.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
+    arguments += [part for root in roots for part in ("--data", str(root))]
+    for option in ("dtype", "rows", "base_id", "licence", "repo"):  # the exporter has the same options
+        value = options[option]
+        arguments += [f"--{option.replace('_', '-')}", str(value)] if value else []
+    arguments += ["--public"] * options["public"] + ["--facts"] * (source.facts is not None)
+    export = subprocess.run(
+        [sys.executable, "-m", "trainers.local.export", *arguments],
+        input=json.dumps(source.facts) if source.facts is not None else "",
+        text=True,
+        env=child_environment(*HUB_KEYS, "PIP_"),
+        check=False,
+    )
+    if export.returncode == -signal.SIGKILL:
+        refuse(
+            "The export was killed, perhaps because memory ran out: it loads the model in float32. Use a machine with "
+            f"more memory, and delete the unfinished folder {out.parent / f'.{out.name}-'}*."
+        )
+    sys.exit(export.returncode)
+
 
 Facts = Mapping[str, Any]
 

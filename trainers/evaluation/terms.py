@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -85,21 +85,21 @@ def unpack_texts(packed: Any) -> list[str]:
     return joined.split("\n")
 
 
-def _words_and_pairs(text: str) -> Iterator[str]:
+def _words_and_pairs(text: str) -> list[str]:
     words = _WORD.findall(text)
-    yield from words
-    for word, after in pairwise(words):
-        yield f"{word} {after}"
+    pairs = [f"{word} {after}" for word, after in pairwise(words)]
+    return words + pairs
 
 
-def _pieces_of(text: str) -> Iterator[str]:
+def _pieces_of(text: str) -> list[str]:
     """Returns runs of characters of each word, including the spaces around it."""
     shortest, longest = PIECES
+    pieces = []
     for word in text.split():
         spaced = f" {word} "
         for size in range(shortest, longest + 1):
             if len(spaced) <= size:
-                yield spaced  # once, whatever size it falls short of
+                pieces.append(spaced)  # once, whatever size it falls short of
                 break
-            for at in range(len(spaced) - size + 1):
-                yield spaced[at : at + size]
+            pieces += [spaced[at : at + size] for at in range(len(spaced) - size + 1)]
+    return pieces

@@ -1,4 +1,16 @@
 """What answers a program that calls team/NAME: a candidate as it was measured, frozen when it was promoted. Asks no
 model."""
 
-PUBLIC_MODULES = ("classical", "encoder", "folder", "free", "library", "prompts", "usage", "values")
+PUBLIC_MODULES = (
+    "calibration",
+    "classical",
+    "encoder",
+    "export",
+    "folder",
+    "free",
+    "frozen",
+    "library",
+    "prompts",
+    "usage",
+    "values",
+)

@@ -4,7 +4,6 @@ with openai. Its programs are in `standalone`, and two modules of our own are co
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,8 +30,6 @@ PROGRAMS = TRAINERS / "recipes" / "standalone"
 TERMS = TRAINERS / "evaluation" / "terms.py"
 SPANS = TRAINERS / "evaluation" / "spans.py"
 VECTORS = PROGRAMS / "vectors.py"
-# A program imports the modules that are copied beside it by their last name. `terms` and `vectors` both score texts.
-_IMPORT = re.compile(r"^from trainers\.[a-z_.]*?(\w+) import", re.MULTILINE)
 _ASKS = """
 import importlib, json, sys
 sys.path.insert(0, sys.argv[1])
@@ -138,10 +135,10 @@ def _encoder_files(encoder: EncoderFiles) -> dict[str, bytes | Path]:
 
 
 def _standalone(program: Path, scorer: Path) -> bytes:
-    """Returns a program's source with imports of the modules beside it."""
+    """Returns a program's source with imports of the modules beside it. `terms` and `vectors` both score texts."""
     source = program.read_text(encoding="utf-8")
-    source = _IMPORT.sub(r"from \1 import", source)
-    return source.replace("from terms import", f"from {scorer.stem} import").encode()
+    source = source.replace("from trainers.evaluation.terms import", f"from {scorer.stem} import")
+    return source.replace("from trainers.evaluation.spans import", "from spans import").encode()
 
 
 def _size(content: bytes | Path) -> int:

@@ -4,6 +4,7 @@ end."""
 PUBLIC_MODULES = (
     "alias_sync",
     "better_answers",
+    "candidate_exports",
     "deployment_requests",
     "deployments",
     "models",

@@ -36,7 +36,7 @@ def publish_upstreams(settings: Settings) -> None:
     for row in settings.providers:
         upstream = before.get(row.name)
         if row.provider.base_url:
-            upstream = _upstream(settings, row)
+            upstream = upstream_of(settings, row)
         if upstream is not None:
             upstreams.append(upstream)
     folder.publish_upstreams(Upstreams(tuple(upstreams)))
@@ -137,7 +137,8 @@ def _ends_in_use(context: CoreContext) -> Mapping[str, date]:
     return {use.dataset: use.ends for use in uses if use.kind == "in use" and use.ends}
 
 
-def _upstream(settings: Settings, row: ProviderRow) -> Upstream:
+def upstream_of(settings: Settings, row: ProviderRow) -> Upstream:
+    """Returns where a provider is called, and where its key is."""
     provider = row.provider
     extra = ""
     if provider.chat_extra:

@@ -80,7 +80,7 @@ def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None
         build_recipe,
         candidate,
         evaluation.plan,
-        _parts_of(evaluation, measured),
+        parts_of(evaluation, measured),
         context.settings.files,
         context.settings.recipes,
     )
@@ -145,7 +145,7 @@ def _find_measured(evaluation: FinishedEvaluation, candidate: Candidate) -> Meas
     return next((each for each in measured if each.identity == candidate), None)
 
 
-def _parts_of(evaluation: FinishedEvaluation, measured: MeasuredCandidate) -> MeasuredParts:
+def parts_of(evaluation: FinishedEvaluation, measured: MeasuredCandidate) -> MeasuredParts:
     encoder = evaluation.plan.encoder
     if evaluation.comparison.encoder:
         encoder = evaluation.comparison.encoder.name
