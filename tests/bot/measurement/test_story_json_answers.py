@@ -7,7 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from bot.cli import main
 from bot.services.datasets.dataset_worker import SEED
 from bot.services.evidence.evaluation_worker import max_tokens
 from bot.values.runs import RunResult
@@ -64,6 +66,19 @@ def test_free_candidates_answer_in_json_and_the_card_shows_the_floor(world: Worl
     world.find_message(
         "Measurement m1", f"The commonest values alone get {100 * report.floor:.1f}% of fields right"
     )
+    for kind in ("classical", "encoder"):
+        check_export(world, kind)
+
+
+def check_export(world: World, kind: str) -> None:
+    """The folder's program has scored on the held-out rows as the candidate was measured."""
+    folder = world.folder / f"orders-{kind}"
+    environment = {"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
+    result = CliRunner().invoke(main, ["export", "orders", kind, "--out", str(folder)], env=environment)
+    assert result.exit_code == 0, result.output
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "Answers with an object of JSON" in card and "held-out rows: they score as measured" in card
+    assert (folder / "extract.py").exists()
 
 
 def test_an_estimate_asks_for_the_free_candidates_first_and_then_uses_the_one_that_meets_the_bar(
