@@ -48,7 +48,7 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
 
 def _check_result(world: World, reserved: int) -> None:
     result = world.find_message("Result of run 1", "the prompted base model", "100.0%")
-    assert "estimated" in result and "Deploy" in result
+    assert "estimated" in result and "Use it" in result
     world.tick_until_file("report-run-1.html")
     messages = world.slack.messages(PRIVATE.id)
     (parent,) = [message for message in messages if "Result of run 1" in words_of(message)]

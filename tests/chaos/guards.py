@@ -848,6 +848,27 @@ GUARDS = (
         f"{ERASURE}::test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again",
     ),
     Guard(
+        "recipes are deleted with the rows that they hold",
+        "bot/services/dataset_deletion.py",
+        '    paths += [f"{serving}/recipes/{sha256}" for sha256 in recipes.learnt_from(context, deletion.dataset, ids)]\n',
+        "",
+        f"{ERASURE}::test_deleting_a_dataset_erases_its_rows_from_every_documented_place",
+    ),
+    Guard(
+        "passages that were withheld from a model stay withheld when it is in use",
+        "bot/services/models/recipe_worker.py",
+        "    passages = visible_passages(candidate, plan, read_passages(plan, files))",
+        "    passages = tuple(read_passages(plan, files))",
+        "tests/bot/models/test_recipe_worker.py::test_passages_that_were_withheld_from_a_model_stay_withheld",
+    ),
+    Guard(
+        "a door that somebody else started is left alone",
+        "bot/door_process.py",
+        "    is_ours = answer.pid == started.pid",
+        "    is_ours = True",
+        "tests/bot/operations/test_door_process.py::test_only_our_own_door_is_replaced",
+    ),
+    Guard(
         "refused files are deleted",
         "bot/reconciler.py",
         "        dataset_deletion.expire(context, version)",
