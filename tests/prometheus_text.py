@@ -45,10 +45,13 @@ def read_values(text: str) -> dict[tuple[str, ...], float]:
 
 
 def listed_metrics(process: str) -> set[str]:
-    """Returns the metrics that docs/operations.md lists for the "bot" or the "trainer"."""
+    """Returns the metrics that docs/operations.md lists for the "bot", the "trainer" or the "door"."""
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `(finetune_\w+)[`{]", page, re.MULTILINE))
-    return {name for name in listed if name.startswith("finetune_trainer_") == (process == "trainer")}
+    others = {"trainer": "finetune_trainer_", "door": "finetune_door_"}
+    if process in others:
+        return {name for name in listed if name.startswith(others[process])}
+    return {name for name in listed if not name.startswith(tuple(others.values()))}
 
 
 def complaints(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
+from prometheus_client import Gauge
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -29,10 +30,13 @@ from trainers.door.responses import answer_response
 from trainers.door.upstreams import UpstreamClients
 from trainers.http.errors import ApiError
 from trainers.http.guard import LimitedBody, host_problem, is_longer, is_same_key, key_missing, sent_key
+from trainers.http.metrics import METRICS, RequestCounts, RequestMetrics
 from trainers.log_lines import new_reference
 from trainers.recipes.folder import RecipeFolder
 
 HEALTH = "/healthz"
+MODELS = "/v1/models"
+MEASURED_ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/classify", MODELS, METRICS, HEALTH)
 MAX_BODY_BYTES = 32 * 1024 * 1024  # images travel in it
 PREPARE_S = 1.0
 CLOSE = (b"connection", b"close")
@@ -57,6 +61,9 @@ def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, stat
     counts = UsageCounts(folder.root)
     clients = UpstreamClients(answer_s)
     calls = Calls(names, clients, counts)
+    metrics = RequestCounts("door", MEASURED_ENDPOINTS)
+    open_calls = Gauge("finetune_door_open_requests", "Requests under way.", registry=metrics.registry)
+    open_calls.set_function(lambda: state.open_calls)
 
     async def chat(request: Request) -> Response:
         return await calls.answer(request, answer_chat)
@@ -104,11 +111,15 @@ def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, stat
             Route("/v1/chat/completions", chat, methods=["POST"]),
             Route("/v1/responses", response, methods=["POST"]),
             Route("/v1/classify", classification, methods=["POST"]),
-            Route("/v1/models", models),
-            Route("/v1/models/{name:path}", model),
+            Route(MODELS, models),
+            Route(f"{MODELS}/{{name:path}}", model),
             Route(HEALTH, health),
+            *metrics.routes(),
         ],
-        middleware=[Middleware(DoorGuard, names=names, hosts=hosts, state=state)],
+        middleware=[
+            Middleware(RequestMetrics, counts=metrics),
+            Middleware(DoorGuard, names=names, hosts=hosts, state=state),
+        ],
         exception_handlers={
             ApiError: _answer_problem,
             HTTPException: _answer_http_exception,

@@ -16,6 +16,7 @@ import pytest
 
 from demo.workspace import wait_until
 from tests.peers.chat_vendor import KEY, ChatVendor, error
+from tests.prometheus_text import complaints, listed_metrics, read_families, read_values
 from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use
 from trainers.client.client import Trainer
 from trainers.evaluation.prompts import k_shot
@@ -267,6 +268,20 @@ def test_a_fallback_answers_only_if_somebody_chose_one(
     put_in_use(door.folder, PROMPT, 32, unavailable=gone)
     with pytest.raises(openai.InternalServerError, match="The machine is stopped"):
         ask(client)
+
+
+def test_prometheus_reads_requests_without_names(door: Door, client: openai.OpenAI) -> None:
+    put_in_use(door.folder, PROMPT)
+    ask(client)
+    address = f"{door.url.removesuffix('/v1')}/metrics"
+    assert httpx2.get(address).status_code == 401
+    text = httpx2.get(address, headers={"authorization": f"Bearer {client.api_key}"}).text
+    values = read_values(text)
+    assert values["finetune_door_requests_total", "200", "/v1/chat/completions"] >= 1
+    assert values["finetune_door_requests_total", "401", "/metrics"] >= 1
+    assert values["finetune_door_open_requests",] == 1
+    assert complaints(text) == [] and "tickets" not in text
+    assert {name for name in read_families(text) if name.startswith("finetune_")} == listed_metrics("door")
 
 
 def test_only_the_key_and_our_host_names_are_let_in(door: Door) -> None:

@@ -11,10 +11,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trainers.http.errors import ApiError
 from trainers.http.guard import LimitedBody, host_problem, is_longer, is_same_key, key_missing, sent_key
+from trainers.http.metrics import METRICS
 from trainers.local.jobs.files import MAX_FILE_BYTES, file_too_large
 
 MODELS = "/v1/models"
-METRICS = "/metrics"
 CALLS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")
 MAX_JSON_BYTES = 2 * 1024 * 1024
 # For what a form has around a file of the largest size.

@@ -8,13 +8,17 @@ Training runs in child processes, generation in a thread, and no module imported
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -24,11 +28,11 @@ from starlette.responses import Response
 
 from trainers.host import ENGINES_FOLDER
 from trainers.http.errors import ApiError
+from trainers.http.metrics import METRICS, RequestCounts, RequestMetrics
 from trainers.local.alias_usage import USAGE_FOLDER, AliasCounts
 from trainers.local.api import bodies
 from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
-from trainers.local.api.guard import Guard
-from trainers.local.api.metrics import Metrics, RequestMetrics
+from trainers.local.api.guard import CALLS, MODELS, Guard
 from trainers.local.job_directory import is_disk_full
 from trainers.local.jobs.backends import Backend, LocalBackend
 from trainers.local.jobs.files import Files
@@ -43,6 +47,8 @@ from trainers.local.serving.encoder_engine import EncoderEngine
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import GenerationEngine
 from trainers.log_lines import new_reference
+
+MEASURED_ENDPOINTS = (*CALLS, MODELS, METRICS, "/v1/fine_tuning/jobs", "/v1/files", "/v1/aliases")
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +92,8 @@ def build_app(config: Config) -> Starlette:
     def job_statuses() -> list[Status]:
         return [bodies.status_of(record, queue.is_running(record.job.id)) for record in jobs.all()]
 
-    metrics = Metrics(job_statuses)
+    metrics = RequestCounts("trainer", MEASURED_ENDPOINTS)
+    metrics.registry.register(JobCounts(job_statuses))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -104,7 +111,7 @@ def build_app(config: Config) -> Starlette:
             *metrics.routes(),
         ],
         middleware=[
-            Middleware(RequestMetrics, metrics=metrics),
+            Middleware(RequestMetrics, counts=metrics),
             Middleware(Guard, key=config.key, call_key=config.call_key, hosts=config.hosts),
         ],
         exception_handlers={
@@ -119,6 +126,20 @@ def build_app(config: Config) -> Starlette:
     # Many clients would follow a redirected POST with a GET, or not at all.
     app.router.redirect_slashes = False
     return app
+
+
+class JobCounts(Collector):
+    """Jobs by status, for Prometheus. What a job itself reports (its loss, its steps) is in its events and files."""
+
+    def __init__(self, statuses: Callable[[], Iterable[Status]]) -> None:
+        self._statuses = statuses
+
+    def collect(self) -> Iterator[Metric]:
+        counts = collections.Counter(self._statuses())
+        family = GaugeMetricFamily("finetune_trainer_jobs", "Jobs, by status.", labels=["status"])
+        for status in get_args(Status):
+            family.add_metric([status], counts[status])
+        yield family
 
 
 def _create_queue(config: Config, jobs: Jobs) -> JobQueue:
