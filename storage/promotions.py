@@ -312,29 +312,30 @@ class PromotionRequests(Table):
 
 
 CURRENT_MODEL_SQL = """
-SELECT models.name, models.provider_model,
+SELECT promotions.model, promotions.candidate, promotions.measurement, models.provider_model,
     (SELECT count(*) FROM deployments WHERE deployments.model = models.name),
     (SELECT chat_model FROM deployments WHERE deployments.model = models.name AND state = 'ready')
-FROM promotions JOIN models ON models.name = promotions.model
+FROM promotions LEFT JOIN models ON models.name = promotions.model
 WHERE promotions.dataset = ? AND promotions.ended_at IS NULL
 """
 
 
 @dataclass(frozen=True)
 class CurrentModel:
-    """The model in use for a dataset: our name, and the one that programs call. That is None if the model answers only
-    on a machine by the hour and none runs."""
+    """What is in use for a dataset, and the name by which programs call a tuned model at its provider. That is None if
+    it answers only on a machine by the hour and none runs, and for a candidate, which has no name of its own."""
 
-    name: str
+    what: Promotable
     called: str | None
 
 
 def current_model(database: Path, dataset: str) -> CurrentModel | None:
-    """Returns None if no model is in use. Raises StorageError."""
+    """Returns None if nothing is in use. Raises StorageError."""
     rows = query_read_only(database, CURRENT_MODEL_SQL, (dataset,), what="the model in use")
     if not rows:
         return None
-    name, provider_model, machines, chat_model = rows[0]
+    model, candidate, measurement, provider_model, machines, chat_model = rows[0]
+    what = Promotable(model, candidate, measurement)
     if machines:  # while it runs on one, it is called by the machine's own name
-        return CurrentModel(name, chat_model)
-    return CurrentModel(name, provider_model)
+        return CurrentModel(what, chat_model)
+    return CurrentModel(what, provider_model)

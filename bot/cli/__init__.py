@@ -34,7 +34,6 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "exports": ("export",),
     "admin": (
         "engines",
-        "current",
         "deployments",
         "models",
         "report",
@@ -47,6 +46,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "knowledge",
     ),
     "policy": ("policy",),
+    "promotions": ("promote", "rollback", "current"),
 }
 # The help of `finetune` describes these commands, in the order in which people use them, and lists the others by task.
 FIRST = {
@@ -58,7 +58,7 @@ FIRST = {
 }
 OTHERS = {
     "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
-    "After a run": ("report", "compare", "current", "models", "deployments", "export"),
+    "After a run": ("report", "compare", "promote", "rollback", "current", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
     "Programs": ("serve",),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "knowledge", "forget"),

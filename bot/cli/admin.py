@@ -247,54 +247,6 @@ def log(reference: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("dataset")
-@DATABASE
-@click.option("--how", "is_how", is_flag=True, help="Print how programs call it, in Python and with curl.")
-def current(dataset: str, database: Path | None, is_how: bool) -> None:
-    """Print the provider's id of the model that is in use for DATASET.
-
-    Exits with 1 if there is none, or if its machine at the vendor is not running.
-    """
-    from bot.command_options import normalize_name
-
-    if is_how:
-        _print_how_to_call(normalize_name(dataset))
-        return
-    from storage.promotions import current_model
-
-    with exit_on_storage_error():
-        model = current_model(database or load().database, normalize_name(dataset))
-    if model is None:
-        click.echo(f"No model is in use for {dataset}: /finetune promote MODEL deploys one.", err=True)
-        sys.exit(EXIT_BLOCKED)
-    if model.called is None:
-        click.echo(f"{model.name} is not running: press Start again on its card in Slack.", err=True)
-        sys.exit(EXIT_BLOCKED)
-    # The only line on stdout, so that a script can use it as it is.
-    click.echo(model.called)
-
-
-def _print_how_to_call(dataset: str) -> None:
-    from bot.cards.models.call_instructions import calling_text
-    from bot.services.models.models import calling_of
-    from trainers.recipes.folder import RecipeFolder
-
-    settings = load()
-    calling = calling_of(settings, dataset)
-    try:
-        published = RecipeFolder(settings.recipes).published(calling.name)
-    except ValueError as error:
-        refuse(str(error))
-    if published is None:
-        click.echo(f"Nothing is in use for {dataset}: /finetune promote deploys what was measured.", err=True)
-        sys.exit(EXIT_BLOCKED)
-    if published.unavailable:
-        click.echo(published.unavailable.message, err=True)
-        sys.exit(EXIT_BLOCKED)
-    click.echo(calling_text(calling))
-
-
-@click.command()
 @DATABASE
 @JSON
 def deployments(database: Path | None, as_json: bool) -> None:

@@ -49,6 +49,7 @@ TRACES = "tests/bot/slack/test_lost_answers.py"
 FREEZE = "tests/bot/decisions/test_story_freeze.py"
 NOTICES = "tests/bot/slack/test_outbox_sender.py"
 PROMOTE = "tests/bot/models/test_story_promote.py"
+USE = "tests/bot/models/test_story_use_candidate.py"
 DOUBT = "tests/bot/training/test_story_interventions.py"
 POLICY = "tests/bot/decisions/test_story_policy.py"
 COMPARISON = "tests/bot/measurement/test_story_comparison.py"
@@ -664,13 +665,62 @@ GUARDS = (
     Guard(
         "a model not shown to be better needs a reason",
         "bot/services/models/promotions.py",
-        "    if objections and not because:",
-        "    if False:",
+        "    if not objections:\n        return None\n    return Refusal(request_views",
+        "    if objections is not None:\n        return None\n    return Refusal(request_views",
         f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_needs_a_reason",
     ),
     Guard(
-        "a freeze stops promotions",
+        "a reason alone deploys nothing against the evidence",
         "bot/services/models/promotions.py",
+        "    if find_objections(proof):\n        return promotion_requests.ask(context, decided)\n",
+        "",
+        f"{USE}::test_against_the_bar_it_takes_a_reason_and_another_person",
+    ),
+    Guard(
+        "what is below the bar takes more than a click",
+        "bot/rules/models/promotion.py",
+        '    if proof.candidate.standing == "misses":\n        names.append("below_bar")\n    elif',
+        "    if",
+        "tests/rules/test_promotion.py::test_what_is_not_shown_to_meet_the_bar_is_objected_to",
+    ),
+    Guard(
+        "nobody approves the deployment that they asked for",
+        "bot/services/models/promotion_requests.py",
+        "    return Request(request.person, uploader, request.at)",
+        '    return Request("", uploader, request.at)',
+        f"{USE}::test_against_the_bar_it_takes_a_reason_and_another_person",
+    ),
+    Guard(
+        "an approval of a deployment is for what its card showed",
+        "bot/services/models/promotion_requests.py",
+        "        if _is_outdated(context, request, standing, proof):",
+        "        if False:",
+        f"{USE}::test_an_approval_is_for_what_the_card_showed",
+    ),
+    Guard(
+        "who asked for a deployment needs the right until it is approved",
+        "bot/services/models/promotion_requests.py",
+        '    if authorization.refusal(context, request.person, "promote", request.channel):',
+        "    if False:",
+        f"{USE}::test_who_asked_needs_the_right_until_the_approval",
+    ),
+    Guard(
+        "a deployment waits for as many approvers as the policy says",
+        "bot/services/models/promotion_requests.py",
+        "        if not has_quorum(_approvers(context, number), caller.rules, 0):",
+        "        if False:",
+        f"{USE}::test_two_approvers_are_needed_where_the_policy_says_so",
+    ),
+    Guard(
+        "what a newer version measured is not deployed",
+        "bot/services/models/promotables.py",
+        "    if finished_measurements.read_evaluation(measurement) is None:\n        return Refusal(",
+        "    if False:\n        return Refusal(",
+        f"{USE}::test_what_cannot_be_read_or_rebuilt_is_not_deployed",
+    ),
+    Guard(
+        "a freeze stops promotions",
+        "bot/services/models/promotion_records.py",
         "        freeze = context.store.freezes.current()\n",
         "        freeze = None\n",
         f"{PROMOTE}::test_a_freeze_stops_promotions_but_not_rollbacks",

@@ -70,6 +70,20 @@ def test_objections_to_a_promotion(evidence: PromotionEvidence, objections: tupl
     assert find_objections(evidence) == objections
 
 
+@pytest.mark.parametrize("is_tuned", [True, False])
+def test_what_is_not_shown_to_meet_the_bar_is_objected_to(is_tuned: bool) -> None:
+    """A candidate without training has to meet the bar, and needn't be better than the other candidates."""
+    proof = replace(SOUND, is_tuned=is_tuned)
+    if not is_tuned:
+        proof = replace(proof, best=None)
+    assert find_objections(proof) == ()
+    misses = replace(proof, candidate=replace(TUNED, standing="misses"))
+    assert find_objections(misses) == ("below_bar",)
+    undecided = replace(proof, candidate=replace(TUNED, standing="undecided"))
+    assert find_objections(undecided) == ("bar_undecided",)
+    assert find_objections(replace(proof, skips_sealed=True)) == ("sealed",)
+
+
 def test_right_and_wrong_answers_have_newcombe_s_interval() -> None:
     mine, theirs = [1.0] * 66 + [0.0] * 11, [1.0] * 18 + [0.0] * 59
     comparison = compare_models("the base", mine, theirs)

@@ -365,6 +365,20 @@ def capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def mention(person: str) -> str:
+    """A person's mention, or who acts in the terminal."""
+    if person == OPERATOR:
+        return "The operator, in the terminal,"
+    return f"<@{person}>"
+
+
+def by_whom(person: str) -> str:
+    """Follows “by”."""
+    if person == OPERATOR:
+        return "the operator, in the terminal"
+    return f"<@{person}>"
+
+
 def share_text(share: float) -> str:
     """85%, 85.5%."""
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
@@ -391,6 +405,7 @@ class SlackSpelling:
 # The commands that the terminal has as well (with a file for the dataset), and options with another name there.
 WITH_A_FILE = ("baseline", "curve")
 TERMINAL_NAMES = {"models": "model"}  # repeated for each value; other options take a list
+OPERATOR = "terminal"  # who acts by a command in the terminal, in place of a person's id
 TERMINAL_AGAIN = "run this again"
 
 

@@ -17,6 +17,7 @@ from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import promotable_text
 from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
 from bot.cards.common.words import (
+    by_whom,
     capitalize,
     day,
     pluralize,
@@ -140,7 +141,7 @@ def _state(entry: ModelEntry) -> str:
 def _since(promotion: Promotion | None) -> str:
     if promotion is None:
         return ""
-    return f" since {day(promotion.at)} by <@{promotion.person}>"
+    return f" since {day(promotion.at)} by {by_whom(promotion.person)}"
 
 
 def _measured(candidate: MeasuredCandidate | None) -> str:

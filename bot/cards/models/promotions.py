@@ -34,9 +34,11 @@ from bot.cards.common.candidates import (
 from bot.cards.common.general import text_message
 from bot.cards.common.judge_agreement import untrusted_notes
 from bot.cards.common.words import (
+    by_whom,
     capitalize,
     day,
     listed,
+    mention,
     percent,
     pluralize,
     points,
@@ -272,7 +274,7 @@ def alias_mismatch(dataset: str, model: Model, other: str | None, provider: str)
 
 
 def _who(summary: PromotionSummary) -> str:
-    person = f"<@{summary.promotion.person}>"
+    person = mention(summary.promotion.person)
     before = ""
     if summary.before:
         before = promotable_text(summary.before)
@@ -289,7 +291,7 @@ def _who(summary: PromotionSummary) -> str:
 
 def _taken_out(promotion: Promotion, person: str) -> str:
     """Who took it out of use and why, what programs get now, and how to deploy it again."""
-    text = f"*Taken out of use* by <@{person}>"
+    text = f"*Taken out of use* by {by_whom(person)}"
     if promotion.ended_at is not None:
         text += f" on {day(promotion.ended_at)}"
     if promotion.taken_out_because:
@@ -383,9 +385,10 @@ def _programs(summary: PromotionSummary) -> str:
 def _in_use(summary: PromotionSummary) -> list[CardBlock]:
     """What changes for programs, whether they get it yet, and the button to undo it."""
     parts = Parts()
+    promotion = summary.promotion
     parts.text(_programs(summary))
-    if summary.promotion.trouble and summary.promotion.carried_at is None:
-        trouble = escape(cut(summary.promotion.trouble, 300))
+    if promotion.trouble and promotion.carried_at is None:
+        trouble = escape(cut(promotion.trouble, 300))
         failed = "The trainer can't be reached yet"
         if summary.model is None:
             failed = "It can't be published yet"

@@ -59,6 +59,20 @@ def find(context: AppContext, wanted: Promote, person: str, channel: str) -> Pro
     return _find_candidate(context, wanted)
 
 
+def find_without_rights(context: AppContext, wanted: Promote) -> Promotable | Refusal:
+    """Finds what a command in the terminal names, where all of it is known."""
+    if wanted.kind is not None:
+        return _find_candidate(context, wanted)
+    if context.store.model(wanted.name):
+        return Promotable(wanted.name)
+    measured = _newest(context, wanted.name)
+    if measured:
+        return Refusal(
+            f"{code(wanted.name)} is a dataset. Which candidate of it?\n{_commands(wanted.name, measured)}"
+        )
+    return Refusal(f"There is no tuned model and no measured dataset {code(wanted.name)}.")
+
+
 def _find_model(context: AppContext, name: str, person: str, channel: str) -> Promotable | Refusal:
     model = models.find_to_use(context, name, person, channel)
     if not isinstance(model, Refusal):

@@ -14,7 +14,7 @@ from bot.cards.common.blocks import code, escape
 from bot.cards.common.candidates import promotable_text
 from bot.cards.common.general import text_message
 from bot.cards.common.permissions import too_few_words
-from bot.cards.common.words import capitalize
+from bot.cards.common.words import OPERATOR, by_whom, capitalize
 from bot.cards.models import promotion_requests as request_views
 from bot.cards.models.promotion_requests import RequestSummary
 from bot.cards.models.promotions import PromotionSummary
@@ -77,6 +77,30 @@ def promote_candidate(context: AppContext, value: str, person: str) -> Promoted:
     return _promote(context, what, person, None)
 
 
+def promote_as_operator(context: AppContext, wanted: Promote) -> PromotionSummary | Refusal:
+    """For the terminal. Whoever has the machine may do what takes one person; nobody else is there to approve what
+    takes two, or to open sealed rows."""
+    what = promotables.find_without_rights(context, wanted)
+    if isinstance(what, Refusal):
+        return what
+    result = _promote(context, what, OPERATOR, None)
+    if isinstance(result, RequestSummary | Measurement):
+        return Refusal("The sealed rows decide about this, so somebody has to ask for it in Slack.")
+    return result
+
+
+def roll_back_as_operator(
+    context: AppContext, dataset: str, because: str | None, *, to_nothing: bool
+) -> PromotionSummary | Refusal:
+    """For the terminal."""
+    standing = context.store.promotions.current(dataset)
+    if standing is None:
+        return _nothing_in_use(dataset)
+    if to_nothing:
+        return promotion_records.record_end(context, standing, OPERATOR, because)
+    return _roll_back(context, standing, OPERATOR, because)
+
+
 def roll_back(
     context: AppContext,
     dataset: str,
@@ -93,13 +117,16 @@ def roll_back(
         return refusal
     standing = context.store.promotions.current(dataset)
     if standing is None:
-        return Refusal(
-            f"Nothing is in use for {code(dataset)}, so there is nothing to roll back. `/finetune models` lists all "
-            "models."
-        )
+        return _nothing_in_use(dataset)
     if to_nothing:
         return promotion_records.record_end(context, standing, person, because)
     return _roll_back(context, standing, person, because)
+
+
+def _nothing_in_use(dataset: str) -> Refusal:
+    return Refusal(
+        f"Nothing is in use for {code(dataset)}, so there is nothing to roll back. `/finetune models` lists all models."
+    )
 
 
 def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSummary | Refusal:
@@ -209,7 +236,7 @@ def _promote(context: AppContext, what: Promotable, person: str, because: str | 
     used = standing.what if standing else None
     if standing and used == what:
         name = capitalize(promotable_text(what))
-        return Refusal(f"{name} is already in use for {code(origin.name)}, by <@{standing.person}>.")
+        return Refusal(f"{name} is already in use for {code(origin.name)}, by {by_whom(standing.person)}.")
     refusal = promotables.refusal(context, what, because)
     if refusal:
         return refusal

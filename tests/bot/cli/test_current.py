@@ -26,7 +26,7 @@ def test_the_id_of_the_model_in_use_is_printed_beside_a_running_bot(world: World
     world.store.add_model(Model("tickets-1", run.id, "acme", "ft:acme:1", "candidate", world.clock))
     nothing = run_current(world, "tickets")
     assert (nothing.exit_code, nothing.stdout) == (1, "")
-    assert "No model is in use for tickets" in nothing.stderr
+    assert "Nothing is in use for tickets" in nothing.stderr
     promotion = NewPromotion("tickets", Promotable("tickets-1"), BEN.id, run.channel, None, None)
     with world.store.transaction():
         assert world.store.promotions.add(promotion, now=world.clock)

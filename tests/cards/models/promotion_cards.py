@@ -99,6 +99,7 @@ PROMPT_SUMMARY = PromotionSummary(
     "",
     has_alias=True,
 )
+CALLING = Calling("team/tickets", "http://127.0.0.1:8021/v1", "/srv/finetune/data/serving/call.key")
 BELOW = PromotionEvidence(
     replace(measurements.candidate("classical", None, 168), standing="misses"), bar=0.9, is_tuned=False
 )
@@ -201,7 +202,7 @@ def cards() -> dict[str, Message]:
         ),
         "promoted-candidate": promotions.promotion_card(PROMPT_SUMMARY),
         "promoted-candidate-carried": promotions.promotion_card(
-            replace(PROMPT_SUMMARY, promotion=replace(OF_PROMPT, carried_at=NOW + 2))
+            replace(PROMPT_SUMMARY, promotion=replace(OF_PROMPT, carried_at=NOW + 2), calling=CALLING)
         ),
         "promoted-approved": promotions.promotion_card(
             replace(SUMMARY, promotion=because, proof=DOUBTFUL, approved_by=(ANA,))

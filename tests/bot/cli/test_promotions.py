@@ -1,0 +1,52 @@
+"""`finetune promote` and `finetune rollback`: what takes one person in Slack, while the bot is stopped."""
+
+from __future__ import annotations
+
+from click.testing import CliRunner, Result
+
+from bot.cli import main
+from tests.bot.measurements import PRICES
+from tests.bot.models.test_story_use_candidate import answer_right, seed_measured, set_bar
+from tests.bot.world import MakeWorld, Rules, World
+from trainers.recipes.folder import RecipeFolder
+
+
+def run(world: World, *arguments: str) -> Result:
+    environment = {"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
+    return CliRunner().invoke(main, arguments, env=environment)
+
+
+def test_the_terminal_deploys_what_the_evidence_supports_and_undoes_it(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.provider.service.answer = answer_right
+    seed_measured(world)
+    running = run(world, "promote", "tickets", "classical")
+    assert running.exit_code == 2 and "While the bot runs" in running.stderr
+    set_bar(world, 0.999)
+    folder = RecipeFolder(world.service.settings.recipes)
+    world.stop()
+
+    listed = run(world, "promote", "tickets")
+    assert listed.exit_code == 2 and "/finetune promote tickets classical" in listed.stderr
+    refused = run(world, "promote", "tickets", "classical")
+    assert refused.exit_code == 2 and "bar of 99.9%" in refused.stderr
+    world.boot()
+    set_bar(world, 0.5)
+    world.stop()
+
+    done = run(world, "promote", "tickets", "classical")
+    assert done.exit_code == 0, done.stderr
+    assert "The classical model is in use for tickets. Programs that call team/tickets" in done.stdout
+    published = folder.published("team/tickets")
+    assert published is not None and published.recipe is not None
+    assert run(world, "current", "tickets").stdout == "team/tickets\n"
+    over = run(world, "rollback", "tickets", "--because", "it answers in French")
+    assert "Nothing is in use for tickets any more" in over.stdout
+    published = folder.published("team/tickets")
+    assert published is not None and published.unavailable is not None
+
+    world.boot()
+    world.send()
+    world.find_message(
+        "The classical model was in use", "The operator, in the terminal, deployed it", "in French"
+    )
