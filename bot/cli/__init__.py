@@ -46,7 +46,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "knowledge",
     ),
     "policy": ("policy",),
-    "promotions": ("promote", "rollback", "current"),
+    "models": ("promote", "rollback", "current"),
 }
 # The help of `finetune` describes these commands, in the order in which people use them, and lists the others by task.
 FIRST = {
@@ -58,9 +58,9 @@ FIRST = {
 }
 OTHERS = {
     "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
-    "After a run": ("report", "compare", "promote", "rollback", "current", "models", "deployments", "export"),
+    "After a run": ("report", "compare", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
-    "Programs": ("serve",),
+    "Programs": ("promote", "rollback", "current", "serve"),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "knowledge", "forget"),
 }
 NEEDS_POSIX = "finetune runs on Linux and macOS. On Windows, run it in WSL (wsl --install) or in a container."

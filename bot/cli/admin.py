@@ -17,6 +17,7 @@ import click
 from bot import logs
 from bot.cards.common.terminal import Tone
 from bot.cli.options import (
+    DATABASE,
     EXIT_BLOCKED,
     FILE,
     JSON,
@@ -27,10 +28,6 @@ from bot.cli.options import (
     value_or_exit,
 )
 from bot.cli.output import Ticker, show, show_json, show_text
-
-DATABASE = click.option(
-    "--database", type=FILE, help="Read another database, such as a backup. Default: the bot's."
-)
 
 
 @click.group()

@@ -1,19 +1,240 @@
-"""Renders the models in use, their machines and their ends, as text for the terminal and as JSON."""
+"""What is in use: the commands current, promote and rollback; and models in use, their machines and their ends, as text
+for the terminal and as JSON.
+
+A running bot has the database for itself, so the two that change something need it stopped. Anybody who has the machine
+may do what takes one person in Slack. What takes two is refused, as nobody else is there to approve it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from bot.cards.common.plan_money import foreseen_text
 from bot.cards.common.words import money
 from bot.cards.models.deployments import DeploymentSummary
+from bot.cli.options import DATABASE, EXIT_BLOCKED, exit_on_storage_error, load, refuse
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from bot.values.sunsets import ModelUse
 from storage.actuals import ActualMonth, ModelInUse
+
+if TYPE_CHECKING:
+    from bot.context import AppContext
+    from bot.settings import Settings
+
+PATIENCE_S = 120.0
+
+
+@click.command()
+@click.argument("dataset")
+@DATABASE
+@click.option("--how", "is_how", is_flag=True, help="Print how programs call it, in Python and with curl.")
+def current(dataset: str, database: Path | None, is_how: bool) -> None:
+    """Print the name by which programs call what is in use for DATASET.
+
+    For a tuned model, that is its provider's id; for what needed no training, team/DATASET. Exits with 1 if nothing is
+    in use, or if its machine at the vendor is not running.
+    """
+    from bot.cards.common.candidates import promotable_name
+    from bot.command_options import normalize_name
+    from bot.rules.models.promotion import alias_for
+    from storage.promotions import current_model
+
+    name = normalize_name(dataset)
+    if is_how:
+        _print_how_to_call(name)
+        return
+    with exit_on_storage_error():
+        used = current_model(database or load().database, name)
+    if used is None:
+        click.echo(
+            f"Nothing is in use for {dataset}: /finetune promote or finetune promote deploys something.",
+            err=True,
+        )
+        sys.exit(EXIT_BLOCKED)
+    called = used.called
+    if used.what.candidate is not None:
+        called = alias_for(name)
+    if called is None:
+        click.echo(
+            f"{promotable_name(used.what)} is not running: press Start again on its card in Slack.", err=True
+        )
+        sys.exit(EXIT_BLOCKED)
+    # The only line on stdout, so that a script can use it as it is.
+    click.echo(called)
+
+
+def _print_how_to_call(dataset: str) -> None:
+    from bot.cards.models.call_instructions import calling_text
+    from bot.services.models.models import calling_of
+    from trainers.recipes.folder import RecipeFolder
+
+    settings = load()
+    calling = calling_of(settings, dataset)
+    try:
+        published = RecipeFolder(settings.recipes).published(calling.name)
+    except ValueError as error:
+        refuse(str(error))
+    if published is None:
+        click.echo(f"Nothing is in use for {dataset}: /finetune promote deploys what was measured.", err=True)
+        sys.exit(EXIT_BLOCKED)
+    if published.unavailable:
+        click.echo(published.unavailable.message, err=True)
+        sys.exit(EXIT_BLOCKED)
+    click.echo(calling_text(calling))
+
+
+@click.command()
+@click.argument("name")
+@click.argument("candidate", required=False)
+@click.option("--model", help="The model of the candidate, if several were measured.")
+@click.option("--shots", type=int, help="The number of examples in its prompt, if several were measured.")
+def promote(name: str, candidate: str | None, model: str | None, shots: int | None) -> None:
+    """Deploy a tuned model by its NAME, or a CANDIDATE like encoder that was measured on the dataset NAME.
+
+    The bot must be stopped. What the evidence doesn't support needs another person, so it has to be asked for in Slack.
+    """
+    from bot.command_options import normalize_name, read_kind
+    from bot.rules.units import Misread
+    from bot.services.models import promotions
+    from bot.values.requests import Promote
+
+    kind = None
+    if candidate is not None:
+        read = read_kind(candidate)
+        if isinstance(read, Misread):
+            refuse(read.sentence)
+        kind = read
+        name = normalize_name(name)
+    with _stopped_bot() as context:
+        summary = _value(promotions.promote_as_operator(context, Promote(name, kind, model, shots)))
+        click.echo(_published_text(context, summary.dataset))
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--to", type=click.Choice(["nothing"]), help="Take it out of use, whatever was in use before.")
+@click.option("--because", help="Why; shown to the team.")
+def rollback(dataset: str, to: str | None, because: str | None) -> None:
+    """Go back to what was deployed for DATASET before; the first one is taken out of use. The bot must be stopped."""
+    from bot.command_options import normalize_name
+    from bot.services.models import promotions
+
+    name = normalize_name(dataset)
+    with _stopped_bot() as context:
+        _value(promotions.roll_back_as_operator(context, name, because, to_nothing=to is not None))
+        click.echo(_published_text(context, name))
+
+
+def _published_text(context: AppContext, dataset: str) -> str:
+    """Has programs get what is in use now, and says so."""
+    from bot.cards.common.candidates import promotable_title
+    from bot.rules.models.promotion import alias_for
+    from bot.services.models import alias_sync, publications
+
+    until = time.monotonic() + PATIENCE_S
+    promotion = context.store.promotions.current(dataset)
+    while promotion is not None and promotion.recipe is None and promotion.trouble is None:
+        if time.monotonic() > until:
+            break
+        alias_sync.publish_step(context, promotion)
+        promotion = context.store.promotions.current(dataset)
+        time.sleep(0.05)
+    publications.sync(context)
+    alias = alias_for(dataset)
+    if promotion is None:
+        return (
+            f"Nothing is in use for {dataset} any more: programs that call {alias} get an error that says so."
+        )
+    name = promotable_title(promotion.what)
+    if promotion.trouble is not None:
+        return f"{name} is in use for {dataset}, but programs don't get it yet: {promotion.trouble}"
+    if promotion.recipe is None:
+        return f"{name} is in use for {dataset}. Programs get it once the bot runs."
+    return f"{name} is in use for {dataset}. Programs that call {alias} get it, once `finetune serve` or the bot runs."
+
+
+def _value(result: Any) -> Any:
+    from bot.cards.common.terminal import plain_text
+    from bot.values.runs import Refusal
+
+    if isinstance(result, Refusal):
+        refuse(plain_text(result.text))
+    return result
+
+
+@contextmanager
+def _stopped_bot() -> Iterator[AppContext]:
+    from storage.database import StorageError
+
+    settings = load(need_slack=False)
+    if not settings.database.exists():
+        refuse(
+            f"There is no database at {settings.database}, so nothing was measured that could be deployed."
+        )
+    try:
+        context = _open_context(settings)
+    except StorageError as error:
+        refuse(f"{error} While the bot runs, /finetune promote and /finetune rollback in Slack do the same.")
+    try:
+        yield context
+    finally:
+        context.workers.close()
+        context.store.close()
+
+
+def _open_context(settings: Settings) -> AppContext:
+    from bot.app import build_deployments, build_trainers
+    from bot.context import AppContext, WaitClock
+    from bot.llm_client import LlmClient
+    from bot.process_health import Heartbeat
+    from bot.provider_threads import ProviderThreads
+    from bot.worker_pool import WorkerPool
+    from storage.store import Store
+
+    store = Store(settings.database)
+    trainers = build_trainers(settings, None)
+    offline: Any = _Offline()
+    return AppContext(
+        settings=settings,
+        store=store,
+        trainers=trainers,
+        deployments=build_deployments(settings),
+        workers=WorkerPool(),
+        llm=LlmClient(store, trainers, settings.providers, time.time),
+        threads=ProviderThreads(store, Heartbeat(settings.data, (), settings.service.watchdog_s)),
+        files=offline,
+        directory=offline,
+        recent=offline,
+        clock=time.time,
+        waits=WaitClock(time.time, time.monotonic),
+        started_at=time.time(),
+    )
+
+
+class _Offline:
+    """Stands for Slack, which isn't asked. It knows nobody and nothing."""
+
+    def permalink(self, channel: str, ts: str) -> None:
+        return None
+
+    def is_private(self, channel: str) -> None:
+        return None
+
+    def is_shared(self, channel: str) -> None:
+        return None
+
+    def is_member(self, person: str, channel: str) -> None:
+        return None
 
 
 def models_text(in_use: Sequence[ModelInUse]) -> str:

@@ -34,6 +34,9 @@ SHEET = click.option(
     "--sheet", help="Sheet of a workbook (by default the first with a table, and those with its columns)."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+DATABASE = click.option(
+    "--database", type=FILE, help="Read another database, such as a backup. Default: the bot's."
+)
 
 
 def offer_readings(error: click.BadParameter, words: Sequence[str]) -> click.BadParameter:

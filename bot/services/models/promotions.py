@@ -78,7 +78,7 @@ def promote_candidate(context: AppContext, value: str, person: str) -> Promoted:
 
 
 def promote_as_operator(context: AppContext, wanted: Promote) -> PromotionSummary | Refusal:
-    """For the terminal. Whoever has the machine may do what takes one person; nobody else is there to approve what
+    """For the terminal. Anybody who has the machine may do what takes one person; nobody else is there to approve what
     takes two, or to open sealed rows."""
     what = promotables.find_without_rights(context, wanted)
     if isinstance(what, Refusal):

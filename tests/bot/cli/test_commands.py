@@ -32,6 +32,8 @@ WITHOUT_JSON = {
     "serve": "runs until it is stopped",
     "demo": "prints where the demo is",
     "current": "prints an id alone, made for programs",
+    "promote": "its exit code says how it went, and current has the rest",
+    "rollback": "its exit code says how it went, and current has the rest",
     "report": "writes a page",
     "export": "writes a model, and a card that is JSON",
     "restore": "puts a file in place; its exit code says how it went",
