@@ -240,6 +240,9 @@ def _train_and_deploy(world: World, company: Company) -> None:
     company.loses_answers()
     done = world.tick_until_state("done", 1)
     company.assert_booked(before, done.actual_micros, "run")
+    for candidate in ("tickets retrieval", "tickets kshot"):
+        promote(world, candidate, why=f"because={STAYING_MARKS['a reason']} told us to")
+        world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the recipe")
     promote(world, why=f"because={STAYING_MARKS['a reason']} told us to")
     world.tick(2)
     assert alias_target(world)
