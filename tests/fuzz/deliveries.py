@@ -27,7 +27,7 @@ WITHOUT_RIGHTS = (GUS.id, EVE.id, ROBO.id, "U0NOBODY", "", "../U0")
 ACTIONS = (
     "approve_plan", "reject_plan", "run_details", "cancel_run", "pause_run", "resume_run", "measure",
     "cancel_measurement", "share_estimate", "post_cleaned", "upload_again", "measure_dataset", "begin_upload",
-    "all_commands", "estimate_after_ladder", "use_encoder", "record_waiver",
+    "all_commands", "estimate_after_ladder", "use_encoder", "use_candidate", "approve_promotion", "record_waiver",
     "prefer_first", "prefer_second", "prefer_same", "judge_some", "accept_answer", "reject_answer", "check_labels",
     "no_such_action",
 )  # fmt: skip

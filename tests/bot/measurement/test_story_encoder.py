@@ -16,9 +16,8 @@ from bot.cards.common import advice
 from bot.cards.datasets import datasets
 from bot.cards.evidence import evaluation_results
 from bot.cards.training import results
-from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
-from demo.people import ANA
+from demo.people import ANA, BEN
 from tests.bot.measurements import until
 from tests.bot.models.test_story_promote import promote
 from tests.bot.props import tickets_csv
@@ -120,26 +119,28 @@ def ask_by_alias(world: World, served: TrainerServer) -> None:
     assert "shipping" in world.tick_until_answered()
 
 
-def test_buttons_lead_from_a_good_measurement_to_the_encoders_plan(world: World) -> None:
+def test_use_it_on_a_good_measurement_and_its_estimate_deploys_the_encoder(world: World) -> None:
     world.upload_and_check(tickets_csv(90))
     world.click(ANA, datasets.MEASURE)
     assert world.slack.submit_modal(
         ANA.id, {"dataset": "tickets", "models": [], "candidates": ["encoder"]}
     ).closed
-    world.tick_until(lambda: world.has_button(advice.USE_ENCODER), "the measurement's result")
-    world.find_message("Measurement m1", "The encoder meets the usual bar of 85%", "Use the encoder")
+    world.tick_until(lambda: world.has_button(advice.USE), "the measurement's result")
+    world.find_message("Measurement m1", "The encoder meets the usual bar of 85%", "Use it")
     world.click(ANA, evaluation_results.ESTIMATE)
     answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M tokens", "target": TARGET}
     assert world.slack.submit_modal(ANA.id, answers).closed
     world.wait_for_answer(ANA, 0)
     (card,) = world.slack.ephemerals(ANA.id)
     assert "Not now: the encoder is good enough" in words_of(card)
-    for message in (card.ts, world.find_button(advice.USE_ENCODER).ts):
-        world.slack.click(ANA.id, PRIVATE.id, message, advice.USE_ENCODER)
+    world.slack.click(ANA.id, PRIVATE.id, card.ts, advice.USE)
+    assert world.store.promotions.current("tickets") is None, "she may not deploy anything"
+    for _ in range(2):
+        world.click(BEN, advice.USE)
         world.send()
-    assert len(world.store.runs.newest()) == 1, "the second click found the same plan waiting"
-    plan = plan_from_json(world.newest_run().plan)
-    assert (plan.provider, plan.base_model, plan.method) == ("local", "minilm-encoder", "head")
+    (row,) = world.store.database.rows("SELECT measurement FROM promotions")
+    assert row["measurement"] == 1, "the second click found it in use"
+    world.find_message("The encoder is in use for tickets")
 
 
 @pytest.fixture
