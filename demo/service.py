@@ -1,4 +1,4 @@
-"""Runs `finetune run` as a child process, with settings for a local workspace."""
+"""Runs `finetune run` as a child process, with settings for a local workspace, and ends what it started."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from bot.door_process import ask_door
 from bot.embedded_trainer import free_port
 from demo.people import BEN
 from demo.workspace import BotAccess, WorkspaceError
@@ -18,16 +20,23 @@ GRACE_S = 20
 
 class RunningBot:
     """A context manager that runs the bot. `folder` receives settings, database and log; `model` is the base model's
-    folder; `approvers` are user ids."""
+    folder; `approvers` are user ids. If it `serves`, programs can call what is in use."""
 
     def __init__(
-        self, folder: Path, access: BotAccess, model: Path, *, approvers: tuple[str, ...] = (BEN.id,)
+        self,
+        folder: Path,
+        access: BotAccess,
+        model: Path,
+        *,
+        approvers: tuple[str, ...] = (BEN.id,),
+        serves: bool = False,
     ) -> None:
         self._folder = folder
         self._access = access
         self._model = model
         self._approvers = approvers
         self._port = free_port()
+        self._serving_port = free_port() if serves else None
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -78,6 +87,19 @@ class RunningBot:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        self._end_door()
+
+    def _end_door(self) -> None:
+        """Ends the process that answers programs, which outlives the bot."""
+        if self._serving_port is None:
+            return
+        door = ask_door("127.0.0.1", self._serving_port)
+        if door is None:
+            return
+        os.kill(door.pid, signal.SIGTERM)
+        end = time.monotonic() + GRACE_S
+        while ask_door("127.0.0.1", self._serving_port) and time.monotonic() < end:
+            time.sleep(0.1)
 
     def check_alive(self) -> None:
         if self._process is not None and self._process.poll() is not None:
@@ -94,6 +116,7 @@ class RunningBot:
 
     def _settings(self) -> str:
         mode = "socket" if self._access.app_token else "http"
+        serving = f"127.0.0.1:{self._serving_port}" if self._serving_port else ""
         return f"""data = "data"
 
 [slack]
@@ -106,7 +129,7 @@ blocks = "classic"
 approvers = {json.dumps(self._approvers)}
 
 [serving]
-address = ""
+address = "{serving}"
 
 [budget]
 monthly_usd = "20"

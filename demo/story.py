@@ -6,7 +6,9 @@ trains. This module does what people would do; the transcript prints what they s
 
 from __future__ import annotations
 
+import html
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -36,6 +38,10 @@ QUICK = "candidates=classical,encoder"  # without a language model they take a f
 WITHOUT_RETRIEVAL = "candidates=classical,encoder,zero,kshot"
 TEXTS = "candidates=zero,kshot"  # fewer candidates, because long answers take longer
 ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
+USE_CANDIDATE = "use_candidate"
+USE_TUNED = "put_to_work"
+APPROVE_USE = "approve_promotion"
+CALLED = "now get it, without a change"
 REASON = "a demo on this machine, nothing depends on it"
 MEASUREMENT_PATIENCE_S = 3 * 3600.0
 RUN_PATIENCE_S = 3 * 3600.0
@@ -141,7 +147,8 @@ def _workspace(story: Story, console: Console) -> Iterator[SlackEmulator | Local
 
 @contextmanager
 def _bot(story: Story, workspace: SlackEmulator | LocalSlack) -> Iterator[RunningBot]:
-    with RunningBot(story.folder, workspace.access, story.model) as bot:
+    approvers = (ANA.id, BEN.id)  # what is against the evidence takes two
+    with RunningBot(story.folder, workspace.access, story.model, approvers=approvers, serves=True) as bot:
         if isinstance(workspace, LocalSlack):
             workspace.wait_for_bot()
         else:
@@ -171,9 +178,9 @@ def _perform(
         result = _wait_for_result(story, workspace, transcript, bot, timeline)
         timeline.mark("result")
         verdict = _estimate(story, workspace, transcript)
-        _put_to_work(story, workspace, transcript)
         if story.data is None:
             _try(story, workspace, transcript)
+        _put_to_work(story, workspace, transcript, bot)
         transcript.refresh()
     return summary(story.folder, result, verdict)
 
@@ -271,29 +278,49 @@ def _wait_for_result(
     return card
 
 
-def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript) -> None:
-    """Deploys the model, with a reason if the bot asks for one."""
-    before = len(workspace.ephemerals(BEN.id))
-    promote = f"/finetune promote {story.name}-1"
-    _type(workspace, transcript, BEN.id, promote)
-
-    def is_in_use() -> PostedMessage | None:
-        return _find(workspace, f" is in use for {story.name}")
-
-    def is_answered() -> bool:
-        return is_in_use() is not None or len(workspace.ephemerals(BEN.id)) > before
-
-    transcript.until(is_answered, "an answer to the promotion", seconds=15)
-    if is_in_use() is None:
-        _type(workspace, transcript, BEN.id, f"{promote} because={REASON}")
-        transcript.until(is_in_use, "the model to be in use", seconds=15)
-
-
 def _try(story: Story, workspace: Workspace, transcript: Transcript) -> None:
     before = len(workspace.ephemerals(ANA.id))
-    _type(workspace, transcript, ANA.id, f"/finetune try {story.name} {ASKED}")
+    _type(workspace, transcript, ANA.id, f"/finetune try {story.name}-1 {ASKED}")
     answered = lambda: len(workspace.ephemerals(ANA.id)) >= before + 2 or None  # noqa: E731
     transcript.until(answered, "the model's answer", seconds=120)
+
+
+def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot) -> None:
+    """Puts in use what the cards advise to, or else the tuned model, which takes a reason and another person. Then a
+    program calls it, by the lines on the card."""
+
+    def is_called() -> PostedMessage | None:
+        bot.check_alive()
+        return _find_block(workspace, CALLED)
+
+    advice = _with_button(workspace, USE_TUNED, USE_CANDIDATE)
+    if advice is not None:
+        transcript.did(ANA.id, "clicks Use it")
+        tuned = _with_button(workspace, USE_TUNED)
+        action = USE_TUNED if tuned == advice else USE_CANDIDATE
+        workspace.click(ANA.id, TICKETS.id, advice.ts, action)
+    else:
+        _type(workspace, transcript, ANA.id, f"/finetune promote {story.name}-1 because={REASON}")
+        find_request = lambda: _with_button(workspace, APPROVE_USE)  # noqa: E731
+        request = transcript.until(find_request, "the request to deploy", seconds=15)
+        transcript.did(BEN.id, "clicks Approve")
+        workspace.click(BEN.id, TICKETS.id, request.ts, APPROVE_USE)
+    card = transcript.until(is_called, "an address for programs", seconds=60)
+    transcript.did(ANA.id, "runs the five lines of the card")
+    workspace.say(ANA.id, TICKETS.id, f"My program asked `team/{story.name}`, and got: {_run_program(card)}")
+
+
+def _run_program(card: PostedMessage) -> str:
+    """Runs the lines of Python that the card shows, as somebody does who copies them. Returns what they print."""
+    texts = [block.get("text", {}).get("text", "") for block in card.blocks]
+    (program,) = [text.split("```")[1] for text in texts if "```" in text]
+    lines = html.unescape(program).partition("\n\n")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode:
+        raise WorkspaceError(f"the program of the card failed: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip()
 
 
 def _type(workspace: Workspace, transcript: Transcript, person: str, line: str) -> None:
@@ -309,10 +336,19 @@ def _find(workspace: Workspace, *parts: str) -> PostedMessage | None:
     return None
 
 
-def _with_button(workspace: Workspace, action: str) -> PostedMessage | None:
+def _find_block(workspace: Workspace, part: str) -> PostedMessage | None:
+    """Returns the newest message of the channel that shows this text in one of its blocks."""
+    for message in reversed(workspace.messages(TICKETS.id)):
+        if any(part in str(block) for block in message.blocks):
+            return message
+    return None
+
+
+def _with_button(workspace: Workspace, *actions: str) -> PostedMessage | None:
+    """Returns the newest message of the channel with a button of one of these actions."""
     for message in reversed(workspace.messages(TICKETS.id)):
         for block in message.blocks:
-            if any(element.get("action_id") == action for element in block.get("elements", ())):
+            if any(element.get("action_id") in actions for element in block.get("elements", ())):
                 return message
     return None
 

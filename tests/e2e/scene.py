@@ -30,14 +30,15 @@ class Scene:
 
 
 @contextmanager
-def opened(story: str, folder: Path, model: Path, tickets: Path) -> Iterator[Scene]:
-    """Opens a browser at a fresh workspace with the bot in it. `story` names the folder of the screenshots."""
+def opened(story: str, folder: Path, model: Path, tickets: Path, *, serves: bool = False) -> Iterator[Scene]:
+    """Opens a browser at a fresh workspace with the bot in it. `story` names the folder of the screenshots. If the bot
+    `serves`, programs can call what is in use."""
     binary = find_local_slack()
     assert binary is not None, "local-slack is not installed: `make e2e` does it, or set FINETUNE_LOCAL_SLACK"
     shutil.rmtree(SHOTS / story, ignore_errors=True)
     with (
         LocalSlack(binary, folder) as slack,
-        RunningBot(folder, slack.access, model, approvers=(ANA.id, BEN.id)),
+        RunningBot(folder, slack.access, model, approvers=(ANA.id, BEN.id), serves=serves),
     ):
         slack.wait_for_bot()
         with open_page(slack.url, width=1280, height=1000) as page:

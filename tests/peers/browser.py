@@ -107,6 +107,10 @@ class Visitor:
         """Returns the whole text of the newest visible message with this text."""
         return self._message(text).inner_text()
 
+    def read_code(self, text: str) -> str:
+        """Returns the block of code in the newest visible message with this text."""
+        return self._message(text).locator("pre").last.inner_text()
+
     def open_thread(self, of: str) -> None:
         self._message(of).locator(".thread-summary").click()
         self._page.locator(".thread-pane").wait_for()
