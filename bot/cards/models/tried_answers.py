@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bot.cards.common import forms
 from bot.cards.common.blocks import Block, Message, Note, Text, actions, button, code, cut, escape, quote
+from bot.cards.common.candidates import promotable_text
 from bot.cards.common.general import text_message
-from bot.cards.common.words import pluralize
+from bot.cards.common.words import capitalize, pluralize
 from bot.cards.datasets.check_reports import ADD_BETTER
-from storage.records import Ask
+from storage.records import Ask, Promotable
 from trainers.dataset import Report
 from trainers.types import Answer
 
@@ -22,6 +23,15 @@ def try_form(model: str, channel: str) -> Block:
     hint = f"Only you see the answer of {model}."
     text = forms.required_text_input("text", "Ask it something", most=forms.LONGEST_TEXT, hint=hint)
     return forms.modal("Try the tuned model", TRY_FORM, [text], submit="Ask", private=f"{channel} {model}")
+
+
+def untrained_refusal(dataset: str, what: Promotable) -> str:
+    """For somebody who tries a dataset for which a candidate without training is in use."""
+    name = promotable_text(what)
+    return (
+        f"{capitalize(name)} is in use for {code(dataset)}, and `try` asks tuned models only. Its card in the channel "
+        "has five lines of Python with which a program asks it; `/finetune models` says where."
+    )
 
 
 def pending_card(ask: Ask) -> Message:

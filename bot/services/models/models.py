@@ -16,6 +16,7 @@ from bot.cards.models.call_instructions import Calling
 from bot.cards.models.deployments import stopped_refusal
 from bot.cards.models.models import InUse, ModelEntry
 from bot.cards.models.promotions import PromotionSummary, SealedProof
+from bot.cards.models.tried_answers import untrained_refusal
 from bot.context import AppContext, CoreContext
 from bot.rules.facts import Looks
 from bot.rules.models.promotion import PromotionEvidence, alias_for, compare_models, find_objections
@@ -75,6 +76,8 @@ def find_to_use(
     visible = authorization.visible_datasets(context, person, channel)
     if or_dataset and name in visible and not context.store.model(name):
         standing = context.store.promotions.current(name)
+        if standing and standing.model is None:
+            return Refusal(untrained_refusal(name, standing.what))
         if standing and standing.model:
             name = standing.model
     model = find(context, name, visible)

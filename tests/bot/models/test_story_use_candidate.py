@@ -93,6 +93,7 @@ def test_use_it_is_the_first_button_and_deploys_what_meets_the_bar(measured: Wor
     for line in ("/finetune models", "/finetune status"):
         assert "The classical model for `tickets` since" in world.type(line), line
     assert "already in use for `tickets`" in world.type("/finetune promote tickets classical", user=BEN)
+    assert "The classical model is in use for `tickets`, and `try`" in world.type("/finetune try tickets hi")
     # A later measurement of the same name changes nothing that is in use.
     set_bar(world, 0.9)
     world.type("/finetune baseline tickets candidates=classical")
