@@ -7,12 +7,15 @@ import logging
 import resource
 import socket
 import time
+import traceback
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from types import TracebackType
 
 MAX_OPEN_FILES = 65_536
 LOG_INTERVAL_S = 60.0
 # With each of these asyncio can't accept a connection now; a container of little memory has the last two.
 OUT_OF_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+ACCEPT_AGAIN = "_start_serving"  # asyncio's, when it listens again after such an error
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -54,7 +57,7 @@ def allow_more_files() -> None:
 
 class AcceptErrorFilter(logging.Filter):
     """Lets the error that no connection can be accepted through once a minute. asyncio logs it over and over, for each
-    connection of its backlog."""
+    connection of its backlog, and tries each again a second later: leaves out that a socket was closed meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,10 +66,17 @@ class AcceptErrorFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.exc_info:
             return True
-        _, error, _ = record.exc_info
+        _, error, trace = record.exc_info
+        if isinstance(error, ValueError) and _is_from(trace, ACCEPT_AGAIN):
+            return False
         if not (isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES):
             return True
         is_due = time.monotonic() - self._last >= LOG_INTERVAL_S
         if is_due:
             self._last = time.monotonic()
         return is_due
+
+
+def _is_from(trace: TracebackType | None, function: str) -> bool:
+    """True if the function, by its name, is on the way to the error."""
+    return any(frame.f_code.co_name == function for frame, _ in traceback.walk_tb(trace))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bot.cards.common.advice import use_button, verdict_blocks
+from bot.cards.common.advice import USE, use_button, verdict_blocks
 from bot.cards.common.blocks import (
     TABLE_ROWS,
     Actions,
@@ -285,7 +285,8 @@ def _buttons(
     for_people: bool,
     is_searched: bool,
 ) -> Actions:
-    """At most three buttons, the next step first."""
+    """At most three buttons, the next step first; four if something can be used, since an estimate may advise against
+    it."""
     about_judge = judge.next_step if judge else None
     steps = [
         *_first_step(comparison, offered, is_searched=is_searched),
@@ -302,7 +303,10 @@ def _buttons(
     details = button("Details", DETAILS, str(number))
     if len(steps) < 2:
         return actions(*steps, wrong_rows_button(f"m{number}"), details)
-    return actions(*steps[:2], details)
+    shown = 2
+    if any(step["action_id"] == USE for step in steps):
+        shown = 3
+    return actions(*steps[:shown], details)
 
 
 def _first_step(comparison: Comparison, offered: Offered, *, is_searched: bool) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import resource
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -118,6 +120,28 @@ def test_running_out_of_files_or_memory_is_logged_once_a_minute(number: int) -> 
         False,
     ]
     assert log_filter.filter(record(OSError(errno.ENOSPC, "")))
+
+
+def test_listening_again_on_a_closed_socket_is_no_error() -> None:
+    """asyncio listens again a second after such an error, also if the server was stopped meanwhile."""
+    records: list[dict[str, Any]] = []
+
+    async def stop_before_it_listens_again() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: records.append(context))
+        listener = socket.socket()
+        loop.call_soon(loop._start_serving, asyncio.Protocol, listener)  # type: ignore[attr-defined]
+        listener.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(stop_before_it_listens_again())
+    (context,) = records
+    error = context["exception"]
+    record = logging.makeLogRecord({"exc_info": (type(error), error, error.__traceback__)})
+    assert not AcceptErrorFilter().filter(record)
+    other = ValueError("of another kind")
+    assert AcceptErrorFilter().filter(logging.makeLogRecord({"exc_info": (ValueError, other, None)}))
 
 
 def read_to_end(client: socket.socket) -> bytes:
