@@ -241,6 +241,7 @@ def test_what_is_no_door_is_not_waited_for(folder: RecipeFolder, monkeypatch: py
     assert find_predecessor(folder.root) is None, "a socket that nobody listens on is no door"
 
 
+@pytest.mark.slow
 def test_a_kill_loses_a_second_of_counts_at_most(folder: RecipeFolder, vendor: ChatVendor) -> None:
     door: Door = start_door(folder)
     with door.client() as client:

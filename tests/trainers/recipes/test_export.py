@@ -91,6 +91,7 @@ def test_the_classical_folder_gives_the_same_labels_and_probabilities_to_1000_te
     check_export(tmp_path, files, texts, NUMPY)
 
 
+@pytest.mark.slow
 def test_the_classical_folder_gives_the_same_objects_to_1000_texts(tmp_path: Path) -> None:
     orders = make_orders(200)
     files = freeze_classical(orders, SEED, has_labels=False)
@@ -103,6 +104,7 @@ def test_the_encoder_folder_gives_the_same_labels_and_probabilities(tmp_path: Pa
     check_export(tmp_path, files, [*SNIPPETS, "", "my card was stolen"], (*NUMPY, *ONNX))
 
 
+@pytest.mark.slow
 def test_the_encoder_folder_gives_the_same_objects(tmp_path: Path) -> None:
     files = freeze_encoder(load_encoder(), make_orders(60), SEED, has_labels=False)
     texts = [tfidf.text_of(row) for row in make_orders(20, seed=1)]

@@ -70,6 +70,7 @@ def test_a_classical_candidate_of_rows_without_text_gives_the_usual_label(tmp_pa
     assert texts_of(answerer, ["half of a pair: \ud83d"]) == ["spam"]
 
 
+@pytest.mark.slow
 def test_the_classical_candidate_gives_the_measured_objects(tmp_path: Path) -> None:
     train = make_orders(300)
     texts = [*(tfidf.text_of(row) for row in make_orders(500, seed=1)), *odd_texts(train, 500)]
