@@ -14,8 +14,8 @@ import pytest
 from bot.rules.facts import TASK_KINDS
 from demo.people import ANA, BEN, TICKETS
 from demo.workspace import wait_until
-from tests.e2e.programs import CallingProgram, call_once
 from tests.e2e.scene import Scene, opened
+from tests.peers.programs import CallingProgram, call_once, five_lines, open_client
 
 pytestmark = pytest.mark.e2e
 
@@ -259,12 +259,12 @@ def use_what_wins(scene: Scene) -> None:
     page.confirm("Use it")
     page.wait_for(CALLED, seconds=60)
     scene.shot("in-use")
-    program = page.read_code(CALLED).partition("\n\n")[0]
-    assert len(program.splitlines()) == 5
+    program = five_lines(page.read_code(CALLED))
     first = call_once(program)
     assert first.stdout.strip() in LABELS, first.stderr
 
-    with CallingProgram(program) as calling:
+    question = "The courier says delivered, but there is no parcel here"
+    with open_client(program) as client, CallingProgram(client, "team/tickets", question) as calling:
         calling.wait_for(10)
         replace_by_another(scene)
         calling.wait_for(10)

@@ -4,15 +4,10 @@ replaces it, somebody rolls back, bot and door are killed, and until it is taken
 from __future__ import annotations
 
 import os
-import re
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import openai
 import pytest
@@ -21,16 +16,17 @@ from bot.door_process import DoorProcess, ask_door
 from bot.reconciler import maintain
 from demo.people import BEN
 from demo.workspace import wait_until
+from tests.bot.hosting import host, hosting_rules
 from tests.bot.measurements import ACME, CHAT, PRICES, comparison_of, measure
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.world import CLEO, MakeWorld, Rules, World
 from tests.local.trainer_server import free_port
+from tests.peers.programs import CallingProgram, ask, call_once, five_lines, open_client
 from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder
 
 NAME = "team/tickets"
 QUESTION = "Order 4711: a question about refund"
-ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
@@ -59,47 +55,15 @@ def look_until_it_answers(door: DoorProcess) -> None:
     wait_until(answers, "the door to answer", seconds=60)
 
 
-def run_the_cards_lines(card: str) -> str:
-    """Runs the five lines of Python that the promotion's card shows."""
-    program = re.search(r"from openai import OpenAI\n.*?print\([^\n]*\)", card, re.DOTALL)
-    assert program and len(program[0].splitlines()) == 5, card
-    lines = program[0].replace("Where is my parcel?", QUESTION)
-    done = subprocess.run(
-        [sys.executable, "-c", lines], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-class Program:
-    """Asks again and again in a thread, without retries, and keeps what went wrong."""
-
-    def __init__(self, client: openai.OpenAI) -> None:
-        self.client = client
-        self.answers: list[str] = []
-        self.failures: list[str] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._ask_on)
-
-    def __enter__(self) -> Program:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _ask_on(self) -> None:
-        while not self._over.wait(0.02):
-            try:
-                self.answers.append(ask(self.client))
-            except openai.OpenAIError as error:
-                self.failures.append(str(error))
-
-
-def ask(client: openai.OpenAI) -> str:
-    answer = client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": QUESTION}])
-    return str(answer.choices[0].message.content)
+def kill(door: DoorProcess) -> None:
+    """Kills both processes, so that only the bot can start another door."""
+    serving = door.settings.serving
+    answer = ask_door(serving.host, serving.port)
+    assert answer is not None
+    os.kill(answer.pid, signal.SIGKILL)
+    os.kill(answer.worker, signal.SIGKILL)
+    door._children[0].wait(30)
+    wait_until(lambda: ask_door(serving.host, serving.port) is None, "both ends")
 
 
 def calls_of(folder: RecipeFolder, promotion: int) -> int:
@@ -111,8 +75,8 @@ def answer_right(model: str, messages: list[dict[str, str]]) -> str:
     return next((label for label in LABELS if label in messages[-1]["content"]), "billing")
 
 
-def deploy(world: World, candidate: str) -> None:
-    assert world.type(f"/finetune promote tickets {candidate} because=the demo is today", user=BEN) == ""
+def deploy(world: World, what: str) -> None:
+    assert world.type(f"/finetune promote {what} because=the demo is today", user=BEN) == ""
     world.send()
     if world.has_button("approve_promotion"):
         world.click(CLEO, "approve_promotion")
@@ -120,32 +84,30 @@ def deploy(world: World, candidate: str) -> None:
     world.send()
 
 
-def test_what_wins_goes_to_work_and_comes_back(
-    make_world: MakeWorld,
-) -> None:
+def test_what_wins_goes_to_work_and_comes_back(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES, serving=f"127.0.0.1:{free_port()}"))
     world.provider.service.answer = answer_right
     world.upload_and_check(tickets_csv(90))
     measure(world, f"/finetune baseline tickets {ACME} candidates=encoder,kshot shots=4")
     assert {candidate.kind for candidate in comparison_of(world).candidates} == {"encoder", "kshot"}
 
-    deploy(world, "encoder")
+    deploy(world, "tickets encoder")
     folder = RecipeFolder(world.service.settings.recipes)
     encoder = folder.published(NAME)
     with door_of(world) as door:
         look_until_it_answers(door)
-        card = world.find_message("is in use for tickets", "How to call it")
-        assert run_the_cards_lines(card) == "refund"
-        base_url = str(world.service.settings.serving.base_url)
-        with openai.OpenAI(base_url=base_url, api_key=folder.call_key(), max_retries=0, timeout=60) as client:
-            with Program(client) as program:
+        lines = five_lines(world.find_message("is in use for tickets", "How to call it"))
+        printed = call_once(lines.replace("Where is my parcel?", QUESTION))
+        assert printed.stdout.strip() == "refund", printed.stderr
+        with open_client(lines) as client:
+            with CallingProgram(client, NAME, QUESTION) as program:
+                program.wait_for(10)
                 before = world.provider.count(CHAT)
-                deploy(world, "kshot")
+                deploy(world, "tickets kshot")
                 wait_until(lambda: world.provider.count(CHAT) > before + 5, "the prompt's answers")
                 world.type("/finetune rollback tickets", user=BEN)
                 world.tick(2)
-                count = len(program.answers)
-                wait_until(lambda: len(program.answers) > count + 5, "answers of the encoder")
+                program.wait_for(5)
             assert program.failures == [] and set(program.answers) == {"refund"}
             again = folder.published(NAME)
             assert encoder and again and again.recipe == encoder.recipe and again != encoder
@@ -153,16 +115,15 @@ def test_what_wins_goes_to_work_and_comes_back(
             # The bot is gone and comes back; then the door is killed, once it has stored its counts of the last second.
             wait_until(lambda: calls_of(folder, 3) > 0, "the counts")
             world.restart()
-            assert ask(client) == "refund"
-            os.kill(door._children[0].pid, signal.SIGKILL)
-            door._children[0].wait(30)
+            assert ask(client, NAME, QUESTION) == "refund"
+            kill(door)
             look_until_it_answers(door)
-            assert ask(client) == "refund"
+            assert ask(client, NAME, QUESTION) == "refund"
 
             assert world.type("/finetune rollback tickets to=nothing", user=BEN) == ""
             world.tick(2)
             with pytest.raises(openai.NotFoundError, match="was taken out of use on"):
-                wait_until(lambda: ask(client) and None, "the end of its use", seconds=30)
+                wait_until(lambda: ask(client, NAME, QUESTION) and None, "the end of its use", seconds=30)
 
     maintain(world.service.context)
     months = {month.model: month for month in world.store.actuals.of("tickets")}
@@ -172,3 +133,35 @@ def test_what_wins_goes_to_work_and_comes_back(
     assert free.calls > 10 and kshot.calls >= 5 and kshot.prompt_tokens > 0
     # Against what was in use before, which was free.
     assert (kshot.alternative_micros, kshot.saving_micros) == (0, -kshot.micros)
+
+
+@pytest.mark.parametrize(
+    "api",
+    ["crusoe", *(pytest.param(api, marks=pytest.mark.slow) for api in ("fireworks", "together"))],
+)
+def test_a_model_on_a_machine_by_the_hour_answers_until_its_machine_stops(
+    make_world: MakeWorld, api: str
+) -> None:
+    rules = replace(hosting_rules(api), serving=f"127.0.0.1:{free_port()}")
+    world = make_world(rules)
+    host(world, api)
+    world.start_approved()
+    world.tick_until_state("done")
+    deploy(world, "tickets-1")
+    with door_of(world) as door:
+        look_until_it_answers(door)
+        lines = five_lines(world.find_message("tickets-1 is in use for tickets", "How to call it"))
+        with open_client(lines) as client:
+            with CallingProgram(client, NAME, QUESTION) as program:
+                program.wait_for(5)
+                world.restart()
+                world.tick(2)
+                program.wait_for(5)
+            assert program.failures == []
+            assert set(program.answers) == {"refund"}
+
+            world.click(BEN, "stop_deployment")
+            world.tick_until(lambda: not world.store.deployments.live(), "its machine to stop")
+            world.tick(2)
+            with pytest.raises(openai.InternalServerError, match="machine"):
+                wait_until(lambda: ask(client, NAME, QUESTION) and None, "the end of its answers", seconds=30)
