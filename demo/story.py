@@ -295,9 +295,10 @@ def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript, bot
 
     advice = _with_button(workspace, USE_TUNED, USE_CANDIDATE)
     if advice is not None:
+        action = USE_TUNED
+        if not _has_button(advice, USE_TUNED):
+            action = USE_CANDIDATE
         transcript.did(ANA.id, "clicks Use it")
-        tuned = _with_button(workspace, USE_TUNED)
-        action = USE_TUNED if tuned == advice else USE_CANDIDATE
         workspace.click(ANA.id, TICKETS.id, advice.ts, action)
     else:
         _type(workspace, transcript, ANA.id, f"/finetune promote {story.name}-1 because={REASON}")
@@ -347,10 +348,16 @@ def _find_block(workspace: Workspace, part: str) -> PostedMessage | None:
 def _with_button(workspace: Workspace, *actions: str) -> PostedMessage | None:
     """Returns the newest message of the channel with a button of one of these actions."""
     for message in reversed(workspace.messages(TICKETS.id)):
-        for block in message.blocks:
-            if any(element.get("action_id") in actions for element in block.get("elements", ())):
-                return message
+        if _has_button(message, *actions):
+            return message
     return None
+
+
+def _has_button(message: PostedMessage, *actions: str) -> bool:
+    for block in message.blocks:
+        if any(element.get("action_id") in actions for element in block.get("elements", ())):
+            return True
+    return False
 
 
 def _stay(workspace: Workspace, bot: RunningBot, console: Console) -> None:
