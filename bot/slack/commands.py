@@ -401,7 +401,7 @@ def compare(call: Call, subjects: tuple[Subject, ...]) -> Reply:
 
 @finetune.command(
     "wrong",
-    help="rows that a run or measurement answered wrongly: of a training fold, or held-out ones, which are worn by it",
+    help="rows that a run or measurement got wrong: training rows, or held-out rows, which then count as read",
     needs=("read",),
     usage="RUN",
 )

@@ -1,5 +1,5 @@
-"""Wrong rows of a result: the choice between training rows, which cost nothing to read, and held-out rows, which are
-worn afterwards; and the rows themselves, which hold customers' words and are for private channels only."""
+"""Wrong rows of a result: the choice between training rows, which cost nothing to read, and held-out rows, which count
+as read afterwards; and the rows themselves, which hold customers' words and are for private channels only."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ SHOW_HELD_OUT = "show_wrong_held_out_rows"
 SHOW_DIFFERENT = "show_different_rows"
 SHOWN_CANDIDATES = 6
 SHOW_WORDS = "Show wrong rows"
-WORN = (
-    "*Held-out rows* decide what is good enough, and reading them wears them: from then on they count as wrong for "
-    "whatever learns from rows uploaded later, and a prompt written later can't show on this holdout that it meets the "
-    "bar."
+HELD_OUT = (
+    "*Held-out rows* decide what is good enough. Once somebody has read them, they count as wrong for whatever learns "
+    "from rows uploaded later, and a prompt written later can't show on this holdout that it meets the bar."
 )
 
 
@@ -61,7 +60,7 @@ def offer_card(offer: WrongRowsOffer) -> Message:
     """Training rows first, as they are as good a teacher and cost nothing."""
     parts = Parts()
     parts.add(_training_text(offer))
-    parts.text(WORN)
+    parts.text(HELD_OUT)
     for candidate in offer.candidates[:SHOWN_CANDIDATES]:
         parts.add(_candidate_text(offer, candidate))
     hidden = len(offer.candidates) - SHOWN_CANDIDATES
@@ -115,9 +114,9 @@ def different_rows_button(words: str, side: DifferentSide, other: DifferentSide,
 
 def _sure() -> Block:
     return confirm(
-        "Wear these rows?",
-        "They will count as wrong for whatever learns from rows uploaded later, and a prompt written later can't show "
-        "on this holdout that it meets the bar. Training rows would cost nothing.",
+        "Read held-out rows?",
+        "From then on they count as wrong for whatever learns from rows uploaded later, and a prompt written later "
+        "can't show on this holdout that it meets the bar. Reading training rows changes nothing.",
         "Show them",
         "Not now",
     )
@@ -136,10 +135,7 @@ def held_out_card(subject: str, candidate: WrongAnswers, page: WrongRows) -> Mes
     if shown < page.wrong:
         more = held_out_button("Show more of them", subject, candidate.place, shown)
         parts.buttons(more)
-    rows = "These rows are"
-    if len(page.rows) == 1:
-        rows = "This row is"
-    parts.note(f"{rows} worn from now on: wrong for whatever learns from rows uploaded later.")
+    parts.note(_read_from_now_on(len(page.rows)))
     name = escape(shorten(candidate.name, 60))
     return _titled(parts, f"Wrong held-out rows of {subject}", f"{name}, {_range(page)}")
 
@@ -163,12 +159,19 @@ def different_rows_card(
     shown = first + len(rows)
     if shown < count:
         parts.buttons(different_rows_button("Show more of them", side, other, shown))
-    parts.note("These rows are worn from now on: wrong for whatever learns from rows uploaded later.")
+    parts.note(_read_from_now_on(len(rows)))
     return _titled(
         parts,
         f"Rows that {side.subject} and {other.subject} answer differently",
         f"{first + 1:,} to {shown:,} of {count:,}",
     )
+
+
+def _read_from_now_on(rows: int) -> str:
+    count = "these rows count"
+    if rows == 1:
+        count = "this row counts"
+    return f"From now on {count} as wrong for whatever learns from rows uploaded later."
 
 
 def _different_row(row: DifferentRow, subject: str, other: str) -> str:

@@ -1,5 +1,5 @@
-"""Shows rows that a run's model, or a candidate of a measurement, answered wrongly: held-out rows, which are worn by
-it, or instead training rows, which a free model answered without having learnt from them.
+"""Shows rows that a run's model, or a candidate of a measurement, answered wrongly: held-out rows, which count
+as read from then on, or instead training rows, which a free model answered without having learnt from them.
 
 Rows hold customers' words, so they go where a dataset's rows may be shown, which is asked again when they are sent.
 That somebody was shown held-out rows is stored in the transaction that sends them, so that no claim forgets it
@@ -100,7 +100,7 @@ def offer(context: AppContext, subject: Subject, person: str, here: str | None) 
 
 
 def show_held_out(context: AppContext, value: str, person: str) -> str | Refusal:
-    """Handles the button: sends a page of held-out rows, and records that they are worn. `value` is the result, the
+    """Handles the button: sends a page of held-out rows, and records that they were read. `value` is the result, the
     candidate's place, and the place of the page's first row."""
     word, candidate_place, first = value.split(" ")
     answered = _answered_of_button(context, word, person)
@@ -130,7 +130,7 @@ def show_held_out(context: AppContext, value: str, person: str) -> str | Refusal
 
 def show_different(context: AppContext, value: str, person: str) -> str | Refusal:
     """Handles the button of a comparison: sends a page of the held-out rows that two results answered differently, and
-    records that they are worn. `value` is both results, each with its candidate's place, and the place of the page's
+    records that they were read. `value` is both results, each with its candidate's place, and the place of the page's
     first row."""
     word, mine, other_word, theirs, first = value.split(" ")
     answered = _answered_of_button(context, word, person)

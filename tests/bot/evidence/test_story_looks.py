@@ -120,7 +120,9 @@ def test_wrong_rows_are_worn_by_reading_them_and_training_rows_are_not(tickets: 
     _press(tickets, wrong_rows.SHOW_HELD_OUT)
     tickets.send()
     page = _read(tickets, "Wrong held-out rows of m1", f"1 to {ROWS_AT_ONCE} of {HOLDS} wrong")
-    assert page.count("answered `no idea`") == ROWS_AT_ONCE and "worn from now on" in page
+    assert (
+        page.count("answered `no idea`") == ROWS_AT_ONCE and "From now on these rows count as wrong" in page
+    )
     tickets.click(ANA, wrong_rows.SHOW_HELD_OUT)
     tickets.send()
     assert _read(tickets, f"{ROWS_AT_ONCE + 1} to {2 * ROWS_AT_ONCE} of {HOLDS} wrong")
@@ -132,7 +134,7 @@ def test_wrong_rows_are_worn_by_reading_them_and_training_rows_are_not(tickets: 
     _press(tickets, wrong_rows.SHOW_DIFFERENT)
     tickets.send()
     page = _read(tickets, "Rows that m1 and m2 answer differently", f"1 to {ROWS_AT_ONCE} of {HOLDS}")
-    assert page.count("m2 `no idea`") == ROWS_AT_ONCE and "worn from now on" in page
+    assert page.count("m2 `no idea`") == ROWS_AT_ONCE and "From now on these rows count as wrong" in page
 
     tickets.clock += 60
     measure(tickets, f'{ZERO} prompt="Choose a label."', 3)
