@@ -318,6 +318,11 @@ def latency_text(candidate: MeasuredCandidate) -> str:
     return f"{_seconds(candidate.p50_s)} / {_seconds(candidate.p95_s)} s"
 
 
+def p50_text(candidate: MeasuredCandidate) -> str:
+    """The median time of an answer, for a narrow column."""
+    return f"{_seconds(candidate.p50_s)} s"
+
+
 def p95_text(candidate: MeasuredCandidate) -> str:
     """p95 of an answer, for a narrow column."""
     return f"{_seconds(candidate.p95_s)} s"

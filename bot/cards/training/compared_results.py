@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bot.cards.common.blocks import NOTHING, CardBlock, Message, Table, Text, escape
+from bot.cards.common.blocks import NOTHING, CardBlock, Message, Table, Text, code, escape
 from bot.cards.common.builder import Parts
-from bot.cards.common.candidates import MEASURED, SHORT_MEANINGS, STANDINGS, price
+from bot.cards.common.candidates import MEASURED, SHORT_MEANINGS, STANDINGS, p50_text, price, promote_command
 from bot.cards.common.words import (
     about_rows,
     capitalize,
@@ -31,6 +31,8 @@ from bot.rules.training.compared_results import (
     ResultsCompared,
     different_settings,
 )
+from bot.values.evaluations import promotable_candidate
+from storage.records import Promotable
 
 SHOWN_SETTINGS = 8
 WIDEST_CELL = 22  # with two results; with more, a cell has less room
@@ -192,7 +194,7 @@ def _training_time(result: ComparedResult) -> str:
 def _answer_time(result: ComparedResult) -> str:
     if result.measured is None:
         return NOTHING
-    return f"{result.measured.p50_s:.1f} s"
+    return p50_text(result.measured)
 
 
 def _left_out_text(left_out: LeftOut) -> str:
@@ -261,8 +263,13 @@ def _use_text(winner: ComparedResult) -> str:
             "rows would help."
         )
     if winner.model:
-        return f"`/finetune promote {winner.model}` uses it, or says what speaks against it."
-    return f"`/finetune results {winner.name}` shows what it takes to use it."
+        what = Promotable(model=winner.model)
+    elif winner.is_measurement and measured is not None:
+        what = promotable_candidate(measured.identity, winner.number)
+    else:
+        return f"`/finetune results {winner.name}` shows it."
+    command = code(promote_command(winner.dataset, what))
+    return f"{command} deploys it, or says what speaks against it."
 
 
 def _step_to_compare(compared: ResultsCompared) -> str:
@@ -298,7 +305,7 @@ def _notes(compared: ResultsCompared) -> list[str]:
     """How "better" is decided."""
     notes = [
         "Ranges: 95%, paired by row. “Better” takes more evidence for each later model tuned on these rows. "
-        "Comparing is no new look."
+        "Comparing doesn't count as a look."
     ]
     n_read = max(len(common.read) for common in compared.compared)
     if n_read:

@@ -33,8 +33,12 @@ SETTINGS = (
 
 def scored(right: int, *, first: int = 0, look: int = 1, **other: Any) -> MeasuredCandidate:
     """A tuned model that is right on `right` rows in a row, from the row `first` on."""
-    scores = tuple(float(first <= row < first + right) for row in range(ROWS))
+    scores = scores_of(right, first)
     return measurements.candidate("tuned", "local/tickets", right, n=ROWS, scores=scores, look=look, **other)
+
+
+def scores_of(right: int, first: int = 0) -> tuple[float, ...]:
+    return tuple(float(first <= row < first + right) for row in range(ROWS))
 
 
 def result(number: int, measured: MeasuredCandidate | None, **other: Any) -> ComparedResult:
@@ -75,7 +79,7 @@ def cards() -> dict[str, Message]:
         "h" * 64,
         is_measurement=True,
         answered_by="encoder",
-        measured=scored(189),
+        measured=measurements.candidate("encoder", None, 189, n=ROWS, scores=scores_of(189)),
         state="done",
         cost_micros=0,
         usd=Decimal(0),
