@@ -23,7 +23,7 @@ from bot.cards.common.candidates import bar_text, counted_as_right, meaning, sco
 from bot.cards.common.judge_agreement import agreement_text, judge_notes, trust_text
 from bot.cards.common.payback import payback_text
 from bot.cards.common.plan_money import foreseen_text, net_value, saves_until
-from bot.cards.common.words import about_usd, at_most, charge, day, percent, pluralize, shorten
+from bot.cards.common.words import about_usd, at_most, by_whom, charge, day, percent, pluralize, shorten
 from bot.cards.datasets.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.decisions.aims import result_aim_facts
 from bot.cards.decisions.plan_training import taught_facts
@@ -59,7 +59,7 @@ STANDS: Mapping[Standing, str] = {
 }
 DECISIONS: Mapping[Decision, str] = {
     "in use": "In use",
-    "deploy": "Deploy it",
+    "deploy": "Use it",  # as its button
     "undecided": "Undecided",
     "not now": "Not now",
     "not needed": "Not needed",
@@ -391,7 +391,7 @@ def _since(run: Run, after: AfterResult) -> str:
     use = after.use
     sentences = []
     if use is not None:
-        sentences.append(f"*Deployed* by <@{use.person}> on {day(use.since)}.")
+        sentences.append(f"*Deployed* by {by_whom(use.person)} on {day(use.since)}.")
     if use is not None and use.until is not None:
         sentences.append(_ended(use, use.until))
     if after.is_gone:
@@ -405,9 +405,9 @@ def _since(run: Run, after: AfterResult) -> str:
 
 def _ended(use: TimeInUse, until: float) -> str:
     if use.is_rolled_back:
-        return f"*Rolled back* to {code(use.other)} by <@{use.ended_by}> on {day(until)}."
+        return f"*Rolled back* to {code(use.other)} by {by_whom(use.ended_by)} on {day(until)}."
     if use.other:
-        return f"*Replaced* by {code(use.other)} on {day(until)}, by <@{use.ended_by}>."
+        return f"*Replaced* by {code(use.other)} on {day(until)}, by {by_whom(use.ended_by)}."
     return f"In use until {day(until)}."
 
 

@@ -657,7 +657,7 @@ def test_a_good_tuned_model_is_a_go_if_all_alternatives_miss_the_bar(empty: Worl
     result = result_of(world.tick_until_state("done"))
     assert result.advice and result.advice.kind == "go", result.advice
     card = world.find_message("Try it")
-    assert "Deploy it: 100.0% right, meets the usual bar of 85%" in card and world.has_button("put_to_work")
+    assert "Use it: 100.0% right, meets the usual bar of 85%" in card and world.has_button("put_to_work")
     assert "Planned saving" in card and "a month" in card and "; pays back" in card
     assert "Against retrieval on acme/acme-small, 51.3%" in card and "+48.7 points" in card
     estimate = world.type(f"{ESTIMATE} hours=2")
