@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.app import build_trainers
+from bot.cards.common.words import OPERATOR
 from bot.cards.datasets import dataset_deletion as views
 from bot.cards.datasets.documents import DocumentEntry, removal_question
 from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
@@ -24,7 +25,6 @@ from storage.store import Store
 from trainers.client.client import Trainer
 from trainers.dataset.rows import to_printable
 
-PERSON = "terminal"
 # The deletion is recorded by then, so a running bot does what is left.
 PATIENCE_S = 60.0
 
@@ -51,7 +51,7 @@ def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str],
             return scope
         if not confirm(views.deletion_question(scope)):
             return Refusal("Nothing was deleted.")
-        deletion = dataset_deletion.record(context, command, PERSON, None)
+        deletion = dataset_deletion.record(context, command, OPERATOR, None)
         if isinstance(deletion, Refusal):
             return deletion
         return _carry_out(context, deletion.id, scope.title)
@@ -81,7 +81,7 @@ def delete_rows(
                 views.row_deletion_question(scope, new.before.version, new.rows, new.rows_held_out)
             ):
                 return Refusal("Nothing was deleted.")
-            deletion = dataset_deletion.commit_rewrite(context, new, PERSON)
+            deletion = dataset_deletion.commit_rewrite(context, new, OPERATOR)
             if isinstance(deletion, Refusal):
                 return deletion
             return _carry_out(context, deletion.id, f"Each earlier version of {dataset}")
@@ -113,7 +113,7 @@ def remove_document(
             return Refusal(f"{dataset} has no document named {name}. It has: {existing}.")
         if not confirm(f"Remove {name}? {removal_question(entry)}"):
             return Refusal("Nothing was removed.")
-        refusal = document_removal.remove_document(context, entry.document, PERSON)
+        refusal = document_removal.remove_document(context, entry.document, OPERATOR)
         return refusal or f"{name} is removed. Once the bot runs, it says so in the channel."
     finally:
         store.close()

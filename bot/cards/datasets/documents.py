@@ -21,8 +21,9 @@ from bot.cards.common.blocks import (
 )
 from bot.cards.common.builder import Parts
 from bot.cards.common.forms import modal
-from bot.cards.common.words import day, listed, pluralize, shorten
+from bot.cards.common.words import day, listed, mention, pluralize, shorten
 from bot.cards.datasets.datasets import MEASURE
+from bot.rules.models.promotion import alias_for
 from storage.records import Document
 from trainers.documents import (
     MAX_CHARACTERS,
@@ -38,7 +39,6 @@ KINDS = ("pdf", "docx", "html", "htm", "md", "txt")
 SPLIT_IT = "Split it into smaller documents."
 OTHER_KIND = "Save it as PDF, Word (.docx), HTML, Markdown (.md) or text (.txt)."
 REMOVE = "remove_document"
-TERMINAL = "terminal"  # who acts there
 LISTED = 20
 SHOWN_MEASUREMENTS = 4
 TROUBLES: Mapping[Trouble, str] = {
@@ -147,19 +147,16 @@ def _remove_button(entry: DocumentEntry) -> Block:
 
 
 def document_removed(document: Document, person: str, use: DocumentUse) -> Message:
-    by = person
-    if person != TERMINAL:
-        by = f"<@{person}>"
     parts = Parts()
     parts.text(
-        f"{by} removed it from the knowledge of {code(document.dataset)}. Retrieval no longer searches it."
+        f"{mention(person)} removed it from the knowledge of {code(document.dataset)}. Retrieval no longer searches it."
     )
     if use.measured_in:
         numbers = listed([f"m{number}" for number in use.measured_in], SHOWN_MEASUREMENTS)
         parts.text(f"Scores of {numbers} were measured with it and stay; a new measurement does without it.")
     if use.is_promoted:
         parts.text(
-            f"*Still in use*: programs that call the model of {code(document.dataset)} get answers from a copy of it. "
+            f"*Still in use*: programs that call {code(alias_for(document.dataset))} get answers from a copy of it. "
             f"Promote something else, or {code(f'/finetune rollback {document.dataset}')}."
         )
     return parts.titled(f"{shorten(document.filename)} was removed")
