@@ -1,5 +1,5 @@
-"""Commands that administer an installation: audit, report, compare, backup, restore, engines, log, current,
-deployments, models, forget, knowledge."""
+"""Commands that administer an installation: audit, report, compare, backup, restore, engines, log, deployments, models,
+forget, knowledge."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def report(subject: str, out: Path) -> None:
 
 @click.command()
 @click.argument("results", metavar="RUN|MEASUREMENT...", nargs=-1, required=True)
-@click.option("--database", type=FILE, help="Read another database, such as a backup. Default: the bot's.")
+@DATABASE
 @JSON
 def compare(results: tuple[str, ...], database: Path | None, as_json: bool) -> None:
     """Compare results on the held-out rows that they share: runs (3 5) and measurements (m7).

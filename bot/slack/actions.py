@@ -364,7 +364,7 @@ def _promotion_details(click: Click) -> Form | Refusal:
     parts = model_services.promotion_details(click.context, click.number, click.person, click.channel)
     if isinstance(parts, Refusal):
         return parts
-    return general.details_modal("Model in use", parts)
+    return general.details_modal("In use", parts)
 
 
 def _try(click: Click) -> Form | Refusal:

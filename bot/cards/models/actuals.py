@@ -1,4 +1,4 @@
-"""How much programs use the deployed models: calls, cost and saving by month, counted by their providers."""
+"""How much programs use what is in use: calls, cost and saving by month."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_COUNTED_YET = "No calls are counted yet. They are added up every five minute
 
 @dataclass(frozen=True)
 class ModelActuals:
-    """How much was used under a dataset's name. `months` are newest first. `foreseen` is what the plan of the model in
+    """The use of what is deployed for a dataset. `months` are newest first. `foreseen` is what the plan of the model in
     use expected to save, in words, '' if nothing."""
 
     months: tuple[ActualMonth, ...]
@@ -22,10 +22,10 @@ class ModelActuals:
 
 
 def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
-    """Calls, cost and saving by month and model."""
+    """Calls, cost and saving by month, for each that was in use in it."""
     if not actuals.months:
         return [Text(NOT_COUNTED_YET)]
-    heading = ("Month", "Model", "Calls", "Tokens", "Cost", "Otherwise", "Saved")
+    heading = ("Month", "In use", "Calls", "Tokens", "Cost", "Otherwise", "Saved")
     rows = [
         (
             month_name(each.month),
@@ -82,7 +82,7 @@ def unknown_reasons(month: ActualMonth) -> list[str]:
 
 
 def latest_month(actuals: ModelActuals) -> str:
-    """The newest month in a few words, for all models that were in use in it."""
+    """The newest month in a few words, for all that was in use in it."""
     if not actuals.months:
         return "no calls counted yet"
     month = actuals.months[0].month
@@ -90,7 +90,7 @@ def latest_month(actuals: ModelActuals) -> str:
     savings = [each.saving_micros for each in months if each.saving_micros is not None]
     text = f"{pluralize(sum(each.calls for each in months), 'call')} in {month_name(month)}"
     if len(savings) < len(months):
-        # A sum of some models' savings would read as that of all.
+        # A sum of some savings would read as that of all.
         return text
     text += f", {_saved_text(sum(savings))}"
     if actuals.foreseen:

@@ -75,7 +75,7 @@ def listing(
         return text_message("There are no tuned models yet. `/finetune start DATASET` trains one.")
     title = pluralize(models.total, "tuned model")
     if used.total:
-        title = f"{title}, and what is in use without one"
+        title = f"{title}, and what is in use without training"
     parts = Parts()
     if used.total:
         parts.add(in_use_lines(used))

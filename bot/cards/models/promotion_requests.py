@@ -103,9 +103,7 @@ def request_sent(summary: RequestSummary) -> str:
     """For the person who asked."""
     what = promotable_text(summary.request.what)
     missing = pluralize(summary.quorum, "other person has", "other people have")
-    return (
-        f"Asked: {missing} to approve that {what} is deployed. The card is in <#{summary.request.channel}>."
-    )
+    return f"Your request is in <#{summary.request.channel}>: {missing} to approve that {what} is deployed."
 
 
 def request_detail(summary: RequestSummary) -> str:

@@ -29,8 +29,8 @@ def untrained_refusal(dataset: str, what: Promotable) -> str:
     """For somebody who tries a dataset for which a candidate without training is in use."""
     name = promotable_text(what)
     return (
-        f"{capitalize(name)} is in use for {code(dataset)}, and `try` asks tuned models only. Its card in the channel "
-        "has five lines of Python with which a program asks it; `/finetune models` says where."
+        f"{capitalize(name)} is in use for {code(dataset)}, and `try` asks tuned models only. The card that says so in "
+        "the channel shows how to call it, in five lines of Python."
     )
 
 

@@ -287,7 +287,7 @@ def cards() -> dict[str, Message]:
 
 
 def _details(actuals: ModelActuals, looks: Looks) -> Message:
-    return Message("Model in use", (Headline("Model in use"), *promotions.details(actuals, looks)))
+    return Message("In use", (Headline("In use"), *promotions.details(actuals, looks)))
 
 
 def in_use() -> Listing[InUse]:
