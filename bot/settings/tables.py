@@ -25,7 +25,7 @@ RAY_ADDRESS = "http://127.0.0.1:8265"  # the default of trainers.local
 SLACK_API = "https://slack.com/api/"
 HOST = "127.0.0.1"
 EVERY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-SERVING_ADDRESS = f"{HOST}:8021"
+SERVING_ADDRESS = f"{HOST}:8024"
 LEAST_WATCHDOG_S = 60  # a single request may take 30 s, which is slow, but no hang
 
 Mode = Literal["socket", "http"]

@@ -28,7 +28,7 @@ from trainers.door.handover import HandoverError, Predecessor, find_predecessor,
 from trainers.http.sockets import allow_more_files, listen, why_no_port
 from trainers.log_lines import write_log
 
-DEFAULT_ADDRESS = "127.0.0.1:8021"
+DEFAULT_ADDRESS = "127.0.0.1:8024"
 ANSWER_S = 600.0  # OpenAI's clients wait as long
 STEADY_S = 10.0  # a worker that answered as long died of something new
 RESTART_PAUSES_S = (0.0, 0.2, 1.0, 5.0)

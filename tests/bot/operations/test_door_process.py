@@ -15,7 +15,7 @@ from bot.settings import Settings, load_settings
 from demo.workspace import wait_until
 from tests.local.trainer_server import free_port
 
-STARTED = StartedDoor(7, "127.0.0.1:8021", "keys and program")
+STARTED = StartedDoor(7, "127.0.0.1:8024", "keys and program")
 
 
 @pytest.mark.parametrize(

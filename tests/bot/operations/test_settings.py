@@ -95,7 +95,7 @@ tokens_per_second = 900
 @pytest.mark.parametrize(
     ("lines", "base_url"),
     [
-        ("", "http://127.0.0.1:8021/v1"),
+        ("", "http://127.0.0.1:8024/v1"),
         ('address = ""', None),
         ('address = "0.0.0.0:9000"', "http://127.0.0.1:9000/v1"),
         ('address = "[::1]:9000"', "http://[::1]:9000/v1"),
@@ -108,10 +108,10 @@ def test_programs_are_told_an_address_that_they_can_call(
     assert read(tmp_path, f"[serving]\n{lines}\n").serving.base_url == base_url
 
 
-@pytest.mark.parametrize("address", ["8021", "localhost", "localhost:0", ":8021", "localhost:99999"])
+@pytest.mark.parametrize("address", ["8024", "localhost", "localhost:0", ":8024", "localhost:99999"])
 def test_an_address_for_programs_has_a_host_and_a_port(address: str, tmp_path: Path) -> None:
     problem = only_problem(tmp_path, f'[serving]\naddress = "{address}"\n')
-    assert 'should be HOST:PORT, like "127.0.0.1:8021", or "" for none' in problem
+    assert 'should be HOST:PORT, like "127.0.0.1:8024", or "" for none' in problem
 
 
 def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ TUNED_MODEL = Promotable("tickets-7")
 OLDER = Promotable("tickets-3")
 PROMPT = promotable_candidate(Candidate("kshot", "openai/gpt-4o-mini", 10), 5)
 ENCODER_USED = promotable_candidate(ENCODER, 4)
-CALLING = Calling("team/tickets", "http://127.0.0.1:8021/v1", "/var/lib/finetune/data/serving/call.key")
+CALLING = Calling("team/tickets", "http://127.0.0.1:8024/v1", "/var/lib/finetune/data/serving/call.key")
 SUMMARY = PromotionSummary(
     PROMOTION, MODEL, PROVEN, OLDER, OLDER, "this machine", has_alias=True, calling=CALLING
 )
@@ -99,7 +99,7 @@ PROMPT_SUMMARY = PromotionSummary(
     "",
     has_alias=True,
 )
-CALLING = Calling("team/tickets", "http://127.0.0.1:8021/v1", "/srv/finetune/data/serving/call.key")
+CALLING = Calling("team/tickets", "http://127.0.0.1:8024/v1", "/srv/finetune/data/serving/call.key")
 BELOW = PromotionEvidence(
     replace(measurements.candidate("classical", None, 168), standing="misses"), bar=0.9, is_tuned=False
 )

@@ -8,7 +8,7 @@ import shlex
 
 from bot.cards.models.call_instructions import Calling, calling_blocks, calling_text, curl_line, python_lines
 
-CALLING = Calling("team/tickets", "http://127.0.0.1:8021/v1", "/var/lib/finetune/data/serving/call.key")
+CALLING = Calling("team/tickets", "http://127.0.0.1:8024/v1", "/var/lib/finetune/data/serving/call.key")
 
 
 def test_the_python_is_five_lines_that_can_be_run() -> None:
@@ -18,7 +18,7 @@ def test_the_python_is_five_lines_that_can_be_run() -> None:
 
 def test_the_shell_reads_the_curl_as_one_request() -> None:
     words = shlex.split(curl_line(CALLING))
-    assert words[:2] == ["curl", "http://127.0.0.1:8021/v1/chat/completions"]
+    assert words[:2] == ["curl", "http://127.0.0.1:8024/v1/chat/completions"]
     assert json.loads(words[-1])["model"] == "team/tickets"
 
 
