@@ -1042,6 +1042,13 @@ GUARDS = (
         "tests/trainers/door/test_handover.py::test_a_door_that_drains_ends_each_connection_with_its_answer",
     ),
     Guard(
+        "a door that another has replaced starts no worker",
+        "trainers/door/__main__.py",
+        "self._is_stopping or is_another_running(self._folder)",
+        "self._is_stopping",
+        "tests/trainers/door/test_handover.py::test_a_worker_killed_while_it_drains_is_not_replaced",
+    ),
+    Guard(
         "another user's process gets no socket of the door",
         "trainers/door/handover.py",
         "    if user != os.geteuid():",

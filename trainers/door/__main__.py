@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -24,12 +25,21 @@ from typing import IO, NoReturn
 
 import click
 
-from trainers.door.handover import HandoverError, Predecessor, find_predecessor, only_successor
+from trainers.door.handover import (
+    START_S,
+    HandoverError,
+    Predecessor,
+    find_predecessor,
+    is_another_running,
+    only_successor,
+)
 from trainers.http.sockets import allow_more_files, listen, why_no_port
 from trainers.log_lines import write_log
 
 DEFAULT_ADDRESS = "127.0.0.1:8024"
 ANSWER_S = 600.0  # OpenAI's clients wait as long
+# A door that took longer would find that the earlier one waits for it no more, and both would go on.
+LONGEST_START_S = START_S - 10
 STEADY_S = 10.0  # a worker that answered as long died of something new
 RESTART_PAUSES_S = (0.0, 0.2, 1.0, 5.0)
 
@@ -165,14 +175,20 @@ class Keeper:
         if self._is_stopping:  # the signal came when there was no worker to pass it on to
             self._worker.terminate()
         assert self._worker.stdout is not None  # noqa: S101 - a pipe
+        ready = ""
         with self._worker.stdout as output:
-            ready = output.readline().rstrip("\n")
+            has_spoken, _, _ = select.select([output], [], [], LONGEST_START_S)
+            if has_spoken:
+                ready = output.readline().rstrip("\n")
+        if not has_spoken:
+            log.error("the worker is ended, since it doesn't answer %s s after its start", LONGEST_START_S)
+            self._worker.kill()
         self._has_answered = self._has_answered or bool(ready)
         return ready
 
     def keep(self) -> int:
         """Starts another worker whenever one dies. Returns the exit code of the last: of one that drained, or of the
-        first if it never answered."""
+        first if it never answered; 0 if one died when no other was to come."""
         deaths = 0
         while True:
             assert self._worker is not None  # noqa: S101 - started before
@@ -189,6 +205,9 @@ class Keeper:
             log.error("the worker ended with code %s; another starts in %s s", code, pause)
             with only_successor(self._folder) as starting:
                 time.sleep(pause)
+                # It may have died after, or while, another door took over.
+                if self._is_stopping or is_another_running(self._folder):
+                    return 0
                 self.start_worker(starting)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:

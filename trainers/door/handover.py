@@ -87,6 +87,20 @@ def find_predecessor(folder: Path) -> Predecessor | None:
     return Predecessor(about["host"], about["port"], about["pid"], listener, connection)
 
 
+def is_another_running(folder: Path) -> bool:
+    """True if a door with this folder answers a successor; for a door whose own worker has ended."""
+    try:
+        other = find_predecessor(folder)
+    except HandoverError as error:
+        log.warning("looking for another door: %s", error)
+        return False
+    if other is None:
+        return False
+    other.listener.close()
+    other.connection.close()
+    return True
+
+
 class Successors:
     """Waits for a successor in a thread, and calls `on_taken` once one answers in our place."""
 

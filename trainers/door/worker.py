@@ -54,9 +54,10 @@ def main(
     write_log(_keys(recipes), AcceptErrorFilter(), path=log_path)
     state = DoorState()
     app = build_app(recipes, frozenset({host.lower(), *map(str.lower, allow_host)}), answer_seconds, state)
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again after its shutdown: exit 0 then
     listening = socket.socket(fileno=listener)
     server = DoorServer(server_config(app, STOP_S), state, answer_seconds)
+    # uvicorn sets it too, but later, and raises the signal again after its shutdown: exit 0 then
+    signal.signal(signal.SIGTERM, server.handle_exit)
     successors = Successors(folder, listening, host, server.hand_over)
 
     def begin() -> None:
@@ -104,12 +105,14 @@ class DoorServer(uvicorn.Server):
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        log.info("stopping: answers under way have %s s", STOP_S)
+        if not self.should_exit:
+            log.info("stopping: answers under way have %s s", STOP_S)
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
+        # One that is stopped while it starts leaves the calls to the earlier door.
+        if self.started and not self.should_exit:
             self.on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

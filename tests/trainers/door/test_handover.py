@@ -19,11 +19,17 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.applications import Starlette
 
 from demo.workspace import wait_until
 from tests.peers.chat_vendor import ChatVendor, serve_vendor
 from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use, serve_door, start_door
-from trainers.door.handover import SOCKET, HandoverError, Successors, find_predecessor
+from trainers.door import __main__ as door_main
+from trainers.door.__main__ import Keeper
+from trainers.door.handover import SOCKET, HandoverError, Successors, find_predecessor, only_successor
+from trainers.door.server import DoorState
+from trainers.door.worker import DoorServer
+from trainers.http.connections import server_config
 from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.usage import Usage
@@ -120,6 +126,72 @@ def test_a_door_that_drains_ends_each_connection_with_its_answer(
         raw = client.chat.completions.with_raw_response.create(**BODY)
         assert "connection" not in raw.headers
     assert second.stop() == 0
+
+
+def test_a_worker_killed_while_it_drains_is_not_replaced(folder: RecipeFolder, vendor: ChatVendor) -> None:
+    first = start_door(folder)
+    draining = first.worker_pid()
+    answered = threading.Event()
+    vendor.answer = lambda body: "billing" if answered.wait(60) else "late"
+    headers = {"authorization": f"Bearer {folder.call_key()}"}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(
+            httpx2.post, f"{first.url}/chat/completions", json=BODY, headers=headers, timeout=60
+        )
+        wait_until(lambda: vendor.requests, "the call")
+        second = start_door(folder, f"127.0.0.1:{first.port}")
+        wait_until(lambda: "draining: 1 connections" in first.log, "the drain")
+        os.kill(draining, signal.SIGKILL)
+        assert isinstance(waiting.exception(), httpx2.HTTPError)
+        answered.set()
+    assert first.process.wait(60) == 0
+    first.close()
+    predecessor = find_predecessor(folder.root)
+    assert predecessor is not None and predecessor.pid == second.worker_pid()
+    predecessor.listener.close()
+    predecessor.connection.close()
+    assert second.stop() == 0
+
+
+@pytest.fixture
+def keeper(folder: RecipeFolder) -> Iterator[Keeper]:
+    """Keeps what each test runs in a worker's place."""
+    folder.root.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield Keeper(folder.root, listener, [])
+
+
+def start(keeper: Keeper, folder: RecipeFolder, program: str) -> str:
+    keeper._command = [sys.executable, "-c", program]
+    with only_successor(folder.root) as lock:
+        return keeper.start_worker(lock)
+
+
+def test_a_worker_that_hangs_at_its_start_is_ended(
+    keeper: Keeper, folder: RecipeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door_main, "LONGEST_START_S", 0.2)
+    assert start(keeper, folder, "import time; time.sleep(60)") == ""
+    assert keeper.keep() == -signal.SIGKILL
+
+
+def test_a_door_that_is_stopped_between_two_workers_starts_none(
+    keeper: Keeper, folder: RecipeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert start(keeper, folder, "print('ready'); raise SystemExit(1)") == "ready"
+    monkeypatch.setattr("time.sleep", lambda pause: keeper.stop(signal.SIGTERM, None))
+    keeper._command = ["/there/is/no/such/program"]
+    assert keeper.keep() == 0
+
+
+def test_a_door_that_is_stopped_while_it_starts_takes_no_socket() -> None:
+    server = DoorServer(server_config(Starlette(), 1), DoorState(), 1)
+    has_begun = threading.Event()
+    server.on_start = has_begun.set
+    server.handle_exit(signal.SIGTERM, None)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.run, [listener]).result(20)  # in a thread, where uvicorn leaves signals alone
+    assert server.started and not has_begun.is_set()
 
 
 def test_another_users_process_gets_no_socket(folder: RecipeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
