@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import trainers
 from bot.settings import Settings
@@ -99,7 +100,7 @@ def door_environment(settings: Settings) -> dict[str, str]:
 
 def door_command(settings: Settings) -> list[str]:
     folder = settings.recipes.resolve()
-    return [
+    command = [
         sys.executable,
         "-m",
         "trainers.door",
@@ -108,6 +109,11 @@ def door_command(settings: Settings) -> list[str]:
         "--address",
         settings.serving.address,
     ]
+    # A proxy passes on the host name that programs call.
+    name = urlsplit(settings.serving.url).hostname
+    if name:
+        command += ["--allow-host", name]
+    return command
 
 
 @dataclass
@@ -231,7 +237,7 @@ class DoorProcess:
         """Returns a hash of everything for which a running door has to be replaced. It is keyed, so that nobody can try
         out keys on it."""
         keys = [self.environment.get(name, "") for name in _key_names(self.settings)]
-        text = json.dumps([self._program, self.settings.serving.address, keys])
+        text = json.dumps([self._program, door_command(self.settings), keys])
         secret = RecipeFolder(self.settings.recipes).call_key()
         return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 

@@ -17,7 +17,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Door, Cha
     folder = RecipeFolder(tmp_path_factory.mktemp("door") / "serving")
     with serve_vendor(ChatVendor()) as vendor:
         add_vendor(folder, vendor.url)
-        with serve_door(folder, "--answer-seconds", "2") as door:
+        with serve_door(folder, "--answer-seconds", "2", "--allow-host", "Models.example.com") as door:
             yield door, vendor
 
 

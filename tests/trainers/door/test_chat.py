@@ -292,6 +292,7 @@ def test_only_the_key_and_our_host_names_are_let_in(door: Door) -> None:
     answer = httpx2.get(f"{root}/healthz")
     assert (answer.status_code, answer.json()["pid"]) == (200, door.process.pid)
     assert httpx2.get(f"{root}/healthz", headers={"host": "evil.example"}).status_code == 403
+    assert httpx2.get(f"{root}/healthz", headers={"host": "models.example.com"}).status_code == 200
     headers = {"authorization": f"Bearer {door.folder.call_key()}"}
     assert httpx2.post(f"{door.url}/files", headers=headers).json()["error"]["code"] == "unknown_url"
     assert httpx2.post(f"{door.url}/chat/completions", headers=headers, content=b"[1]").status_code == 400
