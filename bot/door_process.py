@@ -36,6 +36,7 @@ OUTPUT_FILE = "door.out"
 LOOK_S = 5.0
 ANSWER_S = 3.0
 RESTART_PAUSES_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+LONGEST_START_S = 120.0  # it loads encoders first, and gives up by itself before
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +54,13 @@ class DoorAnswer:
 
 @dataclass(frozen=True)
 class StartedDoor(JsonValue):
-    """The door that the bot started last. `fingerprint` covers its program and its keys, and reveals none of them."""
+    """The door that the bot started last. `fingerprint` covers its program, its options and its keys, and reveals none
+    of them. `predecessor` is the process id of the one that answers until this one does, 0 if there was none."""
 
     pid: int = 0
     address: str = ""
     fingerprint: str = ""
+    predecessor: int = 0
 
 
 Step = Literal["nothing", "start", "replace"]
@@ -68,6 +71,8 @@ def next_step(answer: DoorAnswer | None, started: StartedDoor, fingerprint: str)
     that we would start."""
     if answer is None:
         return "start"
+    if answer.pid == started.predecessor:
+        return "replace"
     is_ours = answer.pid == started.pid
     if is_ours and (started.fingerprint != fingerprint or not answer.is_kept):
         return "replace"
@@ -124,6 +129,8 @@ class DoorProcess:
     environment: Mapping[str, str] = field(init=False, repr=False)
     _program: str = field(init=False)
     _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _newest: subprocess.Popen[bytes] | None = None
+    _newest_since: float = 0.0
     _failures: int = 0
     _next_start: float = 0.0
     _answers: bool = True  # until a look shows otherwise
@@ -176,14 +183,24 @@ class DoorProcess:
         fingerprint = self._fingerprint()
         answer = ask_door(serving.host, serving.port)
         self._answers = answer is not None
-        step = next_step(answer, self._read_started(), fingerprint)
+        earlier = self._read_started()
+        step = next_step(answer, earlier, fingerprint)
         if step == "nothing":
             self._failures = 0
-        elif time.monotonic() >= self._next_start:
+        elif time.monotonic() >= self._next_start and not self._is_starting():
             pause = RESTART_PAUSES_S[min(self._failures, len(RESTART_PAUSES_S) - 1)]
             self._failures += 1
             self._next_start = time.monotonic() + pause + LOOK_S
-            self._spawn(fingerprint)
+            predecessor = earlier.pid
+            if answer is not None:
+                predecessor = answer.pid
+            self._spawn(fingerprint, predecessor)
+
+    def _is_starting(self) -> bool:
+        """True if the door that was started last may still come to answer. Another one would only wait for it."""
+        if self._newest is None or self._newest.poll() is not None:
+            return False
+        return time.monotonic() - self._newest_since < LONGEST_START_S
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
@@ -193,7 +210,7 @@ class DoorProcess:
                 log.error("starting the process that answers programs: %s", error)
             self._stopping.wait(LOOK_S)
 
-    def _spawn(self, fingerprint: str) -> None:
+    def _spawn(self, fingerprint: str, predecessor: int) -> None:
         folder = self.settings.recipes
         RecipeFolder(folder).call_key()  # which creates the folder too
         # What it prints before its log is open, such as why it can't start. The log itself is rotated.
@@ -206,9 +223,11 @@ class DoorProcess:
                 env=dict(self.environment),
                 start_new_session=True,  # Ctrl-C in the bot's terminal must not end it
             )
-        started = StartedDoor(child.pid, self.settings.serving.address, fingerprint)
-        replace_file(folder / STARTED_FILE, started.to_json())
         self._children.append(child)
+        self._newest = child
+        self._newest_since = time.monotonic()
+        started = StartedDoor(child.pid, self.settings.serving.address, fingerprint, predecessor)
+        replace_file(folder / STARTED_FILE, started.to_json())
         log.info("started the process that answers programs at %s, pid %s", started.address, started.pid)
 
     def _end_started(self) -> None:
@@ -219,7 +238,7 @@ class DoorProcess:
         host, _, port = started.address.rpartition(":")
         answer = ask_door(host.strip("[]"), int(port))
         # Its number may belong to another process by now.
-        if answer is not None and answer.pid == started.pid:
+        if answer is not None and answer.pid in (started.pid, started.predecessor):
             os.kill(answer.pid if answer.is_kept else answer.worker, signal.SIGTERM)
         self._started_path.unlink(missing_ok=True)
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bot.door_process import DoorAnswer, DoorProcess, StartedDoor, ask_door, next_step
+from bot import door_process
+from bot.door_process import DoorAnswer, DoorProcess, StartedDoor, ask_door, door_command, next_step
 from bot.settings import Settings, load_settings
 from demo.workspace import wait_until
 from tests.local.trainer_server import free_port
 
-STARTED = StartedDoor(7, "127.0.0.1:8024", "keys and program")
+STARTED = StartedDoor(7, "127.0.0.1:8024", "keys and program", predecessor=6)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,7 @@ STARTED = StartedDoor(7, "127.0.0.1:8024", "keys and program")
             "keys and program",
             "replace",
         ),  # nobody would restart its worker
+        (DoorAnswer("1", 6, 16, is_kept=True), "keys and program", "replace"),  # its successor has failed
         (DoorAnswer("1", 8, 17, is_kept=True), "other keys", "nothing"),  # a unit of systemd started that one
     ],
 )
@@ -123,3 +126,29 @@ def test_a_door_that_does_not_answer_is_a_trouble_with_its_log(settings: Setting
     off = DoorProcess(replace(settings, serving=replace(settings.serving, address="")))
     off.look()
     assert (off.trouble, off.state) == (None, "off")
+
+
+def test_a_door_that_still_starts_is_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(door_process, "door_command", lambda settings: sleeper)
+    monkeypatch.setattr(door_process, "LOOK_S", 0.0)
+    monkeypatch.setattr(door_process, "RESTART_PAUSES_S", (0.0,))
+    door = DoorProcess(settings)
+    door.look()
+    door.look()
+    assert len(door._children) == 1
+    monkeypatch.setattr(door_process, "LONGEST_START_S", 0.0)
+    door.look()
+    first, second = door._children
+    started = StartedDoor.from_json((settings.recipes / "door.json").read_bytes())
+    assert (started.pid, started.predecessor) == (second.pid, first.pid)
+    for child in (first, second):
+        child.kill()
+        child.wait(20)
+
+
+def test_the_host_name_that_programs_call_is_allowed(settings: Settings) -> None:
+    behind_proxy = replace(settings.serving, url="https://Models.example.com/v1")
+    command = door_command(replace(settings, serving=behind_proxy))
+    assert command[-2:] == ["--allow-host", "models.example.com"]
+    assert "--allow-host" not in door_command(settings)
