@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Literal
@@ -127,7 +128,6 @@ class DoorProcess:
 
     settings: Settings
     environment: Mapping[str, str] = field(init=False, repr=False)
-    _program: str = field(init=False)
     _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _newest: subprocess.Popen[bytes] | None = None
     _newest_since: float = 0.0
@@ -138,7 +138,6 @@ class DoorProcess:
 
     def __post_init__(self) -> None:
         self.environment = door_environment(self.settings)
-        self._program = _hash_program()
 
     def start(self) -> None:
         """Begins to look after the door, in a thread."""
@@ -256,7 +255,7 @@ class DoorProcess:
         """Returns a hash of everything for which a running door has to be replaced. It is keyed, so that nobody can try
         out keys on it."""
         keys = [self.environment.get(name, "") for name in _key_names(self.settings)]
-        text = json.dumps([self._program, door_command(self.settings), keys])
+        text = json.dumps([_hash_program(), door_command(self.settings), keys])
         secret = RecipeFolder(self.settings.recipes).call_key()
         return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 
@@ -265,8 +264,10 @@ def _key_names(settings: Settings) -> list[str]:
     return [row.provider.key_env for row in settings.providers if row.provider.key_env]
 
 
+@cache
 def _hash_program() -> str:
-    """Returns a hash of the code that the door runs, which an update changes whatever it calls itself."""
+    """Returns a hash of the code that the door runs, which an update changes whatever it calls itself. It is that of
+    the bot's own version: files that change under a running bot are not read again."""
     folder = Path(trainers.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
