@@ -144,6 +144,7 @@ class Service:
             clock=clock,
             waits=WaitClock(clock, steady),
             started_at=clock(),
+            answers_programs=lambda: self.door.trouble is None,
         )
 
     def _build_health(self, clock: Callable[[], float]) -> Health | None:

@@ -117,7 +117,8 @@ class AppContext:
     (services/common/hourly_prices.py), and by nothing else. `trainers` are by provider name, only for providers with a
     key; `deployments` are those that run models by the hour. `troubles` are the installation's current problems by
     subject, for /healthz; `started_at` is the process' start and `checked_at` says when each subject was last checked,
-    both in unix seconds.
+    both in unix seconds. `answers_programs` says whether programs that call what is in use get an answer, by the last
+    look.
     """
 
     settings: Settings
@@ -133,6 +134,7 @@ class AppContext:
     clock: Callable[[], float]
     waits: WaitClock
     started_at: float
+    answers_programs: Callable[[], bool]
     troubles: dict[str, str] = field(default_factory=dict)
     checked_at: dict[str, float] = field(default_factory=dict)
 

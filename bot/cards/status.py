@@ -14,6 +14,7 @@ from bot.cards.common.words import pluralize, shorten
 from bot.cards.evidence import evaluation_results, evaluations, learning_curves, sealed_rows
 from bot.cards.evidence.sealed_rows import SealedTest
 from bot.cards.models import deployments, models, sunsets
+from bot.cards.models.call_instructions import calling_line
 from bot.cards.models.deployments import DeploymentSummary
 from bot.cards.models.models import InUse
 from bot.cards.training import runs
@@ -62,9 +63,9 @@ EvaluationSummary = ComparisonSummary | CurveSummary | UnreadableSummary
 @dataclass(frozen=True)
 class Status:
     """What the status card shows. `latest` have a result and are newest first. `freeze` is the current freeze,
-    `against` the approvers who want to lift it. `ending` are models that end soon, as seen from `today`. `deployments`
-    are models that run and are billed by the hour. What belongs to datasets of `unchecked` channels is left out, as
-    Slack did not answer about them."""
+    `against` the approvers who want to lift it. Programs call what is `in_use` at `base_url`, None if they can't.
+    `ending` are models that end soon, as seen from `today`. `deployments` are models that run and are billed by the
+    hour. What belongs to datasets of `unchecked` channels is left out, as Slack did not answer about them."""
 
     runs: Sequence[RunSummary]
     measurements: Sequence[EvaluationSummary]
@@ -72,6 +73,8 @@ class Status:
     freeze: Freeze | None = None
     against: Sequence[str] = ()
     in_use: Listing[InUse] = models.NONE_IN_USE
+    base_url: str | None = None
+    answers_programs: bool = True
     ending: Sequence[ModelUse] = ()
     today: date = date.min
     deployments: Sequence[DeploymentSummary] = ()
@@ -100,6 +103,7 @@ def card(status: Status) -> Message:
     if status.in_use.total:
         parts.text("*In use*")
         parts.add(models.in_use_lines(status.in_use))
+        parts.note(calling_line(status.base_url, is_answering=status.answers_programs))
     if status.ending:
         ends = [sunsets.line(use, status.today) for use in status.ending[:SHOWN_ENDS]]
         hidden = len(status.ending) - len(ends)

@@ -218,6 +218,7 @@ def _open_context(settings: Settings) -> AppContext:
         clock=time.time,
         waits=WaitClock(time.time, time.monotonic),
         started_at=time.time(),
+        answers_programs=lambda: False,  # nobody looks while the bot is stopped
     )
 
 

@@ -49,6 +49,8 @@ def status(context: AppContext, person: str, channel: str) -> Status:
         freeze=freeze,
         against=context.store.freezes.lift_requests(freeze) if freeze else (),
         in_use=models.all_in_use(context, names),
+        base_url=context.settings.serving.base_url,
+        answers_programs=context.answers_programs(),
         ending=ending_soon(uses, today),
         today=today,
         deployments=deployments.summaries(context, names),

@@ -56,10 +56,12 @@ def calling_blocks(calling: Calling) -> Sequence[CardBlock]:
     ]
 
 
-def calling_line(base_url: str | None) -> str:
-    """For a list of what is in use: one line for all of it."""
+def calling_line(base_url: str | None, *, is_answering: bool = True) -> str:
+    """For a list of what is in use: one line for all of it. `is_answering` is False if nothing answers there."""
     if base_url is None:
         return NO_ADDRESS
+    if not is_answering:
+        return f"*Programs get no answer* at {escape(base_url)}. On the bot's machine, `finetune doctor` says why."
     return f"Programs call {code('team/DATASET')} at {escape(base_url)}: the card of each says how."
 
 

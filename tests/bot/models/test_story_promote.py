@@ -418,6 +418,18 @@ def test_a_refused_alias_is_shown_on_the_card_and_tried_again(world: World) -> N
 # Lists and results.
 
 
+def test_status_says_whether_programs_get_an_answer(world: World) -> None:
+    seed_runs(world)
+    promote(world)
+    service = world.service
+    assert "Programs can't call it: `address`" in world.type("/finetune status")
+    serving = replace(service.settings.serving, address="127.0.0.1:8021")
+    service.context.settings = service.door.settings = replace(service.settings, serving=serving)
+    assert "Programs call `team/DATASET` at http://127.0.0.1:8021/v1" in world.type("/finetune status")
+    service.door._answers = False
+    assert "*Programs get no answer* at http://127.0.0.1:8021/v1" in world.type("/finetune status")
+
+
 def test_lists_and_try_know_the_model_in_use(world: World) -> None:
     seed_runs(world, 2)
     assert "is a dataset, and no model is in use for it" in world.type("/finetune try tickets where is it?")

@@ -99,7 +99,6 @@ PROMPT_SUMMARY = PromotionSummary(
     "",
     has_alias=True,
 )
-CALLING = Calling("team/tickets", "http://127.0.0.1:8024/v1", "/srv/finetune/data/serving/call.key")
 BELOW = PromotionEvidence(
     replace(measurements.candidate("classical", None, 168), standing="misses"), bar=0.9, is_tuned=False
 )

@@ -57,6 +57,7 @@ COMMITMENTS = (
 )
 MONTH = Month("November 2026", Budget(20_000_000, 11_000_000), COMMITMENTS)
 ONE_OF_TWO = Pending(2, approved=1, others=["<@U0CLEO>"])
+BASE_URL = promotion_cards.CALLING.base_url
 FROZEN = Freeze(1, BEN, "the bill looks <odd>", "C1", NOW, None)
 
 
@@ -244,7 +245,10 @@ def _runs() -> dict[str, Message]:
             Status(summaries[:2], measured[:4], [builders.run_summary("done"), *measured[4:]])
         ),
         "status-of-measurements": status.card(Status([], measured[:1], [])),
-        "status-in-use": status.card(Status([], [], [], in_use=promotion_cards.in_use())),
+        "status-in-use": status.card(Status([], [], [], in_use=promotion_cards.in_use(), base_url=BASE_URL)),
+        "status-no-answers": status.card(
+            Status([], [], [], in_use=promotion_cards.in_use(), base_url=BASE_URL, answers_programs=False)
+        ),
         "status-unreadable": status.card(
             Status([], [UnreadableSummary(measurements.measurement(id=7), "tickets")], [])
         ),
