@@ -64,8 +64,8 @@ from bot.slack.replies import Call, Form, counted_reply, give_reply
 from bot.values.runs import Refusal
 
 _Value = TypeVar("_Value")
-_ByNumber = Callable[[AppContext, int, str], object]
-_ByValue = Callable[[AppContext, str, str], object]
+_ByNumber = Callable[[AppContext, int, str], _Value]
+_ByValue = Callable[[AppContext, str, str], _Value]
 log = logging.getLogger(__name__)
 
 
@@ -104,44 +104,41 @@ def read_click(context: AppContext, body: Mapping[str, Any]) -> Click:
     )
 
 
-def _with_number(work: _ByNumber) -> _ByValue:
+def _with_number(work: _ByNumber[_Value]) -> _ByValue[_Value]:
     """Adapts `work` to a button whose value is a number."""
     return lambda context, value, person: work(context, int(value), person)
 
 
-def _judge_by(button: str) -> _ByValue:
+def _judge_by(button: str) -> _ByValue[object]:
     return lambda context, value, person: judge_checks.choose(context, button, value, person)
 
 
-def _choose_by(button: str) -> _ByValue:
+def _choose_by(button: str) -> _ByValue[object]:
     choice = judge_agreement.CHOICES[button]
     return lambda context, value, person: human_preferences.choose(context, value, choice, person)
 
 
-# Buttons whose value is the number of a run, dataset and so on. The person who clicked gets the answer.
-ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
-    evaluations.CANCEL: measurements.ask_cancel,
-    judge_agreement.JUDGE_SOME: judge_checks.ask,
-    estimates.CHECK_LABELS: estimate_requests.check_labels,
-    estimates.ADOPT: estimate_requests.adopt,
-    estimates.SHARE: estimate_requests.share,
-    findings.CLEAN: clean_copies.request,
-    answer_cards.GOOD: tried_answers.mark_good,
-    check_reports.ADD_BETTER: better_answers.add_to_dataset,
-    row_labels.LABEL_DOUBTED: row_label_services.begin_doubted,
-    row_labels.LABEL_UNLABELLED: row_label_services.begin_unlabelled,
-    runs.CANCEL: run_services.ask_cancel,
-    runs.PAUSE: run_services.ask_pause,
-    runs.RESUME: run_services.ask_resume,
-}
-# Like ANSWERED, with a value that is more than a number.
-ANSWERED_BY_VALUE: Mapping[str, Callable[[AppContext, str, str], str | Refusal]] = {
+# The person who clicked gets the answer.
+ANSWERED: Mapping[str, _ByValue[str | Refusal]] = {
+    evaluations.CANCEL: _with_number(measurements.ask_cancel),
+    judge_agreement.JUDGE_SOME: _with_number(judge_checks.ask),
+    estimates.CHECK_LABELS: _with_number(estimate_requests.check_labels),
+    estimates.ADOPT: _with_number(estimate_requests.adopt),
+    estimates.SHARE: _with_number(estimate_requests.share),
+    findings.CLEAN: _with_number(clean_copies.request),
+    answer_cards.GOOD: _with_number(tried_answers.mark_good),
+    check_reports.ADD_BETTER: _with_number(better_answers.add_to_dataset),
+    row_labels.LABEL_DOUBTED: _with_number(row_label_services.begin_doubted),
+    row_labels.LABEL_UNLABELLED: _with_number(row_label_services.begin_unlabelled),
+    runs.CANCEL: _with_number(run_services.ask_cancel),
+    runs.PAUSE: _with_number(run_services.ask_pause),
+    runs.RESUME: _with_number(run_services.ask_resume),
     wrong_row_cards.SHOW_HELD_OUT: wrong_rows.show_held_out,
     wrong_row_cards.SHOW_DIFFERENT: wrong_rows.show_different,
     wrong_row_cards.SHOW_TRAINING: wrong_rows.ask_training,
 }
 # Buttons whose effect is visible in the channel. The person who clicked gets only a refusal.
-SHOWN: Mapping[str, _ByValue] = {
+SHOWN: Mapping[str, _ByValue[object]] = {
     plans.APPROVE: approvals.approve,
     promotion_request_cards.DECLINE: _with_number(promotion_requests.withdraw),
     estimates.START: _with_number(plan_services.start_estimated),
@@ -168,7 +165,6 @@ SHOWN: Mapping[str, _ByValue] = {
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     listeners = _Listeners(context, homes, wake)
     app.action(_one_of(ANSWERED))(listeners.answer)
-    app.action(_one_of(ANSWERED_BY_VALUE))(listeners.answer_by_value)
     app.action(_one_of(SHOWN.keys() - FORMS.keys()))(listeners.show)
     app.action(_one_of(FORMS))(listeners.open_form)
     app.action(_one_of((*general.READINGS, wrong_row_cards.WRONG_ROWS)))(listeners.run_line)
@@ -187,13 +183,6 @@ class _Listeners:
     def answer(self, body: dict[str, Any], respond: Respond) -> None:
         click = read_click(self.context, body)
         act = ANSWERED[click.action]
-        result = self._counted(click, lambda: act(self.context, click.number, click.person))
-        self.wake()
-        _respond_privately(respond, general.answer(result))
-
-    def answer_by_value(self, body: dict[str, Any], respond: Respond) -> None:
-        click = read_click(self.context, body)
-        act = ANSWERED_BY_VALUE[click.action]
         result = self._counted(click, lambda: act(self.context, click.value, click.person))
         self.wake()
         _respond_privately(respond, general.answer(result))
