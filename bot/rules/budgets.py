@@ -54,6 +54,16 @@ class Budget:
             if 100 * self.committed_micros >= percent * self.limit_micros
         )
 
+    def covers(self, channel: str, person: str) -> bool:
+        """True if what this person asks for in this channel is paid from this budget."""
+        match self.kind:
+            case "team":
+                return True
+            case "channel":
+                return self.id == channel
+            case "person":
+                return self.id == person
+
     def fits(self, asked_micros: int) -> bool:
         """True if the amount is left. An amount of 0 always fits, even if the budget is overdrawn."""
         return asked_micros <= max(self.left_micros, 0)

@@ -77,6 +77,14 @@ def test_warnings_come_at_half_at_four_fifths_and_at_the_end(
     assert Budget(limit, committed).warnings() == percents
 
 
+def test_a_channel_and_a_person_pay_from_their_own_budgets_and_all_from_the_teams() -> None:
+    assert Budget(1, 0).covers("C1", "U1")
+    assert Budget(1, 0, "channel", "C1").covers("C1", "U2")
+    assert not Budget(1, 0, "channel", "C1").covers("C2", "U1")
+    assert Budget(1, 0, "person", "U1").covers("C2", "U1")
+    assert not Budget(1, 0, "person", "U1").covers("C1", "U2")
+
+
 def test_a_refusal_names_the_numbers_and_the_setting() -> None:
     refusal = budget_refusal(Budget(200 * DOLLAR, 175 * DOLLAR), 30 * DOLLAR)
     for part in ("$30.00", "$25.00", "$200.00", "monthly_usd"):

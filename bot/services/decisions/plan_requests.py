@@ -40,16 +40,15 @@ def show_request(context: AppContext, run: Run, plan: Plan) -> None:
 
 def refresh_requests(context: AppContext) -> None:
     """Updates the cards of all plans that wait for approval. Call this in the transaction of what has changed."""
-    for run in context.store.runs.open():
-        if run.state == "awaiting_approval":
-            show_request(context, run, plan_from_json(run.plan))
+    for run in context.store.runs.in_states(WAITING):
+        show_request(context, run, plan_from_json(run.plan))
 
 
 def show_beside(context: AppContext, run: Run, plan: Plan) -> None:
     """Updates the cards of the other waiting plans of this dataset, which name this one. Call it in the transaction
     that adds the run, or that ends its waiting."""
-    for other, its_plan in _waiting_beside(context, run.id, plan):
-        show_request(context, other, its_plan)
+    for other, other_plan in _waiting_beside(context, run.id, plan):
+        show_request(context, other, other_plan)
 
 
 def _waiting_beside(context: AppContext, run_id: int, plan: Plan) -> list[tuple[Run, Plan]]:
@@ -57,8 +56,8 @@ def _waiting_beside(context: AppContext, run_id: int, plan: Plan) -> list[tuple[
     beside = []
     for run in context.store.runs.in_states(WAITING):
         # By the version's row, as reading a plan takes longer.
-        name = context.store.datasets.get(run.dataset_id).name
-        if run.id != run_id and name == plan.dataset:
+        version = context.store.datasets.get(run.dataset_id)
+        if run.id != run_id and version.name == plan.dataset:
             beside.append((run, plan_from_json(run.plan)))
     return beside
 
@@ -78,12 +77,16 @@ def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
 def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
     """Returns what stands between a waiting plan and its training."""
     over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
-    beside = _waiting_beside(context, run.id, plan)
-    together = plan.maximum_micros + sum(other.maximum_micros for _, other in beside)
+    approvals = context.store.runs.valid_approvals(run.id)
+    waiting_beside = _waiting_beside(context, run.id, plan)
+    beside = []
+    for other, other_plan in waiting_beside:
+        name = notifications.link_to(context, other)
+        beside.append(PlanBeside(name, plan_changes(other_plan, plan), other_plan))
     away = Progress.from_json(run.progress).away
     return Pending(
         quorum=approvals_needed(context, plan),
-        approved=len(context.store.runs.valid_approvals(run.id)),
+        approved=len(approvals),
         others=mention_approvers(context, run, plan),
         away=away,
         is_stuck=_is_stuck(context, run, plan, away),
@@ -91,12 +94,24 @@ def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
         freeze=context.store.freezes.current(),
         before=find_earlier_run(context, plan, run.id),
         judge=checked_judges.judge_of_plan(context, plan),
-        beside=tuple(
-            PlanBeside(notifications.link_to(context, other), plan_changes(its_plan, plan), its_plan)
-            for other, its_plan in beside
-        ),
-        is_too_much_together=bool(beside and budgets.refusal(context, run.channel, run.requester, together)),
+        beside=beside,
+        is_too_much_together=_is_too_much_together(context, run, plan, waiting_beside),
     )
+
+
+def _is_too_much_together(
+    context: AppContext, run: Run, plan: Plan, beside: Sequence[tuple[Run, Plan]]
+) -> bool:
+    """True if a budget of the plan doesn't hold it with the others that are paid from the same budget."""
+    for budget in budgets.all_budgets(context, run.channel, run.requester):
+        paid_from_it = [
+            other_plan.maximum_micros
+            for other, other_plan in beside
+            if budget.covers(other.channel, other.requester)
+        ]
+        if paid_from_it and not budget.fits(plan.maximum_micros + sum(paid_from_it)):
+            return True
+    return False
 
 
 def mention_approvers(context: AppContext, run: Run, plan: Plan) -> tuple[str, ...]:
@@ -112,9 +127,10 @@ def mention_approvers(context: AppContext, run: Run, plan: Plan) -> tuple[str, .
 def _people_left(context: AppContext, run: Run, plan: Plan) -> frozenset[str]:
     """Returns those who are named by id and may still approve the plan."""
     named = context.settings.policy.named("approve")
-    decided = (approval.person for approval in context.store.runs.valid_approvals(run.id))
+    approvals = context.store.runs.valid_approvals(run.id)
+    decided = {approval.person for approval in approvals}
     away = Progress.from_json(run.progress).away
-    return named.users - {run.requester, plan.uploaded_by, *decided, *away}
+    return named.users - {run.requester, plan.uploaded_by} - decided - set(away)
 
 
 def _is_stuck(context: AppContext, run: Run, plan: Plan, away: Sequence[str]) -> bool:
@@ -166,9 +182,10 @@ def find_earlier_run(context: AppContext, plan: Plan, before: int | None = None)
     with a lower number count."""
     versions = tuple(version.id for version in context.store.datasets.versions(plan.dataset))
     for run in context.store.runs.done(versions):
+        if before is not None and run.id >= before:
+            continue
         other = plan_from_json(run.plan)
-        is_earlier = before is None or run.id < before
-        if not is_earlier or not begins_alike(other, plan):
+        if not begins_alike(other, plan):
             continue
         name = context.link(notifications.result_card_of(run), f"run {run.id}")
         candidate = evidence.tuned_candidate(context.store, run)

@@ -157,6 +157,16 @@ def test_a_second_plan_that_the_budget_does_not_hold_says_so_before_and_waits_af
     assert world.run(2).state == "awaiting_approval" and world.run(2).reserved_micros == 0
 
 
+def test_another_persons_plan_is_not_paid_from_this_persons_budget(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=f'[budget.people]\n{ANA.id} = "0.08"\n'))
+    world.start()
+    world.start(OTHER, user=CLEO)
+    assert "doesn't hold" not in world.find_message("Run 1: train", "Waits beside")
+    world.start(f"{START} epochs=4")
+    assert world.find_message("Run 1: train", "The budget doesn't hold all of them")
+    assert "doesn't hold" not in world.find_message("Run 2: train", "Waits beside")
+
+
 def test_a_run_is_repeated_with_changes_which_the_new_card_names(world: World) -> None:
     seed_runs(world, line=f"{START} hours=20")
     assert world.type("/finetune again 1", user=EVE) and world.slack.view(EVE.id) is None, (
