@@ -123,6 +123,13 @@ class Subject:
     number: int
     is_measurement: bool = False
 
+    @property
+    def name(self) -> str:
+        """'run 7' or 'm3', as people type it."""
+        if self.is_measurement:
+            return f"m{self.number}"
+        return f"run {self.number}"
+
 
 def read_subject(text: str) -> Subject | Misread:
     """Reads 7, #7, run-7 and 'run 7' as run 7; m3, M3, #m3 and 'measurement 3' as measurement 3."""

@@ -114,7 +114,8 @@ def _pair_part(pair: ResultPair, compared: ResultsCompared) -> CardBlock:
     shows them where rows may be shown."""
     text = _pair_text(pair, compared)
     count = pair.only_first + pair.only_other
-    if not count or pair.first.holdout != pair.other.holdout:
+    is_same_dataset = pair.first.dataset == pair.other.dataset
+    if not count or not is_same_dataset or pair.first.holdout != pair.other.holdout:
         return Text(text)
     words = f"Show {pluralize(count, 'row')}"
     side = DifferentSide(pair.first.name, pair.first.place)

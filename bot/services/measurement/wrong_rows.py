@@ -49,6 +49,7 @@ from trainers.evaluation.wrong_rows import (
 )
 
 ROWS_AT_ONCE = 8
+NO_SUCH_CANDIDATE = "This candidate no longer belongs to the measurement."
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,7 @@ class _Answered:
 
     @property
     def name(self) -> str:
-        if self.subject.is_measurement:
-            return f"m{self.subject.number}"
-        return f"run {self.subject.number}"
+        return self.subject.name
 
     @property
     def audited(self) -> str:
@@ -86,6 +85,14 @@ class _Answered:
     def wrong_answers(self, place: int) -> WrongAnswers:
         measured = self.candidates[place]
         return WrongAnswers(place, self.names[place], len(wrong_places(measured.scores)), measured.n)
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A card with held-out rows, and their positions in the holdout's file."""
+
+    card: Message
+    positions: tuple[int, ...]
 
 
 def offer(context: AppContext, subject: Subject, person: str, here: str | None) -> WrongRowsOffer | Refusal:
@@ -106,26 +113,14 @@ def show_held_out(context: AppContext, value: str, person: str) -> str | Refusal
     answered = _answered_of_button(context, word, person)
     if isinstance(answered, Refusal):
         return answered
-    refusal = authorization.refusal(context, person, "measure", answered.channel)
-    if refusal:
-        return refusal
-    place = _place(context, answered, person)
+    place = _place_of_held_out(context, answered, person)
     if isinstance(place, Refusal):
         return place
     candidate = int(candidate_place)
     page = _held_out_page(context, answered, candidate, int(first))
     if isinstance(page, Refusal):
         return page
-    rows, positions = page
-    message = views.held_out_card(answered.name, answered.wrong_answers(candidate), rows)
-    now = context.clock()
-    shown = ShownRows(answered.dataset.id, answered.holdout, answered.name, person, positions, now)
-    with context.store.transaction():
-        context.store.shown_rows.add(shown)
-        detail = f"{len(positions)} held-out rows of {answered.dataset.name}, {answered.names[candidate]}"
-        context.audit(person, "read wrong rows", answered.audited, detail)
-        context.send(_draft(answered, message.letter(), person, place))
-    return views.coming_text("The rows are", place)
+    return _send_held_out(context, answered, page, person, place, answered.names[candidate])
 
 
 def show_different(context: AppContext, value: str, person: str) -> str | Refusal:
@@ -139,24 +134,33 @@ def show_different(context: AppContext, value: str, person: str) -> str | Refusa
     other = _answered_of_button(context, other_word, person)
     if isinstance(other, Refusal):
         return other
-    refusal = authorization.refusal(context, person, "measure", answered.channel)
-    if refusal:
-        return refusal
-    place = _place(context, answered, person)
+    place = _place_of_held_out(context, answered, person)
     if isinstance(place, Refusal):
         return place
     page = _different_page(context, answered, other, (int(mine), int(theirs)), int(first))
     if isinstance(page, Refusal):
         return page
-    message, positions = page
+    return _send_held_out(context, answered, page, person, place, f"beside {other.name}")
+
+
+def _place_of_held_out(context: AppContext, answered: _Answered, person: str) -> RowDelivery | Refusal:
+    """Wearing held-out rows takes the right to measure, besides the right to see rows."""
+    refusal = authorization.refusal(context, person, "measure", answered.channel)
+    return refusal or _place(context, answered, person)
+
+
+def _send_held_out(
+    context: AppContext, answered: _Answered, page: _Page, person: str, place: RowDelivery, what: str
+) -> str:
+    """Sends a page and records that its rows are worn. Returns the text for the person. `what` is for the audit log."""
     shown = ShownRows(
-        answered.dataset.id, answered.holdout, answered.name, person, positions, context.clock()
+        answered.dataset.id, answered.holdout, answered.name, person, page.positions, context.clock()
     )
+    detail = f"{len(page.positions)} held-out rows of {answered.dataset.name}, {what}"
     with context.store.transaction():
         context.store.shown_rows.add(shown)
-        detail = f"{len(positions)} held-out rows of {answered.dataset.name}, beside {other.name}"
         context.audit(person, "read wrong rows", answered.audited, detail)
-        context.send(_draft(answered, message.letter(), person, place))
+        context.send(_draft(answered, page.card.letter(), person, place))
     return views.coming_text("The rows are", place)
 
 
@@ -355,12 +359,10 @@ def _training_part(dataset: Dataset) -> str:
     return str(report.train_sha256)
 
 
-def _held_out_page(
-    context: AppContext, answered: _Answered, place: int, first: int
-) -> tuple[WrongRows, tuple[int, ...]] | Refusal:
-    """Returns wrong rows from the place `first` on, and their positions in the holdout's file."""
+def _held_out_page(context: AppContext, answered: _Answered, place: int, first: int) -> _Page | Refusal:
+    """Returns the candidate's wrong rows from the place `first` on."""
     if place >= len(answered.candidates):
-        return Refusal("This candidate no longer belongs to the measurement.")
+        return Refusal(NO_SUCH_CANDIDATE)
     measured = answered.candidates[place]
     positions = load_scored_rows(context.settings.files, answered.holdout).positions
     if len(positions) != measured.n:
@@ -378,7 +380,8 @@ def _held_out_page(
         WrongRow(rows[position].prompt[-1].content, rows[position].answer, texts.get(position))
         for position in shown
     )
-    return WrongRows(wrong_rows, first, len(wrong), measured.n), shown
+    page = WrongRows(wrong_rows, first, len(wrong), measured.n)
+    return _Page(views.held_out_card(answered.name, answered.wrong_answers(place), page), shown)
 
 
 def _answers(context: AppContext, answered: _Answered, place: int, count: int) -> dict[int, str]:
@@ -400,12 +403,17 @@ def _answers(context: AppContext, answered: _Answered, place: int, count: int) -
 
 def _different_page(
     context: AppContext, answered: _Answered, other: _Answered, places: tuple[int, int], first: int
-) -> tuple[Message, tuple[int, ...]] | Refusal:
-    """Returns the card with rows that the candidates at `places` of two results answered differently, from the place
-    `first` on, and their positions in the holdout's file."""
+) -> _Page | Refusal:
+    """Returns the rows that the candidates at `places` of two results answered differently, from the place `first`
+    on."""
     mine, theirs = places
     if mine >= len(answered.candidates) or theirs >= len(other.candidates):
-        return Refusal("This candidate no longer belongs to the measurement.")
+        return Refusal(NO_SUCH_CANDIDATE)
+    # Where rows may be shown, and for which versions they are worn, was decided by the first result's dataset alone.
+    if answered.dataset.name != other.dataset.name:
+        return Refusal(
+            f"{answered.name} and {other.name} are results of two datasets, so no rows are shown beside each other."
+        )
     measured = answered.candidates[mine]
     other_measured = other.candidates[theirs]
     positions = load_scored_rows(context.settings.files, answered.holdout).positions
@@ -423,7 +431,7 @@ def _different_page(
         return Refusal(str(changed))
     texts = _answers(context, answered, mine, len(rows))
     other_texts = _answers(context, other, theirs, len(rows))
-    page = [
+    different_rows = [
         views.DifferentRow(
             rows[position].prompt[-1].content,
             rows[position].answer,
@@ -432,6 +440,6 @@ def _different_page(
         )
         for position in shown
     ]
-    sides = (DifferentSide(answered.name, mine), DifferentSide(other.name, theirs))
-    card = views.different_rows_card(*sides, page, first, len(different))
-    return card, shown
+    side = DifferentSide(answered.name, mine)
+    other_side = DifferentSide(other.name, theirs)
+    return _Page(views.different_rows_card(side, other_side, different_rows, first, len(different)), shown)

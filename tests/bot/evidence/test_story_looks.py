@@ -173,6 +173,16 @@ def test_wrong_rows_of_a_public_dataset_come_to_its_uploader_alone(make_world: M
     assert [shown.person for shown in world.store.shown_rows.on([1])] == [DORA.id]
 
 
+def test_rows_of_two_datasets_are_never_shown_beside_each_other(tickets: World) -> None:
+    """The second may belong to a channel of its own, and its rows would not be recorded as worn."""
+    tickets.seed_dataset(called="others", rows=ENOUGH_ROWS)
+    for number, dataset in ((1, "tickets"), (2, "others")):
+        tickets.type(f"/finetune baseline {dataset} candidates=classical")
+        until(tickets, "done", number)
+    refusal = wrong_row_services.show_different(tickets.service.context, "m1 0 m2 0 0", ANA.id)
+    assert isinstance(refusal, Refusal) and "m1 and m2 are results of two datasets" in refusal.text
+
+
 def _press(world: World, action: str) -> None:
     """Presses a button of the newest card that only Ana sees."""
     card = world.slack.ephemerals(ANA.id)[-1]
