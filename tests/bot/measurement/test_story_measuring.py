@@ -208,6 +208,9 @@ def test_documents_are_listed_and_removed_in_the_terminal(
     assert "It has: faq.md." in finetune(*remove, "other.md").output
     assert "faq.md is removed" in finetune(*remove, "faq.md").output
     assert "has no documents" in finetune("knowledge", "tickets").output
+    world.boot()
+    world.send()
+    assert "The operator, in the terminal, removed it" in world.find_message("faq.md was removed")
 
 
 def sleep_instead_of_reading(path: Path) -> int:
