@@ -47,9 +47,7 @@ from bot.services.datasets.row_labels import RowsToLabel
 from bot.services.decisions import estimates
 from bot.services.evidence import checked_judges, promotion_evidence
 from bot.services.evidence.evidence import load_evidence
-from bot.services.evidence.measured_candidates import load_measured
 from bot.services.measurement import evaluations
-from bot.values.evaluations import promotable_candidate
 from bot.values.requests import Baseline, Estimate
 from bot.values.row_labels import USUAL_ROWS
 from bot.values.runs import Refusal
@@ -129,20 +127,10 @@ def _card(
 def _find_offered(context: AppContext, result: EstimateResult) -> int | None:
     """Returns the measurement of the candidate that the verdict says to use, None if one click doesn't deploy it."""
     step = result.verdict.deciding.step
-    version = context.store.datasets.newest(result.name)
-    report = datasets.report_of(version) if version else None
-    if step is None or not isinstance(step.todo, UseCandidate) or report is None:
+    if step is None or not isinstance(step.todo, UseCandidate):
         return None
-    candidate = step.todo.candidate
-    holdout = str(report.holdout_sha256)
-    measured = load_measured(context.store, context.settings.files, result.name, holdout)
-    if measured is None or candidate not in measured.measured_by:
-        return None
-    number = measured.measured_by[candidate].id
-    standing = context.store.promotions.current(result.name)
-    if not promotion_evidence.is_supported(context, promotable_candidate(candidate, number), standing):
-        return None
-    return number
+    holdout = str(result.report.holdout_sha256)
+    return promotion_evidence.find_offered(context, result.name, holdout, step.todo.candidate)
 
 
 def _tried_out(context: AppContext, estimate: StoredEstimate) -> TriedOut | None:

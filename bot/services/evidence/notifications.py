@@ -28,8 +28,6 @@ from bot.rules.training.results import best_alternative, is_alternative_enough
 from bot.services.common import freeze_scope
 from bot.services.common.model_history import is_machine_stopped, load_after_result
 from bot.services.evidence import checked_judges, promotion_evidence
-from bot.services.evidence.measured_candidates import load_measured
-from bot.values.evaluations import promotable_candidate
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Draft, Run
@@ -251,14 +249,7 @@ def _find_offered(context: AppContext, plan: Plan, result: RunResult) -> int | N
     other = best_alternative(result.comparison)
     if other is None or not is_alternative_enough(result):
         return None
-    files = context.settings.files
-    measured = load_measured(context.store, files, plan.dataset, plan.holdout_sha256)
-    if measured is None or other.identity not in measured.measured_by:
-        return None
-    number = measured.measured_by[other.identity].id
-    what = promotable_candidate(other.identity, number)
-    standing = context.store.promotions.current(plan.dataset)
-    return number if promotion_evidence.is_supported(context, what, standing) else None
+    return promotion_evidence.find_offered(context, plan.dataset, plan.holdout_sha256, other.identity)
 
 
 def training_cost(plan: Plan, progress: Progress) -> int:

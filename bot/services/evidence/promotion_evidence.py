@@ -83,6 +83,18 @@ def is_supported(context: AppContext, what: Promotable, standing: Promotion | No
     return used != what and not find_objections(promotion_proof(context, what, used))
 
 
+def find_offered(context: AppContext, dataset: str, holdout: str, candidate: Candidate) -> int | None:
+    """Returns the measurement of a candidate on this holdout, None if one click doesn't deploy it."""
+    measured = load_measured(context.store, context.settings.files, dataset, holdout)
+    if measured is None or candidate not in measured.measured_by:
+        return None
+    number = measured.measured_by[candidate].id
+    standing = context.store.promotions.current(dataset)
+    if is_supported(context, promotable_candidate(candidate, number), standing):
+        return number
+    return None
+
+
 def offer_cheapest(context: AppContext, measurement: Measurement) -> Offered:
     """Returns whether the cheapest candidate that meets the bar can be used, by what is known with this
     measurement."""
