@@ -1,7 +1,7 @@
 """`finetune …` in the terminal.
 
 server.py, analysis.py, admin.py,    the commands: their options, and what they call
-exports.py, policy.py
+exports.py, models.py, policy.py
 options.py, output.py                shared by the commands: settings and refusals; printing and progress
 render.py, evaluation_results.py     results as text and as JSON
 the others                           what a command computes, named by its subject

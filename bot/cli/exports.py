@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from trainers.evaluation.results import CandidateKind
 
+Facts = Mapping[str, Any]
 FOLDER = click.Path(path_type=Path)
 FORMS = "; ".join(f"{row.name}: {row.writes.replace('`', '')}" for row in FORMATS.values())
 
@@ -77,8 +78,8 @@ def export(
         _export_model(settings, name, to, out, options)
     else:
         refuse(
-            f"What of {name}? A tuned model needs a form, like --to merged; a dataset the candidate that was measured "
-            f"on it, like finetune export {name} encoder."
+            f"Export what of {name}? If it is a tuned model, add a form, like --to merged. If it is a dataset, add a "
+            f"candidate that was measured on it: finetune export {name} encoder."
         )
 
 
@@ -106,21 +107,19 @@ def _export_model(
     if importlib.util.find_spec("torch") is None:
         refuse("Exporting needs the extra [local]: pip install '.[local]' in a checkout")
     source = value_or_exit(find_model(settings, name))
-    roots = [*options["data"], settings.data / "trainer", settings.data / "terminal-trainer"]
     name = source.name or name
     # A folder's whole path would be no name for the folder to write.
     if "/" in name and not name.startswith("ft:"):
         name = Path(name).name
     out = out or Path(re.sub(r"[^\w.-]+", "-", name) + f"-{to}")
-    arguments = [source.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
-    arguments += [part for root in roots for part in ("--data", str(root))]
-    for option in ("dtype", "rows", "base_id", "licence", "repo"):  # the exporter has the same options
-        value = options[option]
-        arguments += [f"--{option.replace('_', '-')}", str(value)] if value else []
-    arguments += ["--public"] * options["public"] + ["--facts"] * (source.facts is not None)
+    arguments = [source.model, "--to", to, "--out", str(out), *_exporter_options(settings, options)]
+    facts = ""
+    if source.facts is not None:
+        arguments.append("--facts")
+        facts = json.dumps(source.facts)
     export = subprocess.run(
         [sys.executable, "-m", "trainers.local.export", *arguments],
-        input=json.dumps(source.facts) if source.facts is not None else "",
+        input=facts,
         text=True,
         env=child_environment(*HUB_KEYS, "PIP_"),
         check=False,
@@ -133,7 +132,19 @@ def _export_model(
     sys.exit(export.returncode)
 
 
-Facts = Mapping[str, Any]
+def _exporter_options(settings: Settings, options: Mapping[str, Any]) -> list[str]:
+    """Returns the options that the exporter has in common with this command, and where it looks for models and
+    tools."""
+    arguments = ["--tools", str(settings.data / "tools")]
+    for root in (*options["data"], settings.data / "trainer", settings.data / "terminal-trainer"):
+        arguments += ["--data", str(root)]
+    for option in ("dtype", "rows", "base_id", "licence", "repo"):
+        value = options[option]
+        if value:
+            arguments += [f"--{option.replace('_', '-')}", str(value)]
+    if options["public"]:
+        arguments.append("--public")
+    return arguments
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -22,6 +22,7 @@ from bot.cards.common.plan_money import foreseen_text
 from bot.cards.common.words import money
 from bot.cards.models.deployments import DeploymentSummary
 from bot.cli.options import DATABASE, EXIT_BLOCKED, exit_on_storage_error, load, refuse
+from bot.command_options import KIND, NAME, SHOTS
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from bot.values.sunsets import ModelUse
@@ -30,7 +31,10 @@ from storage.actuals import ActualMonth, ModelInUse
 if TYPE_CHECKING:
     from bot.context import AppContext
     from bot.settings import Settings
+    from bot.values.runs import Refusal
+    from trainers.evaluation.results import CandidateKind
 
+T = TypeVar("T")
 PATIENCE_S = 120.0
 
 
@@ -50,6 +54,8 @@ def current(dataset: str, database: Path | None, is_how: bool) -> None:
     from storage.promotions import current_model
 
     name = normalize_name(dataset)
+    if is_how and database is not None:
+        refuse("--how reads what this installation publishes to programs, so it takes no --database.")
     if is_how:
         _print_how_to_call(name)
         return
@@ -57,7 +63,7 @@ def current(dataset: str, database: Path | None, is_how: bool) -> None:
         used = current_model(database or load().database, name)
     if used is None:
         click.echo(
-            f"Nothing is in use for {dataset}: /finetune promote or finetune promote deploys something.",
+            f"Nothing is in use for {dataset}: /finetune promote or finetune promote deploys what was measured.",
             err=True,
         )
         sys.exit(EXIT_BLOCKED)
@@ -95,28 +101,22 @@ def _print_how_to_call(dataset: str) -> None:
 
 @click.command()
 @click.argument("name")
-@click.argument("candidate", required=False)
-@click.option("--model", help="The model of the candidate, if several were measured.")
-@click.option("--shots", type=int, help="The number of examples in its prompt, if several were measured.")
-def promote(name: str, candidate: str | None, model: str | None, shots: int | None) -> None:
+@click.argument("candidate", type=KIND, required=False)
+@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
+@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+def promote(name: str, candidate: CandidateKind | None, model: str | None, shots: int | None) -> None:
     """Deploy a tuned model by its NAME, or a CANDIDATE like encoder that was measured on the dataset NAME.
 
     The bot must be stopped. What the evidence doesn't support needs another person, so it has to be asked for in Slack.
     """
-    from bot.command_options import normalize_name, read_kind
-    from bot.rules.units import Misread
+    from bot.command_options import normalize_name
     from bot.services.models import promotions
     from bot.values.requests import Promote
 
-    kind = None
     if candidate is not None:
-        read = read_kind(candidate)
-        if isinstance(read, Misread):
-            refuse(read.sentence)
-        kind = read
         name = normalize_name(name)
     with _stopped_bot() as context:
-        summary = _value(promotions.promote_as_operator(context, Promote(name, kind, model, shots)))
+        summary = _value(promotions.promote_as_operator(context, Promote(name, candidate, model, shots)))
         click.echo(_published_text(context, summary.dataset))
 
 
@@ -163,7 +163,8 @@ def _published_text(context: AppContext, dataset: str) -> str:
     return f"{name} is in use for {dataset}. Programs that call {alias} get it, once `finetune serve` or the bot runs."
 
 
-def _value(result: Any) -> Any:
+def _value(result: T | Refusal) -> T:
+    """Returns the value. Prints a refusal that is written for Slack, and exits."""
     from bot.cards.common.terminal import plain_text
     from bot.values.runs import Refusal
 
