@@ -392,6 +392,8 @@ def knowledge(dataset: str, name: str | None, yes: bool, as_json: bool) -> None:
             return
         entries = deletion.list_documents(settings, wanted)
     except StorageError as error:
+        if name is not None:
+            refuse(f"{error} While the bot runs, /finetune knowledge in Slack does the same.")
         refuse(str(error))
     if as_json:
         show_json([deletion.document_json(entry) for entry in entries])

@@ -74,7 +74,10 @@ def remove_document(context: CoreContext, document: Document, person: str) -> Re
             "measurement; or wait for its result."
         )
     if use.is_being_promoted:
-        return Refusal("A retrieval with this document is being put to work. Try again in a minute.")
+        return Refusal(
+            "A retrieval with this document is being deployed. Try again in a minute, or undo that first: "
+            f"`/finetune rollback {document.dataset}`."
+        )
     now = context.clock()
     with context.store.transaction():
         removed = context.store.documents.remove(document, now=now)
