@@ -104,13 +104,9 @@ def trains_the_same(plan: Plan, before: Plan) -> bool:
     """True if both train the same model: the same rows, start, method and hyperparameters."""
 
     def training(each: Plan) -> tuple[object, ...]:
-        sweep = each.swept.sweep if each.swept else ()
-        patience = each.stopping.patience if each.stopping else None
-        source = (each.train_sha256, each.provider, each.base_model)
-        settings = (each.method, each.hyperparameters, each.seed, sweep, patience)
-        return (*source, each.starts_from, *settings)
+        return (each.train_sha256, each.method, each.hyperparameters, each.seed, *_search(each))
 
-    return training(plan) == training(before)
+    return begins_alike(plan, before) and training(plan) == training(before)
 
 
 def tries_the_same(plan: Plan, other: Plan) -> bool:
@@ -118,8 +114,13 @@ def tries_the_same(plan: Plan, other: Plan) -> bool:
     the older one's place. Only the hyperparameters that somebody chose count: the others follow from the rows."""
 
     def experiment(each: Plan) -> tuple[object, ...]:
-        sweep = each.swept.sweep if each.swept else ()
-        patience = each.stopping.patience if each.stopping else None
-        return (each.dataset, each.method, unusual_hyperparameters(each), sweep, patience)
+        return (each.dataset, each.method, unusual_hyperparameters(each), *_search(each))
 
     return begins_alike(plan, other) and experiment(plan) == experiment(other)
+
+
+def _search(plan: Plan) -> tuple[object, ...]:
+    """Returns what a plan leaves to its validation rows: the values of a sweep, or when to stop."""
+    sweep = plan.swept.sweep if plan.swept else ()
+    patience = plan.stopping.patience if plan.stopping else None
+    return sweep, patience
