@@ -264,7 +264,7 @@ def _update_form(body: dict[str, Any], client: WebClient, result: Block | Refusa
     except SlackApiError as error:
         if error.response.get("error") != "not_found":
             raise
-        log.info("a form was closed before what follows came")
+        log.info("a form was closed before the next one came")
 
 
 def _approve(click: Click) -> Form | Refusal | None:

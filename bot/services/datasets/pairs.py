@@ -43,9 +43,10 @@ def judged_model(context: CoreContext, pairs: Dataset) -> JudgedModel | None:
     counts = Counter(tried.model for tried in context.store.tried_answers.judged(behind.name))
     if not counts:
         return None
-    # Of equally many, the newest, whose answers were judged last.
     most = max(counts.values())
-    (*_, name) = (model for model, count in counts.items() if count == most)
+    most_judged = [model for model, count in counts.items() if count == most]
+    # Of equally many, the newest, whose answers were judged last.
+    name = most_judged[-1]
     if not _takes_pairs(context, name):
         name = ""
     return JudgedModel(name, behind.name, behind.id)

@@ -32,7 +32,8 @@ def load_earlier(context: AppContext, number: int, person: str) -> EarlierPlan |
         return hidden
     version = context.store.datasets.get(run.dataset_id)
     refusal = authorization.button_refusal(context, version.name, person, hidden)
-    refusal = refusal or authorization.refusal(context, person, "start", run.channel)
+    if refusal is None:
+        refusal = authorization.refusal(context, person, "start", run.channel)
     if refusal:
         return refusal
     newest = context.store.datasets.newest(version.name)
@@ -72,9 +73,11 @@ def read_form(
         if fields.get(name):
             words.append(f"{name}={fields[name]}")
     volume = fields.get("volume") or ""
+    read = parse_request_volume(volume)
+    if isinstance(read, Volume):
+        volume = read.word
     if volume:
-        read = parse_request_volume(volume)
-        words.append(f"volume={read.word if isinstance(read, Volume) else volume}")
+        words.append(f"volume={volume}")
     values = parse_line(command, " ".join(words))
     if isinstance(values, Refusal):
         return values

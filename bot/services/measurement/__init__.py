@@ -13,6 +13,6 @@ PUBLIC_MODULES = (
     "learning_curves",
     "measurements",
     "prompt_search",
-    "wrong_rows",
     "prompt_search_worker",
+    "wrong_rows",
 )

@@ -27,6 +27,9 @@ from trainers.evaluation.results import Candidate, Reply
 from trainers.evaluation.scores import score, scoring_of
 from trainers.types import Message
 
+TRIED = (0, 5, 10, 20)
+MOST_ROWS = 40
+
 
 def load_keys(step: ComparisonStep) -> Mapping[Candidate, CandidateKeys] | None:
     """Returns the keys of the questions with each number of examples, None while a worker writes them."""
@@ -100,10 +103,6 @@ def _choose(step: ComparisonStep, answer_keys: Mapping[Candidate, tuple[str, ...
         candidates.append(before.get(candidate, fresh))
     after = replace(progress, candidates=tuple(candidates), shots=shots, note=None).after_shots()
     chosen.with_progress(after).save()
-
-
-TRIED = (0, 5, 10, 20)
-MOST_ROWS = 40
 
 
 def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, CandidateKeys]:

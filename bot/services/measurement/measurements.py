@@ -30,11 +30,7 @@ from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsur
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.evidence import checked_judges, judge_worker, measurement_notes, promotion_evidence
 from bot.services.evidence.judge_worker import PairsForPeople
-from bot.services.evidence.measured_candidates import (
-    folder_of,
-    known_comparison,
-    load_measured,
-)
+from bot.services.evidence.measured_candidates import folder_of, known_comparison, load_measured
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
