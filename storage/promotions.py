@@ -72,7 +72,7 @@ class PromotedBase:
 @dataclass(frozen=True)
 class NewPromotion:
     """A promotion to record, which replaces the current one `instead_of`. `request` is the number of the approved
-    request for it. `recipe` is known already if the same was in use before."""
+    request for it."""
 
     dataset: str
     what: Promotable
@@ -82,7 +82,6 @@ class NewPromotion:
     returns_to: int | None
     reason: str | None = None
     request: int | None = None
-    recipe: str | None = None
     is_rollback: bool = False
 
 

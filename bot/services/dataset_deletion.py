@@ -29,7 +29,7 @@ from bot.rules.plans import plan_from_json
 from bot.services.common import authorization, provider_jobs
 from bot.services.datasets import datasets, row_deletion
 from bot.services.datasets.pairs import pairs_name
-from bot.services.models import models, publications, recipes
+from bot.services.models import models, promotables, publications, recipes
 from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
@@ -490,8 +490,8 @@ def _standing_promotion(context: CoreContext, versions: Sequence[Dataset]) -> Pr
     standing = context.store.promotions.current(versions[0].name)
     if standing is None:
         return None
-    learnt_from = models.dataset_learnt_from(context, standing)
-    if all(version.id != learnt_from for version in versions):
+    learnt_from = promotables.origin_of(context, standing.what).dataset
+    if all(version.id != learnt_from.id for version in versions):
         return None
     return standing
 

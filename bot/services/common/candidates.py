@@ -232,6 +232,20 @@ def full_name(settings: Settings, current: str | None) -> str | None:
     return f"{row.name}/{name}"
 
 
+def is_meant(
+    settings: Settings, candidate: Candidate, kind: CandidateKind | None, model: str | None, shots: int | None
+) -> bool:
+    """True if somebody who names a kind of candidate means this one. They may name its model and number of examples,
+    too."""
+    if candidate.kind != kind:
+        return False
+    if shots is not None and candidate.examples != shots:
+        return False
+    if model is None:
+        return True
+    return candidate.model in (model, full_name(settings, model))
+
+
 def suggest_models(
     settings: Settings, current: str | None, today: date, reachable: Collection[str] = ()
 ) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ PUBLIC_MODULES = (
     "deployments",
     "models",
     "orphan_deployments",
+    "promotables",
     "promotion_requests",
     "promotions",
     "publications",

@@ -190,7 +190,6 @@ def _month_of_model(
 ) -> ActualMonth:
     """Adds the cost of the calls to a tuned model, and what the alternative would have cost."""
     use = call_costs.totals_of(total)
-    machine = None
     result = _estimate_again(context, str(promotion.model))
     if isinstance(result, Refusal):
         return replace(counted, cost_unknown="estimate", saving_unknown="cost")

@@ -14,6 +14,7 @@ from bot.cards.models import promotions as views
 from bot.context import AppContext
 from bot.rules.models.promotion import alias_for
 from bot.services.models import actuals, models, publications, recipes
+from bot.services.models.promotables import origin_of
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.records import Model
@@ -73,15 +74,8 @@ def _record_carried(context: AppContext, promotion: Promotion, action: str, deta
         noted = context.store.promotions.mark_synced(promotion, now=now)
         if noted is None:
             return
-        context.audit("finetune", action, _audited_as(context, promotion), detail)
+        context.audit("finetune", action, origin_of(context, promotion.what).subject, detail)
         models.show_card(context, noted, proof)
-
-
-def _audited_as(context: AppContext, promotion: Promotion) -> str:
-    """Returns the subject of the audit log under which the promotion was recorded."""
-    if promotion.measurement is not None:
-        return f"measurement {promotion.measurement}"
-    return f"run {models.model_of(context, promotion).run_id}"
 
 
 def provider_with_alias(context: AppContext, promotion: Promotion) -> str | None:

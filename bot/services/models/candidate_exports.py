@@ -107,7 +107,11 @@ def _measured(store: Store, settings: Settings, name: str) -> MeasuredHoldout | 
 
 
 def _choose(settings: Settings, wanted: WantedCandidate, measured: MeasuredHoldout) -> _Chosen | Refusal:
-    matches = [each for each in measured.comparison.candidates if _fits(settings, wanted, each.identity)]
+    matches = [
+        each
+        for each in measured.comparison.candidates
+        if candidates.is_meant(settings, each.identity, wanted.kind, wanted.model, wanted.shots)
+    ]
     if len(matches) != 1:
         there = matches or measured.comparison.candidates
         lines = [f"  {_command(wanted.dataset, each.identity)}" for each in there]
@@ -123,17 +127,6 @@ def _choose(settings: Settings, wanted: WantedCandidate, measured: MeasuredHoldo
             f"m{measurement.id} was stored by a newer version of finetune. Use that one, or measure again."
         )
     return _Chosen(match, measured.comparison, evaluation)
-
-
-def _fits(settings: Settings, wanted: WantedCandidate, candidate: Candidate) -> bool:
-    if candidate.kind != wanted.kind:
-        return False
-    if wanted.shots is not None and candidate.examples != wanted.shots:
-        return False
-    if wanted.model is None:
-        return True
-    full_name = candidates.full_name(settings, wanted.model) or wanted.model
-    return candidate.model in (wanted.model, full_name)
 
 
 def _command(dataset: str, candidate: Candidate) -> str:

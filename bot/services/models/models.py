@@ -402,18 +402,6 @@ def model_of(context: AppContext, promotion: Promotion) -> Model:
     return model
 
 
-def dataset_learnt_from(context: CoreContext, promotion: Promotion) -> int:
-    """Returns the id of the dataset's version that the promoted model was trained on, or that the candidate was
-    measured with."""
-    measurement = context.store.measurements.get(promotion.measurement or 0)
-    if measurement is not None:
-        return measurement.dataset_id
-    model = context.store.model(promotion.model or "")
-    if model is None:
-        raise KeyError(promotion.model)
-    return context.store.runs.of_model(model).dataset_id
-
-
 def _provider_left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str, str] | None:
     """Returns the newest earlier model at another provider whose alias still points to it, as (provider, model)."""
     number = promotion.instead_of

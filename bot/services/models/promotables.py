@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bot.cards.common.blocks import code, escape
 from bot.cards.common.candidates import promotable_text, promote_command
-from bot.context import AppContext
+from bot.context import AppContext, CoreContext
 from bot.services.common import authorization, candidates, finished_measurements
 from bot.services.datasets import data_policy, datasets
 from bot.services.evidence import evidence
@@ -36,7 +36,7 @@ class Origin:
         return self.dataset.name
 
 
-def origin_of(context: AppContext, what: Promotable) -> Origin:
+def origin_of(context: CoreContext, what: Promotable) -> Origin:
     measurement = context.store.measurements.get(what.measurement or 0)
     if measurement is not None:
         dataset = context.store.datasets.get(measurement.dataset_id)
@@ -88,7 +88,11 @@ def _find_model(context: AppContext, name: str, person: str, channel: str) -> Pr
 
 def _find_candidate(context: AppContext, wanted: Promote) -> Promotable | Refusal:
     measured = _newest(context, wanted.name)
-    matches = [each for each in measured if _fits(context, wanted, each)]
+    matches = [
+        each
+        for each in measured
+        if candidates.is_meant(context.settings, each, wanted.kind, wanted.model, wanted.shots)
+    ]
     if len(matches) == 1:
         candidate = matches[0]
         return promotable_candidate(candidate, measured[candidate].id)
@@ -102,17 +106,6 @@ def _find_candidate(context: AppContext, wanted: Promote) -> Promotable | Refusa
     return Refusal(
         f"This was not measured on {code(wanted.name)}, so it can't be deployed: {command} measures it. {there}"
     )
-
-
-def _fits(context: AppContext, wanted: Promote, candidate: Candidate) -> bool:
-    if candidate.kind != wanted.kind:
-        return False
-    if wanted.shots is not None and candidate.examples != wanted.shots:
-        return False
-    if wanted.model is None:
-        return True
-    full_name = candidates.full_name(context.settings, wanted.model) or wanted.model
-    return candidate.model in (wanted.model, full_name)
 
 
 def _commands(dataset: str, measured: Mapping[Candidate, Measurement]) -> str:

@@ -38,7 +38,7 @@ NO_REQUEST = "There is no such request any more."
 
 
 def ask(context: AppContext, decided: DecidedPromotion) -> RequestSummary | Refusal:
-    """Asks other people to approve a promotion that the evidence doesn't support. `because` is the person's reason."""
+    """Asks other people to approve a promotion that the evidence doesn't support."""
     channel = decided.origin.channel
     refusal = authorization.channel_refusal(context, channel, by_others=True)
     if refusal:

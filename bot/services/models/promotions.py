@@ -57,7 +57,10 @@ def promote_run(context: AppContext, number: int, person: str) -> Promoted:
     model = context.store.model(run.model or "") if run else None
     if run is None or model is None:
         return Refusal(f"Run {number} has no model. `/finetune models` lists all models.")
-    return _promote_by_button(context, Promotable(model.name), person, Refusal(no_such_run(number)))
+    refusal = _button_refusal(context, run.dataset_id, run.channel, person, Refusal(no_such_run(number)))
+    if refusal:
+        return refusal
+    return _promote(context, Promotable(model.name), person, None)
 
 
 def promote_candidate(context: AppContext, value: str, person: str) -> Promoted:
@@ -211,14 +214,6 @@ def _record_sealed(
     once = f"sealed {measurement.id}"
     context.post(measurement.channel, text_message(text).letter(), dedupe=once)
     return SealedOutcome(is_deployed=False, why=refusal.text)
-
-
-def _promote_by_button(context: AppContext, what: Promotable, person: str, hidden: Refusal) -> Promoted:
-    origin = origin_of(context, what)
-    refusal = _button_refusal(context, origin.dataset.id, origin.channel, person, hidden)
-    if refusal:
-        return refusal
-    return _promote(context, what, person, None)
 
 
 def _button_refusal(

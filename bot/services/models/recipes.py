@@ -14,6 +14,7 @@ from bot.services.datasets import datasets
 from bot.services.evidence.candidate_prompts import read_instructions
 from bot.services.evidence.evaluation_worker import report_max_tokens
 from bot.services.models import models
+from bot.services.models.promotables import origin_of
 from bot.services.models.recipe_worker import MeasuredParts, build_recipe
 from bot.values.evaluations import promoted_candidate
 from bot.values.runs import Refusal
@@ -41,7 +42,7 @@ def learnt_from(context: CoreContext, dataset: str, versions: Collection[int]) -
     return {
         promotion.recipe
         for promotion in context.store.promotions.for_dataset(dataset)
-        if promotion.recipe and models.dataset_learnt_from(context, promotion) in versions
+        if promotion.recipe and origin_of(context, promotion.what).dataset.id in versions
     }
 
 
