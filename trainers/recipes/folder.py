@@ -22,6 +22,7 @@ from trainers.recipes.values import Published, Recipe, RecipeFile, Upstreams
 
 RECIPE_FILE = "recipe.json"
 KEY_FILE = "call.key"
+UNFINISHED = ".part"
 ALIAS_PREFIX = "team/"
 
 
@@ -56,7 +57,7 @@ class RecipeFolder:
         target = self.recipe_path(recipe.sha256)
         if target.exists():
             return recipe
-        aside = target.with_name(f"{target.name}.{os.getpid()}.part")
+        aside = target.with_name(f"{target.name}.{os.getpid()}{UNFINISHED}")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         for name, content in files.items():
@@ -92,7 +93,13 @@ class RecipeFolder:
         folder = self.root / "recipes"
         if not folder.exists():
             return frozenset()
-        return frozenset(path.name for path in folder.iterdir() if not path.name.endswith(".part"))
+        return frozenset(path.name for path in folder.iterdir() if not path.name.endswith(UNFINISHED))
+
+    def remove_unfinished(self, before: float) -> None:
+        """Deletes what kills have left of recipes that were being written: it may hold rows, and no hash names it."""
+        for path in (self.root / "recipes").glob(f"*{UNFINISHED}"):
+            if path.stat().st_mtime < before:
+                shutil.rmtree(path, ignore_errors=True)
 
     def publish(self, published: Published) -> None:
         """Has programs get this under its name from now on."""
@@ -103,6 +110,14 @@ class RecipeFolder:
         if not path.exists():
             return None
         return Published.from_json(path.read_bytes())
+
+    def published_names(self) -> frozenset[str]:
+        """Returns the names under which anything is published, such as 'team/tickets'."""
+        return frozenset(f"{ALIAS_PREFIX}{path.stem}" for path in (self.root / "names").glob("*.json"))
+
+    def withdraw(self, name: str) -> None:
+        """Has programs that call this name hear that there is no such name."""
+        self.name_path(name).unlink(missing_ok=True)
 
     def upstreams(self) -> Upstreams:
         """Returns where providers are called, as it was written last."""
@@ -123,7 +138,7 @@ class RecipeFolder:
 def replace_file(path: Path, text: str) -> None:
     """Writes a file that only this user can read, by a rename, so that a reader sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     aside.unlink(missing_ok=True)
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -7,7 +7,7 @@ What is published follows from the database at each tick, so that a kill at any 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from urllib.parse import urlsplit
@@ -44,7 +44,10 @@ def publish_upstreams(settings: Settings) -> None:
 
 def sync(context: CoreContext) -> None:
     """Publishes whatever has changed, but for the ends of models, which `sync_ends` follows."""
-    for promotion in context.store.promotions.all_current():
+    current = context.store.promotions.all_current()
+    out_of_use = context.store.promotions.out_of_use()
+    _withdraw_unknown(context, [*current, *out_of_use])
+    for promotion in current:
         if promotion.recipe is None:
             continue
         # After a backup was restored on another machine, its files have to be made again.
@@ -52,7 +55,7 @@ def sync(context: CoreContext) -> None:
             context.store.promotions.forget_recipe(promotion)
             continue
         _publish_changed(context, _published(context, promotion, None), keeps_end=True)
-    for promotion in context.store.promotions.out_of_use():
+    for promotion in out_of_use:
         unavailable = Published(alias_for(promotion.dataset), unavailable=views.out_of_use(promotion))
         _publish_changed(context, unavailable)
 
@@ -68,6 +71,14 @@ def sync_ends(context: CoreContext) -> None:
 def publish(context: CoreContext, promotion: Promotion) -> None:
     """Publishes a promotion whose recipe is stored."""
     _publish_changed(context, _published(context, promotion, None))
+
+
+def _withdraw_unknown(context: CoreContext, promotions: Sequence[Promotion]) -> None:
+    """Withdraws the names for which nothing was ever in use, by a database that was restored from before."""
+    folder = recipes.folder_of(context)
+    known = {alias_for(promotion.dataset) for promotion in promotions}
+    for name in folder.published_names() - known:
+        folder.withdraw(name)
 
 
 def _publish_changed(context: CoreContext, published: Published, *, keeps_end: bool = False) -> None:

@@ -52,8 +52,10 @@ def delete_unneeded(context: AppContext) -> None:
         return
     folder = folder_of(context)
     needed = context.store.promotions.recipes_since(context.clock() - KEPT_S)
+    unnamed_since = context.clock() - UNNAMED_S
+    folder.remove_unfinished(unnamed_since)
     for sha256 in folder.hashes() - needed:
-        if folder.recipe_path(sha256).stat().st_mtime < context.clock() - UNNAMED_S:
+        if folder.recipe_path(sha256).stat().st_mtime < unnamed_since:
             folder.remove(sha256)
             usage.forget(folder.root, [sha256])  # its calls were added to their months long ago
             log.info("deleted the recipe %s, which was not in use during the last month", sha256[:12])

@@ -48,6 +48,17 @@ def test_another_part_is_another_recipe(folder: RecipeFolder) -> None:
     assert folder.hashes() == {second.sha256}
 
 
+def test_what_a_kill_left_unfinished_is_deleted_once_nobody_can_be_writing_it(folder: RecipeFolder) -> None:
+    stored = folder.add(PROMPT, {})
+    left = folder.recipe_path(stored.sha256).with_name(f"{stored.sha256}.1.part")
+    left.mkdir()
+    (left / "examples.json").write_text("a row")
+    folder.remove_unfinished(before=left.stat().st_mtime - 1)
+    assert left.exists()
+    folder.remove_unfinished(before=left.stat().st_mtime + 1)
+    assert not left.exists() and folder.hashes() == {stored.sha256}
+
+
 def test_what_was_changed_on_disk_is_refused(folder: RecipeFolder) -> None:
     stored = folder.add(PROMPT, {"weights.npz": b"123"})
     (folder.recipe_path(stored.sha256) / "weights.npz").write_bytes(b"124")
