@@ -375,9 +375,13 @@ def _programs(summary: PromotionSummary) -> str:
             f"again* on {summary.machine.card}."
         )
     programs = f"Programs that call {code(alias_for(summary.dataset))}"
-    if summary.promotion.carried_at is None and summary.has_alias and summary.model is not None:
+    promotion = summary.promotion
+    # A recipe that got lost is built again, which may fail.
+    if promotion.recipe is None and (promotion.carried_at is None or promotion.trouble):
+        return f"{programs} get it as soon as it is published."
+    if promotion.carried_at is None and summary.has_alias and summary.model is not None:
         return f"{programs} get it as soon as the trainer knows."
-    if summary.promotion.carried_at is None:
+    if promotion.carried_at is None:
         return f"{programs} get it as soon as it is published."
     return f"{programs} now get it, without a change."
 
@@ -387,10 +391,10 @@ def _in_use(summary: PromotionSummary) -> list[CardBlock]:
     parts = Parts()
     promotion = summary.promotion
     parts.text(_programs(summary))
-    if promotion.trouble and promotion.carried_at is None:
+    if promotion.trouble:
         trouble = escape(cut(promotion.trouble, 300))
         failed = "The trainer can't be reached yet"
-        if summary.model is None:
+        if promotion.recipe is None:
             failed = "It can't be published yet"
         parts.note(f"{failed}; trying again: {trouble}")
     if summary.left:

@@ -36,7 +36,9 @@ def publish_step(context: AppContext, promotion: Promotion) -> None:
     if isinstance(recipe, Refusal):
         _put_off(context, promotion, REFUSED_S, recipe.text)
         return
+    had_trouble = False
     if promotion.recipe != recipe:
+        had_trouble = promotion.trouble is not None
         noted = context.store.promotions.set_recipe(promotion, recipe)
         if noted is None:  # something else was put in its place meanwhile
             return
@@ -45,6 +47,8 @@ def publish_step(context: AppContext, promotion: Promotion) -> None:
     if promotion.carried_at is None and provider_with_alias(context, promotion) is None:
         detail = f"{alias_for(promotion.dataset)} answers by the recipe {recipe[:12]}"
         _record_carried(context, promotion, "publish", detail)
+    elif had_trouble:
+        models.show_again(context, promotion)
 
 
 def alias_step(context: AppContext, promotion: Promotion) -> None:

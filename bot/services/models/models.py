@@ -76,9 +76,9 @@ def find_to_use(
     visible = authorization.visible_datasets(context, person, channel)
     if or_dataset and name in visible and not context.store.model(name):
         standing = context.store.promotions.current(name)
-        if standing and standing.model is None:
-            return Refusal(untrained_refusal(name, standing.what))
-        if standing and standing.model:
+        if standing is not None:
+            if standing.model is None:
+                return Refusal(untrained_refusal(name, standing.what))
             name = standing.model
     model = find(context, name, visible)
     if isinstance(model, Refusal):
@@ -108,9 +108,10 @@ def find(context: AppContext, name: str, datasets: Collection[str]) -> Model | R
     listed = ", ".join(code(other) for other in names[:10])
     existing = f"There are {listed}."
     if name in datasets:
-        return Refusal(
-            f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` deploys one. {existing}"
-        )
+        what = f"`{name}` is a dataset, and no model is in use for it."
+        if context.store.promotions.current(name) is not None:
+            what = f"`{name}` is a dataset, not a model."
+        return Refusal(f"{what} `/finetune promote MODEL` deploys one. {existing}")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return Refusal(f"There is no model of that name. Did you mean `{near[0]}`?")
@@ -294,9 +295,14 @@ def show_where_used(context: AppContext, name: str) -> None:
     """Edits the card of a model in use after its machine was started or stopped, as another name answers now."""
     for promotion in context.store.promotions.all_current():
         if promotion.model == name:
-            proof = proof_of(context, promotion)
-            with context.store.transaction():
-                show_card(context, promotion, proof)
+            show_again(context, promotion)
+
+
+def show_again(context: AppContext, promotion: Promotion) -> None:
+    """Edits the promotion's card, outside of any transaction."""
+    proof = proof_of(context, promotion)
+    with context.store.transaction():
+        show_card(context, promotion, proof)
 
 
 def card_name(promotion: Promotion) -> str:

@@ -31,7 +31,7 @@ PROMOTION = Promotion(
     model="tickets-7",
     candidate=None,
     measurement=None,
-    recipe=None,
+    recipe="ab12",
     person=BEN,
     reason=None,
     request=None,
@@ -82,9 +82,7 @@ CALLING = Calling("team/tickets", "http://127.0.0.1:8024/v1", "/var/lib/finetune
 SUMMARY = PromotionSummary(
     PROMOTION, MODEL, PROVEN, OLDER, OLDER, "this machine", has_alias=True, calling=CALLING
 )
-OF_PROMPT = replace(
-    PROMOTION, model=None, candidate=PROMPT.candidate, measurement=PROMPT.measurement, recipe="ab12"
-)
+OF_PROMPT = replace(PROMOTION, model=None, candidate=PROMPT.candidate, measurement=PROMPT.measurement)
 PROMPT_SUMMARY = PromotionSummary(
     OF_PROMPT,
     None,
@@ -149,6 +147,7 @@ def cards() -> dict[str, Message]:
     busy = replace(
         PROMOTION, trouble="pointing 'team/tickets' on local: no answer in time. It is busy or stuck."
     )
+    lost = replace(synced, recipe=None, trouble="The rows that tickets-7 was trained on were deleted.")
     because = replace(synced, reason="half the price at the same quality")
     first = replace(synced, instead_of=None, returns_to=None)
     back = replace(synced, is_rollback=True, reason="it answers in French")
@@ -160,6 +159,7 @@ def cards() -> dict[str, Message]:
         "promoted": promotions.promotion_card(SUMMARY),
         "promoted-and-carried": promotions.promotion_card(replace(SUMMARY, promotion=synced)),
         "promoted-not-carried": promotions.promotion_card(replace(SUMMARY, promotion=busy)),
+        "promoted-recipe-lost": promotions.promotion_card(replace(SUMMARY, promotion=lost)),
         "promoted-all-the-same": promotions.promotion_card(
             replace(SUMMARY, promotion=because, proof=DOUBTFUL)
         ),
