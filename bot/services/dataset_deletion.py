@@ -169,7 +169,7 @@ def scope_of(
     loses_answers = answered > 0 and (keeps_rest or not is_whole)
     why = _find_obstacle(versions, runs, measurements, labellings)
     if standing and not is_whole and not takes_used:
-        why = f"{code(promotable_name(standing.what))}, which is in use, was trained on it. Deploy a newer model first."
+        why = views.in_use_obstacle(standing)
     elif why is None and loses_answers:
         why = views.open_answers_obstacle(answered)
     elif why is None and is_whole and context.store.documents.has_unread(dataset):

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from bot.cards.common import forms
 from bot.cards.common.blocks import Block, Message, Text, code, escape
+from bot.cards.common.candidates import promotable_text
 from bot.cards.common.forms import modal
 from bot.cards.common.general import text_message
 from bot.cards.common.words import pluralize
 from bot.values.requests import Delete
+from storage.promotions import Promotion
 
 DELETION_FORM = "delete_dataset"
 
@@ -101,6 +103,16 @@ def _descendant_text(model: str, dataset: str, command: str) -> str:
     return (
         f"{code(model)} stays, although it went on from a model that is deleted here and has learnt from these rows, "
         f"too. {deletes} deletes it."
+    )
+
+
+def in_use_obstacle(standing: Promotion) -> str:
+    """Why only a part of a dataset can't be deleted; follows 'can't be deleted now: '."""
+    learnt = "measured with" if standing.model is None else "trained on"
+    command = code(f"/finetune rollback {standing.dataset} to=nothing")
+    return (
+        f"{promotable_text(standing.what)}, which is in use, was {learnt} it. Deploy something newer first, or take it "
+        f"out of use: {command}."
     )
 
 

@@ -287,15 +287,16 @@ def _roll_back(
     target = context.store.promotions.get(standing.returns_to or 0)
     if target is None:
         return promotion_records.record_end(context, standing, person, because)
-    refusal = _unusable_refusal(context, target)
+    refusal = _unusable_refusal(context, target, because)
     if refusal:
         return refusal
     proof = promotion_evidence.promotion_proof(context, target.what, standing.what)
     return promotion_records.record_rollback(context, standing, target, person, because, proof)
 
 
-def _unusable_refusal(context: AppContext, target: Promotion) -> Refusal | None:
-    """Returns why what was in use before can't be used again."""
+def _unusable_refusal(context: AppContext, target: Promotion, because: str | None) -> Refusal | None:
+    """Returns why what was in use before can't be used again. `because` may be a reason to override a rule about
+    data."""
     other = (
         f"`/finetune promote` deploys something else, and {code(f'/finetune rollback {target.dataset} to=nothing')} "
         "takes what is in use out of use."
@@ -304,9 +305,21 @@ def _unusable_refusal(context: AppContext, target: Promotion) -> Refusal | None:
     if model is not None and model.gone_at is not None:
         provider = escape(context.settings.title_of(model.provider))
         return Refusal(f"{code(model.name)}, which was in use before, is gone from {provider}. {other}")
-    refusal = promotables.refusal(context, target.what)
+    reason = _reason_before(context, target)
+    if because and has_enough_words(because):
+        reason = because
+    refusal = promotables.refusal(context, target.what, reason)
     if refusal:
         return Refusal(
             f"{capitalize(promotable_text(target.what))} was in use before. {refusal.text} {other}"
         )
+    return None
+
+
+def _reason_before(context: AppContext, target: Promotion) -> str | None:
+    """Returns the reason with which it was deployed, if any. It may override a rule about data, which still holds for a
+    rollback to it. A rollback's own reason is about what it ended."""
+    for each in reversed(context.store.promotions.for_dataset(target.dataset)):
+        if each.what == target.what and not each.is_rollback:
+            return each.reason
     return None

@@ -4,14 +4,17 @@ request that somebody else approves where it doesn't, and back again."""
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from bot.cards.common import advice
 from bot.rules.models.promotion import PromotionEvidence, evidence_hash
-from bot.services.models import promotion_requests, promotions, sunsets
-from bot.values.evaluations import promoted_candidate
+from bot.services import dataset_deletion
+from bot.services.models import alias_sync, promotion_requests, promotions, sunsets
+from bot.values.evaluations import ComparisonPlan, promoted_candidate
+from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from storage.promotions import Promotion, PromotionRequest
@@ -22,11 +25,13 @@ from tests.bot.saved_worlds import reached_once
 from tests.bot.world import CLEO, DORA, MakeWorld, Rules, World
 from trainers.evaluation.results import CLASSICAL, Candidate
 from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.values import Published
 
 LINE = "/finetune baseline tickets candidates=classical,zero models=acme/acme-small"
 ZERO = Candidate("zero", "acme/acme-small")
 WHY = "because=the demo is today"
 APPROVE = "approve_promotion"
+STAYS = '[[policy.data]]\nname = "stays here"\nlevel = "soft"\nproviders = ["local"]\n'
 
 
 @reached_once
@@ -71,6 +76,19 @@ def in_use(world: World) -> Candidate | None:
 def standing(world: World) -> Promotion | None:
     promotion: Promotion | None = world.store.promotions.current("tickets")
     return promotion
+
+
+def published(world: World) -> Published | None:
+    return RecipeFolder(world.service.settings.recipes).published("team/tickets")
+
+
+def deploy_against_the_evidence(world: World) -> None:
+    """The classical model, which is not shown to be as good as what is in use."""
+    assert world.type(f"/finetune promote tickets classical {WHY}", user=BEN) == ""
+    world.send()
+    world.click(CLEO, APPROVE)
+    world.send()
+    assert in_use(world) == CLASSICAL
 
 
 def request(world: World, number: int = 1) -> PromotionRequest:
@@ -215,12 +233,7 @@ def test_a_request_is_declined_withdrawn_or_expires(requested: World) -> None:
 def test_a_rollback_of_the_first_takes_it_out_of_use(measured: World) -> None:
     world = measured
     world.type("/finetune promote tickets zero", user=BEN)
-    world.type(f"/finetune promote tickets classical {WHY}", user=BEN)
-    world.send()
-    if world.has_button(APPROVE):
-        world.click(CLEO, APPROVE)
-        world.send()
-    assert in_use(world) == CLASSICAL
+    deploy_against_the_evidence(world)
     world.type("/finetune rollback tickets", user=CLEO)
     world.send()
     assert in_use(world) == ZERO
@@ -236,8 +249,8 @@ def test_a_rollback_of_the_first_takes_it_out_of_use(measured: World) -> None:
     )
     (entry,) = [e for e in world.store.audit.entries("measurement 1") if e.action == "take out of use"]
     assert entry.who == CLEO.id
-    published = RecipeFolder(world.service.settings.recipes).published("team/tickets")
-    assert published is not None and published.unavailable is not None and published.unavailable.status == 404
+    answer = published(world)
+    assert answer is not None and answer.unavailable is not None and answer.unavailable.status == 404
     assert "Nothing is in use for `tickets`" in world.type("/finetune rollback tickets", user=CLEO)
 
     world.type("/finetune promote tickets zero", user=BEN)
@@ -263,6 +276,79 @@ def test_what_cannot_be_read_or_rebuilt_is_not_deployed(measured: World) -> None
             path.unlink()
     refusal = world.type("/finetune promote tickets classical", user=BEN)
     assert "were deleted" in refusal and standing(world) is None
+
+
+def test_the_card_says_why_a_lost_recipe_is_not_built_again(measured: World) -> None:
+    world = measured
+    world.type("/finetune promote tickets classical", user=BEN)
+    world.tick_until(lambda: published(world) is not None, "the recipe")
+    promotion = standing(world)
+    assert promotion is not None
+    settings = world.service.settings
+    RecipeFolder(settings.recipes).remove(promotion.recipe or "")
+    plan = ComparisonPlan.from_json(world.store.measurements.get(1).plan)
+    rows = settings.files / f"{plan.train_sha256}.jsonl"
+    kept = rows.read_bytes()
+    rows.unlink()
+    world.tick_until(lambda: (now := standing(world)) is not None and now.trouble is not None, "the trouble")
+    world.send()
+    card = world.find_message("The classical model is in use")
+    assert "It can't be published yet; trying again: The rows or documents" in card
+    assert "get it as soon as it is published" in card
+
+    rows.write_bytes(kept)
+    world.pass_time(alias_sync.REFUSED_S)
+    world.tick_until(lambda: (now := standing(world)) is not None and now.recipe is not None, "the recipe")
+    world.send()
+    card = world.find_message("The classical model is in use")
+    assert "now get it" in card and "trying again" not in card
+
+
+def test_names_that_the_database_does_not_know_are_withdrawn(measured: World) -> None:
+    world = measured
+    world.type("/finetune promote tickets classical", user=BEN)
+    folder = RecipeFolder(world.service.settings.recipes)
+    # A backup from before the first promotion was restored.
+    folder.publish(Published("team/letters", "ab12", promotion=7))
+    world.tick_until(lambda: published(world) is not None, "the recipe")
+    assert folder.published_names() == {"team/tickets"}
+
+
+def test_a_rollback_keeps_the_reason_that_overrode_a_data_rule(measured: World) -> None:
+    world = measured
+    world.rules.more = f"{PRICES}{STAYS}"
+    world.restart()
+    assert "because=" in world.type("/finetune promote tickets zero", user=BEN)
+    assert world.type(f"/finetune promote tickets zero {WHY}", user=BEN) == ""
+    deploy_against_the_evidence(world)
+    world.type("/finetune rollback tickets because=no", user=CLEO)
+    assert in_use(world) == ZERO
+    deploy_against_the_evidence(world)
+    world.type("/finetune rollback tickets", user=CLEO)
+    assert in_use(world) == ZERO, "to a rollback, whose own reason is another"
+
+
+def test_a_rollback_takes_a_reason_to_override_a_data_rule(measured: World) -> None:
+    world = measured
+    world.type("/finetune promote tickets zero", user=BEN)
+    deploy_against_the_evidence(world)
+    world.rules.more = f"{PRICES}{STAYS}"
+    world.restart()
+    refused = world.type("/finetune rollback tickets because=no", user=CLEO)
+    assert "was in use before" in refused and "because=" in refused
+    world.type("/finetune rollback tickets because=the customers agreed to it", user=CLEO)
+    assert in_use(world) == ZERO
+
+
+def test_old_rows_of_what_is_in_use_are_not_deleted(measured: World) -> None:
+    world = measured
+    world.type("/finetune promote tickets zero", user=BEN)
+    world.pass_time(3 * 24 * 3600)
+    newer = world.upload_and_check(tickets_csv(91))
+    before = datetime.fromtimestamp(newer.created_at, UTC).date()
+    refusal = dataset_deletion.find_scope(world.service.context, Delete("tickets", before))
+    assert isinstance(refusal, Refusal) and "which is in use, was measured with it" in refusal.text
+    assert "/finetune rollback tickets to=nothing" in refusal.text
 
 
 def test_the_end_of_a_prompted_model_in_use_is_announced(measured: World) -> None:
