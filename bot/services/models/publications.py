@@ -76,8 +76,8 @@ def publish(context: CoreContext, promotion: Promotion) -> None:
 def _withdraw_unknown(context: CoreContext, promotions: Sequence[Promotion]) -> None:
     """Withdraws the names for which nothing was ever in use, by a database that was restored from before."""
     folder = recipes.folder_of(context)
-    known = {alias_for(promotion.dataset) for promotion in promotions}
-    for name in folder.published_names() - known:
+    in_database = {alias_for(promotion.dataset) for promotion in promotions}
+    for name in folder.published_names() - in_database:
         folder.withdraw(name)
 
 

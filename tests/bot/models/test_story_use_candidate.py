@@ -288,7 +288,7 @@ def test_the_card_says_why_a_lost_recipe_is_not_built_again(measured: World) -> 
     RecipeFolder(settings.recipes).remove(promotion.recipe or "")
     plan = ComparisonPlan.from_json(world.store.measurements.get(1).plan)
     rows = settings.files / f"{plan.train_sha256}.jsonl"
-    kept = rows.read_bytes()
+    content = rows.read_bytes()
     rows.unlink()
     world.tick_until(lambda: (now := standing(world)) is not None and now.trouble is not None, "the trouble")
     world.send()
@@ -296,7 +296,7 @@ def test_the_card_says_why_a_lost_recipe_is_not_built_again(measured: World) -> 
     assert "It can't be published yet; trying again: The rows or documents" in card
     assert "get it as soon as it is published" in card
 
-    rows.write_bytes(kept)
+    rows.write_bytes(content)
     world.pass_time(alias_sync.REFUSED_S)
     world.tick_until(lambda: (now := standing(world)) is not None and now.recipe is not None, "the recipe")
     world.send()
