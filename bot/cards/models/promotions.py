@@ -376,8 +376,8 @@ def _programs(summary: PromotionSummary) -> str:
         )
     programs = f"Programs that call {code(alias_for(summary.dataset))}"
     promotion = summary.promotion
-    # A recipe that got lost is built again, which may fail.
-    if promotion.recipe is None and (promotion.carried_at is None or promotion.trouble):
+    # Also a recipe that programs got once may be lost, and be impossible to build again.
+    if promotion.recipe is None and promotion.trouble:
         return f"{programs} get it as soon as it is published."
     if promotion.carried_at is None and summary.has_alias and summary.model is not None:
         return f"{programs} get it as soon as the trainer knows."
