@@ -45,7 +45,7 @@ class TermWeights:
 
     def _scores_of(self, text: str) -> Any:
         result = self.biases
-        terms = ((self.words, _words_and_pairs(text)), (self.pieces, _pieces_of(text)))
+        terms = ((self.words, words_and_pairs(text)), (self.pieces, pieces_of(text, PIECES)))
         for rows, of_text in terms:
             if rows:
                 result = result + self._sum(Counter(map(rows.get, of_text)))
@@ -85,16 +85,17 @@ def unpack_texts(packed: Any) -> list[str]:
     return joined.split("\n")
 
 
-def _words_and_pairs(text: str) -> list[str]:
+def words_and_pairs(text: str) -> list[str]:
     words = _WORD.findall(text)
     pairs = [f"{word} {after}" for word, after in pairwise(words)]
     return words + pairs
 
 
-def _pieces_of(text: str) -> list[str]:
-    """Returns runs of characters of each word, including the spaces around it."""
-    shortest, longest = PIECES
-    pieces = []
+def pieces_of(text: str, sizes: tuple[int, int]) -> list[str]:
+    """Returns the runs of characters of each word, including the spaces around it. `sizes` are the fewest and the most
+    characters of a run."""
+    shortest, longest = sizes
+    pieces: list[str] = []
     for word in text.split():
         spaced = f" {word} "
         for size in range(shortest, longest + 1):

@@ -9,7 +9,6 @@ need too many SVMs, a ridge regression on all labels at once does equally well.
 from __future__ import annotations
 
 import random
-import re
 import sys
 import time
 import warnings
@@ -17,13 +16,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from trainers.dataset.near_duplicates import question_text
 from trainers.dataset.rows import Example, most_frequent, question_keys
 from trainers.evaluation.results import Reply
-from trainers.evaluation.terms import PIECES, WORDS
+from trainers.evaluation.terms import PIECES, WORDS, pieces_of, words_and_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,6 +164,7 @@ def features(in_pieces: bool) -> Any:
 FOLDS = 5
 LETTERS = 2_500_000  # of all rows: a second of work
 LETTERS_IN_PIECES = 1_000_000
+PIECES_OUT_OF_FOLD = (3, 4)  # letters
 # Up to these sizes a ridge regression with only numpy finds more errors than the SVM, and saves the import of
 # scikit-learn, which takes longer than the rest of a check.
 FEW_ROWS = 150
@@ -280,7 +279,7 @@ def _features(texts: Sequence[str]) -> Any:
     words = vectors(token_pattern=WORDS, ngram_range=(1, 2))
     if sum(map(len, texts)) > LETTERS_IN_PIECES:
         return words
-    pieces = vectors(analyzer="char_wb", ngram_range=(3, 4))
+    pieces = vectors(analyzer="char_wb", ngram_range=PIECES_OUT_OF_FOLD)
     return hstack([words, pieces]).tocsr()
 
 
@@ -305,10 +304,12 @@ def _products(texts: Sequence[str]) -> Scores:
     """Returns the inner products of the rows' TF-IDF vectors, with the words and pieces that `_features` uses."""
     import numpy as np
 
+    small = [text.lower() for text in texts]
+    words = [words_and_pairs(text) for text in small]
+    pieces = [pieces_of(text, PIECES_OUT_OF_FOLD) for text in small]
     products = np.zeros((len(texts), len(texts)), np.float32)
-    for terms_of in (_words_and_pairs, _pieces_of_words):
-        counts = [Counter(terms_of(text.lower())) for text in texts]
-        vectors = _tfidf_vectors(counts)
+    for terms in (words, pieces):
+        vectors = _tfidf_vectors(list(map(Counter, terms)))
         products += vectors @ vectors.T
     return products
 
@@ -332,23 +333,6 @@ def _tfidf_vectors(counts: Sequence[Counter[str]]) -> Scores:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors /= np.maximum(lengths, np.float32(1e-9))  # a row without terms has the length 0
     return vectors
-
-
-def _words_and_pairs(text: str) -> list[str]:
-    words = re.findall(WORDS, text)
-    pairs = [f"{word} {after}" for word, after in pairwise(words)]
-    return words + pairs
-
-
-def _pieces_of_words(text: str) -> list[str]:
-    """Returns the pieces of 3 and 4 characters of each word, including the spaces around it."""
-    pieces: list[str] = []
-    words = [f" {word} " for word in text.split()]
-    for size in (3, 4):
-        for word in words:
-            last = max(len(word) - size, 0)  # a word that is shorter than `size` is a piece itself
-            pieces += [word[at : at + size] for at in range(last + 1)]
-    return pieces
 
 
 def _label_targets(own: Indices, labels: int) -> Scores:

@@ -71,6 +71,12 @@ def test_no_rows_are_refused() -> None:
         out_of_fold((), seed=7)
 
 
+def test_few_rows_have_the_features_that_scikit_learn_counts() -> None:
+    texts = ["I am a card, a lost card", "a b", "C# is no card!"]
+    rows = tfidf._features(texts)
+    assert tfidf._products(texts) == pytest.approx((rows @ rows.T).toarray(), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("classifier", "labels", "rows_per_label"),
     [("kernel", 6, 40), ("svm", 2, 150), ("svm", 6, 50), ("ridge", 30, 10)],
