@@ -82,7 +82,8 @@ def accuracy_in_float32(train: Sequence[Example], test: Sequence[Example]) -> fl
     folder = next(path for path in folders if (path / "tokenizer.json").is_file())
     embed, encoder = _torch_encoder(folder), load_encoder()
     texts, questions = [text_of(row) for row in train], [text_of(row) for row in test]
-    head = learn(encoder, texts, [label_of(row) for row in train], embed(texts), seed=0)
+    labels = [label_of(row) for row in train]
+    head = learn(encoder, texts, labels, embed(texts), seed=0).head
     answers = head.answers(head_inputs(encoder, head, questions, embed(questions)))
     return sum(answer == label_of(row) for answer, row in zip(answers, test, strict=True)) / len(test)
 

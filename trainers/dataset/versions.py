@@ -275,8 +275,8 @@ NO_HOLDOUT = Rule(
 ALL_LEARNT = Rule(
     "all_learnt",
     "blocks",
-    "Add rows with at least three questions that no tuned model of this dataset was trained on: it knows their "
-    "answers, so they can't test it.",
+    "Add rows with at least three questions that no tuned model of this dataset was trained on. The other rows can't "
+    "test such a model, because it has learnt their answers.",
 )
 
 
@@ -327,10 +327,11 @@ def draw_holdout(
     """Draws the holdout of a first version, and about `n_sealed` further rows to be sealed. Neither has a question in
     `learnt`, which some model was trained on, or a near copy of one."""
     fresh = _find_fresh(facts.keys, groups, learnt)
-    drawn = draw_held_rows(
-        at(fresh, facts.keys), at(fresh, labels), seed, groups=at(fresh, groups) if groups else None
-    )
-    held = frozenset(fresh[place] for place in drawn)
+    fresh_groups: Sequence[int] | None = None
+    if groups:
+        fresh_groups = at(fresh, groups)
+    drawn = draw_held_rows(at(fresh, facts.keys), at(fresh, labels), seed, groups=fresh_groups)
+    held = frozenset(at(drawn, fresh))
     if len(facts.keys) >= MIN_TRAINING_EXAMPLES and not held:
         rule = NO_HOLDOUT
         if len(fresh) < len(facts.keys):
@@ -344,19 +345,16 @@ def draw_holdout(
 
 
 def _find_fresh(
-    keys: Sequence[bytes], groups: Sequence[int] | None, learnt: frozenset[bytes]
-) -> Sequence[int]:
-    """Returns the rows whose questions, and near copies, no model was trained on."""
-    if not learnt:
-        return range(len(keys))
-    near = set[int]()
-    if groups:
-        near = {group for key, group in zip(keys, groups, strict=True) if key in learnt}
-    return [
-        place
-        for place, key in enumerate(keys)
-        if key not in learnt and not (groups and groups[place] in near)
-    ]
+    keys: Sequence[bytes],
+    groups: Sequence[int] | None,
+    old_keys: frozenset[bytes],
+) -> list[int]:
+    """Returns the rows whose questions are not among the old ones, nor near copies of these."""
+    fresh = [place for place, key in enumerate(keys) if key not in old_keys]
+    if not groups:
+        return fresh
+    old_groups = {group for key, group in zip(keys, groups, strict=True) if key in old_keys}
+    return [place for place in fresh if groups[place] not in old_groups]
 
 
 def _draw_sealed(
@@ -525,13 +523,10 @@ def _find_new_rows(
     held: Collection[int],
 ) -> list[int]:
     """Returns the rows that are for training and whose questions are new, as are all their near copies."""
-    old_keys = before.held | before.trained
-    not_new = old_keys.union(rows[place].key for place in held)
-    fresh = [place for place, row in enumerate(rows) if row.key not in not_new]
-    if not groups:
-        return fresh
-    old_groups = {group for row, group in zip(rows, groups, strict=True) if row.key in old_keys}
-    return [place for place in fresh if groups[place] not in old_groups]
+    keys = [row.key for row in rows]
+    held_keys = {keys[place] for place in held}
+    fresh = _find_fresh(keys, groups, before.held | before.trained)
+    return [place for place in fresh if keys[place] not in held_keys]
 
 
 def store_without_questions(folder: Path, sha256: str, keys: Collection[bytes]) -> str:

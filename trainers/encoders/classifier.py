@@ -11,7 +11,6 @@ tokenizer.json
 from __future__ import annotations
 
 import json
-import random
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from trainers.dataset.rows import Example
 from trainers.encoders import EncoderError
 from trainers.encoders.embedding import StoredVectors, TextEncoder, load_encoder
 from trainers.evaluation.results import Reply
-from trainers.evaluation.tfidf import label_of, text_of, without_pandas
+from trainers.evaluation.tfidf import label_of, rows_to_learn, text_of, without_pandas
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +45,6 @@ FOLDS = 5
 MIN_ROWS_TO_CHOOSE = 30
 MAX_SIZE_TO_CHOOSE = 200_000  # rows x labels
 MAX_ROWS_WITH_WORDS = 2_000
-MAX_ROWS = 20_000  # of more rows a fixed sample is used; training then takes some minutes
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,12 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class LearntHead:
-    """A head, the penalty that it was fitted with, and the training rows' inputs, perhaps in a space of fewer
-    dimensions: what it takes to fit such a head to a part of the rows."""
+    """A head, with what it takes to fit another like it to a part of the training rows: the penalty, and these rows'
+    inputs, perhaps in a space of fewer dimensions."""
 
     head: LinearHead
     inverse_penalty: float
-    fitted: Vectors
+    inputs: Vectors
 
 
 def head_inputs(encoder: TextEncoder, head: LinearHead, texts: Sequence[str], vectors: Vectors) -> Vectors:
@@ -104,16 +102,14 @@ def head_inputs(encoder: TextEncoder, head: LinearHead, texts: Sequence[str], ve
 
 
 def learn(
-    encoder: TextEncoder, texts: Sequence[str], labels: Sequence[str], vectors: Vectors, *, seed: int
-) -> LinearHead:
-    """Fits a head to texts with these vectors. It also uses their words if cross-validation shows that this helps."""
-    return learn_with_terms(encoder, texts, labels, vectors, seed=seed).head
-
-
-def learn_with_terms(
-    encoder: TextEncoder, texts: Sequence[str], labels: Sequence[str], vectors: Vectors, *, seed: int
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    vectors: Vectors,
+    *,
+    seed: int,
 ) -> LearntHead:
-    """Does what `learn` does, and returns with the head how it was fitted."""
+    """Fits a head to texts with these vectors. It also uses their words if cross-validation shows that this helps."""
     import numpy as np
 
     if not can_use_words(len(labels), len(set(labels))):
@@ -130,7 +126,8 @@ def learn_with_terms(
         return LearntHead(head, without_words.inverse_penalty, vectors)
     head = fit_with_penalty(spanned, labels, with_words.inverse_penalty, seed)
     weights = basis @ head.weights  # back to the dimensions of the inputs
-    return LearntHead(LinearHead(head.labels, weights, head.biases), with_words.inverse_penalty, spanned)
+    full_head = LinearHead(head.labels, weights, head.biases)
+    return LearntHead(full_head, with_words.inverse_penalty, spanned)
 
 
 def fit_head(vectors: Vectors, labels: Sequence[str], *, seed: int) -> LinearHead:
@@ -234,7 +231,7 @@ def classify_holdout(
     texts = [text_of(example) for example in train]
     labels = [label_of(example) for example in train]
     vectors = (stored or encoder).embed(texts)
-    head = learn(encoder, texts, labels, vectors, seed=seed)
+    head = learn(encoder, texts, labels, vectors, seed=seed).head
 
     encoder.embed(["warm up"])  # the first call is slower, and is not the example's time
     replies = []
@@ -246,13 +243,6 @@ def classify_holdout(
         seconds = time.perf_counter() - started
         replies.append(Reply(label, prompt_tokens=0, completion_tokens=0, seconds=seconds))
     return tuple(replies)
-
-
-def rows_to_learn(train: Sequence[Example], seed: int) -> Sequence[Example]:
-    """Returns the training rows, or a fixed sample if there are too many."""
-    if len(train) <= MAX_ROWS:
-        return train
-    return random.Random(seed).sample(train, MAX_ROWS)  # noqa: S311
 
 
 @dataclass(frozen=True)

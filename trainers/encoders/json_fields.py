@@ -18,9 +18,9 @@ from trainers.encoders.classifier import (
     fit_with_penalty,
 )
 from trainers.encoders.embedding import StoredVectors, TextEncoder
-from trainers.evaluation.json_fields import FieldClassifier, Values, fit_fields, read_fields, rows_to_learn
+from trainers.evaluation.json_fields import FieldClassifier, Values, fit_fields, read_fields
 from trainers.evaluation.results import Reply
-from trainers.evaluation.tfidf import text_of
+from trainers.evaluation.tfidf import rows_to_learn, text_of
 
 if TYPE_CHECKING:
     from trainers.encoders.embedding import Vectors
@@ -76,7 +76,10 @@ def classify_holdout(
 
 
 def fit_heads(
-    encoder: TextEncoder, train: Sequence[Example], seed: int, stored: StoredVectors | None = None
+    encoder: TextEncoder,
+    train: Sequence[Example],
+    seed: int,
+    stored: StoredVectors | None = None,
 ) -> FittedFields:
     """Fits a head for each field whose values repeat. Raises ValueError without rows."""
     import numpy as np
@@ -96,4 +99,5 @@ def fit_heads(
     def fit(inputs: Vectors, values: Values) -> HeadPredict:
         return HeadPredict(fit_with_penalty(inputs, values, inverse_penalty, seed))
 
-    return FittedFields(fit_fields(read_fields(rows), trained, fit, seed), basis)
+    classifier = fit_fields(read_fields(rows), trained, fit, seed)
+    return FittedFields(classifier, basis)

@@ -23,7 +23,14 @@ from trainers.evaluation.results import Reply, Scoring
 from trainers.evaluation.scores import json_leaves, read_json, score, scoring_of
 from trainers.evaluation.spans import Copier, Scorer, find_spans
 from trainers.evaluation.statistics import normalise
-from trainers.evaluation.tfidf import features, fit_svm, is_short_enough, label_of, text_of
+from trainers.evaluation.tfidf import (
+    features,
+    fit_svm,
+    is_short_enough,
+    label_of,
+    rows_to_learn,
+    text_of,
+)
 
 Path = tuple[str, ...]
 Values = Sequence[str]
@@ -40,7 +47,6 @@ MISSING = ""  # the value of a field that an answer lacks; no JSON is empty
 MOST_FIELDS = 300
 MOST_LEARNED = 30
 MOST_VALUES = 500  # of one field, as many as a dataset may have labels
-MOST_ROWS = 20_000  # of more rows a fixed sample is learned from
 FOLDS = 3
 MOST_READ = 2_000  # training rows in which the commonest answer is looked for
 MOST_CHECKED = 2_000  # rows on which a classifier is compared with the commonest value
@@ -222,15 +228,6 @@ def _better_copiers(
     columns = {place: table.fields[place].values for place in sorted(table.learned)}
     copiers = fit_copiers(columns, texts, seed)
     return {place: copier for place, copier in copiers.items() if copier.share > classifier.shares[place]}
-
-
-def rows_to_learn(train: Sequence[Example], seed: int) -> Sequence[Example]:
-    """Returns the training rows, or a fixed sample if there are too many. Raises ValueError if there are none."""
-    if not train:
-        raise ValueError("training a classifier for each field: there are no rows to train on")
-    if len(train) <= MOST_ROWS:
-        return train
-    return random.Random(seed).sample(train, MOST_ROWS)  # noqa: S311
 
 
 def fit_fields(table: FieldTable, trained: Matrix, fit: Fit[Learned], seed: int) -> FieldClassifier[Learned]:

@@ -36,6 +36,8 @@ LONGEST_TEXT = 4_000
 # Characters in total: about ten seconds and 400 MB. With words alone, four times as many take the same.
 MOST_IN_PIECES = 4_000_000
 MOST_FEATURES = 100_000  # for words, and the same number again for pieces
+# Heads and classifiers of single fields learn from a fixed sample of more rows, which takes some minutes.
+MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,15 @@ def distances_of(machine: Any, rows: Any) -> Any:
         # For two labels scikit-learn returns one column: the distance on the side of the second.
         return np.column_stack([-distances, distances])
     return distances
+
+
+def rows_to_learn(train: Sequence[Example], seed: int) -> Sequence[Example]:
+    """Returns the training rows, or a fixed sample if there are too many. Raises ValueError if there are none."""
+    if not train:
+        raise ValueError("training a free candidate: there are no rows to train on")
+    if len(train) <= MOST_ROWS:
+        return train
+    return random.Random(seed).sample(train, MOST_ROWS)  # noqa: S311
 
 
 def label_of(example: Example) -> str:

@@ -1,9 +1,9 @@
 """Finds rows that are answered wrongly: held-out rows by their stored scores, and training rows by a free model that
 has not learnt from them.
 
-People who read held-out rows wear them out (trainers/evaluation/looks.py). Training rows teach as much about what goes
-wrong, and reading them costs nothing: each is answered by the classical model trained on the other folds. For worker
-processes; scikit-learn is imported when needed.
+A test is worth less once people have read its held-out rows (trainers/evaluation/looks.py). Training rows teach as much
+about what goes wrong, and may be read freely: each is answered by a classifier that was trained on the other folds. For
+worker processes; scikit-learn is imported when needed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from trainers.dataset.rows import Example, at, distinct_example_places, question_keys
 from trainers.dataset.slow_checks import sample_rows
@@ -20,8 +21,8 @@ from trainers.evaluation.statistics import normalise
 from trainers.evaluation.tfidf import label_of, out_of_fold
 
 JSON_FOLDS = 3
-MOST_JSON_ROWS = 2_000  # the classical model learns each field three times
-LEARNABLE: tuple[Scoring, ...] = ("label", "json")  # what the classical model can answer
+MOST_JSON_ROWS = 2_000  # each field is learned anew for each fold
+LEARNABLE: tuple[Scoring, ...] = ("label", "json")  # what a free model can answer
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class WrongRows:
     of: int
 
 
+ScoredRow = tuple[float, WrongRow]
+
+
 def wrong_places(scores: Sequence[float]) -> tuple[int, ...]:
     """Returns the places of scores that are not entirely right, the lowest first, then in the order of the rows."""
     wrong = [place for place, score in enumerate(scores) if score < 1]
@@ -51,46 +55,56 @@ def wrong_places(scores: Sequence[float]) -> tuple[int, ...]:
 
 
 def find_wrong_training_rows(
-    train: Sequence[Example], scoring: Scoring, seed: int, first: int, count: int
+    train: Sequence[Example],
+    scoring: Scoring,
+    seed: int,
+    first: int,
+    count: int,
 ) -> WrongRows:
     """Answers training rows out of fold, and returns `count` of the wrong ones from the place `first` on. The same rows
     and seed give the same result, so that pages fit together. Raises ValueError if no free model can answer such
     rows."""
     if scoring == "label":
-        judged, wrong = _wrong_labels(train, seed)
+        judged, wrong = _find_wrong_labels(train, seed)
     elif scoring == "json":
-        judged, wrong = _wrong_objects(train, seed)
+        judged, wrong = _find_wrong_objects(train, seed)
     else:
         raise ValueError(
             f"answering training rows out of fold: no free model answers rows scored as '{scoring}'"
         )
-    return WrongRows(tuple(wrong[first : first + count]), first, len(wrong), judged)
+    # Sorted by the score alone: of equal ones, the earlier row stays first.
+    wrong.sort(key=itemgetter(0))
+    shown = [row for _, row in wrong[first : first + count]]
+    return WrongRows(tuple(shown), first, len(wrong), judged)
 
 
-def _wrong_labels(train: Sequence[Example], seed: int) -> tuple[int, list[WrongRow]]:
+def _find_wrong_labels(train: Sequence[Example], seed: int) -> tuple[int, list[ScoredRow]]:
+    """Returns the number of judged rows, and the wrong ones with how far their own label is ahead of the best, which is
+    a negative number."""
     rows = [row for row in train if not row.uses_tools]
-    sample = sample_rows([label_of(row) for row in rows], question_keys(rows), seed)
+    row_labels = [label_of(row) for row in rows]
+    sample = sample_rows(row_labels, question_keys(rows), seed)
     judged = at(sample.rows, rows)
     if len({label_of(row) for row in judged}) < 2:
         return len(judged), []
-    names, scores = out_of_fold(judged, seed)
-    column = {name: place for place, name in enumerate(names)}
+    labels, scores = out_of_fold(judged, seed)
+    column = {label: place for place, label in enumerate(labels)}
     best = scores.argmax(axis=1)
-    wrong = []
-    for place in distinct_example_places(judged):
+    distinct = distinct_example_places(judged)
+    wrong: list[ScoredRow] = []
+    for place in distinct:
         row = judged[place]
-        own_score = float(scores[place, column[label_of(row)]])
-        answer = names[int(best[place])]
+        label = label_of(row)
+        answer = labels[int(best[place])]
         # Labels may differ in their spelling alone.
-        if normalise(answer) != normalise(label_of(row)):
-            lead = float(scores[place].max()) - own_score
-            wrong.append((lead, WrongRow(row.prompt[-1].content, row.answer, answer)))
-    # Sorted by the lead alone: of equal ones, the earlier row stays first.
-    wrong.sort(key=lambda led: -led[0])
-    return len(distinct_example_places(judged)), [row for _, row in wrong]
+        if normalise(answer) != normalise(label):
+            ahead = float(scores[place, column[label]]) - float(scores[place].max())
+            wrong.append((ahead, WrongRow(row.prompt[-1].content, row.answer, answer)))
+    return len(distinct), wrong
 
 
-def _wrong_objects(train: Sequence[Example], seed: int) -> tuple[int, list[WrongRow]]:
+def _find_wrong_objects(train: Sequence[Example], seed: int) -> tuple[int, list[ScoredRow]]:
+    """Returns the number of judged rows, and the wrong ones with the share of their fields that are right."""
     from trainers.evaluation import json_fields
 
     rows = list(at(distinct_example_places(train), train))
@@ -98,7 +112,7 @@ def _wrong_objects(train: Sequence[Example], seed: int) -> tuple[int, list[Wrong
     rows = rows[:MOST_JSON_ROWS]
     if len(rows) < JSON_FOLDS:
         return len(rows), []
-    wrong = []
+    wrong: list[ScoredRow] = []
     for fold in range(JSON_FOLDS):
         held = rows[fold::JSON_FOLDS]
         others = [row for place, row in enumerate(rows) if place % JSON_FOLDS != fold]
@@ -107,5 +121,4 @@ def _wrong_objects(train: Sequence[Example], seed: int) -> tuple[int, list[Wrong
             share = json_share(row.answer, reply.text)
             if share < 1:
                 wrong.append((share, WrongRow(row.prompt[-1].content, row.answer, reply.text)))
-    wrong.sort(key=lambda scored: scored[0])
-    return len(rows), [row for _, row in wrong]
+    return len(rows), wrong

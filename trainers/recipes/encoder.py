@@ -9,10 +9,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from trainers.dataset.rows import Example
-from trainers.encoders import EncoderError, classifier, json_fields
-from trainers.encoders.classifier import LearntHead, LinearHead, fit_with_penalty, head_inputs
+from trainers.encoders import EncoderError, json_fields
+from trainers.encoders.classifier import LearntHead, LinearHead, fit_with_penalty, head_inputs, learn
 from trainers.encoders.embedding import StoredVectors, TextEncoder, load_encoder
-from trainers.evaluation.tfidf import label_of, text_of
+from trainers.evaluation.tfidf import label_of, rows_to_learn, text_of
 from trainers.recipes.calibration import Calibration, calibrate
 from trainers.recipes.frozen import Arrays, FrozenClassifier, FrozenField, write_files
 
@@ -37,11 +37,11 @@ def freeze_encoder(
 def _freeze_labels(
     encoder: TextEncoder, train: Sequence[Example], seed: int, stored: StoredVectors | None
 ) -> dict[str, bytes]:
-    rows = classifier.rows_to_learn(train, seed)
+    rows = rows_to_learn(train, seed)
     texts = [text_of(row) for row in rows]
     labels = [label_of(row) for row in rows]
     vectors = (stored or encoder).embed(texts)
-    learnt = classifier.learn_with_terms(encoder, texts, labels, vectors, seed=seed)
+    learnt = learn(encoder, texts, labels, vectors, seed=seed)
     head = learnt.head
     frozen = FrozenClassifier(
         labels=head.labels,
@@ -57,8 +57,8 @@ def _calibrate(learnt: LearntHead, rows: Sequence[Example], seed: int) -> Calibr
 
     def fit_and_score(learned: Indices, judged: Indices) -> tuple[Sequence[str], Scores]:
         names = [labels[row] for row in learned]
-        head = fit_with_penalty(learnt.fitted[learned], names, learnt.inverse_penalty, seed)
-        return head.labels, head.scores(learnt.fitted[judged])
+        head = fit_with_penalty(learnt.inputs[learned], names, learnt.inverse_penalty, seed)
+        return head.labels, head.scores(learnt.inputs[judged])
 
     return calibrate(rows, seed, fit_and_score)
 

@@ -97,7 +97,7 @@ def test_words_are_used_beside_vectors_if_cross_validation_shows_that_they_help(
     for pairs, uses_words in ((train, True), (tickets, False)):
         texts, labels = zip(*pairs, strict=True)
         vectors = stored.embed(texts)
-        head = learn(encoder, texts, labels, vectors, seed=7)
+        head = learn(encoder, texts, labels, vectors, seed=7).head
         assert head.uses_words(encoder.dims) is uses_words
         work = EncoderWork(len(labels), 9, len(head.labels))
         assert work.can_use_words and head.weights.size + head.biases.size <= work.trained

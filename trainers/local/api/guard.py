@@ -44,9 +44,9 @@ class Guard:
         if is_upload:
             limit = MAX_FILE_BYTES + MULTIPART_SLACK_BYTES
             too_large = file_too_large()
-        problem = host_problem(headers, self.hosts, "trainer", "--allow-host") or self._key_problem(
-            scope, headers
-        )
+        problem = host_problem(headers, self.hosts, "trainer", "--allow-host")
+        if problem is None:
+            problem = self._key_problem(scope, headers)
         if problem is None and is_longer(headers, limit):
             problem = too_large
         if problem is not None:

@@ -8,8 +8,8 @@ Training runs in child processes, generation in a thread, and no module imported
 from __future__ import annotations
 
 import asyncio
-import collections
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -135,7 +135,7 @@ class JobCounts(Collector):
         self._statuses = statuses
 
     def collect(self) -> Iterator[Metric]:
-        counts = collections.Counter(self._statuses())
+        counts = Counter(self._statuses())
         family = GaugeMetricFamily("finetune_trainer_jobs", "Jobs, by status.", labels=["status"])
         for status in get_args(Status):
             family.add_metric([status], counts[status])

@@ -48,7 +48,7 @@ def train(folder: Path, job: TrainingJob) -> None:
         counts = f"{len(rows.names):,} labels on {len(rows.texts):,} rows"
         append_event(folder, f"Fitting {counts} with {encoder.name}, which is not changed")
         vectors = embed_rows(folder, encoder, rows, log.write_progress)
-        head = learn(encoder, rows.texts, rows.labels, vectors, seed=job.seed)
+        head = learn(encoder, rows.texts, rows.labels, vectors, seed=job.seed).head
         columns = head_inputs(encoder, head, rows.texts, vectors)
         log.write_results([(log.total, *measure_fit(head, columns, rows))])
         with new_result_folder(folder) as temporary:
