@@ -220,10 +220,9 @@ def long(folder: RecipeFolder, calls: int) -> Iterator[str]:
 
 def open_calls(folder: RecipeFolder, calls: int) -> Iterator[str]:
     with serve_both(folder) as (door, url):
-        for which, caller in (("door", 0), ("vendor itself", 1)):
-            pair = pair_of(door, url, request_body(NAME))
-            used = pair.direct if caller else pair.door
-            rate, used_ms, failed = asyncio.run(_saturate(used, pair.body, calls, door.worker_pid()))
+        pair = pair_of(door, url, request_body(NAME))
+        for which, caller in (("door", pair.door), ("vendor itself", pair.direct)):
+            rate, used_ms, failed = asyncio.run(_saturate(caller, pair.body, calls, door.worker_pid()))
             yield f"{which}: {rate:.0f}/s, the door's CPU {used_ms:.2f} ms a call, {failed} of {calls} failed"
 
 

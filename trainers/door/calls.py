@@ -34,7 +34,6 @@ class Call:
     """A program's request, `body`, and the recipe that answers it. `fallback_from` says in a word why that is the
     fallback, None if it is what is in use."""
 
-    name: str
     body: Body
     published: Published
     loaded: LoadedRecipe
@@ -43,6 +42,11 @@ class Call:
     counts: UsageCounts
     headers: Mapping[str, str]
     fallback_from: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the program has called, such as 'team/tickets'."""
+        return self.published.name
 
     @property
     def recipe(self) -> Recipe:
@@ -70,7 +74,10 @@ class Call:
         provider = self.recipe.provider or ""
         upstream = self.names.upstream(provider)
         if upstream is None:
-            text = f"The door knows no address of {provider}, which answers as {self.name}."
+            text = (
+                f"{provider}, which answers as {self.name}, has no address here: it is missing in finetune.toml, or "
+                "finetune run has not started it yet."
+            )
             raise ApiError(503, text, "no_upstream", kind="server_error")
         return upstream
 
@@ -150,7 +157,6 @@ class Calls:
     ) -> Response:
         loaded = await self.names.load(sha256)
         call = Call(
-            published.name,
             body,
             published,
             loaded,

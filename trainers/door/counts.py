@@ -36,6 +36,14 @@ def usage_of(raw: object) -> Usage:
     return Usage(calls=1, unknown=1)
 
 
+def usage_of_stream(raw: object, *, is_complete: bool) -> Usage:
+    """Returns the usage of one streamed call from the last `usage` that it named. One that broke off has failed."""
+    counted = usage_of(raw)
+    if not is_complete:
+        counted += Usage(failed=1)
+    return counted
+
+
 def _count(raw: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = raw.get(name)

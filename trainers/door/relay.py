@@ -1,5 +1,5 @@
-"""Asks a provider in a program's place, and passes on what it answers: whole, or event by event. Counts its tokens on
-the way."""
+"""Asks a provider in a program's place, and passes on its answer, complete or event by event. Counts its tokens on the
+way."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import orjson
 from starlette.responses import Response
 
 from trainers.door.calls import Body, Call
-from trainers.door.counts import FAILED, usage_of
+from trainers.door.counts import usage_of, usage_of_stream
 from trainers.door.streams import EventStream, data_of, split_events
 from trainers.door.upstreams import TAKEN_ALONG, passed_headers
 from trainers.http.errors import ApiError
-from trainers.recipes.usage import Usage
 
 ReadUsage = Callable[[Mapping[str, Any]], object]
 """Returns the usage that an answer or an event names, in whatever form; None if it names none."""
@@ -129,7 +128,4 @@ class ForwardedStream:
 
     async def close(self) -> None:
         await self.answer.aclose()
-        counted = usage_of(self._usage)
-        if not self._is_complete:
-            counted += Usage(failed=FAILED.failed)
-        self.call.count(counted)
+        self.call.count(usage_of_stream(self._usage, is_complete=self._is_complete))

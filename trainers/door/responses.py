@@ -15,19 +15,17 @@ from starlette.responses import JSONResponse, Response
 
 from trainers.door import chat, free_chat, relay
 from trainers.door.calls import Body, Call
-from trainers.door.counts import FAILED, usage_of
+from trainers.door.counts import usage_of, usage_of_stream
 from trainers.door.streams import EventStream, data_of, split_events
 from trainers.http import responses
 from trainers.http.errors import ApiError, invalid
 from trainers.http.responses import End, FunctionCall, Part, Text
 from trainers.models.chat_parameters import ChatParameters
 from trainers.recipes import prompts
-from trainers.recipes.usage import Usage
 
 PATH = "/responses"
 STORED = ("previous_response_id", "conversation", "background")
 FINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
-# A parameter of chats → where Responses have it.
 CAP = "max_output_tokens"
 
 
@@ -83,7 +81,9 @@ def _usage_of_event(event: Mapping[str, Any]) -> object:
     if event.get("type") not in FINAL:
         return None
     response = event.get("response")
-    return response.get("usage") if isinstance(response, dict) else None
+    if not isinstance(response, dict):
+        return None
+    return response.get("usage")
 
 
 def encode_error(problem: ApiError) -> bytes:
@@ -112,6 +112,7 @@ def _parts_of(content: Mapping[str, Any]) -> Sequence[Part]:
     """Returns the parts of a complete chat. One that refuses says so as text."""
     choice = relay.read_choice(content)
     message = choice["message"]
+    is_cut = choice.get("finish_reason") == "length"
     parts: list[Part] = []
     text = message.get("content") or message.get("refusal") or ""
     if text:
@@ -122,7 +123,7 @@ def _parts_of(content: Mapping[str, Any]) -> Sequence[Part]:
                 parts.append(FunctionCall(call_id, name, arguments))
             case _:
                 raise relay.unreadable()
-    return [*parts, End(choice.get("finish_reason") == "length", content.get("usage"))]
+    return [*parts, End(is_cut, content.get("usage"))]
 
 
 class _TranslatedStream:
@@ -168,10 +169,7 @@ class _TranslatedStream:
 
     async def close(self) -> None:
         await self._answer.aclose()
-        counted = usage_of(self._usage)
-        if not self._is_complete:
-            counted += Usage(failed=FAILED.failed)
-        self._call.count(counted)
+        self._call.count(usage_of_stream(self._usage, is_complete=self._is_complete))
 
 
 def _add_calls(calls: dict[int, dict[str, str]], deltas: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 from prometheus_client import Gauge
 from starlette.applications import Starlette
@@ -40,6 +40,7 @@ MEASURED_ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/classify", M
 MAX_BODY_BYTES = 32 * 1024 * 1024  # images travel in it
 PREPARE_S = 1.0
 CLOSE = (b"connection", b"close")
+HOST_REMEDY = "Set url under [serving] in finetune.toml, or start it with --allow-host {name}."
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class DoorState:
 
     keeper: int = field(default_factory=os.getppid)
     is_draining: bool = False
-    open_calls: int = field(default=0)
+    open_calls: int = 0
 
 
 def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, state: DoorState) -> Starlette:
@@ -60,40 +61,10 @@ def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, stat
     names = Names(folder, executor)
     counts = UsageCounts(folder.root)
     clients = UpstreamClients(answer_s)
-    calls = Calls(names, clients, counts)
+    endpoints = Endpoints(Calls(names, clients, counts), state)
     metrics = RequestCounts("door", MEASURED_ENDPOINTS)
     open_calls = Gauge("finetune_door_open_requests", "Requests under way.", registry=metrics.registry)
     open_calls.set_function(lambda: state.open_calls)
-
-    async def chat(request: Request) -> Response:
-        return await calls.answer(request, answer_chat)
-
-    async def response(request: Request) -> Response:
-        return await calls.answer(request, answer_response)
-
-    async def classification(request: Request) -> Response:
-        return await calls.answer(request, answer_classification)
-
-    async def models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": _models(names)})
-
-    async def model(request: Request) -> Response:
-        name = request.path_params["name"]
-        for each in _models(names):
-            if each["id"] == name:
-                return JSONResponse(each)
-        raise ApiError(404, f"Nothing is in use as '{name}'.", "model_not_found", "model")
-
-    async def health(request: Request) -> Response:
-        return JSONResponse(
-            {
-                "status": "ok",
-                "version": door_version(),
-                "pid": state.keeper,
-                "worker": os.getpid(),
-                "is_kept": os.getppid() == state.keeper,
-            }
-        )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -107,15 +78,7 @@ def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, stat
         executor.shutdown(wait=False)
 
     app = Starlette(
-        routes=[
-            Route("/v1/chat/completions", chat, methods=["POST"]),
-            Route("/v1/responses", response, methods=["POST"]),
-            Route("/v1/classify", classification, methods=["POST"]),
-            Route(MODELS, models),
-            Route(f"{MODELS}/{{name:path}}", model),
-            Route(HEALTH, health),
-            *metrics.routes(),
-        ],
+        routes=[*endpoints.routes(), *metrics.routes()],
         middleware=[
             Middleware(RequestMetrics, counts=metrics),
             Middleware(DoorGuard, names=names, hosts=hosts, state=state),
@@ -133,26 +96,64 @@ def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, stat
     return app
 
 
-def door_version() -> str:
-    try:
-        return version("finetune-bot")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _models(names: Names) -> list[dict[str, object]]:
-    return [
-        {"id": each.name, "object": "model", "created": 0, "owned_by": "team"}
-        for each in names.all()
-        if each.recipe is not None
-    ]
-
-
 async def _keep_prepared(names: Names) -> None:
     """Loads each second what was promoted, until it is cancelled."""
     while True:
         await asyncio.sleep(PREPARE_S)
         await names.prepare()
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    calls: Calls
+    state: DoorState
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/responses", self.response, methods=["POST"]),
+            Route("/v1/classify", self.classification, methods=["POST"]),
+            Route(MODELS, self.models),
+            Route(f"{MODELS}/{{name:path}}", self.model),
+            Route(HEALTH, self.health),
+        ]
+
+    async def chat(self, request: Request) -> Response:
+        return await self.calls.answer(request, answer_chat)
+
+    async def response(self, request: Request) -> Response:
+        return await self.calls.answer(request, answer_response)
+
+    async def classification(self, request: Request) -> Response:
+        return await self.calls.answer(request, answer_classification)
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": self._models_in_use()})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        for model in self._models_in_use():
+            if model["id"] == name:
+                return JSONResponse(model)
+        raise ApiError(404, f"Nothing is in use as '{name}'.", "model_not_found", "model")
+
+    def _models_in_use(self) -> list[dict[str, object]]:
+        return [
+            {"id": published.name, "object": "model", "created": 0, "owned_by": "team"}
+            for published in self.calls.names.all()
+            if published.recipe is not None
+        ]
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse(
+            {
+                "status": "ok",
+                "version": version("finetune-bot"),
+                "pid": self.state.keeper,
+                "worker": os.getpid(),
+                "is_kept": os.getppid() == self.state.keeper,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class DoorGuard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        problem = host_problem(headers, self.hosts, "door", "--allow-host")
+        problem = host_problem(headers, self.hosts, "server", HOST_REMEDY)
         if (
             problem is None
             and scope["path"] != HEALTH
@@ -209,7 +210,10 @@ async def _answer_problem(request: Request, error: Exception) -> Response:
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """Answers what Starlette itself refuses: an unknown route or method."""
     assert isinstance(error, HTTPException)  # noqa: S101
-    text = f"The door has no endpoint {request.method} {request.url.path}."
+    text = (
+        f"There is no endpoint {request.method} {request.url.path} here. Programs can POST to /v1/chat/completions, "
+        "/v1/responses and /v1/classify, and GET /v1/models."
+    )
     code = "unknown_url"
     if error.status_code == 405:
         code = "method_not_allowed"
@@ -224,5 +228,5 @@ async def _answer_disconnect(request: Request, error: Exception) -> Response:
 async def _answer_fault(request: Request, error: Exception) -> Response:
     reference = new_reference()
     log.error("%s %s", request.method, request.url.path, exc_info=error, extra={"ref": reference})
-    text = f"The door failed unexpectedly. Its log has the details, under reference {reference}."
+    text = f"This server failed unexpectedly. Its log has the details, under reference {reference}."
     return ApiError(500, text, "internal_error", kind="server_error").response()

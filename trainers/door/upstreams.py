@@ -166,13 +166,15 @@ def find_key(upstream: Upstream) -> str:
             key = path.read_text(encoding="utf-8").strip()
     if key and key.isascii() and key.isprintable():
         return key
-    text = f"There is no key for {upstream.name} where this door runs: {where} is missing or unusable there."
+    text = (
+        f"There is no key for {upstream.name} where this server runs: {where} is missing or unusable there."
+    )
     raise ApiError(503, text, "no_upstream_key", kind="server_error")
 
 
 def _key_refused(upstream: Upstream) -> ApiError:
     """The program's key is right; a 401 would have its author look for a fault there."""
-    text = f"{upstream.name} refused the key of this door. The one who runs it has to renew that key."
+    text = f"{upstream.name} refused this server's key. Its operator has to renew that key."
     return ApiError(502, text, "upstream_key_refused", kind="server_error")
 
 

@@ -1,4 +1,4 @@
-"""Errors of the trainer's API in OpenAI's envelope. Every message may be shown to a user."""
+"""Errors of our HTTP servers in OpenAI's envelope. Every message may be shown to a user."""
 
 from __future__ import annotations
 

@@ -14,16 +14,16 @@ from trainers.http.errors import ApiError
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def host_problem(headers: Headers, hosts: AbstractSet[str], server: str, cure: str) -> ApiError | None:
+def host_problem(headers: Headers, hosts: AbstractSet[str], server: str, remedy: str) -> ApiError | None:
     """Returns the refusal of a Host header that is neither loopback's nor one of `hosts`.
 
     Others are refused because of DNS rebinding: a web page whose name was pointed at 127.0.0.1 sends its own name as
-    Host. `server` is a noun such as "trainer", `cure` the option that allows another name.
+    Host. `server` is a noun such as "trainer", `remedy` a sentence that says how {name} is allowed.
     """
     name = _host_name(headers.get("host", ""))
     if name in LOOPBACK_NAMES or name in hosts:
         return None
-    text = f"This {server} does not answer to the host name '{name}'. Start it with {cure} {name}."
+    text = f"This {server} does not answer to the host name '{name}'. {remedy.format(name=name)}"
     return ApiError(403, text, "host_not_allowed")
 
 

@@ -109,7 +109,8 @@ def _arrays(features: Any, columns: Sequence[_Columns]) -> dict[str, Any]:
     if isinstance(features, FeatureUnion):
         vectorisers = [vectoriser for _, vectoriser in features.transformer_list]
     terms = [vectoriser.get_feature_names_out() for vectoriser in vectorisers]
-    terms += [[]] * (2 - len(terms))
+    if len(terms) == 1:  # of much text only whole words count
+        terms.append([])
     rarities = np.concatenate([vectoriser.idf_ for vectoriser in vectorisers])
     weights = np.hstack([each.weights for each in columns])
     biases = np.concatenate([each.biases for each in columns])

@@ -44,27 +44,32 @@ NOTHING_SHOWN = Shown()
 def as_row(messages: Sequence[Mapping[str, Any]]) -> Example:
     """Returns a request's messages as a row of data whose answer is empty. Each message's `extra` is its place, by
     which the original is found again; of its content only the text counts."""
-    read = [Message(_role_of(raw), _text_of(raw), extra=str(place)) for place, raw in enumerate(messages)]
-    return Example(0, (*read, _NO_ANSWER))
+    turns = []
+    for place, raw in enumerate(messages):
+        turns.append(Message(_role_of(raw), _text_of(raw), extra=str(place)))
+    return Example(0, (*turns, _NO_ANSWER))
 
 
 def write_prompt(
     recipe: Recipe, messages: Sequence[Mapping[str, Any]], shown: Shown = NOTHING_SHOWN
 ) -> list[Body]:
     """Returns the messages that the model is asked, in OpenAI's form."""
-    if recipe.prompt and recipe.prompt.strip() and recipe.kind in SAME_BEGINNING:
-        turns = [message for message in messages if message.get("role") not in INSTRUCTION_ROLES]
-        return [*_beginning(recipe), *map(dict, turns)]
-    written = _measured_prompt(recipe, _with_instructions(recipe, as_row(messages)), shown)
+    has_own_prompt = bool(recipe.prompt and recipe.prompt.strip())
+    if has_own_prompt and recipe.kind in SAME_BEGINNING:
+        # Written once, since it is the same for every call, whose own turns stay as they are.
+        turns = [dict(message) for message in messages if message.get("role") not in INSTRUCTION_ROLES]
+        return [*_beginning(recipe), *turns]
+    row = _with_instructions(recipe, as_row(messages))
+    written = _measured_prompt(recipe, row, shown)
     return [_original_or_new(message, messages) for message in written]
 
 
 @lru_cache(maxsize=64)
 def _beginning(recipe: Recipe) -> tuple[Body, ...]:
     """Returns what a recipe with instructions of its own puts before every conversation."""
-    question = Message("user", "", extra="0")
-    written = _measured_prompt(recipe, Example(0, (question, _NO_ANSWER)), NOTHING_SHOWN)
-    return tuple({"role": message.role, "content": message.content} for message in written[:-1])
+    question = as_row([{"role": "user", "content": ""}])
+    *before, _question = _measured_prompt(recipe, question, NOTHING_SHOWN)
+    return tuple(_body_of(message) for message in before)
 
 
 def _with_instructions(recipe: Recipe, row: Example) -> Example:
@@ -94,12 +99,16 @@ def _measured_prompt(recipe: Recipe, row: Example, shown: Shown) -> tuple[Messag
 
 
 def _original_or_new(message: Message, originals: Sequence[Mapping[str, Any]]) -> Body:
-    if not message.extra:
-        return {"role": message.role, "content": message.content}
+    if not message.extra:  # the recipe's own
+        return _body_of(message)
     original = dict(originals[int(message.extra)])
     if message.content == _text_of(original):
         return original
     return {**original, "content": message.content}  # instructions, which the recipe has added to
+
+
+def _body_of(message: Message) -> Body:
+    return {"role": message.role, "content": message.content}
 
 
 def _role_of(message: Mapping[str, Any]) -> Role:
@@ -117,8 +126,8 @@ def _text_of(message: Mapping[str, Any]) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    parts = [part for part in content if isinstance(part, dict) and part.get("type") in TEXT_PARTS]
-    return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    texts = [part.get("text") for part in content if _is_text_part(part)]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def has_only_text(messages: Sequence[Mapping[str, Any]]) -> bool:
@@ -127,12 +136,18 @@ def has_only_text(messages: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _is_text(message: Mapping[str, Any]) -> bool:
-    content = message.get("content")
-    if message.get("role") not in (*INSTRUCTION_ROLES, "user", "assistant") or message.get("tool_calls"):
+    if message.get("tool_calls"):
         return False
+    if message.get("role") not in (*INSTRUCTION_ROLES, "user", "assistant"):
+        return False
+    content = message.get("content")
     if isinstance(content, list):
-        return all(isinstance(part, dict) and part.get("type") in TEXT_PARTS for part in content)
+        return all(_is_text_part(part) for part in content)
     return isinstance(content, str)
+
+
+def _is_text_part(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") in TEXT_PARTS
 
 
 def measured_parameters(recipe: Recipe, refused: Collection[str] = ()) -> ChatParameters:
@@ -140,7 +155,8 @@ def measured_parameters(recipe: Recipe, refused: Collection[str] = ()) -> ChatPa
     since."""
     assert recipe.model is not None  # noqa: S101  free kinds have no parameters
     model, _ = chat_parameters.split_effort(recipe.model)
-    most = (recipe.max_tokens or MOST_ANSWER_TOKENS) + chat_parameters.thinking_tokens(recipe.is_thinking)
+    most = recipe.max_tokens or MOST_ANSWER_TOKENS
+    most += chat_parameters.thinking_tokens(recipe.is_thinking)
     return _parameters_for(model, recipe.is_thinking, most, frozenset(refused))
 
 
@@ -152,13 +168,19 @@ def _parameters_for(model: str, is_thinking: bool, most: int, refused: frozenset
 def open_parameters(measured: ChatParameters, body: Mapping[str, Any]) -> ChatParameters:
     """Returns those of the measured parameters that a request leaves open. Its cap on the answer keeps its number, and
     gets the name by which this model takes one."""
+    changes: dict[str, Any] = {}
     caps = [body[name] for name in sorted(TOKEN_LIMITS) if body.get(name) is not None]
-    limits = {name: caps[0] for name in TOKEN_LIMITS & set(measured.sent) if caps}
-    chosen = {name: None for name in ("temperature", "reasoning_effort") if body.get(name) is not None}
-    return replace(measured, **limits, **chosen)
+    if caps:
+        for name in TOKEN_LIMITS & set(measured.sent):
+            changes[name] = caps[0]
+    for name in ("temperature", "reasoning_effort"):
+        if body.get(name) is not None:
+            changes[name] = None
+    return replace(measured, **changes)
 
 
 def fill(body: Mapping[str, Any], parameters: ChatParameters) -> Body:
     """Returns a request for a chat completion with the parameters that it left open."""
     own = {name: value for name, value in body.items() if name not in TOKEN_LIMITS}
-    return {**own, **{name: getattr(parameters, name) for name in parameters.sent}}
+    ours = {name: getattr(parameters, name) for name in parameters.sent}
+    return {**own, **ours}

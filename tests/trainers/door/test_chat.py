@@ -24,7 +24,7 @@ from trainers.recipes import usage
 from trainers.recipes.library import example_of
 from trainers.recipes.prompts import as_row
 from trainers.recipes.usage import Usage
-from trainers.recipes.values import Published, Recipe, Unavailable
+from trainers.recipes.values import Published, Recipe, Unavailable, Upstream, Upstreams
 from trainers.types import Provider
 
 ASKED = [{"role": "user", "content": "My card was charged twice: billing"}]
@@ -159,10 +159,16 @@ def test_a_refused_or_missing_key_of_ours_is_not_the_programs_fault(
 ) -> None:
     put_in_use(door.folder, PROMPT)
     vendor.failures = deque([(401, error("Incorrect API key", "invalid_api_key"))])
-    with pytest.raises(openai.InternalServerError, match="acme refused the key of this door"):
+    with pytest.raises(openai.InternalServerError, match="acme refused this server's key"):
         ask(client)
     put_in_use(door.folder, replace(PROMPT, provider="other"))
-    add_vendor(door.folder, vendor.url, "other", key_file="/nowhere/call.key")
+    with pytest.raises(
+        openai.InternalServerError, match="other, which answers as team/tickets, has no address"
+    ):
+        ask(client)
+    door.folder.publish_upstreams(Upstreams((Upstream("other", vendor.url, key_file="/nowhere/call.key"),)))
+    with pytest.raises(openai.InternalServerError, match=r"no key for other .*: call\.key is missing"):
+        ask(client)
     assert len(vendor.requests) == 1
 
 

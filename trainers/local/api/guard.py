@@ -19,6 +19,7 @@ CALLS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embedd
 MAX_JSON_BYTES = 2 * 1024 * 1024
 # For what a form has around a file of the largest size.
 MULTIPART_SLACK_BYTES = 64 * 1024
+HOST_REMEDY = "Start it with --allow-host {name}."
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Guard:
         if is_upload:
             limit = MAX_FILE_BYTES + MULTIPART_SLACK_BYTES
             too_large = file_too_large()
-        problem = host_problem(headers, self.hosts, "trainer", "--allow-host")
+        problem = host_problem(headers, self.hosts, "trainer", HOST_REMEDY)
         if problem is None:
             problem = self._key_problem(scope, headers)
         if problem is None and is_longer(headers, limit):
