@@ -8,10 +8,8 @@ The vendor's own record shows whether a question was paid for twice.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx2
+import psutil
 
 from tests.peers.chat_vendor import Body, ChatVendor, serve_vendor
 from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, start_door
@@ -33,6 +32,7 @@ CALLERS = 12
 PROMPTS = 4  # that take turns in being in use
 PAUSE_S = 0.15  # at most, between two disturbances
 LONGEST_CALL_S = 30.0
+ENDED_WITHIN_S = 60.0
 FLUSH_S = 1.0  # how often a door stores its counts
 KILLED_WITH_A_CALL = frozenset({"ReadError", "RemoteProtocolError", "ConnectError", "WriteError"})
 NOT_IN_USE = Unavailable(404, "not_in_use", "Nothing is in use as team/tickets.")
@@ -175,8 +175,10 @@ class CallStorm:
 
     async def _kill_worker(self) -> None:
         at = time.monotonic()
-        worker = await asyncio.to_thread(self._running().worker_pid)
-        os.kill(worker, signal.SIGKILL)
+        worker = psutil.Process(await asyncio.to_thread(self._running().worker_pid))
+        worker.kill()
+        # On a busy machine it goes on for a while, and breaks connections only then.
+        await asyncio.to_thread(worker.wait, ENDED_WITHIN_S)
         self.kills["a worker"] += 1
         self._down.append((at, time.monotonic(), "door"))
 
