@@ -21,7 +21,7 @@ from trainers.evaluation.statistics import normalise
 from trainers.evaluation.tfidf import label_of, out_of_fold
 
 JSON_FOLDS = 3
-MOST_JSON_ROWS = 2_000  # each field is learned anew for each fold
+MOST_JSON_ROWS = 2_000  # each field is learned once more for each fold
 LEARNABLE: tuple[Scoring, ...] = ("label", "json")  # what a free model can answer
 
 
