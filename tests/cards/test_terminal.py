@@ -20,7 +20,10 @@ from bot.cards.common.blocks import (
     escape,
 )
 from bot.cards.common.terminal import plain_text, terminal_text
+from bot.cards.datasets.findings import counts_text, finding_blocks
 from bot.cli.rich_cards import print_card
+from trainers.dataset.checks import Fault, Findings
+from trainers.dataset.slow_checks import ERRORS_UNKNOWN, LABEL_DOUBTED
 
 
 @pytest.mark.parametrize("text", ["*a* _b_ ~c~", "> quoted", "card_arrival, 2 < 3 & 5 > 4"])
@@ -56,3 +59,13 @@ def test_a_card_becomes_paragraphs_without_buttons() -> None:
     assert terminal_text(card) == (
         "Ready\n\n  Cost: $1.00\n  Rows: 12\n\nmodel  right\nsmall    70%\n\n1: 2.0\n\nTwo rows."
     )
+
+
+def test_the_lines_that_a_summary_stands_for_are_listed_below_it() -> None:
+    findings = Findings(listed=10)
+    findings.add_for_line(7, Fault(LABEL_DOUBTED, "is labelled 'cancel', but similar rows are 'refund'"))
+    findings.add_for_file(ERRORS_UNKNOWN, "1 label looks different.")
+    text = terminal_text(finding_blocks(findings.sorted()))
+    assert counts_text(findings.sorted()) == "1 good to know"
+    assert "Worth a look" not in text
+    assert text.index("1 label looks different.") < text.index("line 7 is labelled 'cancel'")

@@ -191,14 +191,29 @@ def _range_text(first: int, last: int) -> str:
 def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS) -> list[CardBlock]:
     """All findings, one block per severity. Lists `most` sentences per rule with the first lines of each, all if
     None."""
-    groups = group_findings(findings)
+    sections = _sections(group_findings(findings))
     parts = Parts()
     for severity, words in WORDS.items():
-        same = [group for group in groups if group.severity == severity]
-        lines = [escape(line) for group in same for line in _lines(group, most)]
+        lines = [escape(line) for group in sections[severity] for line in _lines(group, most)]
         if lines:
             parts.lines([words.capitalize(), *lines])
     return parts
+
+
+def _sections(groups: Sequence[Group]) -> Mapping[Severity, Sequence[Group]]:
+    """Returns the groups by severity. One that another sums up stands below that, whose severity counts: 'good to know'
+    if nobody can tell how many of the doubted labels are wrong."""
+    examples = summed_up(groups)
+    repeated = [group.code for group in examples.values()]
+    sections: dict[Severity, list[Group]] = {severity: [] for severity in WORDS}
+    for group in groups:
+        if group.code in repeated:
+            continue
+        section = sections[group.severity]
+        section.append(group)
+        if group.code in examples:
+            section.append(examples[group.code])
+    return sections
 
 
 def _lines(group: Group, most: int | None) -> list[str]:
