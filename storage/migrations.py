@@ -30,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m032_call_counts"  # the last step below
+NEWEST = "m033_asks_of_promotions"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -246,4 +246,5 @@ _add(
     ("m030_promotables", PROMOTABLES),
     ("m031_shown_rows", SHOWN_ROWS),
     ("m032_call_counts", CALL_COUNTS),
+    ("m033_asks_of_promotions", "ALTER TABLE asks ADD COLUMN promotion INTEGER;"),
 )

@@ -1,4 +1,4 @@
-"""Questions to tuned models by `try`, their cost, and people's verdicts on the answers.
+"""Questions by `try`, their cost, and people's verdicts on the answers.
 
 A question's maximum cost is reserved before it is sent and settled when it is answered. Then its row in `asks` is
 deleted, while its cost is kept in `questions`. A copy of question and answer is stored for the verdict of the person
@@ -21,7 +21,8 @@ FROM asks LEFT JOIN questions ON questions.id = asks.id
 
 @dataclass(frozen=True)
 class NewAsk:
-    """A question to a model that was trained on `dataset`. The budget of `month` ('YYYY-MM') pays for it."""
+    """A question to a model that was trained on `dataset`, or to what is in use for it by this `promotion`. The budget
+    of `month` ('YYYY-MM') pays for it."""
 
     person: str
     channel: str
@@ -30,13 +31,15 @@ class NewAsk:
     text: str
     month: str
     most_micros: int
+    promotion: int | None = None
 
 
 class Questions(Table):
     def add(self, new: NewAsk, *, now: float) -> Ask:
         with self._db.immediate():
             who = {"person": new.person, "channel": new.channel}
-            row = self._db.insert("asks", {**who, "model": new.model, "text": new.text, "created_at": now})
+            what = {"model": new.model, "text": new.text, "promotion": new.promotion}
+            row = self._db.insert("asks", {**who, **what, "created_at": now})
             money = {"month": new.month, "reserved_micros": new.most_micros, "at": now}
             self._db.insert("questions", {"id": row["id"], "dataset": new.dataset, **who, **money})
             (added,) = self._asks("WHERE asks.id = ?", row["id"])

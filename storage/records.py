@@ -367,7 +367,8 @@ class StoredEstimate:
 @dataclass(frozen=True)
 class Ask:
     """A person's `try MODEL text`. `sent_at` is when it was sent to the model, `most_micros` its maximum cost.
-    `is_priced` is False if it is older than the storing of costs."""
+    `is_priced` is False if it is older than the storing of costs. `promotion` is the number of what was in use if that
+    is asked under its dataset's name, None for a tuned model."""
 
     id: int
     person: str
@@ -378,6 +379,7 @@ class Ask:
     sent_at: float | None = None
     most_micros: int = 0
     is_priced: bool = True
+    promotion: int | None = None
 
 
 @dataclass(frozen=True)

@@ -461,9 +461,9 @@ def list_models(call: Call) -> Reply:
 
 @finetune.command(
     "try",
-    help="ask a tuned model something; with a dataset's name, the one in use for it",
+    help="ask a tuned model something, or with a dataset's name what is in use for it",
     needs=("try",),
-    usage="MODEL your text",
+    usage="NAME your text",
 )
 @click.argument("model", type=MODEL)
 @click.argument("text", type=PROMPT)

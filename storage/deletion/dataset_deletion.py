@@ -41,7 +41,7 @@ UNION ALL SELECT coalesce(sha256, '') FROM labellings
 UNION ALL SELECT coalesce(sha256, '') FROM documents
 """.strip()
 
-ASKS = """model = :name OR model IN
+ASKS = """model IN (:name, 'team/' || :name) OR model IN
     (SELECT column_of.value FROM models JOIN runs ON runs.id = run_id, json_each(json_array(name, provider_model))
         AS column_of WHERE dataset_id IN (SELECT value FROM json_each(:ids)))"""
 
@@ -55,6 +55,7 @@ DELETE FROM replies WHERE owner IS NULL AND EXISTS
     UNION ALL SELECT 1 FROM measurements WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
     OR owner IN (SELECT 'run ' || id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
     OR owner IN (SELECT 'm' || id FROM measurements WHERE dataset_id IN (SELECT value FROM json_each(:ids)))
+    OR owner IN (SELECT 'ask ' || id FROM asks WHERE {ASKS})
     OR model IN (SELECT models.provider || '/' || provider_model FROM models JOIN runs ON runs.id = run_id
         WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 UPDATE questions SET actual_micros =

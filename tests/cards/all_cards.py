@@ -27,7 +27,9 @@ from bot.cards.models import tried_answers
 from bot.cards.training import runs
 from bot.command_parser import parse
 from bot.slack.commands import command_help, finetune, help_list
+from bot.values.evaluations import promotable_candidate
 from bot.values.runs import Refusal
+from storage.records import Promotable
 from tests.cards import builders, measurements
 from tests.cards.builders import ANSWER, ASK, BUDGET, GO, HASH, LOSSES, NO_BUDGET, PREDICTED
 from tests.cards.datasets import dataset_cards, labelling_cards
@@ -39,9 +41,12 @@ from tests.cards.models import deployment_cards, promotion_cards, sunset_cards
 from tests.cards.training import compared_cards, intervention_cards, result_cards, run_cards
 from trainers.dataset import LabelCount
 from trainers.dataset.reader import FirstRows
+from trainers.evaluation.results import CLASSICAL, Candidate
 from trainers.evaluation.scores import HOW_READ
+from trainers.recipes.free import FreeAnswer
 
 Json = Mapping[str, Any]
+FREE_ANSWER = FreeAnswer("lost_parcel", (("lost_parcel", 0.87), ("late_parcel", 0.09), ("refund", 0.04)))
 
 
 def _details() -> dict[str, Json]:
@@ -111,7 +116,21 @@ def _details() -> dict[str, Json]:
 def _models() -> dict[str, Message]:
     return {
         "try-thinking": tried_answers.pending_card(ASK),
-        "try-answered": tried_answers.answer_card(ASK, ANSWER),
+        "try-answered": tried_answers.answer_card(
+            ASK, ANSWER.text, tried_answers.answer_note(Promotable("tickets-3"), ANSWER)
+        ),
+        "try-answered-free": tried_answers.answer_card(
+            replace(ASK, model="team/tickets", promotion=3),
+            "lost_parcel",
+            tried_answers.free_note(promotable_candidate(CLASSICAL, 3), FREE_ANSWER),
+        ),
+        "try-answered-by-a-prompt": tried_answers.answer_card(
+            replace(ASK, model="team/tickets", promotion=4),
+            ANSWER.text,
+            tried_answers.answer_note(
+                promotable_candidate(Candidate("zero", "openai/gpt-4o-mini"), 3), ANSWER
+            ),
+        ),
         "try-judged": tried_answers.noted_message(tried_answers.verdict_noted("tickets", 15, 14), 4),
         "try-failed": tried_answers.failure_card(
             ASK, "The trainer is down. It is started with the bot: try again."

@@ -40,7 +40,7 @@ from bot.rules.prices import MissingPrice
 from bot.rules.reasons import FillGap, QuotedSentence, Reason, Step
 from bot.values.evaluations import CandidateProgress, ComparisonProgress, promotable_candidate
 from bot.values.runs import Advice, ChangedRow
-from storage.records import AuditEntry
+from storage.records import AuditEntry, Promotable
 from tests.cards import builders, measurements
 from tests.cards.all_cards import many_labels
 from tests.cards.builders import ANA, APPROVALS, ASK, BEN, CLEO, GPT_4O, HOSTED, NOW, TRAINING
@@ -51,7 +51,8 @@ from tests.cards.style_rules import mrkdwn, texts
 from trainers.dataset import Columns, Finding
 from trainers.evaluation.results import CANDIDATE_KINDS, Candidate, CurvePoint, LabelNeed
 from trainers.providers.pricing import PriceRow, UnknownPrice
-from trainers.types import Answer, Price
+from trainers.recipes.free import FreeAnswer
+from trainers.types import Price
 
 HOSTILE = (
     "<!channel> <@U1> <#C1> <http://x|y> *bold* _i_ ~s~ `code` \u202eback\u202c &lt;!here&gt; "
@@ -243,7 +244,9 @@ def _run_cards(text: str) -> dict[str, Any]:
         **_promotion_cards(text),
         "changed": result_details.changed_rows_card(rows),
         "asking": tried_answers.pending_card(ask),
-        "answered": tried_answers.answer_card(ask, Answer(text, 10**9, 10**9, 86_400.0)),
+        "answered": tried_answers.answer_card(
+            ask, text, tried_answers.free_note(Promotable(text), FreeAnswer(text, ((text, 0.5), (text, 0.5))))
+        ),
         "could not be asked": tried_answers.failure_card(ask, text),
         "home": home.page(
             HomeOverview(

@@ -160,6 +160,9 @@ INSERT INTO shown_rows (id, dataset_id, holdout, subject, person, places, at)
     VALUES (1, 1, 'ef56', 'run 1', 'U2', '[3, 5]', 1800.0);
 INSERT INTO row_requests (id, dataset_id, subject, person, first, at) VALUES (1, 1, 'm1', 'U2', 0, 1801.0);
 """,
+    "m033_asks_of_promotions": """
+UPDATE asks SET model = 'team/tickets', promotion = 3 WHERE id = 1;
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

@@ -10,6 +10,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from bot.values.runs import RunResult
+from storage.questions import NewAsk
+from storage.records import CachedAnswer
 from storage.store import Store
 from tests.storage.conftest import add_run
 from trainers.json_values import stored_names
@@ -39,6 +41,19 @@ def test_a_deletion_erases_every_text_in_a_result_that_comes_from_rows(store: St
         store.deletions.erase([run.dataset_id], "tickets", files=[], about=[], is_whole=True, now=5.0)
     left = re.findall(r"text of ([\w.]+)", str(store.runs.get(run.id)))
     assert set(left) == OUR_TEXTS
+
+
+def test_a_question_to_what_is_in_use_is_erased_with_its_answer(store: Store) -> None:
+    run = add_run(store)
+    ask = store.questions.add(
+        NewAsk("U1", "C1", "team/tickets", "tickets", "where is my quuxnightjar?", "2026-11", 700, 1), now=1.0
+    )
+    store.questions.mark_sent(ask, now=2.0)
+    store.answers.keep([CachedAnswer("k1", "openai/gpt", "a quuxnightjar", 3, 4, 0.1, 2.0)], f"ask {ask.id}")
+    with store.transaction():
+        store.deletions.erase([run.dataset_id], "tickets", files=[], about=[], is_whole=True, now=5.0)
+    assert store.questions.waiting() == [] and store.answers.read(["k1"]) == {}
+    assert store.questions.committed("2026-11") == 700, "it was sent, so it may be billed"
 
 
 def _fill(hint: Any, path: str) -> Any:

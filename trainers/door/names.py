@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from trainers.encoders import EncoderError
 from trainers.http.errors import ApiError
 from trainers.recipes.folder import ALIAS_PREFIX, RecipeFolder
-from trainers.recipes.prompts import NOTHING_SHOWN, Shown, as_row
+from trainers.recipes.library import NOTHING_SHOWN, Shown
+from trainers.recipes.prompts import as_row
 from trainers.recipes.values import Published, Recipe, Upstream, Upstreams
 
 if TYPE_CHECKING:  # imported with the first recipe that needs them, since they take 15 MB and more
@@ -67,13 +68,8 @@ class LoadedRecipe:
         """Returns what the prompt shows with this request. Searching takes milliseconds of another thread."""
         if self.library is None:
             return NOTHING_SHOWN
-        question = as_row(messages)
         loop = asyncio.get_running_loop()
-        if self.recipe.retrieved == "passages":
-            passages = await loop.run_in_executor(self.executor, self.library.nearest_passages, question)
-            return Shown(passages=passages)
-        shots = await loop.run_in_executor(self.executor, self.library.nearest_shots, question)
-        return Shown(shots=shots)
+        return await loop.run_in_executor(self.executor, self.library.show, as_row(messages))
 
     async def answer(self, texts: list[str]) -> tuple[FreeAnswer, ...]:
         """Returns the answers of a free candidate."""

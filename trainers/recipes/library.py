@@ -30,6 +30,17 @@ ENCODER = "encoder.json"
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What a recipe with retrieval shows with one question, the nearest first: rows, or passages."""
+
+    shots: tuple[Shot, ...] = ()
+    passages: tuple[str, ...] = ()
+
+
+NOTHING_SHOWN = Shown()
+
+
+@dataclass(frozen=True)
 class RecipeLibrary:
     """The texts of a recipe, of which it shows the `nearest`. `shots` are empty if they are passages."""
 
@@ -38,17 +49,13 @@ class RecipeLibrary:
     shots: tuple[Shot, ...]
     nearest: int
 
-    def nearest_shots(self, question: Example) -> tuple[Shot, ...]:
-        """Returns the rows to show with a question, the nearest first. Its answer isn't read."""
-        return tuple(self.shots[place] for place in self._places(question))
-
-    def nearest_passages(self, question: Example) -> tuple[str, ...]:
-        """Returns the passages to show with a question, the nearest first."""
-        return tuple(self.passages[place] for place in self._places(question))
-
-    def _places(self, question: Example) -> Sequence[int]:
+    def show(self, question: Example) -> Shown:
+        """Returns what to show with a question, the nearest first. Its answer isn't read."""
         (order,) = self.index.search([text_of(question)])
-        return order[: self.nearest]
+        places = order[: self.nearest]
+        if self.shots:
+            return Shown(shots=tuple(self.shots[place] for place in places))
+        return Shown(passages=tuple(self.passages[place] for place in places))
 
 
 def shot_of(row: Example) -> Shot:
@@ -78,13 +85,33 @@ def open_recipe_library(folder: RecipeFolder, recipe: Recipe) -> RecipeLibrary:
     EncoderError if its encoder is not the one that the candidate was measured with."""
     import numpy as np
 
-    lines = [json.loads(line) for line in folder.read_file(recipe, LIBRARY).splitlines()]
+    texts, shots = _read_texts(folder, recipe)
     vectors = np.load(io.BytesIO(folder.read_file(recipe, VECTORS)), allow_pickle=False)
     encoder = shared_encoder(recipe.encoder)
     _check_encoder(encoder, recipe, folder.read_file(recipe, ENCODER))
+    return RecipeLibrary(open_library(texts, encoder, vectors), texts, shots, recipe.nearest)
+
+
+def longest_shown(folder: RecipeFolder, recipe: Recipe) -> Shown:
+    """Returns the longest texts that a stored recipe can show with a question, by which its highest cost is known.
+    Needs no encoder. Raises ValueError if a file was changed, OSError if one is gone."""
+    texts, shots = _read_texts(folder, recipe)
+    if shots:
+        by_length = sorted(shots, key=lambda shot: _bytes_in(shot.question, shot.answer), reverse=True)
+        return Shown(shots=tuple(by_length[: recipe.nearest]))
+    return Shown(passages=tuple(sorted(texts, key=_bytes_in, reverse=True)[: recipe.nearest]))
+
+
+def _bytes_in(*texts: str) -> int:
+    return sum(len(text.encode()) for text in texts)
+
+
+def _read_texts(folder: RecipeFolder, recipe: Recipe) -> tuple[tuple[str, ...], tuple[Shot, ...]]:
+    """Returns the texts that are searched, and the rows that they stand for, none for passages."""
+    lines = [json.loads(line) for line in folder.read_file(recipe, LIBRARY).splitlines()]
     texts = tuple(line["text"] for line in lines)
     shots = tuple(Shot(line["question"], line["answer"]) for line in lines if "question" in line)
-    return RecipeLibrary(open_library(texts, encoder, vectors), texts, shots, recipe.nearest)
+    return texts, shots
 
 
 def _freeze(lines: Sequence[Mapping[str, str]], encoder: TextEncoder) -> Mapping[str, bytes]:

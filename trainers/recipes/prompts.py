@@ -8,7 +8,7 @@ images, names and calls of tools, is passed on as the program wrote it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast, get_args
 
@@ -17,8 +17,8 @@ from trainers.evaluation import prompts
 from trainers.evaluation.results import CandidateKind
 from trainers.models import chat_parameters
 from trainers.models.chat_parameters import TOKEN_LIMITS, ChatParameters
-from trainers.recipes.library import example_of
-from trainers.recipes.values import Recipe, Shot
+from trainers.recipes.library import NOTHING_SHOWN, Shown, example_of
+from trainers.recipes.values import Recipe
 from trainers.types import Message, Role
 
 Body = dict[str, Any]
@@ -28,17 +28,6 @@ SAME_BEGINNING: frozenset[CandidateKind] = frozenset({"zero", "optimised", "ksho
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 MOST_ANSWER_TOKENS = 1_024  # if the recipe names no cap
 _NO_ANSWER = Message("assistant", "")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a recipe with retrieval shows with one question, the nearest first: rows, or passages."""
-
-    shots: tuple[Shot, ...] = ()
-    passages: tuple[str, ...] = ()
-
-
-NOTHING_SHOWN = Shown()
 
 
 def as_row(messages: Sequence[Mapping[str, Any]]) -> Example:

@@ -1,4 +1,4 @@
-"""Answers of a tuned model to questions that people try, and people's verdicts on them."""
+"""Answers to questions that people try, and people's verdicts on them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from bot.cards.common import forms
 from bot.cards.common.blocks import Block, Message, Note, Text, actions, button, code, cut, escape, quote
 from bot.cards.common.candidates import promotable_text
 from bot.cards.common.general import text_message
-from bot.cards.common.words import capitalize, pluralize
+from bot.cards.common.words import capitalize, percent, pluralize
 from bot.cards.datasets.check_reports import ADD_BETTER
+from storage.promotions import Promotion
 from storage.records import Ask, Promotable
 from trainers.dataset import Report
+from trainers.recipes.free import FreeAnswer
 from trainers.types import Answer
 
 TRY_FORM = "try_form"
@@ -25,31 +27,50 @@ def try_form(model: str, channel: str) -> Block:
     return forms.modal("Try the tuned model", TRY_FORM, [text], submit="Ask", private=f"{channel} {model}")
 
 
-def untrained_refusal(dataset: str, what: Promotable) -> str:
-    """For somebody who tries a dataset for which a candidate without training is in use."""
-    name = promotable_text(what)
-    return (
-        f"{capitalize(name)} is in use for {code(dataset)}, and `try` asks tuned models only. The card that says so in "
-        "the channel shows how to call it, in five lines of Python."
-    )
+def not_ready(promotion: Promotion) -> str:
+    """For somebody who asks what is in use before programs get it."""
+    name = capitalize(promotable_text(promotion.what))
+    if promotion.trouble is not None:
+        return f"{name} is in use for {code(promotion.dataset)}, but can't answer yet: {escape(promotion.trouble)}"
+    return f"{name} is being made ready for {code(promotion.dataset)}. Ask again in a minute."
 
 
 def pending_card(ask: Ask) -> Message:
     return text_message(f"Asking {code(ask.model)} …")
 
 
-def answer_card(ask: Ask, answer: Answer) -> Message:
+def answer_note(what: Promotable, answer: Answer) -> str:
     used = pluralize(answer.prompt_tokens + answer.completion_tokens, "token")
+    spent = f"{max(answer.seconds, 0.1):.1f} seconds, {used}."
+    if what.model is not None:
+        return spent
+    return f"{capitalize(promotable_text(what))}: {spent}"
+
+
+def free_note(what: Promotable, answer: FreeAnswer) -> str:
+    """Says how probable the answer is, where that is calibrated."""
+    note = f"{capitalize(promotable_text(what))}, which costs nothing."
+    if answer.probabilities is None:
+        return note
+    (_, likeliest), *others = answer.probabilities
+    note += f" It is right with a probability of {percent(likeliest)}"
+    if others:
+        label, share = others[0]
+        note += f"; {escape(cut(label, 60))} has {percent(share)}"
+    return f"{note}."
+
+
+def answer_card(ask: Ask, answer: str, note: str) -> Message:
     verdicts = [button("👎 Not good", NOT_GOOD, str(ask.id))]
-    if answer.text.strip():  # an empty answer can't be the better one of a pair
+    if answer.strip():  # an empty answer can't be the better one of a pair
         verdicts.insert(0, button("👍 Good", GOOD, str(ask.id)))
     return Message(
-        f"{code(ask.model)} answers: {escape(cut(answer.text.strip(), 500) or '(nothing)')}",
+        f"{code(ask.model)} answers: {escape(cut(answer.strip(), 500) or '(nothing)')}",
         (
             Text(f"{code(ask.model)} was asked:\n{quote(ask.text, LONGEST_QUOTE)}"),
-            Text(f"It answers:\n{quote(answer.text, LONGEST_QUOTE)}"),
+            Text(f"It answers:\n{quote(answer, LONGEST_QUOTE)}"),
             actions(*verdicts),
-            Note(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
+            Note(f"{note} Only you see this."),
         ),
     )
 

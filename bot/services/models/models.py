@@ -16,7 +16,6 @@ from bot.cards.models.call_instructions import Calling
 from bot.cards.models.deployments import stopped_refusal
 from bot.cards.models.models import InUse, ModelEntry
 from bot.cards.models.promotions import PromotionSummary, SealedProof
-from bot.cards.models.tried_answers import untrained_refusal
 from bot.context import AppContext, CoreContext
 from bot.rules.facts import Looks
 from bot.rules.models.promotion import PromotionEvidence, alias_for, compare_models, find_objections
@@ -68,18 +67,9 @@ def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
     return Refusal(f"`{model.name}` was deleted with its dataset. `/finetune models` lists the others.")
 
 
-def find_to_use(
-    context: AppContext, name: str, person: str, channel: str, *, or_dataset: bool = False
-) -> Model | Refusal:
-    """Finds a model for somebody who asks or deploys it. With `or_dataset` the name may be that of a dataset, which
-    means the model in use for it."""
+def find_to_use(context: AppContext, name: str, person: str, channel: str) -> Model | Refusal:
+    """Finds a model for somebody who asks or deploys it."""
     visible = authorization.visible_datasets(context, person, channel)
-    if or_dataset and name in visible and not context.store.model(name):
-        standing = context.store.promotions.current(name)
-        if standing is not None:
-            if standing.model is None:
-                return Refusal(untrained_refusal(name, standing.what))
-            name = standing.model
     model = find(context, name, visible)
     if isinstance(model, Refusal):
         return model

@@ -1,6 +1,6 @@
 """Builds the recipe of a measured candidate in a worker process, from the plan by which it was measured: with the same
-rows, prompt and encoder, so that it asks exactly what was measured. Heavy libraries are imported at use; no model is
-asked."""
+rows, prompt and encoder, so that it asks exactly what was measured. Answers with a recipe, as the door does. Heavy
+libraries are imported at use; no model is asked."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from bot.services.evidence.candidate_prompts import answer_format_of, read_instr
 from bot.services.evidence.evaluation_worker import plan_max_tokens, read_passages, visible_passages
 from bot.values.evaluations import ComparisonPlan
 from bot.values.runs import Refusal
+from trainers.dataset import Example
+from trainers.dataset.near_duplicates import question_text
 from trainers.encoders import EncoderError
 from trainers.encoders.embedding import load_encoder
 from trainers.errors import FileChanged
@@ -21,7 +23,9 @@ from trainers.evaluation.results import Candidate, Scoring
 from trainers.recipes.classical import freeze_classical
 from trainers.recipes.encoder import freeze_encoder
 from trainers.recipes.folder import RecipeFolder
-from trainers.recipes.library import freeze_examples, freeze_passages, shot_of
+from trainers.recipes.free import FreeAnswer, open_free
+from trainers.recipes.library import Shown, freeze_examples, freeze_passages, open_recipe_library, shot_of
+from trainers.recipes.prompts import as_row
 from trainers.recipes.values import Recipe
 
 
@@ -116,3 +120,31 @@ def _with_library(
         return replace(recipe, retrieved="passages"), freeze_passages(passages, encoder)
     train = examples(files, plan.train_sha256)
     return replace(recipe, retrieved="examples"), freeze_examples(train, encoder)
+
+
+def answer_free(folder: Path, recipe: Recipe, text: str) -> FreeAnswer | Refusal:
+    """Runs in a worker, since an encoder takes 180 MB and half a second to load."""
+    try:
+        (answer,) = open_free(RecipeFolder(folder), recipe).answer([question_text(_as_row(text))])
+    except (OSError, ValueError, EncoderError) as error:
+        return unreadable(error)
+    return answer
+
+
+def show(folder: Path, recipe: Recipe, text: str) -> Shown | Refusal:
+    """Runs in a worker, as `answer_free` does."""
+    try:
+        return open_recipe_library(RecipeFolder(folder), recipe).show(_as_row(text))
+    except (OSError, ValueError, EncoderError) as error:
+        return unreadable(error)
+
+
+def _as_row(text: str) -> Example:
+    return as_row([{"role": "user", "content": text}])
+
+
+def unreadable(error: Exception) -> Refusal:
+    why = str(error)
+    if isinstance(error, OSError):  # whose text would show a path of this machine
+        why = f"a file can't be read ({error.strerror})."
+    return Refusal(f"What is in use can't be read: {why}")

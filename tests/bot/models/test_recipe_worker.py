@@ -12,7 +12,7 @@ import pytest
 
 from bot.services.datasets.dataset_worker import SEED, examples
 from bot.services.evidence import evaluation_worker
-from bot.services.models.recipe_worker import MeasuredParts, build_recipe
+from bot.services.models.recipe_worker import MeasuredParts, build_recipe, show
 from bot.values.evaluations import ComparisonPlan
 from bot.values.runs import Refusal
 from trainers.dataset import Example
@@ -21,8 +21,8 @@ from trainers.evaluation.tfidf import text_of
 from trainers.providers.pricing import PriceList
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.free import open_free
-from trainers.recipes.library import open_recipe_library
-from trainers.recipes.prompts import NOTHING_SHOWN, Shown, write_prompt
+from trainers.recipes.library import NOTHING_SHOWN, open_recipe_library
+from trainers.recipes.prompts import write_prompt
 from trainers.recipes.values import Recipe
 from trainers.types import Message
 
@@ -129,13 +129,14 @@ def prompts_of(folder: RecipeFolder, recipe: Recipe, rows: tuple[Example, ...]) 
     prompts = []
     for row in rows:
         shown = NOTHING_SHOWN
-        if library is not None and recipe.retrieved == "passages":
-            shown = Shown(passages=library.nearest_passages(row))
-        elif library is not None:
-            shown = Shown(shots=library.nearest_shots(row))
+        if library is not None:
+            shown = library.show(row)
         turns = [{"role": turn.role, "content": turn.content} for turn in row.prompt]
         written = write_prompt(recipe, turns, shown)
         prompts.append(tuple(Message(turn["role"], turn["content"]) for turn in written))
+    if library is not None:  # as `try` looks them up
+        question = rows[0].prompt[-1].content
+        assert show(folder.root, recipe, question) == library.show(rows[0])
     return prompts
 
 

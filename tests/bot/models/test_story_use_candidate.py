@@ -11,6 +11,7 @@ import pytest
 
 from bot.cards.common import advice
 from bot.rules.models.promotion import PromotionEvidence, evidence_hash
+from bot.rules.units import month_of
 from bot.services import dataset_deletion
 from bot.services.models import alias_sync, promotion_requests, promotions, sunsets
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
@@ -25,6 +26,7 @@ from tests.bot.saved_worlds import reached_once
 from tests.bot.world import CLEO, DORA, MakeWorld, Rules, World
 from trainers.evaluation.results import CLASSICAL, Candidate
 from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.prompts import write_prompt
 from trainers.recipes.values import Published
 
 LINE = "/finetune baseline tickets candidates=classical,zero models=acme/acme-small"
@@ -111,13 +113,48 @@ def test_use_it_is_the_first_button_and_deploys_what_meets_the_bar(measured: Wor
     for line in ("/finetune models", "/finetune status"):
         assert "The classical model for `tickets` since" in world.type(line), line
     assert "already in use for `tickets`" in world.type("/finetune promote tickets classical", user=BEN)
-    assert "The classical model is in use for `tickets`, and `try`" in world.type("/finetune try tickets hi")
     # A later measurement of the same name changes nothing that is in use.
     set_bar(world, 0.9)
     world.type("/finetune baseline tickets candidates=classical")
     world.tick_until(lambda: world.store.measurements.get(2).state == "done", "m2")
     promotion = standing(world)
     assert promotion is not None and promotion.measurement == 1
+
+
+def test_try_asks_what_is_in_use_with_the_recipe_that_programs_get(measured: World) -> None:
+    world = measured
+    sent = []
+
+    def answer_and_note(model: str, messages: list[dict[str, Any]]) -> str:
+        sent.append(messages)
+        return answer_right(model, messages)
+
+    world.rules.provider_is_remote = True
+    world.restart()
+    world.provider.service.answer = answer_and_note
+    world.type("/finetune promote tickets zero", user=BEN)
+    assert "is being made ready for `tickets`" in world.type("/finetune try tickets a refund please")
+    world.tick_until(lambda: published(world) is not None, "the recipe")
+    assert "an e-mail address" in world.type("/finetune try tickets refund ada.lovelace@gmail.com")
+    spent = world.store.committed(month_of(world.clock))
+    assert "Asking `team/tickets`" in world.type("/finetune try tickets a question about billing")
+    reserved = world.store.committed(month_of(world.clock)) - spent
+    answer = world.tick_until_answered()
+    assert ">billing" in answer and "The prompt alone on acme/acme-small: " in answer
+    assert 0 < world.store.committed(month_of(world.clock)) - spent < reserved
+    promotion = standing(world)
+    assert promotion is not None
+    recipe = RecipeFolder(world.service.settings.recipes).read(promotion.recipe or "")
+    assert recipe is not None
+    assert sent == [write_prompt(recipe, [{"role": "user", "content": "a question about billing"}])]
+
+    deploy_against_the_evidence(world)
+    world.tick_until(lambda: (now := standing(world)) is not None and now.recipe is not None, "the recipe")
+    spent = world.store.committed(month_of(world.clock))
+    world.type("/finetune try tickets a question about refund")
+    answer = world.tick_until_answered()
+    assert ">refund" in answer and "The classical model, which costs nothing" in answer
+    assert world.store.committed(month_of(world.clock)) == spent and len(sent) == 1
 
 
 def test_a_command_names_the_candidate_and_lists_what_there_is(measured: World) -> None:

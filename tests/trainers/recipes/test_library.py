@@ -19,6 +19,7 @@ from trainers.recipes.library import (
     example_of,
     freeze_examples,
     freeze_passages,
+    longest_shown,
     open_recipe_library,
     shot_of,
 )
@@ -55,7 +56,7 @@ def test_the_same_rows_are_shown_as_were_measured(tmp_path: Path, encoder: Store
     recipe = replace(RECIPE, nearest=measured.retrieval.k)
     library = opened(RecipeFolder(tmp_path), recipe, dict(freeze_examples(ROWS, encoder.encoder)))
     for question, rows in zip(QUESTIONS, measured.rows, strict=True):
-        shots = [example_of(shot) for shot in library.nearest_shots(question)]
+        shots = [example_of(shot) for shot in library.show(question).shots]
         assert k_shot(question, ("a", "b"), None, shots) == k_shot(question, ("a", "b"), None, rows)
 
 
@@ -64,7 +65,19 @@ def test_the_same_passages_are_shown_as_were_measured(tmp_path: Path, encoder: S
     measured = nearest_passages(passages, ROWS, QUESTIONS, encoder, has_labels=True)
     recipe = replace(RECIPE, retrieved="passages", nearest=measured.retrieval.k)
     library = opened(RecipeFolder(tmp_path), recipe, dict(freeze_passages(passages, encoder.encoder)))
-    assert [library.nearest_passages(question) for question in QUESTIONS] == list(measured.passages)
+    assert [library.show(question).passages for question in QUESTIONS] == list(measured.passages)
+
+
+def test_no_question_is_shown_more_than_the_longest_texts(tmp_path: Path, encoder: StoredVectors) -> None:
+    folder = RecipeFolder(tmp_path)
+    recipe = folder.add(replace(RECIPE, nearest=3), dict(freeze_examples(ROWS, encoder.encoder)))
+    longest = longest_shown(folder, recipe)
+    assert len(longest.shots) == 3 and longest.shots[0] == shot_of(LONG)
+    passages = ["b" * 3, "a" * 9, "c" * 5]
+    recipe = folder.add(
+        replace(RECIPE, retrieved="passages", nearest=2), dict(freeze_passages(passages, encoder.encoder))
+    )
+    assert longest_shown(folder, recipe).passages == (passages[1], passages[2])
 
 
 def test_long_rows_and_rows_of_several_turns_are_shown_like_their_shots() -> None:

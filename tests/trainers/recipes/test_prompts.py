@@ -10,10 +10,9 @@ from tests.trainers.door.doors import PROMPT
 from trainers.dataset import CLASSIFY, Example
 from trainers.dataset.rows import REPLY
 from trainers.evaluation import prompts as measured
-from trainers.recipes.library import example_of
+from trainers.recipes.library import Shown, example_of
 from trainers.recipes.prompts import (
     Body,
-    Shown,
     fill,
     measured_parameters,
     open_parameters,
