@@ -44,7 +44,6 @@ from bot.rules.units import FEWEST_SEALED, MOST_SEALED
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from bot.cli.datasets import EvaluationRows
     from bot.rules.facts import TaskKind
     from bot.values.runs import Refusal
     from trainers.dataset import Report
@@ -230,7 +229,7 @@ def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **qu
         Ticker() as ticker,
         datasets.checked_rows(file, wanted.holdout, wanted.columns, folders, ticker) as evaluation_rows,
     ):
-        rows = _require_usable(file, evaluation_rows, ticker)
+        rows = datasets.require_usable(file, evaluation_rows, ticker)
         measured = evaluations.evaluate(settings, wanted, rows, ticker)
         ticker.done()
         measured = value_or_exit(measured)
@@ -276,24 +275,15 @@ def curve(
 
     columns = Columns(text, label, sheet)
     with Ticker() as ticker, datasets.checked_rows(file, holdout, columns, {}, ticker) as rows:
-        curve = evaluations.learning_curve(_require_usable(file, rows, ticker), file.stem, predict, ticker)
+        curve = evaluations.learning_curve(
+            datasets.require_usable(file, rows, ticker), file.stem, predict, ticker
+        )
         ticker.done()
         curve = value_or_exit(curve)
         if as_json:
             show_json(printed.curve_json(curve, label_usd))
         else:
             show(printed.curve_parts(curve, file, label_usd))
-
-
-def _require_usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> EvaluationRows:
-    from bot.cli import datasets
-
-    ticker.done()
-    rows = value_or_exit(rows)
-    if rows.report.is_blocked:
-        show(datasets.report_parts(rows.report), "bad", err=True)
-        refuse(f"Fix {file} first; then it can be measured.")
-    return rows
 
 
 @click.command()

@@ -20,7 +20,8 @@ from bot.cards.datasets import findings
 from bot.cards.datasets.check_reports import full_report
 from bot.cards.datasets.dataset_columns import even_rows, has_choices
 from bot.cards.datasets.findings import counts_text, finding_blocks, line_ranges
-from bot.cli.output import text_block
+from bot.cli.options import refuse, value_or_exit
+from bot.cli.output import Ticker, show, text_block
 from bot.rules.budgets import duplicate_cost
 from bot.services.common.hardware import (
     local_base,
@@ -363,6 +364,16 @@ def checked_rows(
             yield EvaluationRows(report, files)
         else:
             yield _split_by_holdout(file, holdout, columns, report, files)
+
+
+def require_usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> EvaluationRows:
+    """Returns rows that can be measured on. Prints what is wrong with others, and exits."""
+    ticker.done()
+    rows = value_or_exit(rows)
+    if rows.report.is_blocked:
+        show(report_parts(rows.report), "bad", err=True)
+        refuse(f"Fix {file} first; then it can be measured.")
+    return rows
 
 
 def _split_by_holdout(

@@ -17,12 +17,14 @@ import click
 
 from bot.cards.common.candidates import meaning, table_name
 from bot.cards.training.result_comparison import before_name
-from bot.cli.options import exit_on_storage_error, load_for_file, refuse, value_or_exit
+from bot.cli.options import FILE, SHEET, exit_on_storage_error, load_for_file, refuse, value_or_exit
+from bot.cli.output import Ticker
 from bot.command_options import KIND, NAME, SHOTS
 from bot.rules.plans import Plan, plan_from_json
 from bot.values.runs import Refusal, RunResult
 from storage.backup import open_copy
 from storage.records import Model, Run
+from trainers.dataset import Columns
 from trainers.export_formats import DTYPES, FORMATS
 from trainers.host import HUB_KEYS, child_environment
 
@@ -57,6 +59,10 @@ FORMS = "; ".join(f"{row.name}: {row.writes.replace('`', '')}" for row in FORMAT
 @click.option("--public", is_flag=True, help="Make the repo public.")
 @click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
 @click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@click.option("--holdout", type=FILE, help="With a file: the rows to measure on, instead of a part of it.")
+@click.option("--text", help="With a file: the column with the text, for CSV.")
+@click.option("--label", help="With a file: the column with the label, for CSV.")
+@SHEET
 def export(
     name: str,
     candidate: CandidateKind | None,
@@ -64,15 +70,26 @@ def export(
     out: Path | None,
     model: str | None,
     shots: int | None,
+    holdout: Path | None,
+    text: str | None,
+    label: str | None,
+    sheet: str | None,
     **options: Any,
 ) -> None:
-    """Export what was measured for other programs: a tuned model, or a dataset's candidate.
+    """Export what was measured for other programs: a tuned model, or a candidate.
 
     NAME is tickets-7, ft:…, a checkpoint or a job's folder, with a form (--to). Or it is a dataset, with the candidate
-    that was measured on it: `finetune export tickets encoder` writes a folder that answers without this project.
+    that was measured on it: `finetune export tickets encoder` writes a folder that answers without this project. Or it
+    is a file of rows: `finetune export tickets.csv encoder` measures the candidate, which costs nothing, and writes it.
     """
     settings = load_for_file()
-    if candidate is not None:
+    is_file = Path(name).is_file()
+    about_rows = (holdout, text, label, sheet)
+    if not is_file and any(about_rows):
+        refuse(f"--holdout, --text, --label and --sheet say how a file is read, and {name} is no file here.")
+    if candidate is not None and is_file:
+        _export_from_file(settings, Path(name), candidate, out, holdout, Columns(text, label, sheet))
+    elif candidate is not None:
         _export_candidate(settings, name, candidate, out, model, shots)
     elif to is not None:
         _export_model(settings, name, to, out, options)
@@ -98,6 +115,49 @@ def _export_candidate(
     wanted = WantedCandidate(dataset, kind, model, shots)
     with exit_on_storage_error():
         value_or_exit(export_candidate(settings, wanted, out or Path(f"{dataset}-{kind}"), click.echo))
+
+
+def _export_from_file(
+    settings: Settings,
+    file: Path,
+    kind: CandidateKind,
+    out: Path | None,
+    holdout: Path | None,
+    columns: Columns,
+) -> None:
+    """Measures a free candidate on rows of a file, and exports it."""
+    from bot.cli import datasets, evaluations
+    from bot.services.models.candidate_exports import export_measured
+    from trainers.evaluation.results import FREE_KINDS
+
+    if kind not in FREE_KINDS:
+        free = " or ".join(FREE_KINDS)
+        refuse(
+            f"From a file only {free} can be exported, as measuring them costs nothing. What asks a model is exported "
+            "by the name of the dataset on which the bot has measured it."
+        )
+    wanted = evaluations.EvaluationRequest(
+        file,
+        holdout,
+        columns.text,
+        columns.label,
+        columns.sheet,
+        kinds=(kind,),
+        bar=settings.policy.promotion.bar,
+    )
+    with (
+        exit_on_storage_error(),
+        Ticker() as ticker,
+        datasets.checked_rows(file, holdout, columns, {}, ticker) as checked,
+    ):
+        rows = datasets.require_usable(file, checked, ticker)
+        measured = evaluations.evaluate(settings, wanted, rows, ticker)
+        ticker.done()
+        measured = value_or_exit(measured)
+        folder = out or Path(f"{file.stem}-{kind}")
+        value_or_exit(
+            export_measured(settings, measured.plan, measured.comparison, rows.files, folder, click.echo)
+        )
 
 
 def _export_model(

@@ -24,16 +24,16 @@ OUR_LICENCE = "The programs in this folder: Apache-2.0."
 
 @dataclass(frozen=True)
 class ExportedCandidate:
-    """What was exported. `measurement` is the number of the one whose plan the candidate was built by, and which ended
-    at `measured_at`, in unix seconds. `frozen` is None for a prompt, and `encoder_licence` for all but the encoder.
-    `n_train` is the number of training rows, and `answers` that of the held-out rows to which the folder's program gave
-    the measured answers."""
+    """What was exported. `measurement` is the number of the one whose plan the candidate was built by, None if it was
+    measured in the terminal; that ended at `measured_at`, in unix seconds. `frozen` is None for a prompt, and
+    `encoder_licence` for all but the encoder. `n_train` is the number of training rows, and `answers` that of the
+    held-out rows to which the folder's program gave the measured answers."""
 
     recipe: Recipe
     plan: ComparisonPlan
     comparison: Comparison
     measured: MeasuredCandidate
-    measurement: int
+    measurement: int | None
     measured_at: float
     program: str
     n_train: int
@@ -66,7 +66,10 @@ def _opening(exported: ExportedCandidate) -> str:
         what = f"Gives texts one of {pluralize(len(recipe.labels), 'label')}"
     if recipe.model is not None:
         return f"Asks {recipe.model} with the prompt that was measured as m{exported.measurement}."
-    return f"{what}, and asks no model. It was measured as m{exported.measurement}."
+    measured = "when this folder was written"
+    if exported.measurement is not None:
+        measured = f"as m{exported.measurement}"
+    return f"{what}, and asks no model. It was measured {measured}."
 
 
 def _usage(exported: ExportedCandidate) -> str:

@@ -1,4 +1,5 @@
-"""Exports a measured candidate as a folder that answers without this project, or asks the model that was measured."""
+"""Exports a candidate that the bot or a command in the terminal has measured, as a folder that answers without this
+project, or asks the model that was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ from pathlib import Path
 from bot.cards.common.candidates import candidate_name
 from bot.cards.models.exported_candidates import ExportedCandidate, readme
 from bot.services.common import candidates, finished_measurements
-from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.datasets.dataset_worker import examples
 from bot.services.datasets.datasets import report_of
 from bot.services.evidence.measured_candidates import MeasuredHoldout, load_measured
@@ -55,19 +55,21 @@ class WantedCandidate:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A candidate with its scores, judged together with all that was measured, and the evaluation that measured it."""
+    """A candidate with its scores, judged together with all that was measured; the plan and the outcome of the
+    evaluation that measured it, and that measurement's number, None in the terminal. Its rows are in `files`."""
 
     measured: MeasuredCandidate
     comparison: Comparison
-    evaluation: FinishedEvaluation
+    plan: ComparisonPlan
+    outcome: Comparison
+    files: Path
+    number: int | None = None
 
     @property
-    def plan(self) -> ComparisonPlan:
-        return self.evaluation.plan
-
-    @property
-    def number(self) -> int:
-        return self.evaluation.measurement.id
+    def measured_by(self) -> str:
+        if self.number is None:
+            return "this command"
+        return f"m{self.number}"
 
 
 def export_candidate(settings: Settings, wanted: WantedCandidate, out: Path, say: Say) -> Refusal | None:
@@ -78,6 +80,19 @@ def export_candidate(settings: Settings, wanted: WantedCandidate, out: Path, say
         if isinstance(chosen, Refusal):
             return chosen
         return _export(settings, chosen, out, say)
+    except (ExportRefused, EncoderError) as error:
+        return Refusal(str(error))
+
+
+def export_measured(
+    settings: Settings, plan: ComparisonPlan, comparison: Comparison, files: Path, out: Path, say: Say
+) -> Refusal | None:
+    """Writes the folder `out` with the only candidate that the terminal has just measured on the rows in `files`.
+    Returns why it can't be written, None if it is."""
+    (measured,) = comparison.candidates
+    try:
+        check_out(out)
+        return _export(settings, _Chosen(measured, comparison, plan, comparison, files), out, say)
     except (ExportRefused, EncoderError) as error:
         return Refusal(str(error))
 
@@ -126,7 +141,14 @@ def _choose(settings: Settings, wanted: WantedCandidate, measured: MeasuredHoldo
         return Refusal(
             f"m{measurement.id} was stored by a newer version of finetune. Use that one, or measure again."
         )
-    return _Chosen(match, measured.comparison, evaluation)
+    return _Chosen(
+        match,
+        measured.comparison,
+        evaluation.plan,
+        evaluation.comparison,
+        settings.files,
+        measurement.id,
+    )
 
 
 def _command(dataset: str, candidate: Candidate) -> str:
@@ -142,11 +164,11 @@ def _export(settings: Settings, chosen: _Chosen, out: Path, say: Say) -> Refusal
     identity = chosen.measured.identity
     if identity.kind == "tuned":
         return Refusal("A tuned model is exported by its own name: finetune export tickets-3 --to merged.")
-    say(f"Building {candidate_name(identity)} as m{chosen.number} measured it")
+    say(f"Building {candidate_name(identity)} as {chosen.measured_by} measured it")
     with tempfile.TemporaryDirectory() as temporary:
         recipes = RecipeFolder(Path(temporary))
-        parts = parts_of(chosen.evaluation, chosen.measured)
-        built = build_recipe(identity, chosen.plan, parts, settings.files, recipes.root)
+        parts = parts_of(chosen.plan, chosen.outcome, chosen.measured)
+        built = build_recipe(identity, chosen.plan, parts, chosen.files, recipes.root)
         if isinstance(built, Refusal):
             return built
         recipe = recipes.read(built)
@@ -156,7 +178,7 @@ def _export(settings: Settings, chosen: _Chosen, out: Path, say: Say) -> Refusal
     check_space(out, export.size)
     with folder_when_complete(out) as folder:
         export.write(folder)
-        card = _check(settings, chosen, recipe, files, export, folder)
+        card = _check(chosen, recipe, files, export, folder)
         (folder / "README.md").write_text(readme(card), encoding="utf-8")
     say(f"{out} is ready. README.md says how to use it.")
     return None
@@ -180,7 +202,6 @@ def _files_of(settings: Settings, recipe: Recipe, files: dict[str, bytes]) -> Re
 
 
 def _check(
-    settings: Settings,
     chosen: _Chosen,
     recipe: Recipe,
     files: dict[str, bytes],
@@ -195,13 +216,13 @@ def _check(
         comparison=chosen.comparison,
         measured=chosen.measured,
         measurement=chosen.number,
-        measured_at=chosen.evaluation.comparison.measured_at,
+        measured_at=chosen.outcome.measured_at,
         program=export.program,
-        n_train=len(examples(settings.files, chosen.plan.train_sha256)),
+        n_train=len(examples(chosen.files, chosen.plan.train_sha256)),
     )
     if not recipe.is_free:
         return card
-    holdout = examples(settings.files, chosen.plan.holdout_sha256)
+    holdout = examples(chosen.files, chosen.plan.holdout_sha256)
     answers = ask_program(folder, export.program, [question_text(row) for row in holdout])
     _check_scores(chosen, holdout, answers)
     frozen = FrozenClassifier.from_json(files[DESCRIPTION])
@@ -218,6 +239,6 @@ def _check_scores(chosen: _Chosen, holdout: Sequence[Example], answers: Sequence
     differing = sum(now != then for now, then in zip(scores, measured.scores, strict=True))
     if differing:
         raise AnswersDiffer(
-            f"It answers {differing} of {len(scores)} held-out rows otherwise than m{chosen.number} measured, perhaps "
-            "because scikit-learn was updated since. Measure it again, which is free, then export it."
+            f"It answers {differing} of {len(scores)} held-out rows otherwise than {chosen.measured_by} measured, "
+            "perhaps because scikit-learn was updated since. Measure it again, which is free, then export it."
         )

@@ -16,12 +16,12 @@ from bot.services.evidence.evaluation_worker import report_max_tokens
 from bot.services.models import models
 from bot.services.models.promotables import origin_of
 from bot.services.models.recipe_worker import MeasuredParts, build_recipe
-from bot.values.evaluations import promoted_candidate
+from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.runs import Refusal
 from storage import backup
 from storage.promotions import Promotion
 from trainers.errors import FileChanged
-from trainers.evaluation.results import Candidate, MeasuredCandidate
+from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate
 from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.values import Recipe
@@ -83,7 +83,7 @@ def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None
         build_recipe,
         candidate,
         evaluation.plan,
-        parts_of(evaluation, measured),
+        parts_of(evaluation.plan, evaluation.comparison, measured),
         context.settings.files,
         context.settings.recipes,
     )
@@ -148,9 +148,10 @@ def _find_measured(evaluation: FinishedEvaluation, candidate: Candidate) -> Meas
     return next((each for each in measured if each.identity == candidate), None)
 
 
-def parts_of(evaluation: FinishedEvaluation, measured: MeasuredCandidate) -> MeasuredParts:
-    encoder = evaluation.plan.encoder
-    if evaluation.comparison.encoder:
-        encoder = evaluation.comparison.encoder.name
+def parts_of(plan: ComparisonPlan, comparison: Comparison, measured: MeasuredCandidate) -> MeasuredParts:
+    """Returns the parts of a candidate as the evaluation with this plan and outcome measured it."""
+    encoder = plan.encoder
+    if comparison.encoder:
+        encoder = comparison.encoder.name
     nearest = measured.retrieval.k if measured.retrieval else 0
     return MeasuredParts(measured.scoring, encoder, nearest)

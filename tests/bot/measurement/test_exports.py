@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from bot.cli import main
 from bot.services.datasets.dataset_worker import examples
 from tests.bot.measurements import HELD, PRICES, measurement, seed_measurement
+from tests.bot.props import tickets_csv
 from tests.bot.world import MakeWorld, Rules, World
 from trainers.dataset.near_duplicates import question_text
 
@@ -66,6 +67,28 @@ def test_a_prompt_is_exported_as_it_was_measured(world: World) -> None:
     assert (prompt["model"], prompt["base_url"]) == ("acme-small", world.provider.url)
     card = (world.folder / "prompt" / "README.md").read_text(encoding="utf-8")
     assert "prompt.json shows 10 rows of the dataset" in card
+
+
+def test_a_free_candidate_is_exported_straight_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a bot: no finetune.toml, no database, no Slack."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    Path("tickets.csv").write_text(tickets_csv(90), encoding="utf-8")
+    result = export("tickets.csv", "classical")
+    assert result.exit_code == 0, result.output
+    card = Path("tickets-classical/README.md").read_text(encoding="utf-8")
+    assert "asks no model. It was measured when this folder was written." in card
+    assert "held-out rows: they score as measured" in card
+    command = [sys.executable, "tickets-classical/classify.py", "a question about refund"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(answer.stdout)["label"] == "refund"
+
+    refused = export("tickets.csv", "zero")
+    assert refused.exit_code == 2 and "From a file only classical or encoder can be" in refused.output
+    no_file = export("tickets", "classical", "--label", "team")
+    assert no_file.exit_code == 2 and "tickets is no file here" in no_file.output
 
 
 def test_what_can_not_be_exported_says_what_can(world: World) -> None:
