@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import assert_never
 
@@ -13,7 +14,7 @@ from bot.cards.common.candidates import LONG_NAMES, candidate_name, cost_text
 from bot.cards.common.payback import monthly_saving_text, swing_text
 from bot.cards.common.prices import missing_price_text
 from bot.cards.common.reasons import SHOWN_LABELS, because_text
-from bot.cards.common.words import SLACK, Spelling, about_rows, pluralize
+from bot.cards.common.words import SLACK, Spelling, about_rows, capitalize, day, pluralize
 from bot.rules import reasons
 from bot.rules.advice import Verdict, is_against_today
 from bot.rules.reasons import PlainTodo, Reason, Todo
@@ -30,6 +31,19 @@ MOST_CHARACTERS = 160  # two lines of a card
 NOTES = ("end date", "far bar", "labels", "newer version")
 _FIRST_SENTENCE = re.compile(r"(?:“[^”]*”|[^“])*?\.(?=\s+[A-Z“`])")
 NO_SAVING = "No saving is shown, because the verdict is against the tuned model whatever it would save."
+
+
+@dataclass(frozen=True)
+class Offered:
+    """Whether a candidate that a card advises to use can be used: the measurement that measured it, if one click
+    deploys it; or since when it is in use; or what it would replace, by name, None if nothing is in use."""
+
+    measurement: int | None = None
+    in_use_since: float | None = None
+    replaces: str | None = None
+
+
+NOT_OFFERED = Offered()
 
 
 def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
@@ -387,6 +401,11 @@ def use_button(candidate: Candidate, measurement: int, *, is_named: bool = False
         "Not yet",
     )
     return button(words, USE, f"{measurement} {candidate.key}", style="primary", confirm=sure)
+
+
+def in_use_text(candidate: Candidate, since: float) -> str:
+    """Takes the place of the advice to use a candidate, and of its button."""
+    return f"{capitalize(candidate_name(candidate))} has been in use since {day(since)}."
 
 
 def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:

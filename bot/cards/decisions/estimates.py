@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bot.cards.common import advice
-from bot.cards.common.advice import USE, use_button
+from bot.cards.common.advice import NOT_OFFERED, USE, Offered, in_use_text, use_button
 from bot.cards.common.blocks import (
     Block,
     Headline,
@@ -139,20 +139,20 @@ def card(
     *,
     number: int | None = None,
     shared_by: str | None = None,
-    offered: int | None = None,
+    offered: Offered = NOT_OFFERED,
     judge: CheckedJudge | None = None,
     tried: TriedOut | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
     """The decision, the numbers behind it, the strongest reason on each side, and the next step as a button.
 
-    `number` is the estimate's; None leaves out the buttons. `shared_by` is the person who shared it. `offered` is the
-    measurement of the candidate that the verdict names, if one click deploys it. `judge` is the model whose verdicts
+    `number` is the estimate's; None leaves out the buttons. `shared_by` is the person who shared it. `offered`
+    says whether the candidate that the verdict names can be used. `judge` is the model whose verdicts
     are the scores. `tried` is what this estimate tries out: plans are made by the team's own standard, so making it the
     team's comes before a start."""
     verdict = summary.verdict
     headline = _headline(summary, target)
-    next_step = sentence(advice.next_step(verdict, spelling))
+    next_step = _next_step(verdict, offered, spelling)
     check = None
     if judge and judge.next_step:
         check = judge_button(judge, judge.next_step, summary.name)
@@ -179,6 +179,13 @@ def card(
         parts.buttons(*_buttons(verdict, number, step, tried, check, is_shared=is_shared))
     # A notification has no buttons, so it names the next step in any case.
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
+
+
+def _next_step(verdict: Verdict, offered: Offered, spelling: Spelling) -> str:
+    step = verdict.deciding.step
+    if offered.in_use_since is not None and step and isinstance(step.todo, UseCandidate):
+        return in_use_text(step.todo.candidate, offered.in_use_since)
+    return sentence(advice.next_step(verdict, spelling))
 
 
 def _subject_line(summary: EstimateSummary, target: str, shared_by: str | None) -> str:
@@ -249,7 +256,7 @@ def details_form(summary: EstimateSummary, target: str) -> Block:
 
 
 def _next_button(
-    summary: EstimateSummary, number: int, offered: int | None, check: Block | None
+    summary: EstimateSummary, number: int, offered: Offered, check: Block | None
 ) -> Block | None:
     """The button for the step that the verdict asks for, or "Start anyway". `check` is the button to check the
     judge."""
@@ -258,7 +265,7 @@ def _next_button(
     action = next_action(
         summary.verdict,
         can_check_judge=check is not None,
-        can_use=offered is not None,
+        can_use=offered.measurement is not None,
         can_do_step=named is not None,
     )
     match action:
@@ -269,8 +276,8 @@ def _next_button(
             return button("Start anyway", START, str(number))
         case "check the judge" if check:
             return {**check, "style": "primary"}
-        case "use it" if offered and step and isinstance(step.todo, UseCandidate):
-            return use_button(step.todo.candidate, offered)
+        case "use it" if offered.measurement and step and isinstance(step.todo, UseCandidate):
+            return use_button(step.todo.candidate, offered.measurement)
         case "do the step" if named:
             words, does = named
             # These two begin with the dataset, the others with the estimate's question.

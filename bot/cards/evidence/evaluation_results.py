@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from bot.cards.common.advice import USE, use_button, verdict_blocks
+from bot.cards.common.advice import NOT_OFFERED, USE, Offered, in_use_text, use_button, verdict_blocks
 from bot.cards.common.blocks import (
     TABLE_ROWS,
     Actions,
@@ -74,19 +74,6 @@ SHOWN_IN_SENTENCE = 3
 # In the narrow table, “can't tell” would widen a column.
 NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
 Row = tuple[str, str, str, str, str, str]
-
-
-@dataclass(frozen=True)
-class Offered:
-    """Whether the cheapest candidate that meets the bar can be used: the measurement that measured it, if one click
-    deploys it; or it is in use; or what it would replace, by name, None if nothing is in use."""
-
-    measurement: int | None = None
-    is_in_use: bool = False
-    replaces: str | None = None
-
-
-NOT_OFFERED = Offered()
 
 
 def card(
@@ -561,8 +548,8 @@ def _next_step(
 
 def _use_of_cheapest(comparison: Comparison, candidate: MeasuredCandidate, offered: Offered) -> str:
     estimate = "An estimate shows whether a tuned model would still pay in comparison."
-    if offered.is_in_use:
-        return f"It is in use. {estimate}"
+    if offered.in_use_since is not None:
+        return f"{in_use_text(candidate.identity, offered.in_use_since)} {estimate}"
     if offered.measurement or not offered.replaces:
         return f"Use it. {estimate}"
     what = promotable_candidate(candidate.identity, 0)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from bot.cards.common.advice import use_button
+from bot.cards.common.advice import NOT_OFFERED, Offered, in_use_text, use_button
 from bot.cards.common.blocks import (
     Block,
     CardBlock,
@@ -92,13 +92,13 @@ def card(
     machine: str | None = None,
     is_stopped: bool = False,
     after: AfterResult = NOTHING_SINCE,
-    offered: int | None = None,
+    offered: Offered = NOT_OFFERED,
 ) -> Message:
     """The card. `may_be_used` is True if the model is better than the measured alternatives and not in use yet;
     `after` says what happened to it since. `is_deleted` is True if its dataset was deleted. `name` links to the run's
     card, `machine` to the card of the machine on which its model runs by the hour; `is_stopped` is True once that
-    machine is stopped, and its cost final. `offered` is the measurement of the best alternative, if the verdict is for
-    that one and one click deploys it."""
+    machine is stopped, and its cost final. `offered` says whether the best alternative can be used, if the verdict is
+    for that."""
     headline = _headline(result, may_be_used=may_be_used, is_in_use=after.is_in_use)
     name = name or f"Run {run.id}"
 
@@ -117,7 +117,7 @@ def card(
         parts.text(DELETED)
     else:
         parts.add(*_reasons(plan, result, after))
-        parts.add(*_next(run, plan, result, after, may_be_used=may_be_used))
+        parts.add(*_next(run, plan, result, after, offered, may_be_used=may_be_used))
     if machine and is_stopped:
         parts.note(f"Its machine is stopped; start it again on {machine}.")
     elif machine:
@@ -358,12 +358,15 @@ def notes_on_judge(plan: Plan, result: RunResult) -> list[str]:
 
 
 def _next(
-    run: Run, plan: Plan, result: RunResult, after: AfterResult, *, may_be_used: bool
+    run: Run, plan: Plan, result: RunResult, after: AfterResult, offered: Offered, *, may_be_used: bool
 ) -> list[CardBlock]:
     """What happened since, or the next step; empty if the first button does it."""
     since = _since(run, after)
     if since:
         return [Text(since, run_again_button(run.id))]
+    other = best_alternative(result.comparison)
+    if offered.in_use_since is not None and other:
+        return [Text(in_use_text(other.identity, offered.in_use_since), run_again_button(run.id))]
     if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not rules.is_open(result)):
         return []
     step = _next_step(run, result)
@@ -416,7 +419,7 @@ def _buttons(
     plan: Plan,
     result: RunResult,
     after: AfterResult,
-    offered: int | None,
+    offered: Offered,
     *,
     may_be_used: bool,
     is_deleted: bool,
@@ -428,13 +431,13 @@ def _buttons(
     may_be_used = may_be_used and not rules.is_judge_distrusted(result)
     steps = [*_about_judge(plan, result), *_to_measure(result, plan.dataset, number)]
     other = best_alternative(result.comparison)
-    if offered and other:
-        steps.append(use_button(other.identity, offered, is_named=True))
+    if offered.measurement and other:
+        steps.append(use_button(other.identity, offered.measurement, is_named=True))
     if run.model and not after.is_gone:
         if may_be_used:
             steps.append(promotion_button(run.id, run.model))
         steps.append(try_button(run.id))
-    if steps and not _next(run, plan, result, after, may_be_used=may_be_used):
+    if steps and not _next(run, plan, result, after, offered, may_be_used=may_be_used):
         # Only a button that is the next step stands out.
         steps[0]["style"] = "primary"
     details = button("Details", DETAILS, number)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bot import logs
 from bot.cards.common import general
+from bot.cards.common.advice import NOT_OFFERED, Offered
 from bot.cards.common.blocks import Message, code
 from bot.cards.common.candidates import alternative_name
 from bot.cards.common.candidates import candidate_name as kind_name
@@ -124,11 +125,11 @@ def _card(
     )
 
 
-def _find_offered(context: AppContext, result: EstimateResult) -> int | None:
-    """Returns the measurement of the candidate that the verdict says to use, None if one click doesn't deploy it."""
+def _find_offered(context: AppContext, result: EstimateResult) -> Offered:
+    """Returns whether the candidate that the verdict says to use can be used."""
     step = result.verdict.deciding.step
     if step is None or not isinstance(step.todo, UseCandidate):
-        return None
+        return NOT_OFFERED
     holdout = str(result.report.holdout_sha256)
     return promotion_evidence.find_offered(context, result.name, holdout, step.todo.candidate)
 

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Literal
 
 from bot.cards.common import freeze as freeze_cards
+from bot.cards.common.advice import NOT_OFFERED, Offered
 from bot.cards.common.blocks import Message
 from bot.cards.common.general import text_message
 from bot.cards.decisions import plans as plan_views
@@ -31,6 +32,7 @@ from bot.services.evidence import checked_judges, promotion_evidence
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Draft, Run
+from trainers.evaluation.results import Candidate
 from trainers.providers.pricing import PriceList
 
 NEWEST_RUNS = 100  # read for the accuracy of estimates; a limit, since a person waits for the answer
@@ -243,13 +245,28 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
     _show(context, run, result_card_of(run), message)
 
 
-def _find_offered(context: AppContext, plan: Plan, result: RunResult) -> int | None:
-    """Returns the measurement of the best alternative, if that one is to be used instead of the tuned model and one
-    click deploys it."""
+def update_results_about(context: AppContext, dataset: str, candidate: Candidate) -> None:
+    """Edits the cards of the results that advise to use this candidate instead of the tuned model, once it was deployed
+    or taken out of use."""
+    versions = tuple(version.id for version in context.store.datasets.versions(dataset))
+    for run in context.store.runs.done(versions):
+        if _advised_instead(RunResult.from_json(str(run.result))) == candidate:
+            update_result(context, run)
+
+
+def _find_offered(context: AppContext, plan: Plan, result: RunResult) -> Offered:
+    other = _advised_instead(result)
+    if other is None:
+        return NOT_OFFERED
+    return promotion_evidence.find_offered(context, plan.dataset, plan.holdout_sha256, other)
+
+
+def _advised_instead(result: RunResult) -> Candidate | None:
+    """Returns the best alternative, if that one is to be used instead of the tuned model."""
     other = best_alternative(result.comparison)
     if other is None or not is_alternative_enough(result):
         return None
-    return promotion_evidence.find_offered(context, plan.dataset, plan.holdout_sha256, other.identity)
+    return other.identity
 
 
 def training_cost(plan: Plan, progress: Progress) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from bot.cards.common.advice import NOT_OFFERED, Offered
 from bot.cards.common.candidates import promotable_name, table_name
-from bot.cards.evidence.evaluation_results import NOT_OFFERED, Offered
 from bot.cards.training.result_comparison import better_name
 from bot.context import AppContext
 from bot.rules.facts import without_trained_candidate
@@ -83,16 +83,12 @@ def is_supported(context: AppContext, what: Promotable, standing: Promotion | No
     return used != what and not find_objections(promotion_proof(context, what, used))
 
 
-def find_offered(context: AppContext, dataset: str, holdout: str, candidate: Candidate) -> int | None:
-    """Returns the measurement of a candidate on this holdout, None if one click doesn't deploy it."""
+def find_offered(context: AppContext, dataset: str, holdout: str, candidate: Candidate) -> Offered:
+    """Returns whether a candidate can be used as its newest measurement on this holdout measured it."""
     measured = load_measured(context.store, context.settings.files, dataset, holdout)
     if measured is None or candidate not in measured.measured_by:
-        return None
-    number = measured.measured_by[candidate].id
-    standing = context.store.promotions.current(dataset)
-    if is_supported(context, promotable_candidate(candidate, number), standing):
-        return number
-    return None
+        return NOT_OFFERED
+    return _offer(context, dataset, candidate, measured.measured_by[candidate].id)
 
 
 def offer_cheapest(context: AppContext, measurement: Measurement) -> Offered:
@@ -102,15 +98,20 @@ def offer_cheapest(context: AppContext, measurement: Measurement) -> Offered:
     cheapest = holdout.comparison.cheapest
     if cheapest is None or cheapest.kind == "tuned":
         return NOT_OFFERED
-    number = holdout.measured_by[cheapest].id
     dataset = context.store.datasets.get(measurement.dataset_id).name
+    return _offer(context, dataset, cheapest, holdout.measured_by[cheapest].id)
+
+
+def _offer(context: AppContext, dataset: str, candidate: Candidate, measurement: int) -> Offered:
     standing = context.store.promotions.current(dataset)
-    what = promotable_candidate(cheapest, number)
-    if standing and standing.what == what:
-        return Offered(is_in_use=True)
-    if is_supported(context, what, standing):
-        return Offered(number)
-    return Offered(replaces=promotable_name(standing.what) if standing else None)
+    if is_supported(context, promotable_candidate(candidate, measurement), standing):
+        return Offered(measurement)
+    if standing is None:
+        return NOT_OFFERED
+    # Whichever measurement it comes from: measured again with another prompt, it may be better and is offered above.
+    if promoted_candidate(standing.what) == candidate:
+        return Offered(in_use_since=standing.at)
+    return Offered(replaces=promotable_name(standing.what))
 
 
 def promotion_scores(context: AppContext, what: Promotable) -> Scores:

@@ -12,12 +12,15 @@ from bot.cards.models import promotions as views
 from bot.cards.models.promotions import PromotionSummary
 from bot.context import AppContext
 from bot.rules.models.promotion import PromotionEvidence
+from bot.services.common import finished_measurements
 from bot.services.evidence import notifications
+from bot.services.measurement import measurements
 from bot.services.models import models
 from bot.services.models.promotables import Origin, origin_of
+from bot.values.evaluations import promoted_candidate
 from bot.values.runs import Refusal
 from storage.promotions import NewPromotion, Promotion, PromotionRequest
-from storage.records import Promotable
+from storage.records import Measurement, Promotable
 
 OVERTAKEN = (
     "Something else was deployed just now; `/finetune models` shows what. Try again if you still want this."
@@ -107,7 +110,7 @@ def record_end(
             detail += f". Because: {reason}"
         context.audit(person, "take out of use", origin.subject, detail)
         close_requests(context, over.dataset)
-        _update_result(context, over.what)
+        _update_results(context, over.dataset, over.what)
         models.show_card(context, over, proof)
         return models.card_values(context, over, proof)
 
@@ -147,21 +150,45 @@ def _announce(
     seen = models.card_values(context, promotion, proof)
     before = _promotion(context, promotion.instead_of)
     _audit(context, seen, before)
-    _update_result(context, promotion.what)
+    _update_results(context, promotion.dataset, promotion.what)
     if before and ended:
         models.show_card(context, before, ended)
-        _update_result(context, before.what)
+        _update_results(context, before.dataset, before.what)
     close_requests(context, promotion.dataset)
     card = models.card_name(promotion)
     context.show(card, promotion.channel, views.promotion_card(seen), concerns=promotion.person)
     return seen
 
 
-def _update_result(context: AppContext, what: Promotable) -> None:
-    """Has the card of a model's result say that it was deployed or replaced."""
+def _update_results(context: AppContext, dataset: str, what: Promotable) -> None:
+    """Has the cards that offer to use it say that it is in use, or offer it again."""
     model = context.store.model(what.model or "")
     if model is not None:
         notifications.update_result(context, context.store.runs.of_model(model))
+    candidate = promoted_candidate(what)
+    if candidate is not None and what.measurement is not None:
+        _update_measurements(context, what.measurement)
+        notifications.update_results_about(context, dataset, candidate)
+
+
+def _update_measurements(context: AppContext, number: int) -> None:
+    """Edits the results of this measurement and of later ones on the same rows: theirs know its candidates, too."""
+    measurement = context.store.measurements.get(number)
+    first = finished_measurements.read_evaluation(measurement) if measurement else None
+    if measurement is None or first is None:
+        return
+    name = context.store.datasets.get(measurement.dataset_id).name
+    versions = tuple(version.id for version in context.store.datasets.versions(name))
+    for later in finished_measurements.evaluations(context.store, versions):
+        if later.measurement.id >= number and later.plan.holdout_sha256 == first.plan.holdout_sha256:
+            _show_again(context, later.measurement)
+
+
+def _show_again(context: AppContext, measurement: Measurement) -> None:
+    card = measurements.result_card_of(context, measurement)
+    if context.store.outbox.card(card):
+        message = measurements.result_card(context, measurement, str(measurement.result))
+        context.show(card, measurement.channel, message, concerns=measurement.requested_by)
 
 
 def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None) -> None:

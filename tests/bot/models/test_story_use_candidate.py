@@ -107,6 +107,8 @@ def test_use_it_is_the_first_button_and_deploys_what_meets_the_bar(measured: Wor
     assert in_use(world) == CLASSICAL
     card = world.find_message("The classical model is in use for tickets", f"<@{BEN.id}> deployed it.")
     assert "Programs that call `team/tickets`" in card and "Take out of use" in card
+    world.find_message("Measurement m1", "The classical model has been in use since")
+    assert not world.has_button(advice.USE)
     (entry,) = [entry for entry in world.store.audit.entries("measurement 1") if entry.action == "promote"]
     assert entry.who == BEN.id and "the classical model for tickets: " in entry.detail
 
@@ -289,6 +291,7 @@ def test_a_rollback_of_the_first_takes_it_out_of_use(measured: World) -> None:
     answer = published(world)
     assert answer is not None and answer.unavailable is not None and answer.unavailable.status == 404
     assert "Nothing is in use for `tickets`" in world.type("/finetune rollback tickets", user=CLEO)
+    assert world.has_button(advice.USE), "its measurement offers it again"
 
     world.type("/finetune promote tickets zero", user=BEN)
     world.type("/finetune rollback tickets to=nothing because=it answers in French", user=CLEO)

@@ -7,6 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from bot.cards.common.advice import Offered
 from bot.cards.common.blocks import Message
 from bot.cards.decisions import estimates
 from bot.rules.estimates import EstimateSummary
@@ -121,7 +122,15 @@ def cards() -> dict[str, Message]:
             ),
             TARGET,
             number=4,
-            offered=4,
+            offered=Offered(4),
+        ),
+        "estimate-encoder-in-use": estimates.card(
+            builders.estimate_summary(
+                evidence=Evidence(comparison=measurements.comparison_that_encoder_meets())
+            ),
+            TARGET,
+            number=4,
+            offered=Offered(in_use_since=builders.NOW),
         ),
         "estimate-fields": estimates.card(estimate_of_fields(), TARGET, number=4),
         "estimate-shared": estimates.card(builders.estimate_summary(), TARGET, number=4, shared_by=ANA),

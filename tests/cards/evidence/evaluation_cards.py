@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bot.cards.common import judge_agreement
+from bot.cards.common import advice, judge_agreement
 from bot.cards.common.blocks import Message
 from bot.cards.common.candidates import looks_sentence
 from bot.cards.evidence import evaluation_results, evaluations, judge_checks, prompt_search
@@ -64,17 +64,17 @@ def cards() -> dict[str, Message]:
         "comparison-met": evaluation_results.card(measurements.comparison(), number=3),
         "comparison-none-meets": evaluation_results.card(measurements.comparison_that_none_meets(), number=4),
         "comparison-encoder-meets": evaluation_results.card(
-            measurements.comparison_that_encoder_meets(), number=4, offered=evaluation_results.Offered(4)
+            measurements.comparison_that_encoder_meets(), number=4, offered=advice.Offered(4)
         ),
         "comparison-in-use": evaluation_results.card(
             measurements.comparison_that_encoder_meets(),
             number=4,
-            offered=evaluation_results.Offered(is_in_use=True),
+            offered=advice.Offered(in_use_since=NOW),
         ),
         "comparison-not-shown-better": evaluation_results.card(
             measurements.comparison_that_encoder_meets(),
             number=4,
-            offered=evaluation_results.Offered(replaces="the prompt alone on openai/gpt-4o"),
+            offered=advice.Offered(replaces="the prompt alone on openai/gpt-4o"),
         ),
         "comparison-encoder-chosen": evaluation_results.card(
             measurements.comparison_in_german(CHOSEN), number=4

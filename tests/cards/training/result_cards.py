@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from bot.cards.common.advice import Offered
 from bot.cards.common.blocks import Message
 from bot.cards.training import result_details, results
 from bot.rules.plans import Plan, TaughtRows
@@ -139,6 +140,9 @@ def cards() -> dict[str, Message]:
     distrusted = replace(judged_text, judge_checks=measurements.DISTRUSTING, advice=GO)
     return {
         **{name: results.card(done, *case) for name, case in cases.items()},
+        "result-cheaper-candidate-in-use": results.card(
+            done, *cases["result-cheaper-candidate"], offered=Offered(in_use_since=builders.NOW)
+        ),
         "result-to-be-used": results.card(done, *cases["result-go"], may_be_used=True),
         "result-to-be-used-undecided": results.card(done, *cases["result-to-compare"], may_be_used=True),
         "result-not-worse": results.card(done, predicted, not_worse, may_be_used=True),
