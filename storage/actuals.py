@@ -9,6 +9,7 @@ from typing import Literal
 
 from storage.audit import query_read_only
 from storage.database import Table
+from storage.records import Promotable
 
 CostUnknown = Literal["no_price", "no_tokens", "estimate"]
 SavingUnknown = Literal["nothing_before", "no_price_before", "cost"]
@@ -74,34 +75,44 @@ class Actuals(Table):
 
 @dataclass(frozen=True)
 class ModelInUse:
-    """A dataset's model, under our name and its provider's, in use since `at`. `expected_micros` is the monthly saving
-    that its plan predicted; `plan` and `result` are those of its run as JSON. `months` are the dataset's, newest
-    first."""
+    """What is in use for a dataset since `at`, by the promotion of that number: a tuned `model`, under our name and its
+    provider's, or a `candidate` as a `measurement` measured it. `trouble` is why programs don't get it yet.
+    `expected_micros` is the monthly saving that a model's plan predicted; `plan` and `result` are those of its run as
+    JSON. `months` are the dataset's, newest first."""
 
     dataset: str
-    model: str
-    provider: str
-    provider_model: str
+    promotion: int
+    model: str | None
+    candidate: str | None
+    measurement: int | None
+    trouble: str | None
+    provider: str | None
+    provider_model: str | None
     at: float
     expected_micros: int | None
-    plan: str
+    plan: str | None
     result: str | None
     months: tuple[ActualMonth, ...]
 
+    @property
+    def what(self) -> Promotable:
+        return Promotable(self.model, self.candidate, self.measurement)
+
 
 MODELS_SQL = """
-SELECT promotions.dataset, promotions.model, models.provider, models.provider_model, promotions.at,
+SELECT promotions.dataset, promotions.id, promotions.model, promotions.candidate, promotions.measurement,
+    promotions.trouble, models.provider, models.provider_model, promotions.at,
     json_extract(runs.plan, '$.predicted.saving_micros'), runs.plan, runs.result,
     (SELECT json_group_array(json_array(dataset, model, month, calls, prompt_tokens, completion_tokens, micros,
         alternative, alternative_micros, at, failed, cached_tokens, cost_unknown, saving_unknown))
         FROM (SELECT * FROM actual_months AS month WHERE month.dataset = promotions.dataset ORDER BY month DESC, model))
-FROM promotions JOIN models ON models.name = promotions.model JOIN runs ON runs.id = models.run_id
+FROM promotions LEFT JOIN models ON models.name = promotions.model LEFT JOIN runs ON runs.id = models.run_id
 WHERE promotions.ended_at IS NULL ORDER BY promotions.dataset
 """
 
 
 def models_in_use(database: Path) -> list[ModelInUse]:
-    """Returns the models in use, one per dataset, also while a bot is running. Raises StorageError."""
+    """Returns what is in use, one per dataset, also while a bot is running. Raises StorageError."""
     models = []
     for *model, months in query_read_only(database, MODELS_SQL, what="the models in use"):
         values = [*model, tuple(ActualMonth(*month) for month in json.loads(months))]

@@ -281,19 +281,23 @@ def deployments(database: Path | None, as_json: bool) -> None:
 @JSON
 @click.pass_context
 def models(context: click.Context, database: Path | None, as_json: bool) -> None:
-    """List the model in use for each dataset, with its calls, cost and savings by month."""
+    """List what is in use for each dataset, whether programs get an answer, and calls, cost and savings by month."""
     # click calls the group before its subcommand, too.
     if context.invoked_subcommand:
         return
-    from bot.cli.models import models_json, models_text
+    from bot.cli.models import load_reach, models_json, models_text
     from storage.actuals import models_in_use
 
     with exit_on_storage_error():
         in_use = models_in_use(database or load().database)
+    # Programs call what this installation publishes, not what a copy of its database has.
+    reach = None
+    if database is None:
+        reach = load_reach(load(), in_use)
     if as_json:
-        show_json(models_json(in_use))
+        show_json(models_json(in_use, reach))
     else:
-        show_text(models_text(in_use))
+        show_text(models_text(in_use, reach))
 
 
 @models.command()

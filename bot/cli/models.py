@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +36,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Whether programs reach what is in use, at `base_url` (None if there is no address): `is_answering` is True if the
+    process that answers them does, and `unanswered` says of each dataset why it still gets them no answer."""
+
+    base_url: str | None
+    is_answering: bool
+    unanswered: Mapping[str, str | None]
 
 
 @click.command()
@@ -239,26 +249,61 @@ class _Offline:
         return None
 
 
-def models_text(in_use: Sequence[ModelInUse]) -> str:
-    """Returns a line for each model in use, and one for each month of its dataset."""
+def load_reach(settings: Settings, in_use: Sequence[ModelInUse]) -> Reach:
+    """Asks the process that answers programs, and reads what it answers them."""
+    from bot.cards.models.publications import why_unanswered
+    from bot.door_process import ask_door
+    from bot.rules.models.promotion import alias_for
+    from trainers.recipes.folder import RecipeFolder
+
+    folder = RecipeFolder(settings.recipes)
+    unanswered = {}
+    for model in in_use:
+        published = folder.published(alias_for(model.dataset))
+        unanswered[model.dataset] = why_unanswered(published, model.promotion, model.trouble)
+    serving = settings.serving
+    is_answering = bool(serving.address) and ask_door(serving.host, serving.port) is not None
+    return Reach(serving.base_url, is_answering, unanswered)
+
+
+def models_text(in_use: Sequence[ModelInUse], reach: Reach | None) -> str:
+    """Returns a line for what is in use for each dataset, and one for each month of it. Without `reach` nothing is
+    known of programs."""
+    from bot.cards.common.terminal import plain_text
+    from bot.cards.models.call_instructions import calling_line
+
     if not in_use:
-        return "No model is in use: /finetune promote MODEL deploys one."
+        return "Nothing is in use: /finetune promote deploys a tuned model or what was measured."
     lines = []
     for model in in_use:
-        line = f"{model.dataset}: {model.model} ({model.provider_model} at {model.provider})"
-        foreseen = _foreseen(model)
-        if foreseen:
-            line += f"; planned: {foreseen}"
-        lines.append(line)
+        lines.append(_in_use_text(model, reach))
         lines += [f"  {_month_text(month)}" for month in model.months]
         if not model.months:
             lines.append("  no calls known")
+    if reach:
+        lines.append(plain_text(calling_line(reach.base_url, is_answering=reach.is_answering)))
     return "\n".join(lines)
+
+
+def _in_use_text(model: ModelInUse, reach: Reach | None) -> str:
+    from bot.cards.common.candidates import promotable_name
+    from bot.rules.models.promotion import alias_for
+
+    text = f"{model.dataset}: {promotable_name(model.what)}"
+    if model.model is not None:
+        text += f" ({model.provider_model} at {model.provider})"
+    foreseen = _foreseen(model)
+    if foreseen:
+        text += f"; planned: {foreseen}"
+    unanswered = reach.unanswered[model.dataset] if reach else None
+    if unanswered:
+        return f"{text}; programs that call {alias_for(model.dataset)} get no answer: {unanswered}"
+    return f"{text}; programs call {alias_for(model.dataset)}"
 
 
 def _foreseen(model: ModelInUse) -> str:
     """What the plan expected to save; '' if the model turned out not to be good enough for that."""
-    if not model.result:
+    if not model.result or not model.plan:
         return ""
     comparison = RunResult.from_json(model.result).comparison
     if comparison is None or not comparison.of_kind("tuned"):
@@ -276,19 +321,32 @@ def _month_text(month: ActualMonth) -> str:
     return f"{text}; {money(month.alternative_micros)} with {month.alternative}: saved {money(month.saving_micros)}"
 
 
-def models_json(in_use: Sequence[ModelInUse]) -> list[dict[str, Any]]:
+def models_json(in_use: Sequence[ModelInUse], reach: Reach | None) -> list[dict[str, Any]]:
     """Money is in micro-dollars. `net_value` is what the plan expected to gain or lose over its horizon, null if it is
-    older than that."""
-    return [_model_json(model) for model in in_use]
+    older than that, or if nothing was trained. `answers` says whether programs that call `name` get an answer, null if
+    that is not known; `unanswered` is why this dataset's get none."""
+    return [_model_json(model, reach) for model in in_use]
 
 
-def _model_json(model: ModelInUse) -> dict[str, Any]:
+def _model_json(model: ModelInUse, reach: Reach | None) -> dict[str, Any]:
+    from bot.rules.models.promotion import alias_for
+    from bot.values.evaluations import promoted_candidate
+
     fields = asdict(model)
+    candidate = promoted_candidate(model.what)
+    fields["candidate"] = candidate.key if candidate else None
+    fields["name"] = alias_for(model.dataset)
+    fields["answers"] = None
+    fields["unanswered"] = None
+    if reach:
+        unanswered = reach.unanswered[model.dataset]
+        fields["answers"] = reach.is_answering and unanswered is None
+        fields["unanswered"] = unanswered
     # All their prices and scores would hide these few figures.
     del fields["plan"]
     del fields["result"]
     fields["net_value"] = None
-    advised = plan_from_json(model.plan).advised
+    advised = plan_from_json(model.plan).advised if model.plan else None
     if advised and advised.net:
         fields["net_value"] = asdict(advised.net)
     fields["months"] = [{**asdict(month), "saving_micros": month.saving_micros} for month in model.months]

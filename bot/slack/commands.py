@@ -456,7 +456,9 @@ def show_audit(call: Call, run: int) -> Reply:
 )
 def list_models(call: Call) -> Reply:
     tuned, used = models.listing(call.context, call.person, call.channel)
-    return model_cards.listing(tuned, used, call.context.settings.serving.base_url)
+    base_url = call.context.settings.serving.base_url
+    is_answering = call.context.answers_programs()
+    return model_cards.listing(tuned, used, base_url, answers_programs=is_answering)
 
 
 @finetune.command(

@@ -26,6 +26,7 @@ from bot.cards.common.words import (
 from bot.cards.models.actuals import ModelActuals, latest_month
 from bot.cards.models.call_instructions import calling_line
 from bot.cards.models.promotions import score_text
+from bot.rules.models.promotion import alias_for
 from storage.promotions import Promotion
 from storage.records import Model
 from trainers.evaluation.results import MeasuredCandidate
@@ -35,7 +36,8 @@ from trainers.evaluation.results import MeasuredCandidate
 class ModelEntry:
     """A tuned model in a list. `promotion` is None if it is not in use, `candidate` if it was not measured. `ends` is
     the first day on which its provider no longer offers it. `is_stopped` is True if it needs a machine by the hour and
-    none runs. `ancestors` are the tuned models from which its training went on, the nearest first."""
+    none runs. `ancestors` are the tuned models from which its training went on, the nearest first. `unanswered` is why
+    programs get no answer although it is in use."""
 
     model: Model
     dataset: str
@@ -47,28 +49,35 @@ class ModelEntry:
     actuals: ModelActuals | None = None
     is_stopped: bool = False
     ancestors: tuple[str, ...] = ()
+    unanswered: str | None = None
 
 
 @dataclass(frozen=True)
 class InUse:
     """What is in use for a dataset, whatever its kind. `candidate` has its scores, None if there are none. `ends` is
     the first day on which the model that it asks is no longer offered. `is_stopped` is True if it needs a machine by
-    the hour and none runs."""
+    the hour and none runs. `unanswered` is why programs get no answer, None if they get one."""
 
     promotion: Promotion
     candidate: MeasuredCandidate | None
     ends: date | None = None
     actuals: ModelActuals | None = None
     is_stopped: bool = False
+    unanswered: str | None = None
 
 
 NONE_IN_USE: Listing[InUse] = Listing()
 
 
 def listing(
-    models: Listing[ModelEntry], used: Listing[InUse] = NONE_IN_USE, base_url: str | None = None
+    models: Listing[ModelEntry],
+    used: Listing[InUse] = NONE_IN_USE,
+    base_url: str | None = None,
+    *,
+    answers_programs: bool = True,
 ) -> Message:
-    """The tuned models, after what is in use that needed no training (`used`), which programs call at `base_url`."""
+    """The tuned models, after what is in use that needed no training (`used`), which programs call at `base_url`.
+    `answers_programs` is False if nothing answers there."""
     if not models.total and not used.total and models.unchecked:
         return text_message(unchecked_text(models.unchecked))
     if not models.total and not used.total:
@@ -86,7 +95,7 @@ def listing(
         "measured without training; `/finetune rollback DATASET` undoes that."
     )
     if used.total or any(entry.promotion for entry in models.entries):
-        parts.note(calling_line(base_url))
+        parts.note(calling_line(base_url, is_answering=answers_programs))
     return Message.titled(title, *parts, *unchecked_notes(models.unchecked), Note(how))
 
 
@@ -101,7 +110,7 @@ def in_use_line(entry: InUse) -> str:
     line = f"• {name} for {code(promotion.dataset)}{_since(promotion)}"
     if entry.is_stopped:
         line += ", *not running*"
-    line += f": {_measured(entry.candidate)}"
+    line += f": {_measured(entry.candidate)}; {_programs(promotion, entry.unanswered)}"
     if entry.actuals:
         line += f"; {latest_month(entry.actuals)}"
     if entry.ends:
@@ -120,9 +129,19 @@ def _entry(entry: ModelEntry) -> str:
         f"• {code(entry.model.name)}, {_state(entry)}",
         f"      {trained}: {_measured(entry.candidate)}",
     ]
+    if entry.promotion:
+        lines.append(f"      {_programs(entry.promotion, entry.unanswered)}")
     if entry.actuals:
         lines.append(f"      {latest_month(entry.actuals)}")
     return "\n".join(lines)
+
+
+def _programs(promotion: Promotion, unanswered: str | None) -> str:
+    """The name that programs call, and whether they get an answer."""
+    name = code(alias_for(promotion.dataset))
+    if unanswered is None:
+        return f"programs call {name}"
+    return f"*programs that call {name} get no answer*: {escape(unanswered).rstrip('.')}"
 
 
 def _state(entry: ModelEntry) -> str:

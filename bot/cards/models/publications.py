@@ -1,5 +1,5 @@
-"""What a program's author reads while nothing answers under team/NAME, in the error that the program gets. Plain text,
-as programs print it: no marks of Slack."""
+"""Why nothing answers under team/NAME: in lists of what is in use, and in the error that a program gets. Plain text, as
+programs print it: no marks of Slack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bot.cards.common.candidates import promotable_name
 from bot.cards.common.words import day
 from bot.rules.models.promotion import alias_for
 from storage.promotions import Promotion
-from trainers.recipes.values import Unavailable
+from trainers.recipes.values import Published, Unavailable
 
 NOT_IN_USE = "not_in_use"
 DELETED = "deleted"
@@ -18,6 +18,18 @@ MODEL_ENDED = "model_ended"
 MACHINE_STOPPED = "machine_stopped"
 NOT_FOUND = 404
 MAY_ANSWER_AGAIN = 503
+
+
+def why_unanswered(published: Published | None, promotion: int, trouble: str | None) -> str | None:
+    """Returns why programs get no answer from what is in use by the promotion of this number, None if they get one.
+    `published` is what the folder of recipes has under its name, and `trouble` the promotion's."""
+    if published is None or published.promotion != promotion:
+        if trouble:
+            return f"it can't be published yet: {trouble}"
+        return "it is not published yet."
+    if published.unavailable is not None:
+        return published.unavailable.message
+    return None
 
 
 def out_of_use(promotion: Promotion) -> Unavailable:

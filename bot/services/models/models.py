@@ -11,6 +11,7 @@ from bot.cards.common.candidates import table_name
 from bot.cards.common.plan_money import foreseen_text
 from bot.cards.datasets.datasets import unchecked_dataset
 from bot.cards.models import promotions as promotion_views
+from bot.cards.models import publications as publication_views
 from bot.cards.models.actuals import ModelActuals
 from bot.cards.models.call_instructions import Calling
 from bot.cards.models.deployments import stopped_refusal
@@ -333,6 +334,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         actuals=actuals_of(context, model, plan) if promotion else None,
         is_stopped=_is_stopped(context, model, plan),
         ancestors=plan.starts_from.lineage if plan.starts_from else (),
+        unanswered=why_unanswered(context.settings, promotion) if promotion else None,
     )
 
 
@@ -348,6 +350,7 @@ def _in_use(context: AppContext, promotion: Promotion) -> InUse:
             scores.candidate,
             ends=_end_of_candidate(context, scores.candidate),
             actuals=actuals_of_candidate(context, promotion),
+            unanswered=why_unanswered(context.settings, promotion),
         )
     model = model_of(context, promotion)
     plan = plan_of(context, model)
@@ -359,7 +362,14 @@ def _in_use(context: AppContext, promotion: Promotion) -> InUse:
         ends=base.ends if base else None,
         actuals=actuals_of(context, model, plan),
         is_stopped=_is_stopped(context, model, plan),
+        unanswered=why_unanswered(context.settings, promotion),
     )
+
+
+def why_unanswered(settings: Settings, promotion: Promotion) -> str | None:
+    """Returns why programs get no answer from what is in use, None if they get one."""
+    published = RecipeFolder(settings.recipes).published(alias_for(promotion.dataset))
+    return publication_views.why_unanswered(published, promotion.id, promotion.trouble)
 
 
 def _end_of_candidate(context: AppContext, candidate: MeasuredCandidate | None) -> date | None:

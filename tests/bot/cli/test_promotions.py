@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from click.testing import CliRunner, Result
 
 from bot.cli import main
@@ -40,6 +42,14 @@ def test_the_terminal_deploys_what_the_evidence_supports_and_undoes_it(make_worl
     published = folder.published("team/tickets")
     assert published is not None and published.recipe is not None
     assert run(world, "current", "tickets").stdout == "team/tickets\n"
+    text = run(world, "models").stdout
+    assert "tickets: the classical model; programs call team/tickets" in text
+    assert "Programs can't call it" in text, "[serving] has no address here"
+    (used,) = json.loads(run(world, "models", "--json").stdout)
+    assert (used["name"], used["candidate"], used["model"]) == ("team/tickets", "classical", None)
+    assert used["answers"] is False and used["unanswered"] is None
+    folder.withdraw("team/tickets")
+    assert "team/tickets get no answer: it is not published yet." in run(world, "models").stdout
     over = run(world, "rollback", "tickets", "--because", "it answers in French")
     assert "Nothing is in use for tickets any more" in over.stdout
     published = folder.published("team/tickets")

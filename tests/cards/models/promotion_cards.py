@@ -278,7 +278,9 @@ def cards() -> dict[str, Message]:
                     replace(hosted, state="candidate", gone_at=NOW), "faq", 1, "gpt-4.1-mini", None, None
                 ),
             ),
-            full_list(InUse(OF_PROMPT, PROMPT_SUMMARY.proof.candidate)),
+            full_list(
+                InUse(OF_PROMPT, PROMPT_SUMMARY.proof.candidate, unanswered="it is not published yet.")
+            ),
             CALLING.base_url,
         ),
         "model-list-empty": models.listing(full_list()),
