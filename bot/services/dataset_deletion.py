@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from bot.cards.common.blocks import Message, code
 from bot.cards.common.candidates import promotable_name
 from bot.cards.datasets import dataset_deletion as views
-from bot.cards.datasets.dataset_deletion import DeletionScope
+from bot.cards.datasets.dataset_deletion import DeletionScope, UnderWay
 from bot.cards.datasets.datasets import no_such_dataset
 from bot.cards.models import promotions as promotion_views
 from bot.cards.training.runs import STATE_TEXTS
@@ -177,6 +177,7 @@ def scope_of(
     if why:
         return Refusal(f"{code(dataset)} can't be deleted now: {why}")
     descendants, hidden = _find_descendants(context, versions[0].owner, runs)
+    under_way, hidden_runs = _find_under_way(context, versions[0].owner, runs)
     return DeletionScope(
         dataset,
         _numbers_of(versions),
@@ -188,6 +189,8 @@ def scope_of(
         pairs=_find_pairs(context, versions[0]),
         descendants=descendants,
         hidden=hidden,
+        under_way=under_way,
+        hidden_runs=hidden_runs,
     )
 
 
@@ -212,22 +215,45 @@ def _find_descendants(
 ) -> tuple[tuple[tuple[str, str], ...], int]:
     """Returns the models that were trained from the models of these runs and are not among them, each with its dataset,
     and the number of those whose dataset belongs to another channel, where it may be private."""
-    deleted = {run.model for run in runs}
     named = []
     hidden = 0
-    for run in context.store.runs.going_on():
-        start = plan_from_json(run.plan).starts_from
-        is_from_deleted = start is not None and not deleted.isdisjoint(start.lineage)
-        if run.model is None or run.model in deleted or not is_from_deleted:
-            continue
-        dataset = context.store.datasets.get(run.dataset_id)
-        if dataset.forgotten_at is not None:
+    for run, dataset in _going_on_from(context, runs):
+        if run.model is None:
             continue
         if dataset.owner == owner:
             named.append((run.model, dataset.name))
         else:
             hidden += 1
     return tuple(named), hidden
+
+
+def _find_under_way(
+    context: CoreContext, owner: str, runs: Sequence[Run]
+) -> tuple[tuple[UnderWay, ...], int]:
+    """Returns the open runs that go on from the models of these runs, and the number of those in other channels."""
+    named = []
+    hidden = 0
+    for run, dataset in _going_on_from(context, runs):
+        if run.state not in OPEN_RUN_STATES:
+            continue
+        if dataset.owner == owner:
+            named.append(UnderWay(run.id, dataset.name, has_begun=run.job_id is not None))
+        elif run.job_id is not None:  # another has learnt nothing yet, and can't begin any more
+            hidden += 1
+    return tuple(named), hidden
+
+
+def _going_on_from(context: CoreContext, runs: Sequence[Run]) -> Iterator[tuple[Run, Dataset]]:
+    """Yields the runs whose training goes on from a model of these runs, with their datasets, which stay."""
+    deleted = {run.model for run in runs if run.model}
+    numbers = {run.id for run in runs}
+    for run in context.store.runs.going_on():
+        start = plan_from_json(run.plan).starts_from
+        if run.id in numbers or start is None or deleted.isdisjoint(start.lineage):
+            continue
+        dataset = context.store.datasets.get(run.dataset_id)
+        if dataset.forgotten_at is None:
+            yield run, dataset
 
 
 def _count_answered(context: CoreContext, labelling: Labelling) -> int:

@@ -18,11 +18,21 @@ DELETION_FORM = "delete_dataset"
 
 
 @dataclass(frozen=True)
+class UnderWay:
+    """A run of another dataset that goes on from a deleted model. `has_begun` is True once a trainer has its job."""
+
+    run: int
+    dataset: str
+    has_begun: bool
+
+
+@dataclass(frozen=True)
 class DeletionScope:
     """What a deletion includes. `in_use` is the model that programs still call, None if there is none. `answered` rows
     of an open batch have labels by people, which are in no version yet. `pairs` is the dataset of preference pairs that
     was made from its models' answers and stays, None if there is none. `descendants` are models of other datasets that
-    were trained from the deleted models and stay, with their datasets; `hidden` counts those of other channels."""
+    were trained from the deleted models and stay, with their datasets; `hidden` counts those of other channels.
+    `under_way` and `hidden_runs` are the same of runs that have not ended."""
 
     dataset: str
     versions: tuple[int, ...]
@@ -34,6 +44,8 @@ class DeletionScope:
     pairs: str | None = None
     descendants: tuple[tuple[str, str], ...] = ()
     hidden: int = 0
+    under_way: tuple[UnderWay, ...] = ()
+    hidden_runs: int = 0
 
     @property
     def title(self) -> str:
@@ -95,7 +107,22 @@ def _further_sentences(scope: DeletionScope, command: str) -> list[str]:
             f"{models} in other channels went on from models that are deleted here, so they have learnt from these "
             "rows, too, and stay."
         )
+    sentences += [_under_way_text(run) for run in scope.under_way]
+    if scope.hidden_runs:
+        runs = pluralize(scope.hidden_runs, "run")
+        sentences.append(
+            f"{runs} under way in other channels began from models that are deleted here. What they train has learnt "
+            "from these rows, too, and stays."
+        )
     return sentences
+
+
+def _under_way_text(going_on: UnderWay) -> str:
+    run = f"Run {going_on.run} on {code(going_on.dataset)} goes on from a model that is deleted here"
+    if not going_on.has_begun:
+        return f"{run}, so it will not begin."
+    cancels = code(f"/finetune cancel {going_on.run}")
+    return f"{run}. What it trains has learnt from these rows, too, and stays; {cancels} ends it before."
 
 
 def _descendant_text(model: str, dataset: str, command: str) -> str:

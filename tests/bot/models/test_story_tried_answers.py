@@ -34,6 +34,13 @@ def correct(world: World, ts: str, better: str) -> None:
     assert world.slack.submit_modal(ANA.id, {"text": better}).accepted
 
 
+def deletion_question(world: World) -> str:
+    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
+    question = world.read_form(BEN)
+    world.slack.close_modal(BEN.id)
+    return question
+
+
 def test_better_answers_become_pairs_that_train_the_judged_model_and_rows(world: World) -> None:
     world.abilities += ', "dpo", "going_on"'
     world.restart()
@@ -83,13 +90,16 @@ def test_better_answers_become_pairs_that_train_the_judged_model_and_rows(world:
     assert (plan.dataset, plan.method, plan.current) == ("tickets-pairs", "dpo", "gpt-4o")
     world.send()
     world.provider.service.trained_tokens = plan.training_tokens
+    assert "Run 2 on `tickets-pairs` goes on from a model that is deleted here, so it" in deletion_question(
+        world
+    )
     world.approve()
+    world.tick_until(lambda: world.run(2).job_id is not None, "the job")
+    assert "`/finetune cancel 2` ends it before" in deletion_question(world)
     world.tick_until_state("done", 2)
-    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
-    question = world.read_form(BEN)
-    assert "`tickets-pairs` stays" in question
+    question = deletion_question(world)
+    assert "`tickets-pairs` stays" in question and "Run 2" not in question
     assert "`tickets-pairs-2` stays, although it went on from a model that is deleted here" in question
-    world.slack.close_modal(BEN.id)
 
     reply = world.click_and_read(ANA, "add_better_answers")
     assert "1 better answer is being added to the training rows of `tickets`" in reply
