@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bot.cards.common.advice import first_sentence
+from bot.cards.common.advice import Offered, first_sentence, in_use_text, use_button
 from bot.cards.common.blocks import (
     Block,
     CardBlock,
@@ -21,7 +21,7 @@ from bot.cards.common.blocks import (
     sentence,
 )
 from bot.cards.common.builder import Parts
-from bot.cards.common.candidates import SHORT_MEANINGS, floor_text
+from bot.cards.common.candidates import SHORT_MEANINGS, candidate_name, floor_text
 from bot.cards.common.forms import modal, required_text_input
 from bot.cards.common.general import text_message
 from bot.cards.common.judge_agreement import untrusted_notes
@@ -56,6 +56,7 @@ from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict
 from storage.money import Freeze
 from storage.records import Approval, Run, RunState
+from trainers.evaluation.results import Candidate
 
 APPROVE = "approve_plan"
 APPROVE_FORM = "approve_form"
@@ -261,6 +262,14 @@ class Pending:
 ONE_APPROVER = Pending()
 
 
+@dataclass(frozen=True)
+class UseInstead:
+    """What the plan's own verdict says to use instead of training."""
+
+    candidate: Candidate
+    offered: Offered
+
+
 def approval_card(
     run: Run,
     plan: Plan,
@@ -268,9 +277,11 @@ def approval_card(
     pending: Pending,
     decisions: Sequence[Approval] = (),
     hours: float = 24,
+    *,
+    instead: UseInstead | None = None,
 ) -> Message:
     """Waiting for approvers: the verdict, what it costs and saves, who has approved already, and what it waits for. It
-    expires after `hours`."""
+    expires after `hours`. `instead` is what was measured and is good enough, if that is the verdict."""
     price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
     headline = f"Run {run.id}: train {plan_title(plan)} {price}?"
 
@@ -286,8 +297,11 @@ def approval_card(
     if people:
         parts.text(f"Approved so far by {people}.{_reasons(decisions)}")
     parts.add(*warning_lines(plan))
+    if instead:
+        parts.add(*_instead(instead))
     # add_replacement_note relies on the buttons and the note being the last two.
-    parts.buttons(*_decisions(run, plan, pending), _details_button(run))
+    can_use = instead is not None and instead.offered.measurement is not None
+    parts.buttons(*_decisions(run, plan, pending, stands_out=not can_use), _details_button(run))
     parts.note(f"{_needed(run, plan, pending)} Expires after {pluralize(round(hours), 'hour')}.")
     return parts.titled(headline, notice=plan_verdict(plan))
 
@@ -377,9 +391,21 @@ def buttons(run: Run, plan: Plan, pending: Pending) -> CardBlock:
     return actions(*_decisions(run, plan, pending))
 
 
-def _decisions(run: Run, plan: Plan, pending: Pending) -> tuple[Block, Block]:
+def _instead(instead: UseInstead) -> list[CardBlock]:
+    """What the verdict advises, with its button, or since when it is done."""
+    offered = instead.offered
+    if offered.in_use_since is not None:
+        return [Text(in_use_text(instead.candidate, offered.in_use_since))]
+    if offered.measurement is None:
+        return []
+    advice = f"*Instead*: use {escape(candidate_name(instead.candidate))}, without a training."
+    return [Text(advice, use_button(instead.candidate, offered.measurement))]
+
+
+def _decisions(run: Run, plan: Plan, pending: Pending, *, stands_out: bool = True) -> tuple[Block, Block]:
     # By the plan's hash, so that a click decides on exactly the plan that the card shows.
-    return _approve_button(run, plan, pending), button("Reject", REJECT, run.plan_hash)
+    approve = _approve_button(run, plan, pending, stands_out=stands_out)
+    return approve, button("Reject", REJECT, run.plan_hash)
 
 
 def _details_button(run: Run) -> Block:
@@ -407,10 +433,12 @@ def _requester(run: Run, plan: Plan) -> str:
     return f"<@{run.requester}>; data uploaded by <@{plan.uploaded_by}>"
 
 
-def _approve_button(run: Run, plan: Plan, pending: Pending) -> Block:
+def _approve_button(run: Run, plan: Plan, pending: Pending, *, stands_out: bool) -> Block:
     """Approves after a confirmation. If the verdict is not go, a form asks for a reason instead. It is not green while
-    nobody can approve, or an approval would be refused."""
-    style = None if pending.over_budget or pending.is_stuck else "primary"
+    nobody can approve, or an approval would be refused, or without `stands_out`."""
+    style: str | None = "primary"
+    if pending.over_budget or pending.is_stuck or not stands_out:
+        style = None
     # A confirmation in Slack has no field for a reason.
     if not plan.is_advised:
         return button("Approve", APPROVE, run.plan_hash, style=style)

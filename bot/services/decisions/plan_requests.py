@@ -10,17 +10,19 @@ from bot.cards.common.blocks import Message
 from bot.cards.common.permissions import too_few_approvers
 from bot.cards.decisions import plans as plan_views
 from bot.cards.decisions.plan_training import EarlierRun, PlanBeside
-from bot.cards.decisions.plans import Pending
+from bot.cards.decisions.plans import Pending, UseInstead
 from bot.context import AppContext
 from bot.rules.permissions import Request
 from bot.rules.plan_settings import plan_changes
 from bot.rules.plans import Plan, begins_alike, plan_from_json
 from bot.services.common import authorization, budgets
-from bot.services.evidence import checked_judges, evidence, notifications
+from bot.services.evidence import checked_judges, evidence, notifications, promotion_evidence
+from bot.services.evidence.measured_candidates import load_measured
 from bot.values.runs import Progress, Refusal
 from storage.records import Draft, Run, RunState
 
 WAITING: tuple[RunState, ...] = ("awaiting_approval",)
+GOOD_ENOUGH = "cheaper rung"  # the rule by which a verdict says to use what was measured
 
 
 def approval_request(plan: Plan) -> Request:
@@ -42,6 +44,14 @@ def refresh_requests(context: AppContext) -> None:
     """Updates the cards of all plans that wait for approval. Call this in the transaction of what has changed."""
     for run in context.store.runs.in_states(WAITING):
         show_request(context, run, plan_from_json(run.plan))
+
+
+def refresh_requests_of(context: AppContext, dataset: str) -> None:
+    """Updates the cards of a dataset's waiting plans, once something else is in use for it. Call it in the transaction
+    of that change."""
+    for run in context.store.runs.in_states(WAITING):
+        if context.store.datasets.get(run.dataset_id).name == dataset:
+            show_request(context, run, plan_from_json(run.plan))
 
 
 def show_beside(context: AppContext, run: Run, plan: Plan) -> None:
@@ -70,8 +80,23 @@ def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
         pending(context, run, plan),
         context.store.runs.valid_approvals(run.id),
         context.settings.policy.expires_s / 3600,
+        instead=_find_instead(context, plan),
     )
     return plan_views.add_replacement_note(card, context.store.replacements.of(run.id))
+
+
+def _find_instead(context: AppContext, plan: Plan) -> UseInstead | None:
+    """Returns what the plan's verdict says to use instead of training, None if it says something else."""
+    advised = plan.advised
+    if advised is None or (advised.kind, advised.rule) != ("no_go", GOOD_ENOUGH):
+        return None
+    files = context.settings.files
+    measured = load_measured(context.store, files, plan.dataset, plan.holdout_sha256, advised.bar)
+    candidate = measured.comparison.cheapest if measured else None
+    if candidate is None:
+        return None
+    offered = promotion_evidence.find_offered(context, plan.dataset, plan.holdout_sha256, candidate)
+    return UseInstead(candidate, offered)
 
 
 def pending(context: AppContext, run: Run, plan: Plan) -> Pending:

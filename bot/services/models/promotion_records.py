@@ -13,6 +13,7 @@ from bot.cards.models.promotions import PromotionSummary
 from bot.context import AppContext
 from bot.rules.models.promotion import PromotionEvidence
 from bot.services.common import finished_measurements
+from bot.services.decisions import plan_requests
 from bot.services.evidence import notifications
 from bot.services.measurement import measurements
 from bot.services.models import models
@@ -111,6 +112,7 @@ def record_end(
         context.audit(person, "take out of use", origin.subject, detail)
         close_requests(context, over.dataset)
         _update_results(context, over.dataset, over.what)
+        plan_requests.refresh_requests_of(context, over.dataset)
         models.show_card(context, over, proof)
         return models.card_values(context, over, proof)
 
@@ -155,6 +157,7 @@ def _announce(
         models.show_card(context, before, ended)
         _update_results(context, before.dataset, before.what)
     close_requests(context, promotion.dataset)
+    plan_requests.refresh_requests_of(context, promotion.dataset)
     card = models.card_name(promotion)
     context.show(card, promotion.channel, views.promotion_card(seen), concerns=promotion.person)
     return seen

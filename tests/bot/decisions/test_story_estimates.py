@@ -583,7 +583,9 @@ def report_of(world: World, run: int) -> str:
 
 def test_a_result_is_compared_with_the_best_candidate_and_the_estimate(world: World) -> None:
     measure_classical(world)
-    world.start_approved()
+    world.start()
+    world.find_message("Run 1: train", "*Instead*: use the classical model", "Use it")
+    world.approve()
     done = world.tick_until_state("done")
     card = world.find_message("Try it")
     assert "Against the free classical model, 100.0%" in card and "no clear difference" in card

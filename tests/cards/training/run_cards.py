@@ -7,11 +7,12 @@ from typing import Any
 
 from bot.cards import status
 from bot.cards.common import budgets, freeze
+from bot.cards.common.advice import Offered
 from bot.cards.common.blocks import Message
 from bot.cards.common.budgets import Month
 from bot.cards.decisions import plan_refusals, plans
 from bot.cards.decisions.plan_training import EarlierRun, PlanBeside
-from bot.cards.decisions.plans import ONE_APPROVER, Pending
+from bot.cards.decisions.plans import ONE_APPROVER, Pending, UseInstead
 from bot.cards.decisions.starting_models import start_warnings
 from bot.cards.status import (
     ComparisonSummary,
@@ -23,7 +24,17 @@ from bot.cards.status import (
 from bot.cards.training import audits, runs
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import CheckedJudge
-from bot.rules.plans import Continued, OtherModel, Plan, PlanChange, Retraining, RunAgain, TaughtRows
+from bot.rules.plans import (
+    BestCandidate,
+    Continued,
+    OtherModel,
+    Plan,
+    PlanChange,
+    PlanVerdict,
+    Retraining,
+    RunAgain,
+    TaughtRows,
+)
 from bot.values.evaluations import ComparisonProgress, CurvePlan
 from bot.values.runs import Progress
 from storage.money import Commitment, Freeze
@@ -35,6 +46,7 @@ from tests.cards.builders import (
     AUDITED,
     BEN,
     BUDGET,
+    CHEAPER,
     DECIDED_FIELDS,
     DECIDED_GO,
     DECIDED_JUDGED,
@@ -48,6 +60,7 @@ from tests.cards.builders import (
     TRAINING,
 )
 from tests.cards.models import promotion_cards
+from trainers.evaluation.results import CLASSICAL
 
 COMMITMENTS = (
     Commitment("run", 8, "tickets", BEN, "C1", NOW, 7_000_000, 0),
@@ -82,10 +95,33 @@ CONTINUED = Continued(("current", "volume", "target", "retrain_months"), ANA, "2
 def _plans() -> dict[str, Message]:
     waiting = builders.run("awaiting_approval")
     with_people = builders.advised_plan(DECIDED_GO, f"{PREDICTED.asked} hours=20")
+    not_needed = builders.advised_plan(
+        PlanVerdict(
+            CHEAPER.kind,
+            CHEAPER.rule,
+            CHEAPER.reason,
+            0.85,
+            BestCandidate("classical", 0.95, 0.91, 0.97, "meets"),
+        )
+    )
     without = builders.free_plan(monthly_before_micros=None, monthly_after_micros=None)
     return {
         "plan-asked": plans.approval_card(waiting, builders.plan(), BUDGET, ONE_APPROVER),
         "plan-asked-free": plans.approval_card(waiting, without, NO_BUDGET, Pending(2)),
+        "plan-asked-not-needed": plans.approval_card(
+            waiting,
+            not_needed,
+            BUDGET,
+            ONE_APPROVER,
+            instead=UseInstead(CLASSICAL, Offered(4)),
+        ),
+        "plan-asked-candidate-in-use": plans.approval_card(
+            waiting,
+            not_needed,
+            BUDGET,
+            ONE_APPROVER,
+            instead=UseInstead(CLASSICAL, Offered(in_use_since=NOW)),
+        ),
         "plan-asked-beside-a-candidate": plans.approval_card(
             waiting, builders.plan(predicted=PREDICTED, continued=CONTINUED), BUDGET, ONE_APPROVER
         ),
