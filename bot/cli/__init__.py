@@ -38,6 +38,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "models",
         "report",
         "compare",
+        "wrong",
         "audit",
         "log",
         "backup",
@@ -58,7 +59,7 @@ FIRST = {
 }
 OTHERS = {
     "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
-    "After a run": ("report", "compare", "models", "deployments", "export"),
+    "After a run": ("report", "compare", "wrong", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
     "Programs": ("promote", "rollback", "current", "serve"),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "knowledge", "forget"),

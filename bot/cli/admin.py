@@ -1,5 +1,5 @@
-"""Commands that administer an installation: audit, report, compare, backup, restore, engines, log, deployments, models,
-forget, knowledge."""
+"""Commands that administer an installation: audit, report, compare, wrong, backup, restore, engines, log, deployments,
+models, forget, knowledge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -28,6 +28,9 @@ from bot.cli.options import (
     value_or_exit,
 )
 from bot.cli.output import Ticker, show, show_json, show_text
+
+if TYPE_CHECKING:
+    from bot.command_options import Subject
 
 
 @click.group()
@@ -157,6 +160,71 @@ def compare(results: tuple[str, ...], database: Path | None, as_json: bool) -> N
         show_json(compared_json(compared))
     else:
         show(card(compared).parts)
+
+
+@click.command()
+@click.argument("result", metavar="RUN|MEASUREMENT")
+@click.option("--training", is_flag=True, help="Print training rows, which costs nothing.")
+@click.option(
+    "--held-out",
+    "candidate",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    help="Print held-out rows of this candidate.",
+)
+@click.option(
+    "--from", "first", type=click.IntRange(1), default=1, help="The first row to print: 9 after 8 rows."
+)
+@click.option("--yes", is_flag=True, help="Print held-out rows without asking.")
+def wrong(result: str, training: bool, candidate: int | None, first: int, yes: bool) -> None:
+    """Print rows that a run (3) or a measurement (m7) got wrong; without options, what can be printed.
+
+    Rows are customers' words, so mind who sees the terminal. Held-out rows count as read from then on, which is stored,
+    so the bot must be stopped for them.
+    """
+    from bot.command_options import read_subject
+    from bot.rules.units import Misread
+
+    subject = read_subject(result)
+    if isinstance(subject, Misread):
+        refuse(subject.sentence)
+    if training and candidate is not None:
+        refuse("Either --training or --held-out: choose one of them.")
+    if candidate is not None:
+        _show_held_out(subject, candidate - 1, first - 1, is_sure=yes)
+    else:
+        _show_without_wear(subject, f"finetune wrong {result}", first - 1 if training else None)
+
+
+def _show_held_out(subject: Subject, candidate: int, first: int, *, is_sure: bool) -> None:
+    from bot.cards.evidence.wrong_rows import CONSEQUENCE
+    from bot.cli.models import plain_value, stopped_bot
+    from bot.services.measurement import wrong_rows
+
+    if not is_sure:
+        click.confirm(f"Read held-out rows? {CONSEQUENCE}", abort=True)
+    with exit_on_storage_error(), stopped_bot("/finetune wrong in Slack does the same") as context:
+        page = plain_value(wrong_rows.held_out_for_operator(context, subject, candidate, first))
+    show(page.parts)
+
+
+def _show_without_wear(subject: Subject, command: str, first: int | None) -> None:
+    """Prints training rows from the place `first` on, or for None what can be printed."""
+    from bot.cards.evidence.wrong_rows import offer_in_terminal
+    from bot.cli.models import context_of, plain_value
+    from bot.services.measurement import wrong_rows
+    from storage.backup import open_copy
+
+    settings = load()
+    # A copy, as a running bot has the database open.
+    with exit_on_storage_error(), open_copy(settings.database) as store:
+        context = context_of(settings, store)
+        if first is None:
+            offer = plain_value(wrong_rows.offer_to_operator(context, subject))
+            card = offer_in_terminal(offer, command)
+        else:
+            card = plain_value(wrong_rows.training_for_operator(context, subject, first))
+    show(card.parts)
 
 
 @click.command()

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from bot.context import AppContext
     from bot.settings import Settings
     from bot.values.runs import Refusal
+    from storage.store import Store
     from trainers.evaluation.results import CandidateKind
 
 T = TypeVar("T")
 PATIENCE_S = 120.0
+IN_SLACK = "/finetune promote and /finetune rollback in Slack do the same"
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ def promote(name: str, candidate: CandidateKind | None, model: str | None, shots
 
     if candidate is not None:
         name = normalize_name(name)
-    with _stopped_bot() as context:
-        summary = _value(promotions.promote_as_operator(context, Promote(name, candidate, model, shots)))
+    with stopped_bot(IN_SLACK) as context:
+        summary = plain_value(promotions.promote_as_operator(context, Promote(name, candidate, model, shots)))
         click.echo(_published_text(context, summary.dataset))
 
 
@@ -140,8 +142,8 @@ def rollback(dataset: str, to: str | None, because: str | None) -> None:
     from bot.services.models import promotions
 
     name = normalize_name(dataset)
-    with _stopped_bot() as context:
-        _value(promotions.roll_back_as_operator(context, name, because, to_nothing=to is not None))
+    with stopped_bot(IN_SLACK) as context:
+        plain_value(promotions.roll_back_as_operator(context, name, because, to_nothing=to is not None))
         click.echo(_published_text(context, name))
 
 
@@ -173,7 +175,7 @@ def _published_text(context: AppContext, dataset: str) -> str:
     return f"{name} is in use for {dataset}. Programs that call {alias} get it, once `finetune serve` or the bot runs."
 
 
-def _value(result: T | Refusal) -> T:
+def plain_value(result: T | Refusal) -> T:
     """Returns the value. Prints a refusal that is written for Slack, and exits."""
     from bot.cards.common.terminal import plain_text
     from bot.values.runs import Refusal
@@ -184,18 +186,18 @@ def _value(result: T | Refusal) -> T:
 
 
 @contextmanager
-def _stopped_bot() -> Iterator[AppContext]:
+def stopped_bot(instead: str) -> Iterator[AppContext]:
+    """Opens the database of a bot that is stopped. `instead` says what does the same while it runs."""
     from storage.database import StorageError
+    from storage.store import Store
 
     settings = load(need_slack=False)
     if not settings.database.exists():
-        refuse(
-            f"There is no database at {settings.database}, so nothing was measured that could be deployed."
-        )
+        refuse(f"There is no database at {settings.database}, so nothing was measured yet.")
     try:
-        context = _open_context(settings)
+        context = context_of(settings, Store(settings.database))
     except StorageError as error:
-        refuse(f"{error} While the bot runs, /finetune promote and /finetune rollback in Slack do the same.")
+        refuse(f"{error} While the bot runs, {instead}.")
     try:
         yield context
     finally:
@@ -203,16 +205,15 @@ def _stopped_bot() -> Iterator[AppContext]:
         context.store.close()
 
 
-def _open_context(settings: Settings) -> AppContext:
+def context_of(settings: Settings, store: Store) -> AppContext:
+    """Returns a context without Slack, in which nobody is known."""
     from bot.app import build_deployments, build_trainers
     from bot.context import AppContext, WaitClock
     from bot.llm_client import LlmClient
     from bot.process_health import Heartbeat
     from bot.provider_threads import ProviderThreads
     from bot.worker_pool import WorkerPool
-    from storage.store import Store
 
-    store = Store(settings.database)
     trainers = build_trainers(settings, None)
     offline: Any = _Offline()
     return AppContext(

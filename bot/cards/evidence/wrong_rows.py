@@ -18,9 +18,17 @@ SHOW_HELD_OUT = "show_wrong_held_out_rows"
 SHOW_DIFFERENT = "show_different_rows"
 SHOWN_CANDIDATES = 6
 SHOW_WORDS = "Show wrong rows"
+TRAINING = (
+    "*Training rows* show what is hard as well, and cost nothing to read: a free model answers each of them without "
+    "having learnt from it."
+)
 HELD_OUT = (
     "*Held-out rows* decide what is good enough. Once somebody has read them, they count as wrong for whatever learns "
     "from rows uploaded later, and a prompt written later can't show on this holdout that it meets the bar."
+)
+CONSEQUENCE = (
+    "From then on they count as wrong for whatever learns from rows uploaded later, and a prompt written later can't "
+    "show on this holdout that it meets the bar. Reading training rows changes nothing."
 )
 
 
@@ -69,17 +77,31 @@ def offer_card(offer: WrongRowsOffer) -> Message:
     return parts.titled(f"Wrong rows of {offer.subject}")
 
 
+def offer_in_terminal(offer: WrongRowsOffer, command: str) -> Message:
+    """The same choice for the terminal, by the options of `command`."""
+    parts = Parts()
+    if offer.why_not_training:
+        parts.add(_training_text(offer))
+    else:
+        parts.text(f"{TRAINING} {code(f'{command} --training')} shows them.")
+    parts.text(HELD_OUT)
+    parts.lines(
+        [
+            f"{candidate.place + 1}. {escape(candidate.name)}: {candidate.wrong:,} of {candidate.of:,} wrong"
+            for candidate in offer.candidates
+        ]
+    )
+    parts.text(f"{code(f'{command} --held-out NUMBER')} shows those of one, and asks before.")
+    return parts.titled(f"Wrong rows of {offer.subject}")
+
+
 def _training_text(offer: WrongRowsOffer) -> CardBlock:
     if offer.why_not_training:
         return Text(
             f"*Training rows* would cost nothing to read, but can't be shown: {offer.why_not_training}"
         )
-    text = (
-        "*Training rows* show what is hard as well, and cost nothing to read: a free model answers each of them "
-        "without having learnt from it."
-    )
     value = f"{_word(offer.subject)} 0"
-    return Text(text, button("Show training rows", SHOW_TRAINING, value, style="primary"))
+    return Text(TRAINING, button("Show training rows", SHOW_TRAINING, value, style="primary"))
 
 
 def _candidate_text(offer: WrongRowsOffer, candidate: WrongAnswers) -> CardBlock:
@@ -113,13 +135,7 @@ def different_rows_button(words: str, side: DifferentSide, other: DifferentSide,
 
 
 def _sure() -> Block:
-    return confirm(
-        "Read held-out rows?",
-        "From then on they count as wrong for whatever learns from rows uploaded later, and a prompt written later "
-        "can't show on this holdout that it meets the bar. Reading training rows changes nothing.",
-        "Show them",
-        "Not now",
-    )
+    return confirm("Read held-out rows?", CONSEQUENCE, "Show them", "Not now")
 
 
 def _word(subject: str) -> str:

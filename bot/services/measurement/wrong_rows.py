@@ -16,6 +16,7 @@ from bot import logs
 from bot.cards.common.blocks import Block, Message
 from bot.cards.common.candidates import table_name
 from bot.cards.common.general import text_message
+from bot.cards.common.words import OPERATOR
 from bot.cards.evidence import wrong_rows as views
 from bot.cards.evidence.wrong_rows import DifferentSide, WrongAnswers, WrongRowsOffer
 from bot.cards.training.runs import no_such_run
@@ -143,6 +144,44 @@ def show_different(context: AppContext, value: str, person: str) -> str | Refusa
     return _send_held_out(context, answered, page, person, place, f"beside {other.name}")
 
 
+def offer_to_operator(context: AppContext, subject: Subject) -> WrongRowsOffer | Refusal:
+    """For the terminal: anybody who has the machine can read the files of rows, too."""
+    answered = _load(context, subject)
+    if isinstance(answered, Refusal):
+        return answered
+    return _offer_of(context, answered)
+
+
+def training_for_operator(context: AppContext, subject: Subject, first: int) -> Message | Refusal:
+    """Returns a page of training rows for the terminal, which may take minutes."""
+    answered = _load(context, subject)
+    if isinstance(answered, Refusal):
+        return answered
+    why_not = _why_not_training(context, answered)
+    if why_not:
+        return Refusal(f"Training rows can't be shown: {why_not}")
+    try:
+        page = find_in_file(context.settings.files, answered.train, answered.scoring, first)
+    except FileChanged as changed:
+        return Refusal(str(changed))
+    return views.training_card(answered.name, page)
+
+
+def held_out_for_operator(
+    context: AppContext, subject: Subject, candidate: int, first: int
+) -> Message | Refusal:
+    """Returns a page of held-out rows for the terminal, and records that they were read."""
+    answered = _load(context, subject)
+    if isinstance(answered, Refusal):
+        return answered
+    page = _held_out_page(context, answered, candidate, first)
+    if isinstance(page, Refusal):
+        return page
+    with context.store.transaction():
+        _record_read(context, answered, page, OPERATOR, answered.names[candidate])
+    return page.card
+
+
 def _place_of_held_out(context: AppContext, answered: _Answered, person: str) -> RowDelivery | Refusal:
     """Wearing held-out rows takes the right to measure, besides the right to see rows."""
     refusal = authorization.refusal(context, person, "measure", answered.channel)
@@ -153,15 +192,19 @@ def _send_held_out(
     context: AppContext, answered: _Answered, page: _Page, person: str, place: RowDelivery, what: str
 ) -> str:
     """Sends a page and records that its rows are worn. Returns the text for the person. `what` is for the audit log."""
+    with context.store.transaction():
+        _record_read(context, answered, page, person, what)
+        context.send(_draft(answered, page.card.letter(), person, place))
+    return views.coming_text("The rows are", place)
+
+
+def _record_read(context: AppContext, answered: _Answered, page: _Page, person: str, what: str) -> None:
     shown = ShownRows(
         answered.dataset.id, answered.holdout, answered.name, person, page.positions, context.clock()
     )
     detail = f"{len(page.positions)} held-out rows of {answered.dataset.name}, {what}"
-    with context.store.transaction():
-        context.store.shown_rows.add(shown)
-        context.audit(person, "read wrong rows", answered.audited, detail)
-        context.send(_draft(answered, page.card.letter(), person, place))
-    return views.coming_text("The rows are", place)
+    context.store.shown_rows.add(shown)
+    context.audit(person, "read wrong rows", answered.audited, detail)
 
 
 def ask_training(context: AppContext, value: str, person: str) -> str | Refusal:

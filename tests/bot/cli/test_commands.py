@@ -35,6 +35,7 @@ WITHOUT_JSON = {
     "promote": "its exit code says how it went, and current has the rest",
     "rollback": "its exit code says how it went, and current has the rest",
     "report": "writes a page",
+    "wrong": "prints rows for a person to read",
     "export": "writes a model, and a card that is JSON",
     "restore": "puts a file in place; its exit code says how it went",
     "forget": "asks a person, and deletes",

@@ -1,4 +1,4 @@
-"""`finetune promote` and `finetune rollback`: what takes one person in Slack, while the bot is stopped."""
+"""`finetune promote`, `rollback` and `wrong`: what takes one person in Slack, while the bot is stopped."""
 
 from __future__ import annotations
 
@@ -60,3 +60,33 @@ def test_the_terminal_deploys_what_the_evidence_supports_and_undoes_it(make_worl
     world.find_message(
         "The classical model was in use", "The operator, in the terminal, deployed it", "in French"
     )
+
+
+def test_the_terminal_shows_wrong_rows_and_records_that_they_were_read(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.provider.service.answer = lambda model, messages: "billing"
+    seed_measured(world)
+    offer = run(world, "wrong", "m1")
+    assert offer.exit_code == 0, offer.output
+    assert "finetune wrong m1 --training shows them" in offer.stdout
+    assert "Once somebody has read them, they count as wrong" in offer.stdout
+    (line,) = [line for line in offer.stdout.splitlines() if "acme/acme-small" in line]
+    number = line.partition(".")[0]
+    training = run(world, "wrong", "m1", "--training")
+    assert "No held-out row was read" in training.stdout, training.output
+    held_out = ("wrong", "m1", "--held-out", number)
+    running = run(world, *held_out, "--yes")
+    assert running.exit_code == 2 and "/finetune wrong in Slack does the same" in running.stderr
+    world.stop()
+
+    unsure = run(world, *held_out)
+    assert unsure.exit_code == 1 and "From then on they count as wrong" in unsure.output
+    assert "expected" not in unsure.output
+    shown = run(world, *held_out, "--yes", "--from", "2")
+    assert shown.exit_code == 0, shown.output
+    assert "expected refund, answered billing" in shown.stdout and "2 to 9 of " in shown.stdout
+    world.boot()
+    (read,) = world.store.shown_rows.on([1])
+    assert read.person == "terminal" and len(read.places) == 8
+    (entry,) = [entry for entry in world.store.audit.entries("measurement 1") if "read wrong" in entry.action]
+    assert (entry.who, entry.detail[:21]) == ("terminal", "8 held-out rows of ti")
