@@ -172,11 +172,14 @@ def _open_context(settings: Settings) -> Iterator[DeletionContext]:
         data = settings.data / "trainer"
         embedded = EmbeddedTrainer(data, trainer.models, trainer.port, trainer.slots, trainer.arguments)
         settings = with_trainer_address(settings, embedded)
+    trainers = build_trainers(settings, embedded)
     try:
         if embedded:
             embedded.start()
-        yield DeletionContext(settings, store, build_trainers(settings, embedded))
+        yield DeletionContext(settings, store, trainers)
     finally:
+        for each in trainers.values():
+            each.close()
         if embedded:
             embedded.stop()
         store.close()

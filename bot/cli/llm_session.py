@@ -88,6 +88,8 @@ def open_session(
     finally:
         # First, as its requests use the trainer and the store.
         llm.close()
+        for trainer in trainers.values():
+            trainer.close()
         if embedded:
             embedded.stop()
         store.close()

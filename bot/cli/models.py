@@ -202,6 +202,8 @@ def stopped_bot(instead: str) -> Iterator[AppContext]:
         yield context
     finally:
         context.workers.close()
+        for trainer in context.trainers.values():
+            trainer.close()
         context.store.close()
 
 

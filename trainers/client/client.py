@@ -7,7 +7,6 @@ InvalidResponse the caller has to check whether the job exists.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from codecs import BOM_UTF8
 from collections import defaultdict
@@ -17,7 +16,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from trainers.client import payloads, uploads
 from trainers.client.calls import NO_KEY, ApiClient
@@ -44,7 +43,6 @@ from trainers.types import (
 if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB
     import openai
     from openai.resources.fine_tuning.jobs import JobsWithRawResponse
-    from openai.types.chat import ChatCompletionMessageParam
 
 # Uploads expire at the vendor even if the bot is gone and can't delete them.
 UPLOAD_LIFE_S = 30 * 24 * 3600
@@ -445,26 +443,17 @@ class Trainer(ApiClient):
         timeout_s: float,
     ) -> Answer:
         action = self._action(f"asking the model {model!r}")
-        client = self._client
-        if self.provider.chat_base_url:
-            client = client.with_options(base_url=self.provider.chat_base_url)
-        completions = client.chat.completions.with_raw_response
-        entries = [payloads.chat_message(message) for message in messages]
-        started = time.monotonic()
-        ask = partial(
-            completions.create,
-            model=model,
-            messages=cast("list[ChatCompletionMessageParam]", entries),
-            tools=_or_omit(json.loads(tools) if tools else None),
-            max_tokens=_or_omit(parameters.max_tokens),
-            max_completion_tokens=_or_omit(parameters.max_completion_tokens),
-            temperature=_or_omit(parameters.temperature),
-            reasoning_effort=_or_omit(parameters.reasoning_effort),
-            extra_body=dict(self.provider.chat_extra) or None,
-            timeout=timeout_s,
+        # The SDK's own method would walk through each message by its types, which takes twice as long as the request.
+        send = partial(
+            self._client.post,
+            f"{self.provider.chat_base_url or ''}/chat/completions",
+            body=payloads.chat_body(model, messages, tools, parameters) | dict(self.provider.chat_extra),
+            cast_to=bytes,
+            options={"timeout": timeout_s},
         )
+        started = time.monotonic()
         # Read within the call, so that `observe` hears of an answer that can't be read.
-        body = self._send_once(action, lambda: payloads.read_object(ask().content, action))
+        body = self._send_once(action, lambda: payloads.read_object(send(), action))
         seconds = time.monotonic() - started
         return payloads.chat_answer(body, action, seconds)
 

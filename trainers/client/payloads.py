@@ -19,6 +19,7 @@ from decimal import Decimal
 from trainers.client.uploads import MARK_LENGTH, key_mark
 from trainers.errors import InvalidResponse
 from trainers.hyperparameters import sweep_to_lists
+from trainers.models.chat_parameters import ChatParameters
 from trainers.money import is_payable
 from trainers.types import (
     AliasUsage,
@@ -211,6 +212,16 @@ def metric_series(raw: Json, action: str) -> tuple[Metric, ...]:
                 valid[step] = value
     steps = sorted(train.keys() | valid.keys())
     return tuple(Metric(step, train.get(step), valid_loss=valid.get(step)) for step in steps)
+
+
+def chat_body(
+    model: str, messages: Sequence[Message], tools: str, parameters: ChatParameters
+) -> dict[str, object]:
+    """Returns the request for an answer. `tools` is JSON, '' for none."""
+    body: dict[str, object] = {"model": model, "messages": [chat_message(message) for message in messages]}
+    if tools:
+        body["tools"] = json.loads(tools)
+    return body | {name: getattr(parameters, name) for name in parameters.sent}
 
 
 def chat_message(message: Message) -> dict[str, object]:
