@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -307,18 +308,34 @@ def load_providers(
     Raises ProviderProblems with all mistakes, not only the first.
     """
     faults: list[Fault] = []
-    shipped = resources.files("trainers").joinpath("providers.toml").read_text(encoding="utf-8")
-    tables = _merge_rows(tomllib.loads(shipped), own or {}, faults)
-    # Once more without our rows, to tell what the user wrote; its faults are known already.
+    # Once without our rows, to tell what the user wrote, and once more for its faults.
     own_tables = _merge_rows({}, own or {}, [])
+    tables = _merge_rows(_shipped_tables(), own or {}, faults)
     rows: list[ProviderRow] = []
     for name, table in tables.items():
-        own_table = own_tables.get(name, {})
-        row = _provider_row(name, table, own_table, environment or {}, faults)
+        account = (environment or {}).get(str(table.get("account_env", "")), "").strip()
+        if name in own_tables:
+            row = _provider_row(name, table, own_tables[name], account, faults)
+        else:
+            row = _shipped_row(name, account)
         rows.append(row)
     if faults:
         raise ProviderProblems(faults)
     return tuple(rows)
+
+
+@cache
+def _shipped_tables() -> Table:
+    return tomllib.loads(resources.files("trainers").joinpath("providers.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def _shipped_row(name: str, account: str) -> ProviderRow:
+    faults: list[Fault] = []
+    row = _provider_row(name, _shipped_tables()[name], {}, account, faults)
+    if faults:
+        raise ProviderProblems(faults)
+    return row
 
 
 def model_verdict(
@@ -501,10 +518,10 @@ def _provider_row(
     name: str,
     table: Table,
     own: Table,
-    environment: Mapping[str, str],
+    account: str,
     faults: list[Fault],
 ) -> ProviderRow:
-    """Reads a provider's row. `own` is the part of `table` that the user wrote. If the account is not set, {account}
+    """Reads a provider's row. `own` is the part of `table` that the user wrote. If the `account` is empty, {account}
     stays in the addresses."""
     path = ("providers", name)
     has_address = bool(table.get("base_url"))
@@ -519,7 +536,6 @@ def _provider_row(
         defaults |= {"callers": OWN_CALLERS, "requests_per_minute": None}
     row = read_table(ProviderRow, {**defaults, **table}, faults, path)
     provider = row.provider
-    account = environment.get(provider.account_env or "", "").strip()
 
     def complete(address: str) -> str:
         return address.rstrip("/").replace("{account}", account or "{account}")
