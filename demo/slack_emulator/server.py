@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -31,12 +32,14 @@ class SlackServer(ThreadingHTTPServer):
         self.state = state
         self.faults = faults
         self.state.base = f"http://127.0.0.1:{self.server_port}"
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
+        with suppress(OSError):  # wakes the loop, which looks for its end twice a second otherwise
+            self.socket.shutdown(socket.SHUT_RD)
         self.shutdown()
         self._thread.join()
         self.server_close()

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,7 +78,7 @@ class Hosted:
     def __enter__(self) -> Hosted:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hosted = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         return self
 
@@ -121,6 +122,32 @@ class Hosted:
 class _Server(ThreadingHTTPServer):
     hosted: Hosted
     daemon_threads = False  # joined on close, so that no socket outlives its test
+    request_queue_size = 64  # more than there are callers
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().close_request(request)
+
+    def shutdown(self) -> None:
+        """Wakes the loop, which looks for its end twice a second otherwise."""
+        with suppress(OSError):  # not every system allows it on a socket that listens
+            self.socket.shutdown(socket.SHUT_RD)
+        super().shutdown()
+
+    def server_close(self) -> None:
+        """Ends the connections that callers keep open."""
+        for connection in list(self._connections):
+            with suppress(OSError):  # it was closed meanwhile
+                connection.shutdown(socket.SHUT_RD)
+        super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignores callers that hung up or were killed."""
@@ -186,14 +213,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(
         self, status: int, body: bytes, content_type: str, headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
+        """In one packet, as a second one would wait until the first is acknowledged."""
         self.send_response(status)
         for name, value in {"Content-Type": content_type, **dict(headers)}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-        self.close_connection = True
+        self._headers_buffer += [b"\r\n", body]  # type: ignore[attr-defined]
+        self.flush_headers()
 
     def _send_half(self, body: bytes) -> None:
         self.send_response(200)

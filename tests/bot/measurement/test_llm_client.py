@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,12 +46,13 @@ class Client:
     row: ProviderRow
     now: float = 1_000.0
     llm: LlmClient = field(init=False)
+    trainers: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        trainer = Trainer(self.row.provider, KEY)
+        trainer = self.trainers.enter_context(Trainer(self.row.provider, KEY))
         self.llm = LlmClient(self.store, {"acme": trainer}, (self.row,), lambda: self.now, lambda: self.now)
 
     def ask(self, questions: list[Question], owner: str = "m1") -> None:
@@ -96,6 +97,7 @@ def open_client(folder: Path, *, callers: int = 4, a_minute: int | None = None) 
         client = Client(store, provider, row_at(provider.url, callers=callers, a_minute=a_minute))
         yield client
         client.llm.close()
+    client.trainers.close()
     wait_until(
         lambda: not [t for t in threading.enumerate() if t.name.startswith("asks acme")], "the threads"
     )
@@ -376,6 +378,7 @@ def test_a_kill_costs_at_most_the_open_questions(tmp_path: Path) -> None:
         )
         assert lost.completion_tokens == 24 * lost.answers and lost.prompt_tokens > 2 * lost.answers
         client.llm.close()
+        client.trainers.close()
     store.close()
 
 
