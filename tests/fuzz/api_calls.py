@@ -38,15 +38,15 @@ class Answer:
 def calls(file_id: str, job_id: str, answering: str) -> st.SearchStrategy[Call]:
     """`job_id` is a job that has ended, so that no call can change it. `answering` is the model that is asked."""
     return st.one_of(
-        _posts("/v1/fine_tuning/jobs", _job(file_id)),
-        _posts("/v1/fine_tuning/jobs", {**_job(file_id), "integrations": _INTEGRATIONS}),
-        _posts("/v1/fine_tuning/jobs", _sweep(file_id)),
-        _posts("/v1/chat/completions", {**CHAT, "model": answering}),
-        _posts("/v1/chat/completions", {**CONSTRAINED, "model": answering}),
-        _posts("/v1/chat/completions", {**CALLING, "model": answering}),
-        _posts("/v1/responses", {**RESPONSE, "model": answering}),
-        _posts("/v1/completions", {**TEXT, "model": answering}),
-        _posts("/v1/embeddings", {"model": answering, "input": ["a"], "encoding_format": "float"}),
+        posts("/v1/fine_tuning/jobs", _job(file_id)),
+        posts("/v1/fine_tuning/jobs", {**_job(file_id), "integrations": _INTEGRATIONS}),
+        posts("/v1/fine_tuning/jobs", _sweep(file_id)),
+        posts("/v1/chat/completions", {**CHAT, "model": answering}),
+        posts("/v1/chat/completions", {**CONSTRAINED, "model": answering}),
+        posts("/v1/chat/completions", {**CALLING, "model": answering}),
+        posts("/v1/responses", {**RESPONSE, "model": answering}),
+        posts("/v1/completions", {**TEXT, "model": answering}),
+        posts("/v1/embeddings", {"model": answering, "input": ["a"], "encoding_format": "float"}),
         _uploads(),
         _reads(file_id, job_id),
         st.builds(Call, st.sampled_from(("POST", "DELETE", "PUT", "PATCH", "HEAD")), _odd_paths()),
@@ -119,7 +119,7 @@ RESPONSE: Json = {
 TEXT: Json = {"prompt": ["a", "b"], "max_tokens": 1, "n": 2, "logprobs": 1, "echo": False, "best_of": 1}
 
 
-def _posts(path: str, base: Json) -> st.SearchStrategy[Call]:
+def posts(path: str, base: Json) -> st.SearchStrategy[Call]:
     bodies = mutated(base).map(_capped).map(lambda body: json.dumps(body).encode()) | raw_json(base)
     keys = st.none() | st.sampled_from(("", "k" * 256, "k", "é\x7f"))
     return st.builds(

@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from trainers.http import responses
 from trainers.http.connections import server_config
+from trainers.http.errors import ApiError
 from trainers.http.sockets import address_of, listen
 
 KEY = "sk-vendor-0123456789"
@@ -79,7 +80,10 @@ class ChatVendor:
             "prompt_tokens_details": {"cached_tokens": 2},
         }
         parts = [responses.Text(text), responses.End(is_cut=False, usage=tokens)]
-        begun = responses.new_head(body["model"], responses.echo(body))
+        try:
+            begun = responses.new_head(body["model"], responses.echo(body))
+        except ApiError as refusal:
+            return refusal.response()
         if not body.get("stream"):
             return JSONResponse(responses.complete_body(begun, parts))
 

@@ -26,6 +26,7 @@ from trainers.recipes.values import Published, Recipe, Unavailable, Upstream
 RECIPE_HEADER = "x-finetune-recipe"
 FALLBACK_HEADER = "x-finetune-fallback"
 SHORT_HASH = 12
+STREAM_OPTIONS = "stream_options"
 Body = dict[str, Any]
 
 
@@ -189,11 +190,22 @@ def read_messages(body: Body) -> Sequence[Mapping[str, Any]]:
     if not isinstance(messages, list) or not messages:
         raise invalid("'messages' must be a list with at least one message.", "messages", "invalid_type")
     for number, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in prompts.ROLES:
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str) or role not in prompts.ROLES:
             roles = ", ".join(sorted(prompts.ROLES))
             text = f"'messages[{number}]' must be an object with a role: {roles}."
             raise invalid(text, f"messages[{number}]")
     return messages
+
+
+def read_stream_options(body: Body) -> Mapping[str, Any]:
+    """Raises ApiError (400)."""
+    options = body.get(STREAM_OPTIONS)
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise invalid(f"'{STREAM_OPTIONS}' must be an object.", STREAM_OPTIONS, "invalid_type")
+    return options
 
 
 def reason_to_fall_back(error: ApiError | VendorError) -> str | None:

@@ -11,7 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from trainers.door import free_chat, relay
-from trainers.door.calls import Body, Call, read_messages
+from trainers.door.calls import STREAM_OPTIONS, Body, Call, read_messages, read_stream_options
 from trainers.door.streams import encode_event
 from trainers.door.upstreams import VendorError
 from trainers.errors import Refused
@@ -23,7 +23,6 @@ from trainers.recipes import prompts
 PATH = "/chat/completions"
 # By address and model: parameters that it has refused, which are not sent to it again. A restart asks once more.
 _refused: dict[tuple[str, str], frozenset[str]] = {}
-STREAM_OPTIONS = "stream_options"
 
 
 class WriteRequest(Protocol):
@@ -53,6 +52,7 @@ async def ask(call: Call, body: Body) -> tuple[httpx2.Response, bool]:
     """Asks the model for a chat completion. Returns its answer, and whether a stream of it names its usage for us
     alone. Raises ApiError and VendorError."""
     messages = read_messages(body)
+    options = read_stream_options(body)
     shown = await call.loaded.show(messages)
     prompt = prompts.write_prompt(call.recipe, messages, shown)
     extra = orjson.loads(call.upstream.chat_extra or "{}")
@@ -60,10 +60,10 @@ async def ask(call: Call, body: Body) -> tuple[httpx2.Response, bool]:
     def write(ours: ChatParameters, *, counts_stream: bool) -> Body:
         request = {**extra, **prompts.fill(body, ours), "model": model_of(call), "messages": prompt}
         if counts_stream:
-            request[STREAM_OPTIONS] = {**(body.get(STREAM_OPTIONS) or {}), "include_usage": True}
+            request[STREAM_OPTIONS] = {**options, "include_usage": True}
         return request
 
-    return await ask_without_refused(call, PATH, body, write, wants_count=_leaves_usage_open(body))
+    return await ask_without_refused(call, PATH, body, write, wants_count=_leaves_usage_open(body, options))
 
 
 async def ask_without_refused(
@@ -96,11 +96,9 @@ def model_of(call: Call) -> str:
     return model
 
 
-def _leaves_usage_open(body: Body) -> bool:
+def _leaves_usage_open(body: Body, options: Mapping[str, Any]) -> bool:
     """True for a stream of which the program doesn't say whether it should name its usage. Other answers always do."""
-    options = body.get(STREAM_OPTIONS)
-    has_said = isinstance(options, dict) and options.get("include_usage") is not None
-    return body.get("stream") is True and not has_said
+    return body.get("stream") is True and options.get("include_usage") is None
 
 
 def _newly_refused(

@@ -83,7 +83,7 @@ async def _ask_for_label(call: Call, text: str) -> tuple[Body, Usage]:
     content = relay.read_object(answer)
     usage = usage_of(content.get("usage"))
     call.count(usage)
-    words = relay.read_choice(content)["message"].get("content") or ""
+    words = relay.read_text(relay.read_choice(content)["message"])
     label = read_label(words, call.recipe.labels)
     if label is None:  # so that the program's author sees why
         return {"label": None, "probabilities": None, "answer": words}, usage

@@ -19,6 +19,9 @@ FLUSH_S = 1.0
 FAILED = Usage(calls=1, failed=1)
 LOST = Usage(calls=1, failed=1, unknown=1)
 
+# Of one answer. A larger number is a fault, and SQLite could not add it up.
+MOST_TOKENS = 1_000_000_000
+
 log = logging.getLogger(__name__)
 
 
@@ -44,10 +47,28 @@ def usage_of_stream(raw: object, *, is_complete: bool) -> Usage:
     return counted
 
 
+def tokens_of(raw: object) -> Mapping[str, Any] | None:
+    """Returns an answer's `usage` in the form of chats, None if it names none that can be read."""
+    counted = usage_of(raw)
+    if not isinstance(raw, dict) or counted.unknown:
+        return None
+    details = raw.get("completion_tokens_details")
+    reasoning = None
+    if isinstance(details, dict):
+        reasoning = _count(details, "reasoning_tokens")
+    return {
+        "prompt_tokens": counted.prompt_tokens,
+        "completion_tokens": counted.completion_tokens,
+        "total_tokens": counted.prompt_tokens + counted.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": counted.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": reasoning or 0},
+    }
+
+
 def _count(raw: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = raw.get(name)
-        if type(value) is int and value >= 0:
+        if type(value) is int and 0 <= value <= MOST_TOKENS:
             return value
     return None
 

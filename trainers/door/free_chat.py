@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from trainers.dataset.near_duplicates import question_text
-from trainers.door.calls import Body, Call, read_messages
+from trainers.door.calls import Body, Call, read_messages, read_stream_options
 from trainers.door.streams import LAST_EVENT, EventStream, encode_event
 from trainers.http.errors import invalid
 from trainers.recipes import prompts
@@ -24,6 +24,7 @@ ANSWERED = Usage(calls=1)
 async def answer_chat(call: Call) -> Response:
     """Raises ApiError (400) for what it can't answer."""
     check_request(call, call.body)
+    options = read_stream_options(call.body)
     text = await answer_text(call, read_messages(call.body))
     head = {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -33,7 +34,9 @@ async def answer_chat(call: Call) -> Response:
     }
     call.count(ANSWERED)
     if call.body.get("stream") is True:
-        return EventStream(_events(head, text, call.body), nothing_to_close)
+        return EventStream(
+            _events(head, text, names_usage=bool(options.get("include_usage"))), nothing_to_close
+        )
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     return JSONResponse({**head, "choices": [choice], "usage": NO_TOKENS})
@@ -69,14 +72,14 @@ async def answer_text(call: Call, messages: Sequence[Mapping[str, Any]]) -> str:
     return answer.text
 
 
-async def _events(head: Body, text: str, body: Body) -> AsyncGenerator[bytes, None]:
+async def _events(head: Body, text: str, *, names_usage: bool) -> AsyncGenerator[bytes, None]:
     chunk = {**head, "object": "chat.completion.chunk"}
     delta = {"role": "assistant", "content": text, "refusal": None}
     first = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
     last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
     yield encode_event({**chunk, "choices": [first]})
     yield encode_event({**chunk, "choices": [last]})
-    if (body.get("stream_options") or {}).get("include_usage"):
+    if names_usage:
         yield encode_event({**chunk, "choices": [], "usage": NO_TOKENS})
     yield LAST_EVENT
 

@@ -3,7 +3,7 @@ way."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from trainers.door.calls import Body, Call
 from trainers.door.counts import usage_of, usage_of_stream
 from trainers.door.streams import EventStream, data_of, split_events
 from trainers.door.upstreams import TAKEN_ALONG, passed_headers
-from trainers.http.errors import ApiError
+from trainers.http.errors import ApiError, invalid
 
 ReadUsage = Callable[[Mapping[str, Any]], object]
 """Returns the usage that an answer or an event names, in whatever form; None if it names none."""
@@ -27,10 +27,19 @@ EncodeError = Callable[[ApiError], bytes]
 
 async def send(call: Call, path: str, body: Body) -> httpx2.Response:
     """Asks the call's provider. Raises ApiError and VendorError."""
-    headers = {name: call.headers[name] for name in TAKEN_ALONG if name in call.headers}
+    headers = _take_headers(call)
     is_stream = body.get("stream") is True
     url = call.base_url + path
     return await call.clients.send(call.upstream, url, orjson.dumps(body), headers, is_stream=is_stream)
+
+
+def _take_headers(call: Call) -> Mapping[str, str]:
+    """Returns what the provider gets of the program's headers. Raises ApiError (400)."""
+    headers = {name: call.headers[name] for name in TAKEN_ALONG if name in call.headers}
+    for name, text in headers.items():
+        if not text.isascii() or not text.isprintable():
+            raise invalid(f"The header '{name}' must be printable ASCII.", name)
+    return headers
 
 
 def pass_on(call: Call, answer: httpx2.Response) -> Response:
@@ -66,6 +75,41 @@ def read_choice(content: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(choice.get("message"), dict):
         raise unreadable()
     return choice
+
+
+def read_text(message: Mapping[str, Any]) -> str:
+    """Returns the text of a message or of a part of one, or its refusal; "" without either. Raises ApiError (502)."""
+    return text_in(message, "content") or text_in(message, "refusal")
+
+
+def text_in(raw: Mapping[str, Any], name: str) -> str:
+    """Returns a text, "" for none. Raises ApiError (502)."""
+    text = raw.get(name)
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise unreadable()
+    return text
+
+
+def object_in(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns an object, {} for none. Raises ApiError (502)."""
+    value = raw.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise unreadable()
+    return value
+
+
+def objects_in(raw: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    """Returns a list of objects, empty for none. Raises ApiError (502)."""
+    values = raw.get(name)
+    if values is None:
+        return ()
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise unreadable()
+    return values
 
 
 def read_parts(answer: httpx2.Response) -> AsyncIterator[bytes]:

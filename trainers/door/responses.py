@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from trainers.door import chat, free_chat, relay
 from trainers.door.calls import Body, Call
-from trainers.door.counts import usage_of, usage_of_stream
+from trainers.door.counts import tokens_of, usage_of, usage_of_stream
 from trainers.door.streams import EventStream, data_of, split_events
 from trainers.http import responses
 from trainers.http.errors import ApiError, invalid
@@ -93,7 +93,10 @@ def encode_error(problem: ApiError) -> bytes:
 async def _translate(call: Call) -> Response:
     body = responses.as_chat(call.body)
     body.pop("metadata", None)  # a label for what OpenAI stores; others refuse it
-    for number, tool in enumerate(body.get("tools", ())):
+    tools = body.get("tools") or []
+    if not isinstance(tools, list):
+        raise invalid("'tools' must be a list.", "tools", "invalid_type")
+    for number, tool in enumerate(tools):
         if not isinstance(tool, dict) or tool.get("type") != "function":
             text = f"{call.upstream.name} can call functions only, so 'tools[{number}]' is refused."
             raise invalid(text, f"tools[{number}]", "unsupported_parameter")
@@ -114,16 +117,16 @@ def _parts_of(content: Mapping[str, Any]) -> Sequence[Part]:
     message = choice["message"]
     is_cut = choice.get("finish_reason") == "length"
     parts: list[Part] = []
-    text = message.get("content") or message.get("refusal") or ""
+    text = relay.read_text(message)
     if text:
         parts.append(Text(text))
-    for tool_call in message.get("tool_calls") or ():
+    for tool_call in relay.objects_in(message, "tool_calls"):
         match tool_call:
             case {"id": str(call_id), "function": {"name": str(name), "arguments": str(arguments)}}:
                 parts.append(FunctionCall(call_id, name, arguments))
             case _:
                 raise relay.unreadable()
-    return [*parts, End(is_cut, content.get("usage"))]
+    return [*parts, End(is_cut, tokens_of(content.get("usage")))]
 
 
 class _TranslatedStream:
@@ -132,7 +135,7 @@ class _TranslatedStream:
     def __init__(self, call: Call, answer: httpx2.Response) -> None:
         self._call = call
         self._answer = answer
-        self._usage: Mapping[str, Any] | None = None
+        self._usage: object = None
         self._is_complete = False
 
     async def events(self, head: Body) -> AsyncGenerator[bytes, None]:
@@ -146,7 +149,7 @@ class _TranslatedStream:
             yield responses.encode_event("error", number, problem.body())
 
     async def _parts(self) -> AsyncIterator[Part]:
-        """Raises UpstreamDown if the provider breaks off."""
+        """Raises UpstreamDown if the provider breaks off, and ApiError (502) for what is no chat."""
         calls: dict[int, dict[str, str]] = {}
         is_cut = False
         try:
@@ -154,18 +157,18 @@ class _TranslatedStream:
                 for event in events:
                     chunk = data_of(event) or {}
                     self._usage = chunk.get("usage") or self._usage
-                    for choice in chunk.get("choices") or ():
-                        delta = choice.get("delta") or {}
+                    for choice in relay.objects_in(chunk, "choices"):
+                        delta = relay.object_in(choice, "delta")
                         is_cut = is_cut or choice.get("finish_reason") == "length"
-                        text = delta.get("content") or delta.get("refusal")
+                        text = relay.read_text(delta)
                         if text:
                             yield Text(text)
-                        _add_calls(calls, delta.get("tool_calls") or ())
+                        _add_calls(calls, relay.objects_in(delta, "tool_calls"))
         except httpx2.HTTPError as error:
             raise self._call.clients.down(self._call.upstream, error) from error
         for place in sorted(calls):
             yield FunctionCall(**calls[place])
-        yield End(is_cut, self._usage)
+        yield End(is_cut, tokens_of(self._usage))
 
     async def close(self) -> None:
         await self._answer.aclose()
@@ -173,13 +176,16 @@ class _TranslatedStream:
 
 
 def _add_calls(calls: dict[int, dict[str, str]], deltas: Sequence[Mapping[str, Any]]) -> None:
-    """Adds the parts of calls, which arrive by the place of their call."""
+    """Adds the parts of calls, which arrive by the place of their call. Raises ApiError (502)."""
     for delta in deltas:
-        function = delta.get("function") or {}
-        call = calls.setdefault(delta.get("index", 0), {"id": "", "name": "", "arguments": ""})
-        call["id"] = delta.get("id") or call["id"]
-        call["name"] += function.get("name") or ""
-        call["arguments"] += function.get("arguments") or ""
+        place = delta.get("index", 0)
+        if type(place) is not int:
+            raise relay.unreadable()
+        function = relay.object_in(delta, "function")
+        call = calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
+        call["id"] = relay.text_in(delta, "id") or call["id"]
+        call["name"] += relay.text_in(function, "name")
+        call["arguments"] += relay.text_in(function, "arguments")
 
 
 async def _answer_free(call: Call) -> Response:

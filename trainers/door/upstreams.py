@@ -179,8 +179,9 @@ def _key_refused(upstream: Upstream) -> ApiError:
 
 
 def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in headers.items()
-        if name in PASSED_ON or name.startswith(PASSED_PREFIXES)
-    }
+    passed = {}
+    for name, value in headers.items():
+        is_known = name in PASSED_ON or name.startswith(PASSED_PREFIXES)
+        if is_known and value.isascii():  # others could not be sent on
+            passed[name] = value
+    return passed

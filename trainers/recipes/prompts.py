@@ -23,6 +23,7 @@ from trainers.types import Message, Role
 
 Body = dict[str, Any]
 ROLES = frozenset(get_args(Role))
+ROLES_WITH_TEXT = ROLES - {"tool"}
 # With a prompt of their own, these put the same before every conversation.
 SAME_BEGINNING: frozenset[CandidateKind] = frozenset({"zero", "optimised", "kshot"})
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
@@ -46,7 +47,7 @@ def write_prompt(
     has_own_prompt = bool(recipe.prompt and recipe.prompt.strip())
     if has_own_prompt and recipe.kind in SAME_BEGINNING:
         # Written once, since it is the same for every call, whose own turns stay as they are.
-        turns = [dict(message) for message in messages if message.get("role") not in INSTRUCTION_ROLES]
+        turns = [dict(message) for message in messages if _role_of(message) not in INSTRUCTION_ROLES]
         return [*_beginning(recipe), *turns]
     row = _with_instructions(recipe, as_row(messages))
     written = _measured_prompt(recipe, row, shown)
@@ -103,7 +104,7 @@ def _body_of(message: Message) -> Body:
 def _role_of(message: Mapping[str, Any]) -> Role:
     """Returns the role of a message. Items of Responses have none if they are calls, results or thoughts."""
     role = message.get("role")
-    if role in ROLES:
+    if isinstance(role, str) and role in ROLES:
         return cast(Role, role)
     return "assistant"
 
@@ -127,7 +128,8 @@ def has_only_text(messages: Sequence[Mapping[str, Any]]) -> bool:
 def _is_text(message: Mapping[str, Any]) -> bool:
     if message.get("tool_calls"):
         return False
-    if message.get("role") not in (*INSTRUCTION_ROLES, "user", "assistant"):
+    role = message.get("role")
+    if not isinstance(role, str) or role not in ROLES_WITH_TEXT:
         return False
     content = message.get("content")
     if isinstance(content, list):
@@ -136,7 +138,8 @@ def _is_text(message: Mapping[str, Any]) -> bool:
 
 
 def _is_text_part(part: object) -> bool:
-    return isinstance(part, dict) and part.get("type") in TEXT_PARTS
+    kind = part.get("type") if isinstance(part, dict) else None
+    return isinstance(kind, str) and kind in TEXT_PARTS
 
 
 def measured_parameters(recipe: Recipe, refused: Collection[str] = ()) -> ChatParameters:
