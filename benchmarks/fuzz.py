@@ -1,8 +1,9 @@
 """Fuzzing: malformed input must cause no traceback, no 500 and no change of state.
 
 `python benchmarks/fuzz.py [EXAMPLES]`, 10,000 by default: malformed files go through the check of an upload, Slack
-payloads through the real listeners into a real database, API bodies into a running trainer with a toy model, and files
-that an attempt on a cluster might leave in the storage into a job's folder. Exits with 1 if anything is wrong.
+payloads through the real listeners into a real database, API bodies into a running trainer with a toy model and into a
+door, a vendor's answers through that door, and files that an attempt on a cluster might leave in the storage into a
+job's folder. Exits with 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -20,19 +21,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.bot.world import Rules, SharedWorkers
 from tests.bot.world import world as running_world
 from tests.cards import builders
-from tests.fuzz import api_calls, deliveries, files, leftovers
+from tests.fuzz import api_calls, deliveries, door_calls, files, leftovers
 from tests.fuzz.complaints import count_complaints
 from tests.local.conftest import make_model, make_tokenizer
 from tests.local.trainer_server import serve_in_thread
+from tests.peers.chat_vendor import ChatVendor
 from tests.peers.hosted import KEY
 
-SHARES = {"files": 0.3, "payloads": 0.3, "API bodies": 0.3, "storage": 0.1}
+SHARES = {
+    "files": 0.25,
+    "payloads": 0.25,
+    "API bodies": 0.2,
+    "door": 0.15,
+    "vendors": 0.05,
+    "storage": 0.1,
+}
 
 
 def main(examples: int) -> int:
     logging.disable(logging.CRITICAL)  # the log would have thousands of tracebacks, one for each reference
     complaints = {}
-    for (name, share), trial in zip(SHARES.items(), (_files, _payloads, _bodies, _snapshots), strict=True):
+    trials = (_files, _payloads, _bodies, _door_calls, _vendors_answers, _snapshots)
+    for (name, share), trial in zip(SHARES.items(), trials, strict=True):
         count, start = round(examples * share), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             complaints[name] = trial(Path(folder), count)
@@ -66,6 +76,19 @@ def _bodies(folder: Path, examples: int) -> Counter[str]:
     make_model(folder / "model")
     with serve_in_thread(folder / "data", {"toy": str(folder / "model")}) as trainer:
         strategy, complaint = api_calls.odd_calls(trainer, folder / "data", "toy")
+        return count_complaints(strategy, complaint, examples)
+
+
+def _door_calls(folder: Path, examples: int) -> Counter[str]:
+    with door_calls.running_door(folder, ChatVendor(answer=lambda body: door_calls.LABELS[0])) as door:
+        strategy, complaint = door_calls.odd_calls(door)
+        return count_complaints(strategy, complaint, examples)
+
+
+def _vendors_answers(folder: Path, examples: int) -> Counter[str]:
+    vendor = door_calls.OddVendor()
+    with door_calls.running_door(folder, vendor) as door:
+        strategy, complaint = door_calls.odd_answers(door, vendor)
         return count_complaints(strategy, complaint, examples)
 
 
