@@ -136,6 +136,14 @@ def test_calls_cost_what_the_estimate_s_rules_say(
     assert tuned_calls_usd(USE, rates, traffic, share) == pytest.approx(Decimal(usd), rel=Decimal("0.00001"))
 
 
+def test_prompt_tokens_that_the_vendor_had_cached_cost_less_if_a_price_says_so() -> None:
+    use = replace(USE, cached_tokens=USE.prompt_tokens)
+    full = tuned_calls_usd(USE, VENDOR, Traffic(), ALL)
+    assert tuned_calls_usd(use, replace(VENDOR, cached_input=None), Traffic(), ALL) == full
+    cached = tuned_calls_usd(use, replace(VENDOR, cached_input=Decimal(0)), Traffic(), ALL)
+    assert full - cached == USE.prompt_tokens * VENDOR.input / 1_000_000
+
+
 def test_the_alternative_s_cost_counts_its_own_longer_prompt() -> None:
     # 600,000 tokens at $2.50 and 5,000 at $10.00
     assert alternative_usd(USE, INPUTS, ALL) == Decimal("1.55")

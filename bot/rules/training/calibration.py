@@ -23,6 +23,7 @@ Quantity = Literal["tokens", "dollars", "minutes", "quality"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
 FEW_RUNS = 5
+MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -138,17 +139,20 @@ def _geometric_mean(factors: Sequence[Decimal]) -> Decimal | None:
 
 @dataclass(frozen=True)
 class CallTotals:
-    """Answered calls and their tokens."""
+    """Answered calls and their tokens. `cached_tokens` are those among the prompt's that the provider said it had
+    cached."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
     def plus(self, calls: int, prompt_tokens: int, completion_tokens: int) -> CallTotals:
         return CallTotals(
             self.calls + calls,
             self.prompt_tokens + prompt_tokens,
             self.completion_tokens + completion_tokens,
+            self.cached_tokens,
         )
 
 
@@ -157,7 +161,10 @@ def tuned_calls_usd(use: CallTotals, rates: Rates, traffic: Traffic, share: Deci
     (0 to 1) of the month. Batches are not considered, because a batch can't call an alias."""
     # Tokens need at least one request; without a call there are none to bill.
     tokens = Tokens(max(use.calls, 1), use.prompt_tokens, use.completion_tokens)
-    return bill(tokens, rates, Fraction(use.calls), _traffic_for(traffic, share)).total
+    usd = bill(tokens, rates, Fraction(use.calls), _traffic_for(traffic, share)).total
+    if rates.cached_input is None or rates.usd_per_hour:
+        return usd
+    return usd - use.cached_tokens * (rates.input - rates.cached_input) / MILLION
 
 
 def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:

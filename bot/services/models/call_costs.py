@@ -66,7 +66,7 @@ def candidate_usd(
 
 
 def totals_of(use: Usage) -> CallTotals:
-    return CallTotals(use.calls, use.prompt_tokens, use.completion_tokens)
+    return CallTotals(use.calls, use.prompt_tokens, use.completion_tokens, use.cached_tokens)
 
 
 def with_saving(context: AppContext, month: ActualMonth, before: Before | None) -> ActualMonth:
