@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import date
 
 from bot.cards.common.candidates import promotable_name
-from bot.cards.common.words import day
+from bot.rules import units
 from bot.rules.models.promotion import alias_for
 from storage.promotions import Promotion
 from trainers.recipes.values import Published, Unavailable
@@ -34,7 +34,7 @@ def why_unanswered(published: Published | None, promotion: int, trouble: str | N
 
 def out_of_use(promotion: Promotion) -> Unavailable:
     """Nothing is in use any more. `promotion` was the last one."""
-    when = day(promotion.ended_at or promotion.at)
+    when = units.day_of(promotion.ended_at or promotion.at)  # not as Slack would show it to each reader
     name = alias_for(promotion.dataset)
     if promotion.taken_out_by is None:
         text = f"Nothing answers as {name}: what was in use was deleted with its data on {when}."
@@ -58,7 +58,7 @@ def model_gone(promotion: Promotion, provider: str) -> Unavailable:
 def model_ended(promotion: Promotion, provider: str, ended: date) -> Unavailable:
     """`provider` is its title, and `ended` the first day on which the model doesn't answer."""
     text = (
-        f"{_who_answers(promotion)} ended at {provider} on {day(ended)}. Your team can put something else to work in "
+        f"{_who_answers(promotion)} ended at {provider} on {ended}. Your team can put something else to work in "
         f"Slack: /finetune models lists what there is."
     )
     return Unavailable(MAY_ANSWER_AGAIN, MODEL_ENDED, text)

@@ -165,3 +165,8 @@ def test_a_model_on_a_machine_by_the_hour_answers_until_its_machine_stops(
             world.tick(2)
             with pytest.raises(openai.InternalServerError, match="machine"):
                 wait_until(lambda: ask(client, NAME, QUESTION) and None, "the end of its answers", seconds=30)
+
+    maintain(world.service.context)
+    (month,) = world.store.actuals.of("tickets")
+    hours = world.store.deployments.micros_in_month(1, month.month)
+    assert month.calls >= 10 and month.micros == hours > 0

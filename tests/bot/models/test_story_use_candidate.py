@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from bot.cards.common import advice
+from bot.reconciler import maintain
+from bot.rules import units
 from bot.rules.models.promotion import PromotionEvidence, evidence_hash
-from bot.rules.units import month_of
 from bot.services import dataset_deletion
 from bot.services.models import alias_sync, promotion_requests, promotions, sunsets
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
@@ -25,12 +26,15 @@ from tests.bot.props import LABELS, tickets_csv
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import CLEO, DORA, MakeWorld, Rules, World
 from trainers.evaluation.results import CLASSICAL, Candidate
+from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.prompts import write_prompt
+from trainers.recipes.usage import Usage, UsageKey
 from trainers.recipes.values import Published
 
 LINE = "/finetune baseline tickets candidates=classical,zero models=acme/acme-small"
 ZERO = Candidate("zero", "acme/acme-small")
+DAY_S = 86_400
 WHY = "because=the demo is today"
 APPROVE = "approve_promotion"
 STAYS = '[[policy.data]]\nname = "stays here"\nlevel = "soft"\nproviders = ["local"]\n'
@@ -138,12 +142,12 @@ def test_try_asks_what_is_in_use_with_the_recipe_that_programs_get(measured: Wor
     assert "is being made ready for `tickets`" in world.type("/finetune try tickets a refund please")
     world.tick_until(lambda: published(world) is not None, "the recipe")
     assert "an e-mail address" in world.type("/finetune try tickets refund ada.lovelace@gmail.com")
-    spent = world.store.committed(month_of(world.clock))
+    spent = world.store.committed(units.month_of(world.clock))
     assert "Asking `team/tickets`" in world.type("/finetune try tickets a question about billing")
-    reserved = world.store.committed(month_of(world.clock)) - spent
+    reserved = world.store.committed(units.month_of(world.clock)) - spent
     answer = world.tick_until_answered()
     assert ">billing" in answer and "The prompt alone on acme/acme-small: " in answer
-    assert 0 < world.store.committed(month_of(world.clock)) - spent < reserved
+    assert 0 < world.store.committed(units.month_of(world.clock)) - spent < reserved
     promotion = standing(world)
     assert promotion is not None
     recipe = RecipeFolder(world.service.settings.recipes).read(promotion.recipe or "")
@@ -152,11 +156,11 @@ def test_try_asks_what_is_in_use_with_the_recipe_that_programs_get(measured: Wor
 
     deploy_against_the_evidence(world)
     world.tick_until(lambda: (now := standing(world)) is not None and now.recipe is not None, "the recipe")
-    spent = world.store.committed(month_of(world.clock))
+    spent = world.store.committed(units.month_of(world.clock))
     world.type("/finetune try tickets a question about refund")
     answer = world.tick_until_answered()
     assert ">refund" in answer and "The classical model, which costs nothing" in answer
-    assert world.store.committed(month_of(world.clock)) == spent and len(sent) == 1
+    assert world.store.committed(units.month_of(world.clock)) == spent and len(sent) == 1
 
 
 def test_a_command_names_the_candidate_and_lists_what_there_is(measured: World) -> None:
@@ -290,6 +294,7 @@ def test_a_rollback_of_the_first_takes_it_out_of_use(measured: World) -> None:
     assert entry.who == CLEO.id
     answer = published(world)
     assert answer is not None and answer.unavailable is not None and answer.unavailable.status == 404
+    assert f"was taken out of use on {units.day_of(world.clock)}. " in answer.unavailable.message
     assert "Nothing is in use for `tickets`" in world.type("/finetune rollback tickets", user=CLEO)
     assert world.has_button(advice.USE), "its measurement offers it again"
 
@@ -391,9 +396,10 @@ def test_old_rows_of_what_is_in_use_are_not_deleted(measured: World) -> None:
     assert "/finetune rollback tickets to=nothing" in refusal.text
 
 
-def test_the_end_of_a_prompted_model_in_use_is_announced(measured: World) -> None:
+def test_the_end_of_a_prompted_model_in_use_is_announced_and_programs_read_it(measured: World) -> None:
     world = measured
     world.type("/finetune promote tickets zero", user=BEN)
+    world.tick_until(lambda: published(world) is not None, "the recipe")
     uses = sunsets.list_uses(world.store, world.service.settings, world.service.context.today())
     (use,) = [use for use in uses if use.kind == "in use"]
     assert (use.dataset, use.model, use.name) == (
@@ -401,6 +407,50 @@ def test_the_end_of_a_prompted_model_in_use_is_announced(measured: World) -> Non
         "acme/acme-small",
         "the prompt alone on acme/acme-small",
     )
+    service = world.provider.service
+    tomorrow = units.day_of(world.clock + DAY_S)
+    service.shutdowns = {"acme-small": tomorrow.isoformat()}
+    maintain(world.service.context)
+    world.send()
+    world.find_message("acme/acme-small", "in use for tickets", tomorrow.isoformat())
+    answer = published(world)
+    assert answer is not None and answer.unavailable is None
+
+    world.pass_time(DAY_S)
+    maintain(world.service.context)
+    answer = published(world)
+    assert answer is not None and answer.unavailable is not None
+    assert (answer.unavailable.status, answer.unavailable.code) == (503, "model_ended")
+    assert f"ended at Acme Tuning on {tomorrow}. " in answer.unavailable.message
+    world.tick()
+    assert published(world) == answer, "a tick doesn't ask it again"
+    refused = world.type("/finetune try tickets a question about refund")
+    assert "no longer answers" in refused
+
+    # Its vendor has postponed that.
+    service.shutdowns = {"acme-small": units.day_of(world.clock + 90 * DAY_S).isoformat()}
+    world.pass_time(DAY_S)
+    maintain(world.service.context)
+    answer = published(world)
+    assert answer is not None and answer.unavailable is None
+
+
+def test_cached_tokens_of_calls_cost_what_their_price_says(measured: World) -> None:
+    world = measured
+    world.rules.more = PRICES + 'cached_input = "0.20"\n'
+    world.restart()
+    world.type("/finetune promote tickets zero", user=BEN)
+    world.tick_until(lambda: published(world) is not None, "the recipe")
+    promotion = standing(world)
+    assert promotion is not None and promotion.recipe is not None
+    settings = world.service.settings
+    calls = Usage(calls=10, prompt_tokens=1_000_000, cached_tokens=400_000, completion_tokens=100_000)
+    today = units.day_of(world.clock).isoformat()
+    usage.add(settings.recipes, {UsageKey(promotion.id, promotion.recipe, today): calls})
+    maintain(world.service.context)
+    (month,) = world.store.actuals.of("tickets")
+    # $0.80 for 600,000, $0.20 for 400,000 and $3.20 for 100,000 tokens
+    assert (month.cached_tokens, month.micros) == (400_000, 480_000 + 80_000 + 320_000)
 
 
 def test_requests_are_told_apart_by_what_they_replace() -> None:
