@@ -31,5 +31,8 @@ class Record:
 
 def read(path: Path, *what: str) -> list[Line]:
     """Returns the lines of these kinds, or all lines, oldest first."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    text = path.read_text(encoding="utf-8")
+    # A line that is being written may be cut off anywhere: it counts at the next look.
+    complete = text[: text.rfind("\n") + 1]
+    lines = [json.loads(line) for line in complete.splitlines()]
     return [line for line in lines if not what or line["what"] in what]

@@ -10,7 +10,7 @@ import pytest
 
 from demo.people import BEN
 from tests.bot.world import CLEO
-from tests.chaos.records import Record
+from tests.chaos.records import Record, read
 from tests.chaos.stormy_peers import record_paths
 from tests.chaos.verdict import Verdict, judge
 
@@ -100,3 +100,13 @@ def test_each_missing_message_about_a_trained_model_is_unposted_unless_slack_ref
     records.post("Report of run 1: acme-small on tickets000")
     assert records.verdict().unposted == 1
     assert records.verdict("Loss by training step on tickets000").unposted == 0
+
+
+def test_a_line_that_is_being_written_is_not_read_yet(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    record = Record(path)
+    record.add("created", job="ftjob-1")
+    record.add("called", args="a long message")
+    record.close()
+    path.write_bytes(path.read_bytes()[:-9])
+    assert [line["what"] for line in read(path)] == ["created"]
