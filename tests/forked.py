@@ -36,16 +36,20 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 FORKED = (
+    "bot",
     "tests.bot.operations.debugging_trainer",
     "tests.bot.quick_calibrate",
     "tests.local.sizing.peaks",
     "tests.local.runs",
+    "trainers.door",
+    "trainers.door.worker",
     "trainers.local",
     "trainers.local.architecture",
     "trainers.local.calibrate",
     "trainers.local.export",
     "trainers.local.train",
 )
+WITHOUT_CHILDREN = ("trainers.door.worker", "trainers.local.train")
 XDIST_WORKER = ["-u", "-c", "import sys;exec(eval(sys.stdin.readline()))"]  # as execnet starts it
 SPAWNED = "--multiprocessing-fork"  # the last argument of a process that multiprocessing spawns
 READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "LD_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TRANSFORMERS_")
@@ -73,8 +77,14 @@ class ForkServer:
         """Returns the child's pid."""
         ends = (call["p2cread"], call["c2pwrite"], call["errwrite"])
         files = {number: number if end == -1 else end for number, end in enumerate(ends)}
+        files |= {file: file for file in call["pass_fds"]}
         return self.fork(
-            call["args"], files, call["env"], call["cwd"], has_own_session=call["start_new_session"]
+            call["args"],
+            files,
+            call["env"],
+            call["cwd"],
+            has_own_session=call["start_new_session"],
+            has_own_group=call["process_group"] == 0,
         )
 
     def fork(
@@ -85,6 +95,7 @@ class ForkServer:
         folder: object = None,
         *,
         has_own_session: bool = False,
+        has_own_group: bool = False,
     ) -> int:
         """Returns the pid of a child in which each key of `files` is the file that its value is here. The fork server's
         child forks it and ends, so that it becomes ours."""
@@ -93,9 +104,9 @@ class ForkServer:
             "environment": dict(os.environ if environment is None else environment),
             "files": list(files),
             "folder": str(folder or Path.cwd()),
+            "has_own_group": has_own_group,
             "has_own_session": has_own_session,
             "limits": [resource.getrlimit(limit) for limit in LIMITS],
-            "parent": os.getpid(),
             "umask": _umask(),
         }
         with self._lock:
@@ -163,13 +174,16 @@ def main(link: socket.socket, tests: Sequence[str]) -> None:
     fork_children(dict(os.environ), lambda: servers[0])
     _import(tests)
     order = _serve(link)
-    while order["args"][1:2] != ["trainers.local.train"]:  # a training starts no processes
+    while order["args"][1:2] not in ([name] for name in WITHOUT_CHILDREN):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork():  # this child gets its own fork server as long as it has no threads
             theirs.close()
             servers.append(ForkServer(ours))
             break
         ours.close()
+        # What the program closes, such as a lock, isn't to stay open here.
+        os.closerange(3, theirs.fileno())
+        os.closerange(theirs.fileno() + 1, MOST_FILES)
         order = _serve(theirs)
     _run(order["args"])
 
@@ -204,13 +218,19 @@ def _serve(link: socket.socket) -> dict[str, Any]:
         reader, writer = os.pipe()
         between = os.fork()
         if between == 0:
+            forker = os.getpid()
             if os.fork():
                 os._exit(0)
             link.close()
             order: dict[str, Any] = json.loads(message)
             if order["has_own_session"]:  # before anybody knows its pid and may end its group
                 os.setsid()
+            elif order["has_own_group"]:
+                os.setpgid(0, 0)
             os.write(writer, str(os.getpid()).encode())
+            # Until it is its parent's, or an orphan if that was killed meanwhile.
+            while os.getppid() == forker:
+                time.sleep(0.0005)
             _become(order, files)
             return order
         pid = os.read(reader, MESSAGE_BYTES)
@@ -221,8 +241,6 @@ def _serve(link: socket.socket) -> dict[str, Any]:
 
 
 def _become(order: Mapping[str, Any], files: Sequence[int]) -> None:
-    while os.getppid() != order["parent"]:
-        time.sleep(0.0005)
     moved = [
         fcntl.fcntl(file, fcntl.F_DUPFD, FREE_FILES) for file in files
     ]  # out of the way of their new numbers
@@ -288,7 +306,9 @@ def _can_be_forked(call: Mapping[str, Any], environment: Mapping[str, str]) -> b
     args = call["args"]
     if not isinstance(args, list | tuple) or args[0] != sys.executable or len(args) < 2:
         return False
-    if call["preexec_fn"] or call["pass_fds"] or call["executable"] or call["shell"]:
+    if call["preexec_fn"] or call["executable"] or call["shell"] or call["process_group"] > 0:
+        return False
+    if max(call["pass_fds"], default=0) >= FREE_FILES:
         return False
     is_named = (
         str(args[1]).startswith("benchmarks/")

@@ -66,7 +66,7 @@ def run_in_terminal(*arguments: str, columns: int = 60) -> str:
     """Returns what a terminal of that width gets, on stdout and stderr."""
     control, terminal = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
-    command = [sys.executable, "-c", PROGRAM, *arguments]
+    command = [sys.executable, "-m", "bot", *arguments]
     with subprocess.Popen(
         command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
     ) as child:

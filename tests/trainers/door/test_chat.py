@@ -17,10 +17,11 @@ import pytest
 from demo.workspace import wait_until
 from tests.peers.chat_vendor import KEY, ChatVendor, error
 from tests.prometheus_text import complaints, listed_metrics, read_families, read_values
-from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use
+from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use, serve_door
 from trainers.client.client import Trainer
 from trainers.evaluation.prompts import k_shot
 from trainers.recipes import usage
+from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.library import example_of
 from trainers.recipes.prompts import as_row
 from trainers.recipes.usage import Usage
@@ -195,7 +196,8 @@ def test_the_log_has_neither_texts_nor_keys(door: Door, client: openai.OpenAI, v
         assert secret not in door.log
 
 
-def test_a_door_is_light(door: Door) -> None:
+@pytest.mark.usefixtures("real_processes")
+def test_a_door_is_light(tmp_path: Path) -> None:
     """It loads no machine learning, no Slack and no bot before a recipe needs it."""
     heavy = {
         "torch",
@@ -214,10 +216,11 @@ def test_a_door_is_light(door: Door) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert heavy & set(loaded.stdout.split()) == set()
-    lines = Path(f"/proc/{door.worker_pid()}/status")
-    if lines.exists():
-        (size,) = [line for line in lines.read_text().splitlines() if line.startswith("VmRSS")]
-        assert int(size.split()[1]) < 120 * 1024, "with a classical candidate in use at most"
+    with serve_door(RecipeFolder(tmp_path / "serving")) as door:
+        lines = Path(f"/proc/{door.worker_pid()}/status")
+        if lines.exists():
+            (size,) = [line for line in lines.read_text().splitlines() if line.startswith("VmRSS")]
+            assert int(size.split()[1]) < 100 * 1024
 
 
 def test_a_vendor_that_is_down_or_hangs(door: Door, client: openai.OpenAI, vendor: ChatVendor) -> None:
