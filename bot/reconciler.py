@@ -18,12 +18,11 @@ from typing import assert_never
 from bot import logs, nightly, process_health
 from bot.cards.training.runs import UNDER_WAY
 from bot.context import AppContext
-from bot.services import dataset_deletion, retention
+from bot.services import dataset_deletion, document_removal, retention
 from bot.services.common import budgets, provider_jobs
 from bot.services.datasets import (
     clean_copies,
     datasets,
-    document_removal,
     documents,
     row_deletion,
     row_labels,

@@ -15,8 +15,8 @@ from bot.cards.datasets import dataset_deletion as views
 from bot.cards.datasets.documents import DocumentEntry, removal_question
 from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
 from bot.rules.units import day_of
-from bot.services import dataset_deletion
-from bot.services.datasets import document_removal, row_deletion
+from bot.services import dataset_deletion, document_removal
+from bot.services.datasets import row_deletion
 from bot.settings import Settings
 from bot.values.requests import Delete
 from bot.values.runs import Refusal

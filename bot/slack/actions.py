@@ -35,8 +35,9 @@ from bot.cards.training import interventions as intervention_cards
 from bot.cards.training import results, runs
 from bot.context import AppContext
 from bot.health import metrics
+from bot.services import document_removal
 from bot.services.common import authorization, budgets
-from bot.services.datasets import clean_copies, dataset_columns, document_removal
+from bot.services.datasets import clean_copies, dataset_columns
 from bot.services.datasets import data_policy as data_policy_services
 from bot.services.datasets import datasets as dataset_services
 from bot.services.datasets import row_labels as row_label_services

@@ -60,9 +60,9 @@ from bot.command_parser import COMMAND, Command, ParsedCommand, Registry, first_
 from bot.context import AppContext
 from bot.health import metrics
 from bot.rules.permissions import GOVERNED_BY, Rule
-from bot.services import dataset_deletion, overview
+from bot.services import dataset_deletion, document_removal, overview
 from bot.services.common import authorization, budgets, candidates, messages
-from bot.services.datasets import document_removal, documents, row_labels
+from bot.services.datasets import documents, row_labels
 from bot.services.decisions import estimate_requests, freeze, plans, team_questions
 from bot.services.measurement import (
     distillations,

@@ -1089,7 +1089,7 @@ GUARDS = (
     ),
     Guard(
         "a document is removed only by who may",
-        "bot/services/datasets/document_removal.py",
+        "bot/services/document_removal.py",
         '    refusal = authorization.refusal(context, person, "delete", document.channel, request)\n',
         "    refusal = None\n",
         "tests/bot/measurement/test_story_measuring.py::test_a_word_document_is_read_listed_and_removed",

@@ -73,7 +73,8 @@ def passages_text(passages: int) -> str:
 @dataclass(frozen=True)
 class DocumentUse:
     """What used a document: the numbers of finished measurements, newest first, and that of one that is `running`, 0 if
-    none is. `is_promoted`: what is in use retrieves from it, and has a copy; `is_being_promoted` until it has one."""
+    none is. `is_promoted`: what is in use retrieves from it, and is taken out of use with it; `is_being_promoted` until
+    programs get it."""
 
     measured_in: tuple[int, ...] = ()
     running: int = 0
@@ -135,7 +136,7 @@ def removal_question(entry: DocumentEntry) -> str:
     if entry.use.measured_in:
         text += " Scores that were measured with it stay."
     if entry.use.is_promoted:
-        text += " What is in use has a copy and keeps answering from it until you promote something else or roll back."
+        text += " What is in use answers from it, so it is taken out of use: programs then get an error."
     return text
 
 
@@ -156,8 +157,9 @@ def document_removed(document: Document, person: str, use: DocumentUse) -> Messa
         parts.text(f"Scores of {numbers} were measured with it and stay; a new measurement does without it.")
     if use.is_promoted:
         parts.text(
-            f"*Still in use*: programs that call {code(alias_for(document.dataset))} get answers from a copy of it. "
-            f"Promote something else, or {code(f'/finetune rollback {document.dataset}')}."
+            f"*Taken out of use*: what answered programs as {code(alias_for(document.dataset))} looked things up in "
+            "it. They get an error until something else is deployed; "
+            f"{code(f'/finetune baseline {document.dataset}')} measures what can be."
         )
     return parts.titled(f"{shorten(document.filename)} was removed")
 

@@ -147,6 +147,17 @@ def deleted_card(promotion: Promotion) -> Message:
     return Message.titled(title, Text(why), notice=why)
 
 
+def document_removed_card(promotion: Promotion, filename: str) -> Message:
+    """Replaces a promotion's card once a document in which it looked things up was removed."""
+    why = (
+        f"It was taken out of use, because {escape(shorten(filename))}, from which it answers, was removed by "
+        f"{by_whom(promotion.taken_out_by or '')}. Programs that call {code(alias_for(promotion.dataset))} get an "
+        f"error (404) that says so. {code(f'/finetune baseline {promotion.dataset}')} measures what can be deployed."
+    )
+    title = f"{promotable_title(promotion.what)} was in use for {promotion.dataset}"
+    return Message.titled(title, Text(why), notice=why)
+
+
 def details(actuals: ModelActuals, looks: Looks | None) -> list[CardBlock]:
     """What a promotion's card has no room for."""
     blocks = actuals_table(actuals)

@@ -7,7 +7,6 @@ PUBLIC_MODULES = (
     "dataset_columns",
     "dataset_worker",
     "datasets",
-    "document_removal",
     "documents",
     "pairs",
     "row_deletion",

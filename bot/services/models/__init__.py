@@ -10,6 +10,7 @@ PUBLIC_MODULES = (
     "models",
     "orphan_deployments",
     "promotables",
+    "promotion_records",
     "promotion_requests",
     "promotions",
     "publications",

@@ -13,7 +13,7 @@ from bot.services.datasets import data_policy, datasets
 from bot.services.evidence import evidence
 from bot.services.evidence.measured_candidates import known_candidates, load_measured
 from bot.services.models import models
-from bot.values.evaluations import promotable_candidate, promoted_candidate
+from bot.values.evaluations import ComparisonPlan, promotable_candidate, promoted_candidate
 from bot.values.requests import Promote
 from bot.values.runs import Refusal
 from storage.records import Dataset, Measurement, Model, Promotable
@@ -189,6 +189,12 @@ def _unreadable_refusal(context: AppContext, measurement: Measurement) -> Refusa
     return None
 
 
+def _lacks_documents(context: AppContext, plan: ComparisonPlan) -> bool:
+    documents = context.store.documents.of(plan.dataset)
+    there = {document.sha256 for document in documents if document.state == "ready"}
+    return not there.issuperset(plan.documents)
+
+
 def _candidate_refusal(
     context: AppContext, what: Promotable, measurement: Measurement, because: str | None
 ) -> Refusal | None:
@@ -200,6 +206,11 @@ def _candidate_refusal(
     if not rows.is_file():
         return Refusal(
             f"The rows with which m{measurement.id} measured {promotable_text(what)} were deleted, so it can't be "
+            "deployed as it was measured. Measure it again: `/finetune baseline`."
+        )
+    if candidate.kind == "retrieval" and _lacks_documents(context, evaluation.plan):
+        return Refusal(
+            f"A document in which m{measurement.id} looked things up was removed, so {promotable_text(what)} can't be "
             "deployed as it was measured. Measure it again: `/finetune baseline`."
         )
     if candidate.model is None:

@@ -111,7 +111,7 @@ def record_end(
             detail += f". Because: {reason}"
         context.audit(person, "take out of use", origin.subject, detail)
         close_requests(context, over.dataset)
-        _update_results(context, over.dataset, over.what)
+        update_results(context, over.dataset, over.what)
         plan_requests.refresh_requests_of(context, over.dataset)
         models.show_card(context, over, proof)
         return models.card_values(context, over, proof)
@@ -140,6 +140,17 @@ def show_ended(
     context.show(request_card_name(request), request.channel, card, concerns=request.person)
 
 
+def update_results(context: AppContext, dataset: str, what: Promotable) -> None:
+    """Has the cards that offer to use it say that it is in use, or offer it again."""
+    model = context.store.model(what.model or "")
+    if model is not None:
+        notifications.update_result(context, context.store.runs.of_model(model))
+    candidate = promoted_candidate(what)
+    if candidate is not None and what.measurement is not None:
+        _update_measurements(context, what.measurement)
+        notifications.update_results_about(context, dataset, candidate)
+
+
 def request_card_name(request: PromotionRequest) -> str:
     return f"promotion request {request.id}"
 
@@ -152,26 +163,15 @@ def _announce(
     seen = models.card_values(context, promotion, proof)
     before = _promotion(context, promotion.instead_of)
     _audit(context, seen, before)
-    _update_results(context, promotion.dataset, promotion.what)
+    update_results(context, promotion.dataset, promotion.what)
     if before and ended:
         models.show_card(context, before, ended)
-        _update_results(context, before.dataset, before.what)
+        update_results(context, before.dataset, before.what)
     close_requests(context, promotion.dataset)
     plan_requests.refresh_requests_of(context, promotion.dataset)
     card = models.card_name(promotion)
     context.show(card, promotion.channel, views.promotion_card(seen), concerns=promotion.person)
     return seen
-
-
-def _update_results(context: AppContext, dataset: str, what: Promotable) -> None:
-    """Has the cards that offer to use it say that it is in use, or offer it again."""
-    model = context.store.model(what.model or "")
-    if model is not None:
-        notifications.update_result(context, context.store.runs.of_model(model))
-    candidate = promoted_candidate(what)
-    if candidate is not None and what.measurement is not None:
-        _update_measurements(context, what.measurement)
-        notifications.update_results_about(context, dataset, candidate)
 
 
 def _update_measurements(context: AppContext, number: int) -> None:

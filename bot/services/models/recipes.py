@@ -20,6 +20,7 @@ from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.runs import Refusal
 from storage import backup
 from storage.promotions import Promotion
+from storage.records import Document
 from trainers.errors import FileChanged
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate
 from trainers.recipes import usage
@@ -44,6 +45,24 @@ def learnt_from(context: CoreContext, dataset: str, versions: Collection[int]) -
         for promotion in context.store.promotions.for_dataset(dataset)
         if promotion.recipe and origin_of(context, promotion.what).dataset.id in versions
     }
+
+
+def built_with(context: CoreContext, document: Document) -> set[str]:
+    """Returns the hashes of all recipes of a dataset that have passages of this document."""
+    return {
+        promotion.recipe
+        for promotion in context.store.promotions.for_dataset(document.dataset)
+        if promotion.recipe and document.sha256 in _documents_of(context, promotion)
+    }
+
+
+def _documents_of(context: CoreContext, promotion: Promotion) -> Collection[str]:
+    """Returns the hashes of the documents that a promoted retrieval looks passages up in."""
+    candidate = promoted_candidate(promotion.what)
+    measurement = context.store.measurements.get(promotion.measurement or 0)
+    if candidate is None or candidate.kind != "retrieval" or measurement is None:
+        return ()
+    return ComparisonPlan.from_json(measurement.plan).documents
 
 
 def delete_unneeded(context: AppContext) -> None:

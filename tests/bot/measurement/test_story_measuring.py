@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bot.cards.evidence import evaluation_results
-from bot.services.datasets import dataset_worker, document_removal, documents
+from bot.services import document_removal
+from bot.services.datasets import dataset_worker, documents
 from bot.services.datasets.documents import DocumentUpload
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
@@ -26,11 +27,13 @@ from tests.bot.measurements import (
     measurement,
     until,
 )
+from tests.bot.models.test_story_use_candidate import set_bar
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.slack.test_story_entry_points import open_home
 from tests.bot.world import DORA, PRIVATE, TARGET, MakeWorld, Rules, World, words_of
 from tests.trainers.dataset.document_files import LOCKED, pdf, word
 from trainers.evaluation.results import Curve
+from trainers.recipes.folder import RecipeFolder
 
 FAQ = (
     "\n\n".join(f"About {label}: our policy on {label} has {n} pages." for n, label in enumerate(LABELS)) * 40
@@ -193,6 +196,37 @@ def test_a_word_document_is_read_listed_and_removed(world: World) -> None:
     removals = [entry for entry in world.store.audit.entries() if entry.action == "remove knowledge"]
     assert [(entry.who, entry.subject) for entry in removals] == [(DORA.id, "document 2")]
     assert document_removal.list_entries(context, "tickets") == []
+
+
+def test_nothing_answers_from_a_removed_document(world: World) -> None:
+    add_knowledge(world, content=FAQ.replace("our policy", "our quokka policy"))
+    measure(world, f"{BASELINE} candidates=retrieval")
+    set_bar(world, 0.01)
+    assert world.type("/finetune promote tickets retrieval", user=BEN) == ""
+    folder = RecipeFolder(world.service.settings.recipes)
+    world.tick_until(lambda: folder.published("team/tickets") is not None, "the recipe")
+    assert recipe_files_with(folder, b"quokka")
+    world.send()
+    context = world.service.context
+    world.store.database.change("UPDATE documents SET uploaded_by = ?", (ANA.id,))
+    may_not = document_removal.remove(context, "1", ANA.id)
+    assert isinstance(may_not, Refusal), "she uploaded it, and may not take anything out of use"
+
+    assert not isinstance(document_removal.remove(context, "1", BEN.id), Refusal)
+    published = folder.published("team/tickets")
+    assert published is not None and published.unavailable is not None
+    assert "was taken out of use on" in published.unavailable.message
+    assert world.store.promotions.current("tickets") is None
+    assert recipe_files_with(folder, b"quokka") == []
+    world.send()
+    world.find_message("faq.md was removed", "*Taken out of use*")
+    world.find_message("was in use for tickets", "faq.md, from which it answers, was removed")
+    refused = world.type("/finetune promote tickets retrieval", user=BEN)
+    assert "A document in which m1 looked things up was removed" in refused
+
+
+def recipe_files_with(folder: RecipeFolder, word: bytes) -> list[Path]:
+    return [path for path in folder.root.rglob("*") if path.is_file() and word in path.read_bytes()]
 
 
 def test_documents_are_listed_and_removed_in_the_terminal(

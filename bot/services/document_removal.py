@@ -1,8 +1,8 @@
 """Lists the documents of a dataset with what was measured with them, and removes one: what is under the same name, in
-all its versions.
+all its versions. What is in use and answers from it is taken out of use: without it, that was never measured.
 
-A removal is recorded in one transaction; then the files are deleted. After a kill between the two, the nightly
-retention deletes them.
+A removal is recorded in one transaction; then the files and the recipes with its passages are deleted. After a kill
+between the two, the nightly retention deletes them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bot.cards.common.blocks import Block, code
+from bot.cards.common.candidates import promotable_name
 from bot.cards.datasets import documents as views
 from bot.cards.datasets.documents import DocumentEntry, DocumentUse
+from bot.cards.models import promotions as promotion_views
 from bot.context import AppContext, CoreContext
 from bot.rules.permissions import Request
 from bot.services.common import authorization
+from bot.services.models import models, promotion_records, publications, recipes
+from bot.services.models.promotables import origin_of
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.runs import Refusal
+from storage.promotions import Promotion
 from storage.records import COMPARISON, Document, Measurement
 from trainers.documents import TEXT_ENDING
 
@@ -54,9 +59,18 @@ def remove(context: AppContext, value: str, person: str) -> Block | Refusal:
     refusal = authorization.refusal(context, person, "delete", document.channel, request)
     if refusal:
         return refusal
+    standing = context.store.promotions.current(document.dataset)
+    is_in_use = use_of(context, document).is_promoted
+    if is_in_use:
+        refusal = authorization.refusal(context, person, "promote", document.channel)
+        if refusal:
+            return refusal
     refusal = remove_document(context, document, person)
     if refusal:
         return refusal
+    if is_in_use and standing:
+        with context.store.transaction():
+            promotion_records.update_results(context, standing.dataset, standing.what)
     return form(context, document.channel, document.dataset)
 
 
@@ -79,21 +93,44 @@ def remove_document(context: CoreContext, document: Document, person: str) -> Re
             f"`/finetune rollback {document.dataset}`."
         )
     now = context.clock()
+    standing = context.store.promotions.current(document.dataset)
     with context.store.transaction():
         removed = context.store.documents.remove(document, now=now)
         if not removed:
             return Refusal("This document is removed already.")
         context.audit(person, "remove knowledge", f"document {document.id}", f"of dataset {document.dataset}")
         card = views.document_removed(document, person, use).letter()
+        if standing and use.is_promoted:
+            _take_out_of_use(context, standing, document, person)
         name = f"document {document.id}"
         context.store.outbox.show(name, document.channel, card, now=now, concerns=document.uploaded_by)
     delete_files(context)
     return None
 
 
+def _take_out_of_use(context: CoreContext, standing: Promotion, document: Document, person: str) -> None:
+    """Ends the use of what answers from a removed document. Call it in the transaction of the removal."""
+    now = context.clock()
+    why = f"{document.filename}, from which it answers, was removed"
+    over = context.store.promotions.take_out_of_use(standing, person, why, now=now)
+    if over is None:
+        return
+    detail = f"{promotable_name(over.what)} for {over.dataset}. Because: {why}"
+    context.audit(person, "take out of use", origin_of(context, over.what).subject, detail)
+    card = promotion_views.document_removed_card(over, document.filename).letter()
+    name = models.card_name(over)
+    context.store.outbox.show(name, over.channel, card, now=now, concerns=over.person)
+
+
 def delete_files(context: CoreContext) -> None:
-    """Deletes the files of removed documents, unless something else has the same file."""
-    for document in context.store.documents.removed():
+    """Deletes the files of removed documents, unless something else has the same file, and the recipes that have their
+    passages."""
+    removed = context.store.documents.removed()
+    if removed:
+        publications.sync(context)  # before the files of what answers are gone, also while no bot runs
+    for document in removed:
+        for sha256 in recipes.built_with(context, document):
+            recipes.folder_of(context).remove(sha256)
         if not context.store.documents.is_file_used(str(document.sha256)):
             path = context.settings.files / str(document.sha256)
             path.unlink(missing_ok=True)
@@ -116,8 +153,14 @@ def _use_of(
 ) -> DocumentUse:
     done = []
     running = 0
+    # A removal takes the earlier versions of this name, too.
+    versions = {
+        each.sha256
+        for each in context.store.documents.of(document.dataset)
+        if each.filename == document.filename and each.state == "ready"
+    }
     for measurement, plan in measurements:
-        if document.sha256 not in plan.documents:
+        if versions.isdisjoint(plan.documents):
             continue
         if measurement.state == "done":
             done.append(measurement.id)
