@@ -138,10 +138,13 @@ class Promotions(Table):
     def get(self, number: int) -> Promotion | None:
         return self._db.first(_promotion, "SELECT * FROM promotions WHERE id = ?", (number,))
 
-    def of(self, dataset: str, model: str) -> list[Promotion]:
-        """Returns every promotion of this model for the dataset, oldest first."""
-        sql = "SELECT * FROM promotions WHERE dataset = ? AND model = ? ORDER BY id"
-        return self._db.all(_promotion, sql, (dataset, model))
+    def of(self, model: str) -> list[Promotion]:
+        """Returns every promotion of this model, oldest first."""
+        return self._db.all(_promotion, "SELECT * FROM promotions WHERE model = ? ORDER BY id", (model,))
+
+    def with_recipes(self) -> list[Promotion]:
+        """Returns every promotion whose recipe was built, oldest first."""
+        return self._db.all(_promotion, "SELECT * FROM promotions WHERE recipe IS NOT NULL ORDER BY id")
 
     def for_dataset(self, dataset: str) -> list[Promotion]:
         """Returns every promotion for a dataset, oldest first."""

@@ -362,7 +362,7 @@ def _erase_records(
         paths += [f"plots/run-{run.id}", f"plots/plan-{run.id}"]
     paths += [f"measurements/m{measurement.id}" for measurement in measurements]
     serving = context.settings.recipes.name
-    paths += [f"{serving}/recipes/{sha256}" for sha256 in recipes.learnt_from(context, deletion.dataset, ids)]
+    paths += [f"{serving}/recipes/{sha256}" for sha256 in recipes.learnt_from(context, ids)]
     elsewhere = [*_copies_of_runs(context, runs, standing), *_copies_of_curves(measurements)]
     # Listed in the same transaction: once the rows are gone, nothing else knows of these files and copies.
     store.deletions.begin(deletion, paths, files, elsewhere)
@@ -513,13 +513,11 @@ def _post_outcome(
 
 def _standing_promotion(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | None:
     """Returns the current promotion if what is in use learnt from one of these versions, else None."""
-    standing = context.store.promotions.current(versions[0].name)
-    if standing is None:
-        return None
-    learnt_from = promotables.origin_of(context, standing.what).dataset
-    if all(version.id != learnt_from.id for version in versions):
-        return None
-    return standing
+    ids = {version.id for version in versions}
+    for standing in context.store.promotions.all_current():
+        if promotables.origin_of(context, standing.what).dataset.id in ids:
+            return standing
+    return None
 
 
 def _copies_of_runs(
@@ -536,7 +534,7 @@ def _copies_of_runs(
             continue
         alias = None
         if standing and standing.model == model.name and models.has_alias(context, model):
-            alias = alias_for(plan_from_json(run.plan).dataset)
+            alias = alias_for(standing.dataset)
         copies.append(RemoteCopy(run.provider, run.job_id, model.provider_model, alias))
     return copies
 

@@ -900,8 +900,7 @@ GUARDS = (
     Guard(
         "recipes are deleted with the rows that they hold",
         "bot/services/dataset_deletion.py",
-        '    paths += [f"{serving}/recipes/{sha256}" for sha256 in '
-        "recipes.learnt_from(context, deletion.dataset, ids)]\n",
+        '    paths += [f"{serving}/recipes/{sha256}" for sha256 in recipes.learnt_from(context, ids)]\n',
         "",
         f"{ERASURE}::test_deleting_a_dataset_erases_its_rows_from_every_documented_place",
     ),

@@ -147,7 +147,7 @@ def _programs(promotion: Promotion, unanswered: str | None) -> str:
 def _state(entry: ModelEntry) -> str:
     state = "not in use"
     if entry.promotion:
-        state = f"*in use for {escape(entry.dataset)}*{_since(entry.promotion)}"
+        state = f"*in use for {escape(entry.promotion.dataset)}*{_since(entry.promotion)}"
         if entry.is_stopped:
             state += ", *not running*: `/finetune try` links the card to start it"
     elif entry.model.state == "retired":

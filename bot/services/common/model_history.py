@@ -26,7 +26,7 @@ def load_after_result(store: Store, run: Run, plan: Plan, result: RunResult) -> 
 
 def load_last_use(store: Store, run: Run, plan: Plan) -> TimeInUse | None:
     """Returns the last time that the run's model was in use, None if it never was. Lists need no more than that."""
-    promotions = store.promotions.of(plan.dataset, run.model or "")
+    promotions = store.promotions.of(run.model or "")
     if not promotions:
         return None
     last = promotions[-1]

@@ -11,6 +11,7 @@ from bot.command_options import LONGEST_NAME
 from bot.context import CoreContext
 from bot.services.common.starting_models import start_refusal
 from storage.records import Dataset
+from trainers.dataset import Report
 
 PAIRS = "-pairs"
 
@@ -28,9 +29,24 @@ def pairs_name(dataset: str) -> str:
 
 def dataset_behind(context: CoreContext, pairs: Dataset) -> Dataset | None:
     """Returns the newest version of the dataset whose models' pairs this dataset has, None if it has none."""
+    name = _name_behind(context, pairs)
+    if name is None:
+        return None
+    return context.store.datasets.newest(name)
+
+
+def name_in_use(context: CoreContext, version: Dataset) -> str:
+    """Returns the dataset for which what was made from this version is used: pairs of verdicts on the answers to
+    'tickets' are there to improve those, so their models are used for 'tickets'."""
+    if not version.report or not Report.from_json(version.report).pairs:
+        return version.name
+    return _name_behind(context, version) or version.name
+
+
+def _name_behind(context: CoreContext, pairs: Dataset) -> str | None:
     for name, owner in context.store.datasets.owners().items():
         if owner == pairs.owner and pairs_name(name) == pairs.name:
-            return context.store.datasets.newest(name)
+            return name
     return None
 
 

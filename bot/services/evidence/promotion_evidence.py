@@ -231,10 +231,13 @@ def _model_proof(
         return proof
     result = RunResult.from_json(run.result)
     if scores.candidate is not None:
+        with_base = _compare_with_base(context, run, plan, result, scores)
         comparisons = [
             *_compare_with_alternatives(context, run, plan, result, scores),
             *_find_better_models(context, scores),
         ]
+        if with_base is not None:
+            comparisons.insert(0, with_base)
         # Its run judged it by the bar as it was then.
         (candidate,) = judge_candidates((scores.candidate,), proof.bar)
         proof = replace(
@@ -243,7 +246,10 @@ def _model_proof(
             best=best_comparison(comparisons, proof.limits.margin),
             others_judge=_others_judge(context, plan, candidate),
         )
-        if used:
+        if used and plan.starts_from is not None and used.model == plan.starts_from.name:
+            # The run asked it the same rows, which needn't be those that it was measured on itself.
+            proof = replace(proof, against_used=with_base)
+        elif used:
             proof = replace(proof, against_used=_compare(context, scores, promotion_scores(context, used)))
     no_go = None
     if result.advice is not None and result.advice.kind == "no_go":
@@ -278,14 +284,10 @@ def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
 def _compare_with_alternatives(
     context: AppContext, run: Run, plan: Plan, result: RunResult, tuned: Scores
 ) -> Iterator[ModelComparison]:
-    """Yields comparisons with what answered before the training, and with each alternative that answered the same rows
-    and was scored in the same way."""
+    """Yields comparisons with each alternative that answered the same rows and was scored in the same way."""
     own = tuned.candidate
     if own is None:
         return
-    with_base = _compare_with_base(context, run, plan, result, own, tuned.usd, tuned.look)
-    if with_base is not None:
-        yield with_base
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
@@ -316,12 +318,13 @@ def _compare_with_base(
     run: Run,
     plan: Plan,
     result: RunResult,
-    tuned: MeasuredCandidate,
-    usd: Decimal | None,
-    look: int,
+    scores: Scores,
 ) -> ModelComparison | None:
-    """Compares with what answered before the training; `usd` is the price of 1,000 requests to the tuned model. Returns
-    None if the two did not answer the same rows, or if older results don't tell how they compare by shares of a row."""
+    """Compares with what answered before the training. Returns None if the two did not answer the same rows, or if
+    older results don't tell how they compare by shares of a row."""
+    tuned = scores.candidate
+    if tuned is None:
+        return None
     base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
     if len(base) != tuned.n:
         # All rows were asked, and copies of a row count once in the tuned model's score.
@@ -331,13 +334,15 @@ def _compare_with_base(
         return None
     name, base_usd = _describe_base(context, plan, result.before, base)
     if tuned.scoring in RIGHT_OR_WRONG:
-        scores = [float(answer.correct) for answer in base]
-        return compare_models(name, tuned.scores, scores, usd, base_usd, look=look, read=tuned.read)
+        before = [float(answer.correct) for answer in base]
+        return compare_models(
+            name, tuned.scores, before, scores.usd, base_usd, look=scores.look, read=tuned.read
+        )
     change = result.partial
     if change is None:
         return None
     shown = Interval(change.low, change.high)
-    return compare_change(name, change.before.score, shown, tuned, usd, base_usd, look=look)
+    return compare_change(name, change.before.score, shown, tuned, scores.usd, base_usd, look=scores.look)
 
 
 def _describe_base(

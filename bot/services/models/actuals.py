@@ -113,7 +113,8 @@ def _promotion_of(
     """Returns the newest promotion of the model that the trainer knows by this name."""
     for model in context.store.models_at_provider(provider_model):
         if model.provider == trainer.provider.name:
-            return next(reversed(context.store.promotions.of(dataset, model.name)), None)
+            promotions = context.store.promotions.of(model.name)
+            return next((each for each in reversed(promotions) if each.dataset == dataset), None)
     return None
 
 

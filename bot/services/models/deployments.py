@@ -375,8 +375,7 @@ def tell_unused(context: AppContext) -> None:
             continue
         if record.model in in_use:
             continue
-        dataset = plan_from_json(run.plan).dataset
-        uses = context.store.promotions.of(dataset, record.model)
+        uses = context.store.promotions.of(record.model)
         # On its first day somebody may still be about to deploy it.
         if not uses and units.day_of(record.created_at) == today:
             continue

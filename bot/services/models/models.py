@@ -23,6 +23,7 @@ from bot.rules.models.promotion import PromotionEvidence, alias_for, compare_mod
 from bot.rules.plans import Plan, plan_from_json
 from bot.services.common import authorization, finished_measurements
 from bot.services.datasets import datasets
+from bot.services.datasets.pairs import name_in_use
 from bot.services.evidence import evidence, notifications, promotion_evidence
 from bot.services.evidence.looks import load_looks, load_looks_at_run
 from bot.services.models import deployments
@@ -257,7 +258,7 @@ def promotion_details(
         actuals = actuals_of_candidate(context, promotion)
         return promotion_views.details(actuals, _looks_at_measurement(context, promotion))
     model = model_of(context, promotion)
-    actuals = actuals_of(context, model, plan_of(context, model))
+    actuals = actuals_of(context, model, promotion.dataset)
     return promotion_views.details(actuals, _looks(context, model))
 
 
@@ -311,7 +312,8 @@ def proof_of_run(context: AppContext, run: Run) -> PromotionEvidence | None:
     model = context.store.model(run.model or "")
     if run.result is None or model is None or model.state == "promoted":
         return None
-    standing = context.store.promotions.current(plan_from_json(run.plan).dataset)
+    version = context.store.datasets.get(run.dataset_id)
+    standing = context.store.promotions.current(name_in_use(context, version))
     used = standing.what if standing else None
     return promotion_evidence.promotion_proof(context, Promotable(model.name), used, run)
 
@@ -331,7 +333,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         base=plan.base_model,
         candidate=candidate,
         promotion=promotion,
-        actuals=actuals_of(context, model, plan) if promotion else None,
+        actuals=actuals_of(context, model, promotion.dataset) if promotion else None,
         is_stopped=_is_stopped(context, model, plan),
         ancestors=plan.starts_from.lineage if plan.starts_from else (),
         unanswered=why_unanswered(context.settings, promotion) if promotion else None,
@@ -360,7 +362,7 @@ def _in_use(context: AppContext, promotion: Promotion) -> InUse:
         promotion,
         scores.candidate,
         ends=base.ends if base else None,
-        actuals=actuals_of(context, model, plan),
+        actuals=actuals_of(context, model, promotion.dataset),
         is_stopped=_is_stopped(context, model, plan),
         unanswered=why_unanswered(context.settings, promotion),
     )
@@ -389,14 +391,14 @@ def actuals_of_candidate(context: AppContext, promotion: Promotion) -> ModelActu
     return ModelActuals(tuple(months))
 
 
-def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
-    """Returns the monthly use of the model in use for a dataset, with what its plan expected to save if the model
+def actuals_of(context: AppContext, model: Model, dataset: str) -> ModelActuals:
+    """Returns the monthly use of the model in use for `dataset`, with what its plan expected to save if the model
     turned out good enough."""
     candidate = evidence.tuned_candidate(context.store, context.store.runs.of_model(model))
     foreseen = ""
     if candidate is not None and candidate.standing != "misses":
-        foreseen = foreseen_text(plan)
-    months = context.store.actuals.of(plan.dataset)
+        foreseen = foreseen_text(plan_of(context, model))
+    months = context.store.actuals.of(dataset)
     return ModelActuals(tuple(months), foreseen)
 
 

@@ -10,6 +10,7 @@ from bot.cards.common.candidates import promotable_text, promote_command
 from bot.context import AppContext, CoreContext
 from bot.services.common import authorization, candidates, finished_measurements
 from bot.services.datasets import data_policy, datasets
+from bot.services.datasets.pairs import name_in_use
 from bot.services.evidence import evidence
 from bot.services.evidence.measured_candidates import known_candidates, load_measured
 from bot.services.models import models
@@ -25,28 +26,27 @@ SHOWN = 6
 @dataclass(frozen=True)
 class Origin:
     """Where something that can be promoted comes from: a version of a dataset, the channel in which its card appears,
-    and the subject of its entries in the audit log."""
+    and the subject of its entries in the audit log. `name` is the dataset for which it is used: another one if the
+    version has pairs of answers to that one."""
 
     dataset: Dataset
+    name: str
     channel: str
     subject: str
-
-    @property
-    def name(self) -> str:
-        return self.dataset.name
 
 
 def origin_of(context: CoreContext, what: Promotable) -> Origin:
     measurement = context.store.measurements.get(what.measurement or 0)
     if measurement is not None:
         dataset = context.store.datasets.get(measurement.dataset_id)
-        return Origin(dataset, measurement.channel, f"measurement {measurement.id}")
+        name = name_in_use(context, dataset)
+        return Origin(dataset, name, measurement.channel, f"measurement {measurement.id}")
     model = context.store.model(what.model or "")
     if model is None:
         raise KeyError(what.model)
     run = context.store.runs.of_model(model)
     dataset = context.store.datasets.get(run.dataset_id)
-    return Origin(dataset, run.channel, f"run {run.id}")
+    return Origin(dataset, name_in_use(context, dataset), run.channel, f"run {run.id}")
 
 
 def find(context: AppContext, wanted: Promote, person: str, channel: str) -> Promotable | Refusal:

@@ -182,7 +182,8 @@ def decide_by_sealed(
     if model is None:
         return Refusal(f"{plan.promotes} is gone.")
     what = Promotable(model.name)
-    standing = context.store.promotions.current(plan.dataset)
+    origin = origin_of(context, what)
+    standing = context.store.promotions.current(origin.name)
     used = standing.what if standing else None
     if used == what:
         return Refusal(f"{code(model.name)} is already in use.")
@@ -191,11 +192,11 @@ def decide_by_sealed(
     objections = find_objections(proof)
     refusal = promotables.refusal(context, what)
     if refusal is None and objections:
-        refusal = Refusal(request_views.promotion_refusal(what, plan.dataset, proof, objections))
+        refusal = Refusal(request_views.promotion_refusal(what, origin.name, proof, objections))
     if refusal:
         return refusal
     ended = models.proof_of(context, standing) if standing else None
-    return DecidedPromotion(what, origin_of(context, what), person, None, on_holdout, standing, ended)
+    return DecidedPromotion(what, origin, person, None, on_holdout, standing, ended)
 
 
 def _record_sealed(

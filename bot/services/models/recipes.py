@@ -37,12 +37,12 @@ def folder_of(context: CoreContext) -> RecipeFolder:
     return RecipeFolder(context.settings.recipes)
 
 
-def learnt_from(context: CoreContext, dataset: str, versions: Collection[int]) -> set[str]:
-    """Returns the hashes of all recipes that were built from these versions of a dataset, of whose rows they have
-    some."""
+def learnt_from(context: CoreContext, versions: Collection[int]) -> set[str]:
+    """Returns the hashes of all recipes that were built from these versions of a dataset, of whose rows they have some,
+    whichever dataset they are used for."""
     return {
         promotion.recipe
-        for promotion in context.store.promotions.for_dataset(dataset)
+        for promotion in context.store.promotions.with_recipes()
         if promotion.recipe and origin_of(context, promotion.what).dataset.id in versions
     }
 

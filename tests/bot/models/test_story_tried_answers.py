@@ -9,15 +9,18 @@ from bot.reconciler import apply_retention
 from bot.rules.plans import plan_from_json
 from bot.services.datasets import dataset_worker
 from bot.services.datasets.pairs import pairs_name
+from bot.services.evidence.promotion_evidence import promotion_proof
 from bot.services.models.tried_answers import may_judge
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
+from storage.promotions import NewPromotion
+from storage.records import Promotable
 from tests.bot import canaries
 from tests.bot.datasets.test_story_deletion import delete
 from tests.bot.datasets.test_story_row_deletion import report_of
 from tests.bot.props import tickets_csv
 from tests.bot.runs import ENOUGH_ROWS, seed_runs
-from tests.bot.world import PRIVATE, World
+from tests.bot.world import CLEO, PRIVATE, World
 
 DAY_S = 24 * 3600.0
 
@@ -101,6 +104,8 @@ def test_better_answers_become_pairs_that_train_the_judged_model_and_rows(world:
     assert "`tickets-pairs` stays" in question and "Run 2" not in question
     assert "`tickets-pairs-2` stays, although it went on from a model that is deleted here" in question
 
+    improves_what_was_judged(world)
+
     reply = world.click_and_read(ANA, "add_better_answers")
     assert "1 better answer is being added to the training rows of `tickets`" in reply
     assert "1 to questions that `tickets` holds out" in reply and "15 that are none of its labels" in reply
@@ -110,6 +115,26 @@ def test_better_answers_become_pairs_that_train_the_judged_model_and_rows(world:
     after = report_of(world.store.datasets.versions("tickets")[0])
     assert (after.n_train, after.holdout_sha256) == (before.n_train + 1, before.holdout_sha256)
     assert "No better answer can be added" in world.click_and_read(ANA, "add_better_answers")
+
+
+def improves_what_was_judged(world: World) -> None:
+    """The model that learnt from the pairs takes the place of the one whose answers were judged."""
+    context = world.service.context
+    first = Promotable("tickets-1")
+    judged = NewPromotion("tickets", first, BEN.id, PRIVATE.id, instead_of=None, returns_to=None)
+    world.store.promotions.add(judged, now=world.clock)
+    proof = promotion_proof(context, Promotable("tickets-pairs-2"), first)
+    assert proof.against_used is not None and proof.against_used.other == "tickets-1"
+    world.type("/finetune promote tickets-pairs-2 because=people prefer its answers", user=BEN)
+    world.send()
+    world.click(CLEO, "approve_promotion")
+    world.send()
+    standing = world.store.promotions.current("tickets")
+    assert standing.model == "tickets-pairs-2" and world.store.promotions.current("tickets-pairs") is None
+    assert "*in use for tickets*" in world.type("/finetune models")
+    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets-pairs")
+    assert "*tickets-pairs-2 is in use*" in world.read_form(BEN)
+    world.slack.close_modal(BEN.id)
 
 
 def test_a_name_of_any_length_has_one_for_its_pairs() -> None:
