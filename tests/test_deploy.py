@@ -21,9 +21,13 @@ import pytest
 import yaml
 
 from bot.cli import main
+from bot.door_process import ask_door, door_command, door_environment
 from bot.process_health import EXIT_HUNG, HEARTBEAT_FILE
+from bot.settings import load_settings
 from demo.slack_emulator import SlackEmulator
+from tests.local.trainer_server import free_port
 from tests.prometheus_text import listed_metrics
+from trainers.door.worker import DRAIN_S, STOP_S
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -40,6 +44,64 @@ def test_each_unit_always_restarts_and_keeps_its_files_private(name: str) -> Non
     assert (service["UMask"], service["StateDirectoryMode"]) == ("0077", "0700")
     command = service["ExecStart"].split()
     assert Path(command[0]).name == "finetune" and command[1] in main.commands
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd reads its own units")
+def test_systemd_understands_each_unit(tmp_path: Path) -> None:
+    units = []
+    for path in DEPLOY.glob("*.service"):
+        unit = tmp_path / path.name
+        unit.write_text(path.read_text().replace("/opt/finetune/bin/finetune", "/bin/true"))
+        units.append(str(unit))
+    verified = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True)
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_what_answers_programs_finds_its_folders_port_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = read_unit("finetune-serve.service")["Service"]
+    service = read_services()["serve"]
+    state = f"/var/lib/{unit['StateDirectory']}"
+    assert unit["WorkingDirectory"] == state == re.findall(r"^WORKDIR (.*)", DOCKERFILE, re.MULTILINE)[0]
+    assert service["volumes"] == [f"./state:{state}"]
+    # What it reads and writes is below the folder in which it starts, which alone may be written.
+    monkeypatch.chdir(tmp_path)
+    Path("finetune.toml").touch()
+    settings = load_settings({}, Path("finetune.toml"), need_slack=False)
+    assert not settings.recipes.is_absolute() and settings.recipes.is_relative_to(settings.data)
+    assert str(settings.recipes.resolve()) in door_command(settings)
+    name, _, cache = unit["Environment"].partition("=")
+    assert cache.startswith(f"/var/cache/{unit['CacheDirectory']}/")
+    assert service["environment"][name].startswith(state)
+    monkeypatch.setenv(name, cache)
+    assert door_environment(settings)[name] == cache
+
+    port = settings.serving.port
+    assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
+    seconds = float(unit["TimeoutStopSec"])
+    assert seconds > DRAIN_S + STOP_S and service["stop_grace_period"] == f"{seconds:.0f}s"
+    assert (service["mem_limit"].upper(), str(service["pids_limit"])) == (unit["MemoryMax"], unit["TasksMax"])
+
+
+def test_serve_answers_and_ends_when_its_unit_stops_it(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "finetune.toml").write_text(f'[serving]\naddress = "127.0.0.1:{port}"\n')
+    command = [sys.executable, "-c", "from bot.cli import main; main(prog_name='finetune')", "serve"]
+    environment = {"PATH": SYSTEM, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as door:
+        try:
+            assert door.stdout is not None
+            assert f"door ready on http://127.0.0.1:{port}" in door.stdout.readline()
+            answer = ask_door("127.0.0.1", port)
+            assert answer is not None and answer.pid == door.pid, "systemd's main process"
+            door.send_signal(signal.SIGTERM)
+            assert door.wait(float(read_unit("finetune-serve.service")["Service"]["TimeoutStopSec"])) == 0
+            assert ask_door("127.0.0.1", port) is None
+        finally:
+            door.kill()
 
 
 def test_the_unit_explains_the_watchdogs_exit_code() -> None:
