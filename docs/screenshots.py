@@ -58,7 +58,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalSlack(binary, Path(folder)) as slack,
-        RunningBot(Path(folder), slack.access, options.model) as bot,
+        RunningBot(Path(folder), slack.access, options.model, serves=True) as bot,
     ):
         slack.wait_for_bot()
         with open_page(slack.url, width=1440, height=1100, scale=1.25) as page:
@@ -158,15 +158,14 @@ def read_result(studio: Studio) -> None:
 
 
 def put_to_work(studio: Studio) -> None:
-    """With a reason, which is required unless the numbers show the model to be the best."""
+    """As the result advises: the encoder, which is free and no worse."""
     page = studio.page
-    page.act_as(BEN.real_name)
-    page.type(f"/finetune promote tickets-1 because={REASON}")
-    page.wait_for("is in use for tickets", seconds=60)
-    page.wait_for("without a change", seconds=60)
-    page.show("is in use for tickets")
-    studio.shot("promotion")
     page.act_as(ANA.real_name)
+    page.click("Use it", inside="Try it")
+    page.confirm("Use it")
+    page.wait_for("without a change", seconds=60)
+    page.show("How to call it")
+    studio.shot("promotion")
     page.type(f"/finetune try tickets {ASKED}")
     page.wait_for("It answers:", seconds=60)
     studio.shot("try")
