@@ -345,6 +345,12 @@ CASES = [
         body=chat(response_format=schema({"$ref": "http://127.0.0.1/x"})),
     ),
     Case(
+        *("a schema that llguidance panics at", "POST", CHAT, 400, "unsupported_schema", SCHEMA + ".schema"),
+        "Answers cannot be restricted to 'response_format.json_schema.schema': it is not a schema that can be read. "
+        "Change or leave out that part.",
+        body=chat(response_format=schema({"type": "object", "required": [{"ab": "é" * 200}]})),
+    ),
+    Case(
         *("embedding nothing", "POST", "/embeddings", 400, "invalid_value", "input"),
         "'input' has 0 texts; it must have 1 to 2048.",
         body={"model": "toy", "input": []},

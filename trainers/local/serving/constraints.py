@@ -72,7 +72,13 @@ def check_grammar(grammar: str, param: str) -> str:
     document is refused, not fetched."""
     from llguidance import LLMatcher
 
-    is_wrong, reply = LLMatcher.validate_grammar_with_warnings(grammar)
+    try:
+        is_wrong, reply = LLMatcher.validate_grammar_with_warnings(grammar)
+    except BaseException as panic:
+        # llguidance 1.9 panics while it words some errors. A panic is no Exception, and its class can't be imported.
+        if type(panic).__name__ != "PanicException":
+            raise
+        raise _unsupported("it is not a schema that can be read", param) from panic
     if is_wrong:
         raise _unsupported(reply[0], param)
     return grammar
