@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from string import ascii_lowercase
 from typing import Any
-
-import pytest
 
 from bot.cards.common.candidates import table_name
 from bot.cards.decisions import estimates
@@ -33,7 +30,7 @@ PRICES = (
     '[prices."acme/acme-small"]\ninput = "0.10"\noutput = "0.40"\n'
     f'[prices."acme/{BIG}"]\ninput = "2.50"\noutput = "10.00"\n'
 )
-ROWS = 500
+ROWS, FEW_ROWS = 500, 240
 COLOURS = ("amber", "blue", "coral")
 TOWNS = ("Bath", "Derby", "York")
 QUESTION = {"volume": "10B tokens", "target": TARGET, "hours": "8"}
@@ -46,11 +43,11 @@ def some_words(seed: int) -> list[str]:
     return ["".join(chance.choices(ascii_lowercase, k=3)) for _ in range(600)]
 
 
-def riddles() -> str:
+def riddles(count: int) -> str:
     """Texts whose label follows from a number that no classifier over words can compute with."""
     words = some_words(11)
     chance = random.Random(11)
-    rows = [f"{' '.join(chance.sample(words, 3))} {number},{colour_of(number)}" for number in range(ROWS)]
+    rows = [f"{' '.join(chance.sample(words, 3))} {number},{colour_of(number)}" for number in range(count)]
     return "text,label\n" + "\n".join(rows)
 
 
@@ -206,19 +203,20 @@ def first_button(card: PostedMessage) -> str:
     return action
 
 
-@pytest.fixture
-def labelled(make_world: MakeWorld) -> Iterator[World]:
+def with_riddles(make_world: MakeWorld, count: int) -> World:
     world = make_world(Rules(more=PRICES, budget="500"))
     world.provider.service.models = (MODEL, BIG)
     world.provider.service.answer = answer_riddle
-    world.upload("riddles.csv", riddles(), called="riddles")
+    world.upload("riddles.csv", riddles(count), called="riddles")
     world.tick_until(lambda: world.dataset().state == "ready", "the check", seconds=60)
     world.send()
-    yield world
+    return world
 
 
-def test_a_team_with_labels_is_led_to_a_verdict_without_measuring_anything_twice(labelled: World) -> None:
-    team = Team(labelled, "riddles", f"acme/{BIG}")
+def test_a_team_with_labels_is_led_to_a_verdict_without_measuring_anything_twice(
+    make_world: MakeWorld,
+) -> None:
+    team = Team(with_riddles(make_world, ROWS), "riddles", f"acme/{BIG}")
     card = team.press_to_verdict()
     assert {candidate.kind for candidate in team.measured} == {
         "classical",
@@ -231,9 +229,10 @@ def test_a_team_with_labels_is_led_to_a_verdict_without_measuring_anything_twice
     assert f"prompt alone on acme/{BIG} meets the bar of 85%: 98.2% right" in words_of(card)
 
 
-def test_a_measurement_of_something_worse_changes_no_verdict(labelled: World) -> None:
+def test_a_measurement_of_something_worse_changes_no_verdict(make_world: MakeWorld) -> None:
     """A prompt of the large model meets the bar. Measuring the small one afterwards, on other kinds, neither forgets it
     nor makes a training look better."""
+    labelled = with_riddles(make_world, FEW_ROWS)
     team = Team(labelled, "riddles", f"acme/{BIG}")
     measure(labelled, f"/finetune baseline riddles models=acme/{BIG} candidates=zero,kshot", 1)
     best = max(team.known(), key=lambda candidate: candidate.score)
@@ -246,7 +245,7 @@ def test_a_measurement_of_something_worse_changes_no_verdict(labelled: World) ->
     assert best in team.known()
     again = words_of(team.estimate())
     assert saving_of(again) == saving_of(card)
-    best_measured = f"Best measured: prompt alone, acme/{BIG}, 98.2%"
+    best_measured = f"Best measured: prompt alone, acme/{BIG}, 97.4%"
     assert best_measured in labelled.type("/finetune datasets")
 
 
@@ -284,7 +283,8 @@ def test_a_team_with_json_answers_is_led_to_a_verdict(make_world: MakeWorld) -> 
     assert f"prompt alone on acme/{BIG} meets the bar of 85%: 100.0% of fields right" in words_of(card)
 
 
-def test_another_bar_judges_what_was_measured_and_asks_for_nothing_again(labelled: World) -> None:
+def test_another_bar_judges_what_was_measured_and_asks_for_nothing_again(make_world: MakeWorld) -> None:
+    labelled = with_riddles(make_world, FEW_ROWS)
     team = Team(labelled, "riddles", f"acme/{BIG}")
     measure(labelled, f"/finetune baseline riddles models=acme/{BIG} candidates=zero", 1)
     assert [candidate.standing for candidate in team.known()] == ["meets"]
