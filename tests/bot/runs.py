@@ -24,12 +24,13 @@ ANSWERS = (
 @reached_once
 def seed_runs(world: World, count: int = 1, line: str = START) -> None:
     """Takes `count` runs to their end, one after the other; each model answers all held-out rows right."""
-    if not world.store.datasets.versions("tickets"):
+    if count > 1:
+        seed_runs(world, count - 1, line)
+    elif not world.store.datasets.versions("tickets"):
         world.seed_dataset(rows=ENOUGH_ROWS)
-    for number in range(1, count + 1):
-        world.start(f"{line} epochs={4 + number}")
-        world.approve()
-        world.tick_until_state("done", number)
+    world.start(f"{line} epochs={4 + count}")
+    world.approve()
+    world.tick_until_state("done", count)
 
 
 def add_finished_runs(world: World, more: int, *, after: int = 1) -> None:

@@ -7,6 +7,7 @@ bot's data folder, the messages in Slack, and the provider's files and jobs.
 from __future__ import annotations
 
 import copy
+import inspect
 import shutil
 import time
 from collections.abc import Callable
@@ -31,13 +32,17 @@ def reached_once(steps: Callable[Concatenate[World, P], None]) -> Callable[Conca
     What they set in the world itself (rules, abilities, answers) isn't saved: set it before.
     """
 
+    signature = inspect.signature(steps)
+
     @wraps(steps)
     def reach(world: World, /, *args: P.args, **kwargs: P.kwargs) -> None:
         store, service = world.store, world.provider.service
         assert not store.runs.newest() and not store.measurements.newest(), f"{steps.__name__} comes first"
         datasets = tuple((dataset.name, dataset.sha256, dataset.owner) for dataset in store.datasets.all())
         setup = (repr(world.rules), world.abilities, service.answer, tuple(service.models), datasets)
-        key = (steps.__module__, steps.__qualname__, args, tuple(kwargs.items()), *setup)
+        call = signature.bind(world, *args, **kwargs)
+        call.apply_defaults()
+        key = (steps.__module__, steps.__qualname__, *call.args[1:], *call.kwargs.items(), *setup)
         if key not in _saved:
             steps(world, *args, **kwargs)
             _saved[key] = _save(world, world.folder.parent / f"saved-world-{len(_saved)}")
