@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from trainers.dataset.rows import Example, Task, most_frequent
 from trainers.evaluation.answer_format import MOST_ANSWERS, answer_format
 from trainers.evaluation.copied_values import SvmScorer, fit_copiers
-from trainers.evaluation.results import Reply, Scoring
+from trainers.evaluation.results import Reply, Scoring, free_replies
 from trainers.evaluation.scores import json_leaves, read_json, score, scoring_of
 from trainers.evaluation.spans import Copier, Scorer, find_spans
 from trainers.evaluation.statistics import normalise
@@ -69,11 +69,12 @@ class Field:
         their own, like the number of an order."""
         counts = Counter(self.values)
         repeated = {value for value, count in counts.items() if count > 1}
+        if not 2 <= len(repeated) <= MOST_VALUES:
+            return ()
         rows = tuple(row for row, value in enumerate(self.values) if value in repeated)
-        has_choice = 2 <= len(repeated) <= MOST_VALUES
-        if has_choice and 2 * len(rows) >= len(self.values):
-            return rows
-        return ()
+        if len(rows) < len(self.values) / 2:
+            return ()
+        return rows
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,10 @@ class FieldTable:
 
     def answer(self, values: Values) -> str:
         """Returns the answer with these values, one for each field."""
-        pairs = zip(self.fields, values, strict=True)
-        leaves = {field.path: json.loads(value) for field, value in pairs if value != MISSING}
+        leaves = {}
+        for field, value in zip(self.fields, values, strict=True):
+            if value != MISSING:
+                leaves[field.path] = json.loads(value)
         if not leaves:
             return self.without_fields
         return json.dumps(_nested(leaves), ensure_ascii=False)
@@ -116,40 +119,51 @@ class FieldClassifier(Generic[Learned]):
 
     def answers(self, inputs: Matrix) -> tuple[str, ...]:
         """Returns an answer for each row of features."""
-        return self.join(self.columns(inputs), inputs.shape[0])
+        columns = self.columns(inputs)
+        return self.join(columns, inputs.shape[0])
 
     def join(self, columns: Sequence[Values], rows: int) -> tuple[str, ...]:
         """Returns the answers for so many rows. `columns` has each field's values."""
-        if not self.predict:
-            return tuple(self.table.without_fields for _ in range(rows))
-        return tuple(self.table.answer(values) for values in zip(*columns, strict=True))
+        if not columns:  # without a field, nothing says how many rows there are
+            return (self.table.without_fields,) * rows
+        by_row = zip(*columns, strict=True)
+        return tuple(self.table.answer(values) for values in by_row)
 
     def columns(self, inputs: Matrix) -> list[Values]:
         """Returns each field's values, one for each row of features."""
+        rows = inputs.shape[0]
         columns: list[Values] = []
         for field, predict in zip(self.table.fields, self.predict, strict=True):
             if predict is None:
-                columns.append([field.usual] * inputs.shape[0])
+                columns.append([field.usual] * rows)
             else:
-                columns.append([str(value) for value in predict(inputs)])
+                predicted = predict(inputs)
+                columns.append([str(value) for value in predicted])
         return columns
 
 
 def read_fields(rows: Sequence[Example]) -> FieldTable:
     """Collects the fields that most of the rows' answers have. An answer that is no object has none."""
     leaves: list[Mapping[Path, Any]] = []
+    rows_with_path: Counter[Path] = Counter()
+    bare_answers: Counter[str] = Counter()
     for row in rows:
         answer = read_json(row.answer) or {}
-        leaves.append(dict(json_leaves(answer)))
-    counts = Counter(path for of_row in leaves for path in of_row)
-    frequent = {path for path, _ in counts.most_common(MOST_FIELDS)}
-    paths = [path for path in counts if path in frequent]
-    fields = tuple(Field(path, _column(path, leaves)) for path in paths)
-    bare = Counter(row.answer.strip() for row, of_row in zip(rows, leaves, strict=True) if not of_row)
+        of_row = dict(json_leaves(answer))
+        leaves.append(of_row)
+        rows_with_path.update(of_row.keys())
+        if not of_row:
+            bare_answers[row.answer.strip()] += 1
+
+    frequent = {path for path, _ in rows_with_path.most_common(MOST_FIELDS)}
+    fields = []
+    for path in rows_with_path:  # in the order of their first appearance
+        if path in frequent:
+            fields.append(Field(path, _column(path, leaves)))
     without_fields = "{}"
-    if bare:
-        without_fields = most_frequent(bare)
-    return FieldTable(fields, without_fields)
+    if bare_answers:
+        without_fields = most_frequent(bare_answers)
+    return FieldTable(tuple(fields), without_fields)
 
 
 @dataclass(frozen=True)
@@ -173,7 +187,8 @@ class FittedFields:
     def answers(self, texts: Sequence[str]) -> tuple[str, ...]:
         if self.vectors is None:
             return (self.classifier.table.usual_answer,) * len(texts)
-        return answer_fields(self.classifier, self.copiers, self.vectors.transform(texts), texts)
+        inputs = self.vectors.transform(texts)
+        return answer_fields(self.classifier, self.copiers, inputs, texts)
 
 
 def answer_fields(
@@ -196,10 +211,10 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
     rows. Raises ValueError if there are no rows to train on."""
     fitted = fit_classical(train, seed)
     started = time.perf_counter()
-    answers = fitted.answers([text_of(example) for example in examples])
+    texts = [text_of(example) for example in examples]
+    answers = fitted.answers(texts)
     elapsed = time.perf_counter() - started
-    seconds = elapsed / max(len(examples), 1)
-    return tuple(Reply(answer, prompt_tokens=0, completion_tokens=0, seconds=seconds) for answer in answers)
+    return free_replies(answers, elapsed)
 
 
 def fit_classical(train: Sequence[Example], seed: int) -> FittedFields:
@@ -210,14 +225,17 @@ def fit_classical(train: Sequence[Example], seed: int) -> FittedFields:
     table = read_fields(rows)
     if not any(texts):
         nothing = (None,) * len(table.fields)
-        return FittedFields(FieldClassifier(table, nothing, shares=()), vectors=None, copiers={})
+        classifier: FieldClassifier[SvmPredict] = FieldClassifier(table, nothing, shares=())
+        return FittedFields(classifier, vectors=None, copiers={})
 
     def fit(inputs: Matrix, values: Values) -> SvmPredict:
         return SvmPredict(fit_svm(inputs, values, 1.0, seed))
 
     vectors = features(is_short_enough(texts))
-    classifier = fit_fields(table, vectors.fit_transform(texts), fit, seed)
-    return FittedFields(classifier, vectors, _better_copiers(classifier, texts, seed))
+    trained = vectors.fit_transform(texts)
+    classifier = fit_fields(table, trained, fit, seed)
+    copiers = _better_copiers(classifier, texts, seed)
+    return FittedFields(classifier, vectors, copiers)
 
 
 def _better_copiers(
@@ -226,31 +244,45 @@ def _better_copiers(
     """Returns a copier for each field that it gets right more often than the classifier does."""
     table = classifier.table
     columns = {place: table.fields[place].values for place in sorted(table.learned)}
-    copiers = fit_copiers(columns, texts, seed)
-    return {place: copier for place, copier in copiers.items() if copier.share > classifier.shares[place]}
+    better = {}
+    for place, copier in fit_copiers(columns, texts, seed).items():
+        if copier.share > classifier.shares[place]:
+            better[place] = copier
+    return better
 
 
 def fit_fields(table: FieldTable, trained: Matrix, fit: Fit[Learned], seed: int) -> FieldClassifier[Learned]:
     """Learns each field. `trained` has the features of the table's rows."""
-    learned = table.learned
-    predict: list[Learned | None] = []
+    predictions: list[Learned | None] = []
     shares = []
     for place, field in enumerate(table.fields):
-        rows: list[int] = []
-        if place in learned:
-            rows = list(field.repeating_rows)
-        values = [field.values[row] for row in rows]
-        share: float | None = None
-        if rows:
-            share = _share_beyond_usual(trained[rows], values, fit, seed)
-        if share is None:
-            predict.append(None)
-            shares.append(field.values.count(field.usual) / len(field.values))
+        fitted = None
+        if place in table.learned:
+            fitted = _fit_field(field, trained, fit, seed)
+        if fitted is None:
+            predict = None
+            share = field.values.count(field.usual) / len(field.values)
         else:
-            predict.append(fit(trained[rows], values))
-            # A classifier never guesses the value of a row whose value no other row has.
-            shares.append(share * len(rows) / len(field.values))
-    return FieldClassifier(table, tuple(predict), tuple(shares))
+            predict, share = fitted
+        predictions.append(predict)
+        shares.append(share)
+    return FieldClassifier(table, tuple(predictions), tuple(shares))
+
+
+def _fit_field(field: Field, trained: Matrix, fit: Fit[Learned], seed: int) -> tuple[Learned, float] | None:
+    """Returns the field's classifier with the share of training rows that it gets right without having seen them, None
+    if there is nothing to learn."""
+    rows = list(field.repeating_rows)
+    if not rows:
+        return None
+    inputs = trained[rows]
+    values = [field.values[row] for row in rows]
+    share = _share_beyond_usual(inputs, values, fit, seed)
+    if share is None:
+        return None
+    # It never guesses the value of a row whose value no other row has.
+    share_of_all = share * len(rows) / len(field.values)
+    return fit(inputs, values), share_of_all
 
 
 @dataclass(frozen=True)
@@ -295,10 +327,13 @@ def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit[Learned], seed:
             return None
         predict = fit(inputs[outside], learned)
         guesses = predict(inputs[inside])
-        right += sum(guess == values[row] for guess, row in zip(guesses, inside, strict=True))
+        for row, guess in zip(inside, guesses, strict=True):
+            if guess == values[row]:
+                right += 1
+
     counts = Counter(values[row] for row in order)
-    commonest = max(counts.values())
-    if right <= commonest:
+    right_by_usual = max(counts.values())
+    if right <= right_by_usual:
         return None
     return right / len(order)
 
@@ -348,8 +383,8 @@ def _nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:
                 inner[key] = {}
             inner = inner[key]
         last = path[-1]
-        inside = inner.get(last)
-        has_fields = isinstance(inside, dict) and bool(inside)
+        present = inner.get(last)
+        has_fields = isinstance(present, dict) and bool(present)
         if not has_fields:
             inner[last] = value
     return result

@@ -42,10 +42,12 @@ def zero_shot(
     """Returns the question under the team's prompt, or else the row's instructions, or else our default. The labels are
     added if the prompt doesn't list them. `labels` is empty for free text. `answer_format` is our default for answers
     in JSON, "" for others; see `answer_format.answer_format`."""
+    row = _with_separate_calls(example)
     if prompt is not None and prompt.strip():
-        turns = _turns(_with_separate_calls(example).messages)
-        example = replace(example, messages=(Message("system", prompt.strip()), *turns), row=None)
-    return _unweighted(prompt_with_labels(_with_separate_calls(example), labels, answer_format))
+        instructions = Message("system", prompt.strip())
+        row = replace(row, messages=(instructions, *_turns(row.messages)), row=None)
+    messages = prompt_with_labels(row, labels, answer_format)
+    return _unweighted(messages)
 
 
 def trained_prompt(example: Example) -> tuple[Message, ...]:
@@ -131,13 +133,15 @@ def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example
 def better_prompt(example: Example, first: str, second: str) -> tuple[Message, ...]:
     """Asks which of two answers is better. To be asked again with both swapped; see judge_agreement.consolidate."""
     parts = _reference(example) + _part("answer A", first) + _part("answer B", second)
-    return (Message("system", BETTER), Message("user", parts + "Which answer is better: A, B or TIE?"))
+    question = parts + "Which answer is better: A, B or TIE?"
+    return (Message("system", BETTER), Message("user", question))
 
 
 def acceptable_prompt(example: Example, answer: str) -> tuple[Message, ...]:
     """Asks whether an answer is acceptable, compared with the one in the data. scores.read_yes reads the verdict."""
     parts = _reference(example) + _part("answer", answer)
-    return (Message("system", ACCEPTABLE), Message("user", parts + "Is the answer acceptable: YES or NO?"))
+    question = parts + "Is the answer acceptable: YES or NO?"
+    return (Message("system", ACCEPTABLE), Message("user", question))
 
 
 def _reference(example: Example) -> str:
@@ -166,7 +170,7 @@ def _unweighted(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def _turns(messages: Sequence[Message]) -> tuple[Message, ...]:
-    return tuple(m for m in messages if m.role not in INSTRUCTION_ROLES)
+    return tuple(message for message in messages if message.role not in INSTRUCTION_ROLES)
 
 
 def _with_instruction(messages: Sequence[Message], more: str) -> tuple[Message, ...]:

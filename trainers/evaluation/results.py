@@ -4,7 +4,7 @@ and learning curves."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from statistics import pstdev
@@ -78,6 +78,16 @@ class Reply:
 
 
 NO_ANSWER = Reply("", 0, 0, 0.0)  # the provider declined the question; an empty answer has seconds > 0
+
+
+def free_replies(answers: Sequence[str], elapsed: float) -> tuple[Reply, ...]:
+    """Returns the answers of a candidate that asks no model. It answered all rows together in `elapsed` seconds, of
+    which each answer gets the same part."""
+    seconds = elapsed / max(len(answers), 1)
+    replies = []
+    for answer in answers:
+        replies.append(Reply(answer, prompt_tokens=0, completion_tokens=0, seconds=seconds))
+    return tuple(replies)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -76,16 +76,20 @@ class Library:
 
     def search_own(self, places: Sequence[int], texts: Sequence[str]) -> list[Order]:
         """Like `search`, for texts of the library itself, which must be among those `read`. Each finds itself too."""
+        queries = [texts[place] for place in places]
+        # They were embedded when the library was opened.
         row_of = {place: row for row, place in enumerate(self.read)}
         rows = [row_of[place] for place in places]
-        queries = [texts[place] for place in places]
-        return self._combine(queries, self.vectors[rows])
+        vectors = self.vectors[rows]
+        return self._combine(queries, vectors)
 
     def _combine(self, queries: Sequence[str], vectors: Vectors) -> list[Order]:
         by_words = self._by_words(queries)
         by_meaning = self._by_meaning(vectors)
-        pairs = zip(by_words, by_meaning, strict=True)
-        return [_fuse(words, meaning) for words, meaning in pairs]
+        orders = []
+        for words, meaning in zip(by_words, by_meaning, strict=True):
+            orders.append(_fuse(words, meaning))
+        return orders
 
     def _by_words(self, queries: Sequence[str]) -> list[Order]:
         if self.words is None or not queries:
@@ -111,8 +115,10 @@ class Library:
             likeness = queries @ self.vectors.T  # cosines, because all vectors have the length 1
             # Stable, so that equal texts keep the library's order on every machine.
             descending = np.argsort(-likeness, axis=1, kind="stable")
-            for rows in descending[:, :DEPTH]:
-                orders.append(tuple(self.read[row] for row in rows))
+            nearest = descending[:, :DEPTH]
+            for rows in nearest:
+                order = tuple(self.read[row] for row in rows)
+                orders.append(order)
         return orders
 
 
@@ -130,8 +136,15 @@ def open_library(texts: Sequence[str], encoder: Encoder, vectors: Vectors | None
         words.index(tokens, show_progress=False)
     read = _readable(texts)
     if vectors is None:
-        vectors = encoder.embed([texts[place] for place in read])
-    return Library(size=len(texts), encoder=encoder, words=words, read=read, vectors=vectors)
+        read_texts = [texts[place] for place in read]
+        vectors = encoder.embed(read_texts)
+    return Library(
+        size=len(texts),
+        encoder=encoder,
+        words=words,
+        read=read,
+        vectors=vectors,
+    )
 
 
 def showable_rows(train: Sequence[Example]) -> list[Example]:
@@ -148,29 +161,28 @@ def nearest_examples(
     if not rows:
         about = Retrieval("examples", k=0, texts=0, read=0)
         return Nearest(about, rows=((),) * len(holdout))
+
     texts = [text_of(row) for row in rows]
     library = open_library(texts, encoder)
     k = USUAL_EXAMPLES
     if has_labels:
         k = _example_count(library, rows, texts)
     questions = [text_of(row) for row in holdout]
-    orders = library.search(questions)
-    shown = tuple(tuple(rows[place] for place in order[:k]) for order in orders)
+    shown = []
+    for order in library.search(questions):
+        nearest = tuple(rows[place] for place in order[:k])
+        shown.append(nearest)
 
-    about = Retrieval("examples", k=min(k, len(rows)), texts=len(rows), read=len(library.read))
+    about = Retrieval(
+        "examples",
+        k=min(k, len(rows)),
+        texts=len(rows),
+        read=len(library.read),
+    )
     if has_labels:
         hits = _count_shown_labels(holdout, shown)
         about = replace(about, hits=hits, asked=len(holdout))
-    return Nearest(about, rows=shown)
-
-
-def _count_shown_labels(holdout: Sequence[Example], shown: Sequence[Sequence[Example]]) -> int:
-    """Counts the held-out rows whose label one of the rows that are shown with them has."""
-    count = 0
-    for row, nearest in zip(holdout, shown, strict=True):
-        labels = {label_of(near) for near in nearest}
-        count += label_of(row) in labels
-    return count
+    return Nearest(about, rows=tuple(shown))
 
 
 def nearest_passages(
@@ -192,19 +204,40 @@ def nearest_passages(
         located = _located(holdout, plain)
     questions = [text_of(row) for row in holdout]
     orders = [order[:k] for order in library.search(questions)]
+    shown = []
+    for order in orders:
+        nearest = tuple(passages[place] for place in order)
+        shown.append(nearest)
 
-    hits = sum(not answers.isdisjoint(orders[row]) for row, answers in located.items())
     about = Retrieval(
         "passages",
         k=min(k, len(passages)),
         texts=len(passages),
         read=len(library.read),
-        hits=hits,
+        hits=_count_shown_answers(located, orders),
         asked=len(located),
         copied=_copied(holdout, passages),
     )
-    shown = tuple(tuple(passages[place] for place in order) for order in orders)
-    return Nearest(about, passages=shown)
+    return Nearest(about, passages=tuple(shown))
+
+
+def _count_shown_labels(holdout: Sequence[Example], shown: Sequence[Sequence[Example]]) -> int:
+    """Counts the held-out rows whose label one of the rows that are shown with them has."""
+    count = 0
+    for row, nearest in zip(holdout, shown, strict=True):
+        labels = {label_of(near) for near in nearest}
+        if label_of(row) in labels:
+            count += 1
+    return count
+
+
+def _count_shown_answers(located: Mapping[int, frozenset[int]], orders: Sequence[Order]) -> int:
+    """Counts the rows whose answer is in a passage that is shown with them; see `_located`."""
+    count = 0
+    for row, answers in located.items():
+        if not answers.isdisjoint(orders[row]):
+            count += 1
+    return count
 
 
 def _example_count(library: Library, rows: Sequence[Example], texts: Sequence[str]) -> int:
@@ -215,10 +248,11 @@ def _example_count(library: Library, rows: Sequence[Example], texts: Sequence[st
     orders = library.search_own(drawn, texts)
     ranks = []
     for place, order in zip(drawn, orders, strict=True):
-        label = label_of(rows[place])
-        others = (near for near in order if keys[near] != keys[place])
-        has_label = (label_of(rows[near]) == label for near in others)
-        ranks.append(_first(has_label))
+        # A row finds itself and its copies, too, which would give its label away.
+        others = [near for near in order if keys[near] != keys[place]]
+        labels = (label_of(rows[near]) for near in others)
+        own_label = label_of(rows[place])
+        ranks.append(_first_rank(label == own_label for label in labels))
     return _fewest(ranks, EXAMPLE_COUNTS, USUAL_EXAMPLES)
 
 
@@ -231,9 +265,15 @@ def _passage_count(library: Library, train: Sequence[Example], plain: Sequence[s
     orders = library.search(questions)
     ranks = []
     for order, answers in zip(orders, located.values(), strict=True):
-        has_answer = (place in answers for place in order)
-        ranks.append(_first(has_answer))
+        ranks.append(_first_rank(place in answers for place in order))
     return _fewest(ranks, PASSAGE_COUNTS, USUAL_PASSAGES)
+
+
+def _first_rank(hits: Iterable[bool]) -> int | None:
+    for rank, is_hit in enumerate(hits):
+        if is_hit:
+            return rank
+    return None
 
 
 def _fewest(ranks: Sequence[int | None], counts: Sequence[int], usual: int) -> int:
@@ -241,8 +281,10 @@ def _fewest(ranks: Sequence[int | None], counts: Sequence[int], usual: int) -> i
     `ranks` has the rank, from 0, of the first right text for each row, or None."""
     if len(ranks) < FEWEST_ASKED:
         return usual
-    found_at = [rank for rank in ranks if rank is not None]
-    hits = {k: sum(rank < k for rank in found_at) for k in counts}
+    hit_ranks = [rank for rank in ranks if rank is not None]
+    hits = {}
+    for k in counts:
+        hits[k] = sum(rank < k for rank in hit_ranks)
     most = hits[counts[-1]]
     enough = most - NEGLIGIBLE * len(ranks)
     return next(k for k in counts if hits[k] >= enough)
@@ -266,19 +308,19 @@ def _located(rows: Sequence[Example], plain: Sequence[str]) -> dict[int, frozens
 def _copied(rows: Sequence[Example], passages: Sequence[str]) -> int:
     """Counts the rows whose question occurs word for word in the passages, which makes them an unfair test."""
     text = _plain("\n".join(passages))
-    questions = [_plain(text_of(row)) for row in rows]
-    telling = [question for question in questions if len(question.split()) >= FEWEST_WORDS]
-    return sum(question in text for question in telling)
+    count = 0
+    for row in rows:
+        question = _plain(text_of(row))
+        is_long_enough = len(question.split()) >= FEWEST_WORDS
+        if is_long_enough and question in text:
+            count += 1
+    return count
 
 
 def _plain(text: str) -> str:
     """Returns only the words, surrounded by spaces, so that a search for it matches complete words only."""
     words = " ".join(_PLAIN_WORDS.findall(text.casefold()))
     return f" {words} "
-
-
-def _first(hits: Iterable[bool]) -> int | None:
-    return next((place for place, is_hit in enumerate(hits) if is_hit), None)
 
 
 def _drawn(places: Order) -> Order:
@@ -312,8 +354,9 @@ def _words_of(text: str) -> list[str]:
             words.append(word)
             continue
         count = max(len(unspaced) - 1, 1)  # a single letter is a word too
-        pairs = [unspaced[at : at + 2] for at in range(count)]
-        words += pairs
+        for start in range(count):
+            pair = unspaced[start : start + 2]
+            words.append(pair)
     return words
 
 

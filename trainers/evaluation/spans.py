@@ -133,10 +133,11 @@ class Copier(Generic[Scorer]):
         described = [text.describe(span) for span in text.spans]
         scores = self.scorer.scores(described)
         best = int(scores.argmax())
-        if self.absent is not None and scores[best] < 0:
+        is_unlikely = scores[best] < 0
+        if is_unlikely and self.absent is not None:
             return self.absent
-        value = text.spans[best].value
-        return _as_json(value, is_number=self.is_number)
+        best_span = text.spans[best]
+        return _as_json(best_span.value, is_number=self.is_number)
 
 
 def _as_json(value: str, *, is_number: bool) -> str | None:
@@ -162,8 +163,16 @@ def _punctuation(character: str) -> str:
 
 def _shape(text: str) -> str:
     """'A-0' for 'A-1042', 'a.a@a.a' for an e-mail address."""
-    letters = re.sub(r"[^\W\d_]+", lambda run: "A" if run[0][0].isupper() else "a", text)
-    return re.sub(r"\d+", "0", letters)[:24]
+    with_letters = re.sub(r"[^\W\d_]+", _shape_of_letters, text)
+    with_digits = re.sub(r"\d+", "0", with_letters)
+    return with_digits[:24]
+
+
+def _shape_of_letters(run: re.Match[str]) -> str:
+    is_capitalised = run[0][0].isupper()
+    if is_capitalised:
+        return "A"
+    return "a"
 
 
 @dataclass(frozen=True)
@@ -240,4 +249,6 @@ def murmur_hashes(names: Sequence[bytes]) -> Any:
 def _rotated(words: Words, bits: int) -> Words:
     import numpy as np
 
-    return (words << np.uint32(bits)) | (words >> np.uint32(32 - bits))
+    high = words << np.uint32(bits)
+    low = words >> np.uint32(32 - bits)
+    return high | low

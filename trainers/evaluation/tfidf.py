@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.dataset.near_duplicates import question_text
 from trainers.dataset.rows import Example, most_frequent, question_keys
-from trainers.evaluation.results import Reply
+from trainers.evaluation.results import Reply, free_replies
 from trainers.evaluation.terms import PIECES, WORDS, pieces_of, words_and_pairs
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed
     started = time.perf_counter()
     labels = classify(classifier, examples)
     elapsed = time.perf_counter() - started
-    seconds = elapsed / max(len(examples), 1)
-    return tuple(Reply(label, prompt_tokens=0, completion_tokens=0, seconds=seconds) for label in labels)
+    return free_replies(labels, elapsed)
 
 
 def fit_classifier(train: Sequence[Example], seed: int, *, in_pieces: bool | None = None) -> Classifier:
@@ -100,7 +99,8 @@ def fit_svm(rows: Any, labels: Any, c: float, seed: int) -> Any:
 def classify(classifier: Classifier, examples: Sequence[Example]) -> tuple[str, ...]:
     if classifier.machine is None or not examples:
         return (classifier.usual,) * len(examples)
-    best = margins(classifier, examples).argmax(axis=1)
+    distances = margins(classifier, examples)
+    best = distances.argmax(axis=1)
     return tuple(classifier.labels[place] for place in best)
 
 
@@ -162,15 +162,23 @@ def features(in_pieces: bool) -> Any:
     from sklearn.pipeline import FeatureUnion
 
     words = TfidfVectorizer(
-        token_pattern=WORDS, ngram_range=(1, 2), sublinear_tf=True, max_features=MOST_FEATURES
+        token_pattern=WORDS,
+        ngram_range=(1, 2),
+        sublinear_tf=True,
+        max_features=MOST_FEATURES,
     )
     if not in_pieces:
         return words
     pieces = TfidfVectorizer(
-        analyzer="char_wb", ngram_range=PIECES, sublinear_tf=True, max_features=MOST_FEATURES
+        analyzer="char_wb",
+        ngram_range=PIECES,
+        sublinear_tf=True,
+        max_features=MOST_FEATURES,
     )
     return FeatureUnion([("words", words), ("pieces", pieces)])
 
+
+# From here on: scores of rows by classifiers that have not seen them.
 
 FOLDS = 5
 LETTERS = 2_500_000  # of all rows: a second of work
@@ -221,6 +229,7 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
     own = np.array([column[label] for label in names], dtype=np.intp)
     copies = _first_copies(examples)
     fold = np.array(deal_folds(examples, copies, seed))
+    # Of many rows only the beginnings, so that the work stays the same.
     letters = max(LETTERS // len(examples), 1)
     texts = [text_of(example)[:letters] for example in examples]
     del examples  # frees memory; only their texts and labels are needed
@@ -247,9 +256,10 @@ def _scores(texts: Sequence[str], own: Indices, fold: Indices, labels: int, seed
         return np.zeros((rows, labels), np.float32)
     if rows <= FEW_ROWS and sum(map(len, texts)) <= FEW_LETTERS:
         return _by_kernel(texts, own, fold, labels)
+    vectors = _features(texts)
     if rows * labels <= MOST_FOR_SVM:
-        return _by_svm(_features(texts), own, fold, labels, seed)
-    return _by_ridge(_features(texts), own, fold, labels, seed)
+        return _by_svm(vectors, own, fold, labels, seed)
+    return _by_ridge(vectors, own, fold, labels, seed)
 
 
 def _is_in_one_fold(own: Indices, fold: Indices, labels: int) -> NDArray[np.bool_]:
@@ -269,9 +279,12 @@ def deal_folds(examples: Sequence[Example], groups: Sequence[int], seed: int) ->
     of each label. Rows of a group, which is named by its first row, are in the same fold."""
     firsts = sorted(set(groups))
     random.Random(seed).shuffle(firsts)  # noqa: S311
+    # A sort is stable, so the rows of a label stay shuffled.
     firsts.sort(key=lambda first: label_of(examples[first]))
-    folds = {first: number % FOLDS for number, first in enumerate(firsts)}
-    return [folds[group] for group in groups]
+    fold_of = {}
+    for number, first in enumerate(firsts):
+        fold_of[first] = number % FOLDS
+    return [fold_of[group] for group in groups]
 
 
 def _features(texts: Sequence[str]) -> Any:
@@ -284,7 +297,12 @@ def _features(texts: Sequence[str]) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
     def vectors(**terms: Any) -> Any:
-        vectoriser = TfidfVectorizer(sublinear_tf=True, max_features=MOST_FEATURES, dtype=np.float32, **terms)
+        vectoriser = TfidfVectorizer(
+            sublinear_tf=True,
+            max_features=MOST_FEATURES,
+            dtype=np.float32,
+            **terms,
+        )
         return vectoriser.fit_transform(texts)
 
     words = vectors(token_pattern=WORDS, ngram_range=(1, 2))
@@ -299,7 +317,8 @@ def _by_kernel(texts: Sequence[str], own: Indices, fold: Indices, labels: int) -
     import numpy as np
 
     products = _products(texts) + np.float32(1)  # 1 is the intercept
-    ridge = np.float32(FEW_RIDGE) * np.eye(len(own), dtype=np.float32)
+    identity = np.eye(len(own), dtype=np.float32)
+    ridge = np.float32(FEW_RIDGE) * identity
     inverse = np.linalg.inv(products + ridge)
     hat: Scores = products @ inverse.astype(np.float32)
     wanted = _label_targets(own, labels)
@@ -318,9 +337,11 @@ def _products(texts: Sequence[str]) -> Scores:
     small = [text.lower() for text in texts]
     words = [words_and_pairs(text) for text in small]
     pieces = [pieces_of(text, PIECES_OUT_OF_FOLD) for text in small]
-    products = np.zeros((len(texts), len(texts)), np.float32)
+    rows = len(texts)
+    products = np.zeros((rows, rows), np.float32)
     for terms in (words, pieces):
-        vectors = _tfidf_vectors(list(map(Counter, terms)))
+        counts = [Counter(of_row) for of_row in terms]
+        vectors = _tfidf_vectors(counts)
         products += vectors @ vectors.T
     return products
 
@@ -331,12 +352,15 @@ def _tfidf_vectors(counts: Sequence[Counter[str]]) -> Scores:
     import numpy as np
 
     # In the order of the rows: a set's differs in each process, and sums would differ in their last bits.
-    terms = dict.fromkeys(term for count in counts for term in count)
-    column = {term: place for place, term in enumerate(terms)}
+    column: dict[str, int] = {}
+    for count in counts:
+        for term in count:
+            column.setdefault(term, len(column))
     vectors: Scores = np.zeros((len(counts), len(column)), np.float32)
     for row, count in enumerate(counts):
         columns = [column[term] for term in count]
-        vectors[row, columns] = 1 + np.log(list(count.values()))
+        times = list(count.values())
+        vectors[row, columns] = 1 + np.log(times)
 
     rows_with_term = (vectors > 0).sum(axis=0, dtype=np.float32)
     rarity = (1 + len(counts)) / (1 + rows_with_term)
@@ -362,10 +386,11 @@ def _leave_out(inside: Indices, hat: Scores, wanted: Scores, scores: Scores) -> 
     all rows and H is the fold's block of the hat matrix, the residuals without the fold are (I - H)⁻¹ r."""
     import numpy as np
 
-    left = np.eye(len(inside), dtype=np.float32) - hat
-    residuals = wanted[inside] - scores[inside]
-    without_fold = np.linalg.solve(left, residuals)
-    scores[inside] = wanted[inside] - without_fold
+    identity = np.eye(len(inside), dtype=np.float32)
+    own_wanted = wanted[inside]
+    residuals = own_wanted - scores[inside]
+    without_fold = np.linalg.solve(identity - hat, residuals)
+    scores[inside] = own_wanted - without_fold
 
 
 def _by_svm(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) -> Scores:
@@ -374,13 +399,13 @@ def _by_svm(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) -> S
     scores = np.full((len(own), labels), -1.0, np.float32)
     for number in np.unique(fold):
         inside = fold == number
-        others = own[~inside]
-        trained = np.unique(others)  # labels in the other folds; the rest keep the lowest score
+        outside = ~inside
+        trained = np.unique(own[outside])  # labels in the other folds; the rest keep the lowest score
         cells = np.ix_(inside, trained)
         if len(trained) == 1:  # there is nothing to distinguish
             scores[cells] = 1.0
             continue
-        machine = fit_svm(rows[~inside], others, SVM_C, seed)
+        machine = fit_svm(rows[outside], own[outside], SVM_C, seed)
         scores[cells] = distances_of(machine, rows[inside])
     return scores
 
@@ -392,14 +417,16 @@ def _by_ridge(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) ->
     spanned = _nystroem_features(rows, seed)
     wanted = _label_targets(own, labels)
     squares = spanned.T @ spanned
-    squares[np.diag_indices_from(squares)] += RIDGE
+    diagonal = np.diag_indices_from(squares)
+    squares[diagonal] += RIDGE
     factor = cho_factor(squares, overwrite_a=True, check_finite=False)
     weights = cho_solve(factor, spanned.T @ wanted, check_finite=False)
     scores: Scores = spanned @ weights
     for number in np.unique(fold):
         inside = np.flatnonzero(fold == number)
         part = spanned[inside]
-        hat = part @ cho_solve(factor, part.T, check_finite=False)
+        solved = cho_solve(factor, part.T, check_finite=False)
+        hat = part @ solved
         _leave_out(inside, hat, wanted, scores)
     return scores
 
@@ -410,7 +437,8 @@ def _nystroem_features(rows: Any, seed: int) -> Scores:
     import numpy as np
     from scipy.linalg import cholesky, solve_triangular
 
-    shuffled = np.random.default_rng(seed).permutation(rows.shape[0])
+    count = rows.shape[0]
+    shuffled = np.random.default_rng(seed).permutation(count)
     drawn = shuffled[:SPAN]
     basis = rows[drawn].T.tocsr()
 
@@ -419,10 +447,11 @@ def _nystroem_features(rows: Any, seed: int) -> Scores:
         return result
 
     gram = products(rows[drawn])
-    gram[np.diag_indices_from(gram)] += np.float32(0.01)  # copies of a row would make it singular
+    diagonal = np.diag_indices_from(gram)
+    gram[diagonal] += np.float32(0.01)  # copies of a row would make it singular
     lower = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
-    spanned = np.empty((rows.shape[0], len(drawn)), np.float32)
-    for begin in range(0, len(spanned), AT_ONCE):
+    spanned = np.empty((count, len(drawn)), np.float32)
+    for begin in range(0, count, AT_ONCE):
         end = begin + AT_ONCE
         part = products(rows[begin:end])
         solved = solve_triangular(lower, part.T, lower=True, check_finite=False)

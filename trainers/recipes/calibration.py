@@ -90,14 +90,15 @@ def calibrate(rows: Sequence[Example], seed: int, fit_and_score: FitAndScore) ->
 
 
 def judge(rows: Sequence[Example], seed: int, fit_and_score: FitAndScore) -> Judged:
-    """Scores up to about MOST_JUDGED rows, a fold after the other. A row whose label occurs only in its own fold is
+    """Scores up to about MOST_JUDGED rows, one fold after the other. A row whose label occurs only in its own fold is
     left out: its classifier didn't know the label."""
     import numpy as np
 
     names = [label_of(row) for row in rows]
     column = {label: place for place, label in enumerate(sorted(set(names)))}
     own = np.array([column[name] for name in names], dtype=np.intp)
-    copies = find_near_copies([question_text(row) for row in rows], question_keys(rows)).groups
+    texts = [question_text(row) for row in rows]
+    copies = find_near_copies(texts, question_keys(rows)).groups
     fold = np.array(deal_folds(rows, copies, seed))
     scores = []
     judged = []
@@ -109,7 +110,8 @@ def judge(rows: Sequence[Example], seed: int, fit_and_score: FitAndScore) -> Jud
             continue
         trained, of_fold = fit_and_score(learned, inside)
         of_all = np.full((len(inside), len(column)), UNKNOWN_LABEL)
-        of_all[:, [column[label] for label in trained]] = of_fold
+        trained_columns = [column[label] for label in trained]
+        of_all[:, trained_columns] = of_fold
         scores.append(of_all)
         judged.append(inside)
         if sum(map(len, judged)) >= MOST_JUDGED:
@@ -201,7 +203,8 @@ def calibration_error(shares: Scores, own: Indices) -> float:
     is_right = best == own
     bins = min(max(len(own) // LEAST_IN_BIN, 1), MOST_BINS)
     total = 0.0
-    for inside in np.array_split(np.argsort(confidence, kind="stable"), bins):
+    by_confidence = np.argsort(confidence, kind="stable")
+    for inside in np.array_split(by_confidence, bins):
         difference = confidence[inside].mean() - is_right[inside].mean()
         total += len(inside) * abs(float(difference))
     return total / len(own)

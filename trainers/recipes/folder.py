@@ -32,14 +32,23 @@ class RecipeFolder:
 
     def recipe_path(self, sha256: str) -> Path:
         """Returns the folder of a recipe and its files."""
-        return self.root / "recipes" / sha256
+        return self._recipes / sha256
 
     def name_path(self, name: str) -> Path:
         """Returns the file of a name such as 'team/tickets'. Raises ValueError if a file can't have this name."""
         own = name.removeprefix(ALIAS_PREFIX)
-        if not own or own != Path(own).name or own.startswith("."):
+        is_path = own != Path(own).name
+        if not own or is_path or own.startswith("."):
             raise ValueError(f"'{name}' is not a name like {ALIAS_PREFIX}tickets")
-        return self.root / "names" / f"{own}.json"
+        return self._names / f"{own}.json"
+
+    @property
+    def _recipes(self) -> Path:
+        return self.root / "recipes"
+
+    @property
+    def _names(self) -> Path:
+        return self.root / "names"
 
     @property
     def upstreams_path(self) -> Path:
@@ -52,8 +61,8 @@ class RecipeFolder:
     def add(self, recipe: Recipe, files: Mapping[str, bytes]) -> Recipe:
         """Stores a recipe with its files, by their names. Returns it with the files' hashes. A recipe that is there
         already is left alone."""
-        hashes = [RecipeFile(name, _sha256(content)) for name, content in sorted(files.items())]
-        recipe = replace(recipe, files=tuple(hashes))
+        described = [RecipeFile(name, _sha256(content)) for name, content in sorted(files.items())]
+        recipe = replace(recipe, files=tuple(described))
         target = self.recipe_path(recipe.sha256)
         if target.exists():
             return recipe
@@ -90,14 +99,14 @@ class RecipeFolder:
 
     def hashes(self) -> frozenset[str]:
         """Returns the hashes of all stored recipes."""
-        folder = self.root / "recipes"
-        if not folder.exists():
+        if not self._recipes.exists():
             return frozenset()
-        return frozenset(path.name for path in folder.iterdir() if not path.name.endswith(UNFINISHED))
+        names = (path.name for path in self._recipes.iterdir())
+        return frozenset(name for name in names if not name.endswith(UNFINISHED))
 
     def remove_unfinished(self, before: float) -> None:
         """Deletes what kills have left of recipes that were being written: it may hold rows, and no hash names it."""
-        for path in (self.root / "recipes").glob(f"*{UNFINISHED}"):
+        for path in self._recipes.glob(f"*{UNFINISHED}"):
             if path.stat().st_mtime < before:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -113,7 +122,8 @@ class RecipeFolder:
 
     def published_names(self) -> frozenset[str]:
         """Returns the names under which anything is published, such as 'team/tickets'."""
-        return frozenset(f"{ALIAS_PREFIX}{path.stem}" for path in (self.root / "names").glob("*.json"))
+        files = self._names.glob("*.json")
+        return frozenset(f"{ALIAS_PREFIX}{file.stem}" for file in files)
 
     def withdraw(self, name: str) -> None:
         """Has programs that call this name hear that there is no such name."""

@@ -36,22 +36,33 @@ def as_row(messages: Sequence[Mapping[str, Any]]) -> Example:
     which the original is found again; of its content only the text counts."""
     turns = []
     for place, raw in enumerate(messages):
-        turns.append(Message(_role_of(raw), _text_of(raw), extra=str(place)))
-    return Example(0, (*turns, _NO_ANSWER))
+        turn = Message(_role_of(raw), _text_of(raw), extra=str(place))
+        turns.append(turn)
+    turns.append(_NO_ANSWER)
+    return Example(0, tuple(turns))
 
 
 def write_prompt(
     recipe: Recipe, messages: Sequence[Mapping[str, Any]], shown: Shown = NOTHING_SHOWN
 ) -> list[Body]:
     """Returns the messages that the model is asked, in OpenAI's form."""
-    has_own_prompt = bool(recipe.prompt and recipe.prompt.strip())
-    if has_own_prompt and recipe.kind in SAME_BEGINNING:
-        # Written once, since it is the same for every call, whose own turns stay as they are.
-        turns = [dict(message) for message in messages if _role_of(message) not in INSTRUCTION_ROLES]
-        return [*_beginning(recipe), *turns]
+    if _has_same_beginning(recipe):
+        # The beginning is the same for every call, so it is written once; a call's own turns stay as they are.
+        prompt = list(_beginning(recipe))
+        for message in messages:
+            if _role_of(message) not in INSTRUCTION_ROLES:
+                prompt.append(dict(message))
+        return prompt
     row = _with_instructions(recipe, as_row(messages))
     written = _measured_prompt(recipe, row, shown)
     return [_original_or_new(message, messages) for message in written]
+
+
+def _has_same_beginning(recipe: Recipe) -> bool:
+    """True if the recipe puts the same before every conversation, whatever a program's instructions say."""
+    if recipe.kind not in SAME_BEGINNING:
+        return False
+    return recipe.prompt is not None and recipe.prompt.strip() != ""
 
 
 @lru_cache(maxsize=64)
@@ -67,21 +78,25 @@ def _with_instructions(recipe: Recipe, row: Example) -> Example:
     if row.system or recipe.instructions == "":
         return row
     instructions = recipe.instructions or default_system(recipe.task)
-    return with_system([row], instructions)[0]
+    (instructed,) = with_system([row], instructions)
+    return instructed
 
 
 def _measured_prompt(recipe: Recipe, row: Example, shown: Shown) -> tuple[Message, ...]:
     """As bot/services/evidence/candidate_prompts.py writes it for a held-out row."""
-    shots = [example_of(shot) for shot in (shown.shots or recipe.shots)]
+    labels = recipe.labels
+    prompt = recipe.prompt
+    answer_format = recipe.answer_format
     match recipe.kind:
         case "zero" | "optimised":
-            return prompts.zero_shot(row, recipe.labels, recipe.prompt, recipe.answer_format)
+            return prompts.zero_shot(row, labels, prompt, answer_format)
         case "retrieval" if recipe.retrieved == "passages":
-            return prompts.with_passages(
-                row, recipe.labels, recipe.prompt, shown.passages, recipe.answer_format
-            )
+            return prompts.with_passages(row, labels, prompt, shown.passages, answer_format)
         case "kshot" | "retrieval":
-            return prompts.k_shot(row, recipe.labels, recipe.prompt, shots, recipe.answer_format)
+            # Those for this question, or those that a recipe of the kind "kshot" shows with every question.
+            shots = shown.shots or recipe.shots
+            rows = [example_of(shot) for shot in shots]
+            return prompts.k_shot(row, labels, prompt, rows, answer_format)
         case "tuned":
             return prompts.trained_prompt(row)
         case "classical" | "encoder":
@@ -94,7 +109,8 @@ def _original_or_new(message: Message, originals: Sequence[Mapping[str, Any]]) -
     original = dict(originals[int(message.extra)])
     if message.content == _text_of(original):
         return original
-    return {**original, "content": message.content}  # instructions, which the recipe has added to
+    # Instructions, which the recipe has added to.
+    return {**original, "content": message.content}
 
 
 def _body_of(message: Message) -> Body:
@@ -116,8 +132,11 @@ def _text_of(message: Mapping[str, Any]) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    texts = [part.get("text") for part in content if _is_text_part(part)]
-    return "\n".join(text for text in texts if isinstance(text, str))
+    texts = []
+    for part in content:
+        if _is_text_part(part) and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+    return "\n".join(texts)
 
 
 def has_only_text(messages: Sequence[Mapping[str, Any]]) -> bool:
@@ -161,18 +180,27 @@ def open_parameters(measured: ChatParameters, body: Mapping[str, Any]) -> ChatPa
     """Returns those of the measured parameters that a request leaves open. Its cap on the answer keeps its number, and
     gets the name by which this model takes one."""
     changes: dict[str, Any] = {}
-    caps = [body[name] for name in sorted(TOKEN_LIMITS) if body.get(name) is not None]
-    if caps:
-        for name in TOKEN_LIMITS & set(measured.sent):
-            changes[name] = caps[0]
+    own_cap = _own_cap(body)
+    if own_cap is not None:
+        for name in TOKEN_LIMITS.intersection(measured.sent):
+            changes[name] = own_cap
     for name in ("temperature", "reasoning_effort"):
         if body.get(name) is not None:
             changes[name] = None
     return replace(measured, **changes)
 
 
+def _own_cap(body: Mapping[str, Any]) -> Any:
+    """Returns the cap on the answer that a request names, by whichever of its names, None if it names none."""
+    for name in sorted(TOKEN_LIMITS):
+        if body.get(name) is not None:
+            return body[name]
+    return None
+
+
 def fill(body: Mapping[str, Any], parameters: ChatParameters) -> Body:
     """Returns a request for a chat completion with the parameters that it left open."""
-    own = {name: value for name, value in body.items() if name not in TOKEN_LIMITS}
-    ours = {name: getattr(parameters, name) for name in parameters.sent}
-    return {**own, **ours}
+    filled = {name: value for name, value in body.items() if name not in TOKEN_LIMITS}
+    for name in parameters.sent:
+        filled[name] = getattr(parameters, name)
+    return filled
