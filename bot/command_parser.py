@@ -101,8 +101,9 @@ class Registry:
         """Declares a handler as this command. Decorators for its options go below this one, as with click's own."""
 
         def register(handler: Callable[..., Any]) -> Command:
-            self.commands[name] = click.command(name, cls=Command, **settings)(handler)
-            return self.commands[name]
+            command = click.command(name, cls=Command, **settings)(handler)
+            self.commands[name] = command
+            return command
 
         return register
 
@@ -144,7 +145,8 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
     command = registry.named(word or "help")
     if command is None:
         typed = word.lower()
-        near = did_you_mean(_OTHER_WORDS.get(typed, typed), list(registry.commands))
+        meant = _OTHER_WORDS.get(typed, typed)
+        near = did_you_mean(meant, list(registry.commands))
         return Refusal(f"I don't know `{shown(typed)}`.{near} `{COMMAND} help` lists all commands.")
     if line.lower() in _HELP:  # otherwise `freeze help` would stop all spending
         line = command.name or ""
@@ -160,7 +162,8 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
 def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
     """Parses the text after the command's name."""
     try:
-        return _parse_arguments(command, _order_arguments(command, line))
+        arguments = _order_arguments(command, line)
+        return _parse_arguments(command, arguments)
     except AmbiguousValueError as error:
         return _offer_readings(command, line, error)
     except click.UsageError as error:
@@ -169,19 +172,25 @@ def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
 
 def _offer_readings(command: Command, line: str, error: AmbiguousValueError) -> AskedBack:
     """Asks what was meant, with the whole command once for each reading, so that a person chooses or copies one."""
-    key = option_key(error.param) if isinstance(error.param, click.Option) else ""
+    key = ""
+    if isinstance(error.param, click.Option):
+        key = option_key(error.param)
     typed = re.compile(rf"{key}\W+{re.escape(error.value)}", re.IGNORECASE)
     readings = []
-    for value in error.readings:
-        words = value
-        volume = parse_volume(value)
-        if isinstance(volume, Volume):
-            words = f"{volume.text} a month"
-        clear_line = typed.sub(f"{key}={value}", line, count=1)
-        readings.append(Reading(words, f"{command.name} {clear_line}"))
     lines = [f"`{key}=`: {error.message} The whole command:"]
-    lines += [f"`{COMMAND} {plain(reading.command)}`" for reading in readings]
+    for value in error.readings:
+        clear_line = typed.sub(f"{key}={value}", line, count=1)
+        clear_command = f"{command.name} {clear_line}"
+        readings.append(Reading(_in_words(value), clear_command))
+        lines.append(f"`{COMMAND} {plain(clear_command)}`")
     return AskedBack("\n".join(lines), key, tuple(readings))
+
+
+def _in_words(value: str) -> str:
+    volume = parse_volume(value)
+    if isinstance(volume, Volume):
+        return f"{volume.text} a month"
+    return value
 
 
 def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[str, Any] | Refusal:
@@ -383,8 +392,9 @@ def parse_estimate(dataset: str, text: str) -> Estimate | Refusal:
     values = _parse_stored(text)
     if isinstance(values, Refusal):
         return values
-    question = {name: value for name, value in values.items() if name not in ("bar", "task")}
-    return Estimate(dataset, build_question(question), values["bar"], values["task"])
+    fields = {name: value for name, value in values.items() if name not in ("bar", "task")}
+    question = build_question(fields)
+    return Estimate(dataset, question, values["bar"], values["task"])
 
 
 def parse_question(text: str) -> Question | Refusal:
@@ -396,7 +406,8 @@ def parse_question(text: str) -> Question | Refusal:
 
 
 def _parse_stored(text: str) -> Mapping[str, Any] | Refusal:
-    return parse_line(_any_question, _STORED_WITHOUT_UNIT.sub(r"volume=\1tokens", text))
+    line = _STORED_WITHOUT_UNIT.sub(r"volume=\1tokens", text)
+    return parse_line(_any_question, line)
 
 
 @click.command("question", cls=Command)

@@ -31,6 +31,7 @@ from bot.rules.forecast import LIKELY, Outlook
 from bot.rules.roi import Estimate, Range
 from bot.rules.units import format_months, format_tokens
 from trainers.money import usd
+from trainers.providers.pricing import PriceRow
 from trainers.types import Price
 
 ZERO = Decimal(0)
@@ -61,15 +62,22 @@ def details(summary: EstimateSummary, target: str, spelling: Spelling = SLACK) -
     parts.add(*advice.reason_blocks(summary.verdict, spelling))
     parts.add(*_basis(summary, spelling))
 
-    # A row without any price has nothing that its source could have said.
-    sources = [
-        f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}"
-        for row in summary.prices
-        if row.price != UNKNOWN or row.usd_per_hour is not None or row.hosted_usd_per_hour is not None
-    ]
+    sources = dict.fromkeys(_source(row) for row in summary.prices if _has_price(row))
     if sources:
-        parts.note(f"Prices: {'; '.join(dict.fromkeys(sources))}.")
+        parts.note(f"Prices: {'; '.join(sources)}.")
     return parts
+
+
+def _has_price(row: PriceRow) -> bool:
+    """False for a row that has nothing that its source could have said."""
+    if row.price != UNKNOWN:
+        return True
+    return row.usd_per_hour is not None or row.hosted_usd_per_hour is not None
+
+
+def _source(row: PriceRow) -> str:
+    model = shorten(row.model)
+    return f"{escape(model)} from {escape(cut(row.said_by, 120))}"
 
 
 def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
@@ -83,7 +91,8 @@ def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
         pairs += _offered(summary)
         return [escaped_facts(pairs)]
 
-    today = [("Each month today", monthly(estimate.monthly_before)), *other_bill(summary)]
+    bill_today = monthly(estimate.monthly_before)
+    today = [("Each month today", bill_today), *other_bill(summary)]
     # A saving would argue for a model that must not or need not be used.
     if summary.hides_savings:
         return [escaped_facts([*today, *_one_off_facts(summary)])]
@@ -114,14 +123,18 @@ def _offered(summary: EstimateSummary) -> list[tuple[str, str]]:
     if offered is None:
         return []
     _, _, name = offered.name.rpartition("/")
-    return [(f"Each month, {shorten(name, 30)}", f"{monthly(offered.monthly)}, not measured")]
+    label = f"Each month, {shorten(name, 30)}"
+    return [(label, f"{monthly(offered.monthly)}, not measured")]
 
 
 def monthly(bill: MonthlyCost) -> str:
     if not bill.total:
         return "no charge"
-    amounts = {name.lower(): part(bill) for name, part in PARTS.items() if name != "Total"}
-    lines = [f"{usd(amount)} {name}" for name, amount in amounts.items() if amount]
+    lines = []
+    for name, part in PARTS.items():
+        amount = part(bill)
+        if amount and name != "Total":
+            lines.append(f"{usd(amount)} {name.lower()}")
     # The total would be the same amount once more.
     if len(lines) == 1:
         return lines[0]
@@ -185,8 +198,12 @@ def payback_range_text(outlook: Outlook | None) -> str:
     late = outlook.payback_months.p95
     if early == late:
         return ""
-    soonest = format_months(early) if early else "at once"
-    latest = "never" if late is None else format_months(late)
+    soonest = "at once"
+    if early:
+        soonest = format_months(early)
+    latest = "never"
+    if late is not None:
+        latest = format_months(late)
     return f" ({soonest} to {latest})"
 
 
@@ -203,7 +220,8 @@ def _bills(summary: EstimateSummary, estimate: Estimate) -> list[tuple[str, ...]
         amounts = [part(bill) for bill in bills.values()]
         if any(amounts) or name not in OPTIONAL_PARTS:
             # Figures, as Slack would sort amounts in plain cells by their letters.
-            rows.append((name, *(Figure(usd(amount), amount) for amount in amounts)))
+            figures = [Figure(usd(amount), amount) for amount in amounts]
+            rows.append((name, *figures))
     return rows
 
 
@@ -211,7 +229,9 @@ def _training(summary: EstimateSummary) -> str:
     training = summary.training
     if training is None:
         return "unknown"
-    cost = _range(training.usd) if training.usd.high else "no charge"
+    cost = "no charge"
+    if training.usd.high:
+        cost = _range(training.usd)
     tokens = format_tokens(training.billed_tokens)
     if training.is_estimated:
         tokens = f"about {tokens}"
@@ -301,7 +321,9 @@ def _chances(summary: EstimateSummary) -> list[tuple[str, str]]:
     if npv.p5 is None or npv.p50 is None or npv.p95 is None:
         return pairs
     over = format_months(outlook.horizon_months)
-    return [*pairs, (f"Net value over {over}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
+    net_value = f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})"
+    pairs.append((f"Net value over {over}", net_value))
+    return pairs
 
 
 def other_bill(summary: EstimateSummary) -> list[tuple[str, str]]:
@@ -310,7 +332,8 @@ def other_bill(summary: EstimateSummary) -> list[tuple[str, str]]:
     other = summary.alternative
     if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
         return []
-    return [(f"Each month, {shorten(alternative_name(other), 60)}", monthly(estimate.monthly_alternative))]
+    label = f"Each month, {shorten(alternative_name(other), 60)}"
+    return [(label, monthly(estimate.monthly_alternative))]
 
 
 def escaped_facts(pairs: Sequence[tuple[str, str]]) -> Facts:
@@ -331,19 +354,29 @@ def _basis(summary: EstimateSummary, spelling: Spelling) -> list[CardBlock]:
     parts = Parts()
     if summary.outlook and summary.outlook.swings:
         over = format_months(summary.outlook.horizon_months)
-        swings = [
-            f"• {swing.name}: {usd(swing.at_low)} at {swing.low_value}, {usd(swing.at_high)} at {swing.high_value}"
-            for swing in summary.outlook.swings
-        ]
+        swings = []
+        for swing in summary.outlook.swings:
+            low = f"{usd(swing.at_low)} at {swing.low_value}"
+            high = f"{usd(swing.at_high)} at {swing.high_value}"
+            swings.append(escape(f"• {swing.name}: {low}, {high}"))
         parts.text(f"*What moves the net value over {over} most, one at a time*")
-        parts.lines([escape(swing) for swing in swings])
+        parts.lines(swings)
     if summary.inputs:
         lines = []
         for assumption in assumptions(summary.inputs, summary.volume):
-            # Write options as they are typed where the sentence is read.
-            why = _OPTION.sub(lambda option: spelling.option(option[1].replace("-", "_")), assumption.why)
-            lines.append(f"• {assumption.name}: {assumption.value}. {why}")
+            why = _with_spelling(assumption.why, spelling)
+            lines.append(sentence(f"• {assumption.name}: {assumption.value}. {why}"))
         parts.text("*Assumptions*")
         for start in range(0, len(lines), PER_SECTION):
-            parts.lines([sentence(line) for line in lines[start : start + PER_SECTION]])
+            parts.lines(lines[start : start + PER_SECTION])
     return parts
+
+
+def _with_spelling(text: str, spelling: Spelling) -> str:
+    """Returns the text with its options as they are typed where it is read."""
+
+    def spelled(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        return spelling.option(name)
+
+    return _OPTION.sub(spelled, text)

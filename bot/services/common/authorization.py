@@ -64,8 +64,10 @@ def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -
 
 def look_up(context: AppContext, person: str, action: Action, channel: str | None = None) -> Caller:
     groups = _groups_to_look_up(context.settings.policy, action, person)
-    # To read, what Slack said a while ago is enough; to act, a person is looked up now.
-    directory = context.recent if action == "read" else context.directory
+    directory = context.directory
+    if action == "read":
+        # What Slack said a while ago is enough; to act, a person is looked up now.
+        directory = context.recent
     return _look_up(context, directory, person, channel, groups)
 
 
@@ -83,7 +85,10 @@ def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rul
     verdicts: list[tuple[Rule, str | None]] = []
     for rule in RULES:
         denied = permissions.may(caller, rule)
-        verdicts.append((rule, verdict_text(denied.because) if denied else None))
+        reason = None
+        if denied:
+            reason = verdict_text(denied.because)
+        verdicts.append((rule, reason))
     reasons = {reason for _, reason in verdicts}
     (first, *others) = reasons
     if others or first is None:

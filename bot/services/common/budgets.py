@@ -21,7 +21,8 @@ from trainers.money import to_micros
 
 def team_budget(context: AppContext) -> Budget:
     limit = to_micros(context.settings.budget.monthly_usd)
-    return Budget(limit, context.store.committed(units.month_of(context.clock())))
+    committed = context.store.committed(_this_month(context))
+    return Budget(limit, committed)
 
 
 def all_budgets(context: AppContext, channel: str, person: str) -> tuple[Budget, ...]:
@@ -29,7 +30,8 @@ def all_budgets(context: AppContext, channel: str, person: str) -> tuple[Budget,
     limits = context.settings.budget
     of_channel = _own_budget(context, "channel", channel, limits.of_channel(channel))
     of_person = _own_budget(context, "person", person, limits.of_person(person))
-    return tuple(filter(None, (team_budget(context), of_channel, of_person)))
+    budgets = (team_budget(context), of_channel, of_person)
+    return tuple(filter(None, budgets))
 
 
 def tightest(context: AppContext, channel: str, person: str) -> Budget:
@@ -48,7 +50,8 @@ def refusal(
 
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
     """Returns why a run that was approved in an earlier month doesn't fit into this month's budget, None if it does."""
-    if context.store.runs.reservation_month(run) in (None, units.month_of(context.clock())):
+    reserved_in = context.store.runs.reservation_month(run)
+    if reserved_in in (None, _this_month(context)):
         return None
     why = refusal(context, run.channel, run.requester, run.reserved_micros)
     if why is None:
@@ -61,12 +64,16 @@ def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
     limits = context.settings.budget
     if not limits.has_own:
         return (team_budget(context),)
-    held = context.store.ledger.commitments(units.month_of(context.clock()))
+    commitments = context.store.ledger.commitments(_this_month(context))
+    channels = {commitment.channel for commitment in commitments}
+    people = {commitment.person for commitment in commitments}
     budgets: list[Budget | None] = [team_budget(context)]
-    for channel in sorted({commitment.channel for commitment in held}):
-        budgets.append(_own_budget(context, "channel", channel, limits.of_channel(channel)))
-    for person in sorted({commitment.person for commitment in held}):
-        budgets.append(_own_budget(context, "person", person, limits.of_person(person)))
+    for channel in sorted(channels):
+        limit = limits.of_channel(channel)
+        budgets.append(_own_budget(context, "channel", channel, limit))
+    for person in sorted(people):
+        limit = limits.of_person(person)
+        budgets.append(_own_budget(context, "person", person, limit))
     return tuple(filter(None, budgets))
 
 
@@ -75,8 +82,12 @@ def _own_budget(
 ) -> Budget | None:
     if limit is None:
         return None
-    month = units.month_of(context.clock())
-    return Budget(to_micros(limit), context.store.ledger.committed(month, kind, name), kind, name)
+    committed = context.store.ledger.committed(_this_month(context), kind, name)
+    return Budget(to_micros(limit), committed, kind, name)
+
+
+def _this_month(context: AppContext) -> str:
+    return units.month_of(context.clock())
 
 
 def month_for(context: AppContext, person: str, channel: str) -> views.Month:
@@ -130,7 +141,9 @@ def _warning_draft(
     """Returns the warning, addressed to the channel or person whose budget it is. The team's goes to the team's
     channel, else to that of the newest commitment; None if there is neither."""
     body = message.letter()
-    newest = month.commitments[0].channel if month.commitments else None
+    newest = None
+    if month.commitments:
+        newest = month.commitments[0].channel
     match budget.kind:
         case "channel":
             return Draft(kind="post", channel=budget.id, body=body, dedupe=once)

@@ -3,7 +3,7 @@ in plans.py, deciding on them in approvals.py."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from bot.cards.common.blocks import Message
@@ -26,18 +26,26 @@ GOOD_ENOUGH = "cheaper rung"  # the rule by which a verdict says to use what was
 
 
 def approval_request(plan: Plan) -> Request:
-    return Request(plan.requester, plan.uploaded_by, plan.asked_at, plan.maximum_micros)
+    return Request(
+        requester=plan.requester,
+        uploader=plan.uploaded_by,
+        asked_at=plan.asked_at,
+        maximum_micros=plan.maximum_micros,
+    )
 
 
 def approvals_needed(context: AppContext, plan: Plan) -> int:
     """Returns how many people have to approve the plan."""
     tier = context.settings.policy.tier(plan.maximum_micros)
-    return tier.approvers if tier else 0
+    if tier is None:
+        return 0
+    return tier.approvers
 
 
 def show_request(context: AppContext, run: Run, plan: Plan) -> None:
     """Shows the plan's card with the approvals so far, asking for the missing ones."""
-    notifications.show_plan(context, run, request_card(context, run, plan))
+    card = request_card(context, run, plan)
+    notifications.show_plan(context, run, card)
 
 
 def refresh_requests(context: AppContext) -> None:
@@ -65,9 +73,11 @@ def _waiting_beside(context: AppContext, run_id: int, plan: Plan) -> list[tuple[
     """Returns the other plans of this dataset that wait for approval, oldest first."""
     beside = []
     for run in context.store.runs.in_states(WAITING):
+        if run.id == run_id:
+            continue
         # By the version's row, as reading a plan takes longer.
         version = context.store.datasets.get(run.dataset_id)
-        if run.id != run_id and version.name == plan.dataset:
+        if version.name == plan.dataset:
             beside.append((run, plan_from_json(run.plan)))
     return beside
 
@@ -101,20 +111,31 @@ def _find_instead(context: AppContext, plan: Plan) -> UseInstead | None:
 
 def pending(context: AppContext, run: Run, plan: Plan) -> Pending:
     """Returns what stands between a waiting plan and its training."""
-    over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
+    quorum = approvals_needed(context, plan)
     approvals = context.store.runs.valid_approvals(run.id)
+    approvers = {approval.person for approval in approvals}
+    away = Progress.from_json(run.progress).away
+    named = context.settings.policy.named("approve")
+    # Nobody approves a plan of their own, or one on data that they have uploaded.
+    excluded = {run.requester, plan.uploaded_by}
+    people_left = named.users - excluded - approvers - set(away)
+    # With groups it is unknown whether too few are left, since nobody is looked up here.
+    is_complete = not named.anyone and not named.groups
+    are_too_few = len(people_left) < quorum - len(approvals)
+
+    over_budget = budgets.refusal(context, run.channel, run.requester, plan.maximum_micros)
     waiting_beside = _waiting_beside(context, run.id, plan)
     beside = []
     for other, other_plan in waiting_beside:
         name = notifications.link_to(context, other)
-        beside.append(PlanBeside(name, plan_changes(other_plan, plan), other_plan))
-    away = Progress.from_json(run.progress).away
+        changes = plan_changes(other_plan, plan)
+        beside.append(PlanBeside(name, changes, other_plan))
     return Pending(
-        quorum=approvals_needed(context, plan),
+        quorum=quorum,
         approved=len(approvals),
-        others=mention_approvers(context, run, plan),
+        others=_mentions(people_left, named.groups),
         away=away,
-        is_stuck=_is_stuck(context, run, plan, away),
+        is_stuck=bool(away) and is_complete and are_too_few,
         over_budget=over_budget or "",
         freeze=context.store.freezes.current(),
         before=find_earlier_run(context, plan, run.id),
@@ -134,46 +155,25 @@ def _is_too_much_together(
             for other, other_plan in beside
             if budget.covers(other.channel, other.requester)
         ]
-        if paid_from_it and not budget.fits(plan.maximum_micros + sum(paid_from_it)):
+        together = plan.maximum_micros + sum(paid_from_it)
+        if paid_from_it and not budget.fits(together):
             return True
     return False
 
 
-def mention_approvers(context: AppContext, run: Run, plan: Plan) -> tuple[str, ...]:
-    """Returns mentions of the people and groups who may still approve the plan. Empty if everybody may."""
-    people = _people_left(context, run, plan)
-    groups = context.settings.policy.named("approve").groups
-    return (
-        *(f"<@{user}>" for user in sorted(people)),
-        *(f"<!subteam^{group}>" for group in sorted(groups)),
-    )
-
-
-def _people_left(context: AppContext, run: Run, plan: Plan) -> frozenset[str]:
-    """Returns those who are named by id and may still approve the plan."""
-    named = context.settings.policy.named("approve")
-    approvals = context.store.runs.valid_approvals(run.id)
-    decided = {approval.person for approval in approvals}
-    away = Progress.from_json(run.progress).away
-    return named.users - {run.requester, plan.uploaded_by} - decided - set(away)
-
-
-def _is_stuck(context: AppContext, run: Run, plan: Plan, away: Sequence[str]) -> bool:
-    """True if people have left and too few remain. With groups it is unknown, since nobody is looked up here."""
-    named = context.settings.policy.named("approve")
-    if not away or named.anyone or named.groups:
-        return False
-    approved = len(context.store.runs.valid_approvals(run.id))
-    missing = approvals_needed(context, plan) - approved
-    return len(_people_left(context, run, plan)) < missing
+def _mentions(people: Collection[str], groups: Collection[str]) -> tuple[str, ...]:
+    mentions = [f"<@{person}>" for person in sorted(people)]
+    mentions += [f"<!subteam^{group}>" for group in sorted(groups)]
+    return tuple(mentions)
 
 
 def find_away(context: AppContext, plan: Plan) -> tuple[str, ...]:
     """Returns the people who are named as approvers of the plan and are no active members any more. This looks them up,
     so call it outside a transaction."""
-    people = context.settings.policy.named("approve").users - {plan.requester, plan.uploaded_by}
+    named = context.settings.policy.named("approve")
+    excluded = {plan.requester, plan.uploaded_by}
     away = []
-    for person in sorted(people):
+    for person in sorted(named.users - excluded):
         account = context.directory.person(person)
         if account is not None and not account.is_member:
             away.append(person)
@@ -186,7 +186,10 @@ def note_away(context: AppContext, run: Run, away: tuple[str, ...]) -> Run:
     if progress.away == away:
         return run
     noted = replace(progress, away=away).to_json()
-    return context.store.runs.move(run, run.state, now=context.clock(), progress=noted) or run
+    moved = context.store.runs.move(run, run.state, now=context.clock(), progress=noted)
+    if moved is None:  # the run has moved on meanwhile
+        return run
+    return moved
 
 
 def ping_approvers(context: AppContext, run: Run, plan: Plan) -> None:
@@ -196,23 +199,31 @@ def ping_approvers(context: AppContext, run: Run, plan: Plan) -> None:
     if not waiting.others:
         return
     name = notifications.link_to(context, run)
-    message = plan_views.ping(name, run, plan, waiting, context.settings.policy.expires_s / 3600)
-    once = f"approvers of run {run.id}"
-    card = notifications.card_of(context, run)
-    context.send(Draft("post", run.channel, message.letter(), dedupe=once, thread=card))
+    hours = context.settings.policy.expires_s / 3600
+    message = plan_views.ping(name, run, plan, waiting, hours)
+    draft = Draft(
+        kind="post",
+        channel=run.channel,
+        body=message.letter(),
+        dedupe=f"approvers of run {run.id}",
+        thread=notifications.card_of(context, run),
+    )
+    context.send(draft)
 
 
 def find_earlier_run(context: AppContext, plan: Plan, before: int | None = None) -> EarlierRun | None:
     """Returns the newest finished run on the plan's dataset and target, None if there is none. With `before`, only runs
     with a lower number count."""
-    versions = tuple(version.id for version in context.store.datasets.versions(plan.dataset))
-    for run in context.store.runs.done(versions):
+    versions = context.store.datasets.versions(plan.dataset)
+    ids = tuple(version.id for version in versions)
+    for run in context.store.runs.done(ids):
         if before is not None and run.id >= before:
             continue
         other = plan_from_json(run.plan)
         if not begins_alike(other, plan):
             continue
-        name = context.link(notifications.result_card_of(run), f"run {run.id}")
+        card = notifications.result_card_of(run)
+        name = context.link(card, f"run {run.id}")
         candidate = evidence.tuned_candidate(context.store, run)
         # A score on other held-out rows can't stand beside this plan's prediction.
         if candidate is None or other.holdout_sha256 != plan.holdout_sha256:

@@ -13,6 +13,7 @@ PUBLIC_MODULES = (
     "notifications",
     "promotion_evidence",
     "read_rows",
+    "retrieved_texts",
     "run_states",
     "scored_rows",
 )

@@ -15,11 +15,11 @@ from bot.llm_client import Question, key_of
 from bot.rules.plans import Plan
 from bot.services.datasets.dataset_worker import examples
 from bot.services.evidence.candidate_prompts import build_prompts
+from bot.services.evidence.retrieved_texts import look_up
 from bot.values.evaluations import ComparisonPlan, CurvePlan
 from bot.values.runs import Refusal
 from trainers.dataset import Example, Report
-from trainers.dataset.sensitive_data import SECRET, faults_in
-from trainers.documents import Unreadable, read_document, split_passages
+from trainers.dataset.rows import Task
 from trainers.encoders import DEFAULT_ENCODER, EncoderError
 from trainers.encoders.embedding import StoredVectors, find_encoder, load_encoder
 from trainers.evaluation import prompts
@@ -33,7 +33,7 @@ from trainers.evaluation.results import (
     Retrieval,
     Scoring,
 )
-from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_passages
+from trainers.evaluation.retrieval import Nearest
 from trainers.evaluation.scores import is_right_call, score, scoring_of, strip_thoughts
 from trainers.evaluation.statistics import exact_match
 from trainers.evaluation.tfidf import label_of, text_of
@@ -96,10 +96,8 @@ def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mappi
     """
     train = examples(files, plan.train_sha256)
     holdout = examples(files, plan.holdout_sha256)
-    # Two candidates become the same if both ask for more examples than there are.
-    built = dict.fromkeys(
-        _as_built(candidate, train, seed) for candidate in plan.candidates
-    )  # each once, in order
+    # Two candidates become the same if both ask for more examples than there are: a dict has each once, in order.
+    built = dict.fromkeys(_as_built(candidate, train, seed) for candidate in plan.candidates)
     plan = replace(plan, candidates=tuple(built))
 
     nearest: Mapping[Candidate, Nearest] = {}
@@ -113,17 +111,17 @@ def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mappi
         nearest = look_up(plan, train, holdout, files, folder / VECTORS)
     except EncoderError as error:
         # The other candidates are measured all the same.
-        failures = {
-            candidate: str(error) for candidate in plan.candidates if candidate.kind in READ_BY_ENCODER
-        }
+        for candidate in plan.candidates:
+            if candidate.kind in READ_BY_ENCODER:
+                failures[candidate] = str(error)
     failures |= _without_examples(plan, train, nearest)
 
     to_ask = [candidate for candidate in plan.candidates if candidate not in failures]
-    messages = {
-        candidate: build_prompts(candidate, plan, files, train, holdout, nearest.get(candidate), seed)
-        for candidate in to_ask
-        if candidate.model
-    }
+    messages = {}
+    for candidate in to_ask:
+        if candidate.model:
+            shown = nearest.get(candidate)
+            messages[candidate] = build_prompts(candidate, plan, files, train, holdout, shown, seed)
     tools = [prompts.tools_of(row) for row in holdout]
 
     keys = {candidate: CandidateKeys((), (), failed=why) for candidate, why in failures.items()}
@@ -143,9 +141,9 @@ def _without_examples(
     """Returns the candidates that need examples for which there are none, each with the reason."""
     without = {candidate for candidate, its in nearest.items() if its.retrieval.k == 0}
     if not prompts.can_be_shown(train):
-        without.update(
-            candidate for candidate in plan.candidates if candidate.kind == "kshot" and candidate.shots != 0
-        )
+        for candidate in plan.candidates:
+            if candidate.kind == "kshot" and candidate.shots != 0:
+                without.add(candidate)
     return dict.fromkeys(without, NOTHING_TO_SHOW)
 
 
@@ -234,9 +232,11 @@ def keys_by_candidate(keys: Mapping[Candidate, CandidateKeys]) -> Mapping[Candid
 def read_questions(folder: Path, plan: ComparisonPlan, keys: frozenset[str]) -> list[Question]:
     """Returns the questions with these keys, candidate by candidate."""
     tokens: dict[str, int] = {}
-    for its in (read_keys(folder) or {}).values():
+    keys_of = read_keys(folder) or {}
+    for its in keys_of.values():
         tokens.update(zip(its.keys, its.tokens, strict=True))
-    return read_questions_file(folder / PROMPTS, plan, keys, plan_max_tokens(plan), tokens)
+    longest = plan_max_tokens(plan)
+    return read_questions_file(folder / PROMPTS, plan, keys, longest, tokens)
 
 
 def read_questions_file(
@@ -286,12 +286,14 @@ def max_tokens(labels: Sequence[str], longest: int, scoring: Scoring | None) -> 
     of the dataset's `longest` answer, plus a quarter for other tokenizers. JSON gets twice as many, since a model may
     indent it, and JSON that is cut off is worthless; but no room to talk on after it, which an untrained model does.
     """
-    if not labels and scoring == "json" and longest:
-        return min(max(LEAST_TOKENS_JSON, 2 * longest), MOST_TOKENS_TEXT)
-    if not labels:
-        return min(max(LEAST_TOKENS_TEXT, longest * 5 // 4), MOST_TOKENS_TEXT)
-    longest_bytes = max(len(label.encode()) for label in labels)
-    return max(LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL + longest_bytes // 2)
+    if labels:
+        longest_bytes = max(len(label.encode()) for label in labels)
+        return max(LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL + longest_bytes // 2)
+    if scoring == "json" and longest:
+        needed = max(LEAST_TOKENS_JSON, 2 * longest)
+    else:
+        needed = max(LEAST_TOKENS_TEXT, longest * 5 // 4)
+    return min(needed, MOST_TOKENS_TEXT)
 
 
 def classical_answers(plan: ComparisonPlan | Plan, files: Path, seed: int) -> tuple[Reply, ...]:
@@ -339,13 +341,18 @@ def free_answers(
 def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
     """Returns for each answer whether it is completely right: every field of JSON, every tool call, or the exact text
     for answers that are otherwise scored by shared words."""
-    rows = zip(holdout, texts, strict=True)
-    scoring = scoring_of(holdout, "labels" if labels else "free_text")
-    if scoring != "f1":
-        return [score(scoring, row.answer, text, labels) == 1 for row, text in rows]
-    return [
-        exact_match(strip_thoughts(row.answer), text) or is_right_call(row.answer, text) for row, text in rows
-    ]
+    task: Task = "free_text"
+    if labels:
+        task = "labels"
+    scoring = scoring_of(holdout, task)
+    are_right = []
+    for row, text in zip(holdout, texts, strict=True):
+        if scoring == "f1":
+            is_right = exact_match(strip_thoughts(row.answer), text) or is_right_call(row.answer, text)
+        else:
+            is_right = score(scoring, row.answer, text, labels) == 1
+        are_right.append(is_right)
+    return are_right
 
 
 def judge_comparison(
@@ -401,8 +408,11 @@ def _local_weights(candidates: Sequence[Candidate], encoder: EncoderUse | None) 
         provider, _, name = (candidate.model or "").partition("/")
         if provider == "local":
             preset = find_preset(name)
-            licences[name] = preset.licence if preset else None
-    return tuple(f"{name}: {licence or 'not stated'}" for name, licence in sorted(licences.items()))
+            licences[name] = None
+            if preset:
+                licences[name] = preset.licence
+    names = sorted(licences)
+    return tuple(f"{name}: {licences[name] or 'not stated'}" for name in names)
 
 
 def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> JudgedCurve:
@@ -449,10 +459,11 @@ def _candidate_keys(
     # Rounded up, because the most that people agree to pay is computed from it.
     tokens = [int((count + beside) * more) + 1 for count, beside in zip(in_texts, in_tools, strict=True)]
     cap = plan_max_tokens(plan) + plan.room(candidate.model)
-    answer_keys = [
-        key_of(candidate.model, prompt, cap, offer) for prompt, offer in zip(messages, tools, strict=True)
-    ]
-    return CandidateKeys(tuple(answer_keys), tuple(tokens), _work(candidate.model, messages, tokens, cap))
+    answer_keys = []
+    for prompt, offer in zip(messages, tools, strict=True):
+        answer_keys.append(key_of(candidate.model, prompt, cap, offer))
+    work = _work(candidate.model, messages, tokens, cap)
+    return CandidateKeys(tuple(answer_keys), tuple(tokens), work)
 
 
 def _count_beside(
@@ -538,50 +549,3 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)
     partial.replace(path)
-
-
-def look_up(
-    plan: ComparisonPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path, vectors: Path
-) -> Mapping[Candidate, Nearest]:
-    """Returns the passages or examples that each retrieval candidate is shown; they are looked up once for all
-    candidates that may see the same. The texts' vectors are stored in the file `vectors`, for the candidate `encoder`
-    and for later calls, as when a candidate is added to the plan. Raises EncoderError if the encoder can't be used."""
-    candidates = [candidate for candidate in plan.candidates if candidate.kind == "retrieval"]
-    if not candidates:
-        return {}
-    passages = read_passages(plan, files)
-    visible = {candidate: visible_passages(candidate, plan, passages) for candidate in candidates}
-    encoder = StoredVectors(load_encoder(plan.encoder or DEFAULT_ENCODER), vectors)
-    has_labels = bool(plan.labels)
-    nearest: dict[tuple[str, ...], Nearest] = {}
-    for texts in set(visible.values()):
-        if texts:
-            looked_up = nearest_passages(texts, train, holdout, encoder, has_labels=has_labels)
-            about = replace(looked_up.retrieval, documents=len(plan.documents))
-            nearest[texts] = replace(looked_up, retrieval=about)
-        else:
-            nearest[texts] = nearest_examples(train, holdout, encoder, has_labels=has_labels)
-    return {candidate: nearest[texts] for candidate, texts in visible.items()}
-
-
-def read_passages(plan: ComparisonPlan, files: Path) -> list[str]:
-    """Returns the passages of all documents of the plan, in their order."""
-    return [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
-
-
-def _passages_in(path: Path) -> tuple[str, ...]:
-    text = read_document(path)
-    if isinstance(text, Unreadable):  # impossible, since it was readable when it was uploaded
-        raise ValueError(f"reading the document {path.name}: {text.trouble}")
-    return split_passages(text)
-
-
-def visible_passages(candidate: Candidate, plan: ComparisonPlan, passages: Sequence[str]) -> tuple[str, ...]:
-    """Returns the passages that a candidate may be shown: none with a secret, which newer patterns may recognise in an
-    old document, and none with personal data if the model is in `withheld_from`."""
-    withheld = candidate.model in plan.withheld_from
-    return tuple(
-        passage
-        for passage in passages
-        if not any(withheld or fault.rule == SECRET for fault in faults_in(passage))
-    )

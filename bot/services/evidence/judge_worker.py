@@ -137,11 +137,12 @@ def longest_questions(plan: ComparisonPlan, files: Path) -> CandidateKeys:
         candidates += 1  # the optimised prompt that it may find
 
     without_answers = [prompts.acceptable_prompt(row, "") for row in rows]
-    tokens = [*_count_tokens(plan, without_answers, longest)] * candidates
+    of_each = _count_tokens(plan, without_answers, more=longest)
+    tokens = list(of_each) * candidates
     if candidates > 1:
         without_answers = [prompts.better_prompt(row, "", "") for row in rows]
-        pairs = _count_tokens(plan, without_answers, 2 * longest)
-        tokens += [*pairs, *pairs]  # in both orders
+        of_pairs = _count_tokens(plan, without_answers, more=2 * longest)
+        tokens += [*of_pairs, *of_pairs]  # in both orders
 
     keys = tuple(f"verdict {number}" for number in range(len(tokens)))
     return CandidateKeys(keys, tuple(tokens))
@@ -165,12 +166,12 @@ def _max_tokens(plan: ComparisonPlan) -> int:
 def write_acceptable_questions(plan: ComparisonPlan, texts: Texts, files: Path, folder: Path) -> Questions:
     """Writes a question about each answer that isn't empty into `folder`. Tool calls need no judge: they are compared
     with the right ones."""
-    rows = examples(files, plan.holdout_sha256)
+    holdout = examples(files, plan.holdout_sha256)
     prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {}
     for candidate, answers in texts.items():
-        prompts_of[candidate] = [
-            _acceptable_prompt(row, text) for row, text in zip(rows, answers, strict=True)
-        ]
+        prompts_of[candidate] = []
+        for row, text in zip(holdout, answers, strict=True):
+            prompts_of[candidate].append(_acceptable_prompt(row, text))
     return _write_questions(folder, ACCEPTABLE, plan, prompts_of)
 
 
@@ -189,19 +190,20 @@ def write_better_questions(
     orders. Writes none if the verdicts so far don't count."""
     holdout = examples(files, plan.holdout_sha256)
     values, judged = _score_answers(texts, from_judge, holdout)
-    best = sorted(values, key=lambda candidate: -sum(values[candidate]))[:2]
-    if judged.failed or len(best) < 2:
+    by_score = sorted(values, key=lambda candidate: -sum(values[candidate]))
+    if judged.failed or len(by_score) < 2:
         return _write_questions(folder, BETTER, plan, {})
-    first, second = best
-    prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
+    first, second = by_score[:2]
+    in_order: list[tuple[Message, ...] | None] = []
+    swapped: list[tuple[Message, ...] | None] = []
     for row, first_text, second_text in zip(holdout, texts[first], texts[second], strict=True):
         if _obvious_choice(row, first_text, second_text) is None:
-            prompts_of[first].append(prompts.better_prompt(row, first_text, second_text))
-            prompts_of[second].append(prompts.better_prompt(row, second_text, first_text))
+            in_order.append(prompts.better_prompt(row, first_text, second_text))
+            swapped.append(prompts.better_prompt(row, second_text, first_text))
         else:
-            prompts_of[first].append(None)
-            prompts_of[second].append(None)
-    return _write_questions(folder, BETTER, plan, prompts_of)
+            in_order.append(None)
+            swapped.append(None)
+    return _write_questions(folder, BETTER, plan, {first: in_order, second: swapped})
 
 
 def read_questions(folder: Path, name: str) -> Questions | None:
@@ -210,7 +212,11 @@ def read_questions(folder: Path, name: str) -> Questions | None:
     if not path.exists():
         return None
     raw = json.loads(path.read_text(encoding="utf-8"))
-    keys = {from_object(Candidate, line["arm"]): tuple(line["keys"]) for line in raw["keys"]}
+    keys = {}
+    for line in raw["keys"]:
+        # The former word for a candidate, kept so that files of older versions can be read.
+        candidate = from_object(Candidate, line["arm"])
+        keys[candidate] = tuple(line["keys"])
     distinct_keys, tokens = map(tuple, raw["priced"])
     return Questions(keys, CandidateKeys(distinct_keys, tokens))
 
@@ -225,7 +231,9 @@ def conclude(
 ) -> Conclusion:
     """Returns the comparison, scored by the judge's verdicts if they count. For free text, also writes answers for
     people to judge into `folder`, or without a judge pairs of answers to compare. `now` is in unix seconds."""
-    texts = {candidate: [reply.text for reply in its_replies] for candidate, its_replies in replies.items()}
+    texts = {}
+    for candidate, its_replies in replies.items():
+        texts[candidate] = [reply.text for reply in its_replies]
     rows = examples(files, plan.holdout_sha256)
     verdicts: Mapping[Candidate, Sequence[float]] | None = None
     judged: JudgeProgress | None = None
@@ -258,7 +266,8 @@ def write_answers(folder: Path, texts: Texts, from_judge: JudgeAnswers, rows: Se
         return
     by_key: dict[str, AnswerForPeople] = {}
     for candidate, answers in texts.items():
-        for row, text, key in zip(rows, answers, questions.keys[candidate], strict=True):
+        keys = questions.keys[candidate]
+        for row, text, key in zip(rows, answers, keys, strict=True):
             accepts = _read_verdict(from_judge, key)
             if accepts is not None:
                 answer = _answer_for_people(row, text, accepts=accepts)
@@ -284,12 +293,12 @@ def _mix_verdicts(drawn: Sequence[AnswerForPeople]) -> list[AnswerForPeople]:
     shown: list[AnswerForPeople] = []
     while (accepted or rejected) and len(shown) < judge_agreement.MOST_CHECKED:
         # More than half are rejected ones only if too few accepted ones are left to fill the block.
-        wanted = max(BLOCK // 2, BLOCK - len(accepted))
-        of_rejected = min(wanted, len(rejected))
-        of_accepted = min(BLOCK - of_rejected, len(accepted))
-        block = [*rejected[:of_rejected], *accepted[:of_accepted]]
-        del rejected[:of_rejected]
-        del accepted[:of_accepted]
+        most_rejected = max(BLOCK // 2, BLOCK - len(accepted))
+        block = rejected[:most_rejected]
+        del rejected[:most_rejected]
+        room = BLOCK - len(block)
+        block += accepted[:room]
+        del accepted[:room]
         # By the hash, so that the order doesn't tell which ones the judge rejected.
         shown += sorted(block, key=lambda answer: answer.key)
     return shown
@@ -297,13 +306,18 @@ def _mix_verdicts(drawn: Sequence[AnswerForPeople]) -> list[AnswerForPeople]:
 
 def _answer_for_people(row: Example, text: str, *, accepts: bool) -> AnswerForPeople:
     question = prompts.question_of(row)
-    hashed = "\0".join((question, row.answer, text)).encode("utf-8", "surrogatepass")
+    joined = "\0".join((question, row.answer, text))
+    # People may paste half of a surrogate pair, which plain UTF-8 refuses.
+    hashed = hashlib.sha256(joined.encode("utf-8", "surrogatepass"))
+    judged: Literal["yes", "no"] = "no"
+    if accepts:
+        judged = "yes"
     return AnswerForPeople(
-        key=hashlib.sha256(hashed).hexdigest(),
+        key=hashed.hexdigest(),
         question=question,
         expected=row.answer,
         answer=text,
-        judged="yes" if accepts else "no",
+        judged=judged,
     )
 
 
@@ -321,10 +335,13 @@ def write_pairs(
     """Writes rows on which the two best candidates' answers differ. They are drawn at random, but the same way each
     time."""
     best = best_two(comparison.candidates)
-    if len(best) < 2 or best[0].scoring not in FREE_TEXT:
+    if len(best) < 2:
         return
-    first = best[0].identity
-    second = best[1].identity
+    better, other = best
+    if better.scoring not in FREE_TEXT:
+        return
+    first = better.identity
+    second = other.identity
     rows = examples(files, plan.holdout_sha256)
     pairs = []
     answers = zip(rows, texts[first], texts[second], strict=True)
@@ -364,10 +381,11 @@ def _score_answers(
     for candidate, answers in texts.items():
         keys = from_judge.acceptable.keys[candidate]
         verdicts = [_read_verdict(from_judge, key) for key in keys]
-        values[candidate] = [
-            float(bool(verdict) or is_right_call(row.answer, text))
-            for row, text, verdict in zip(rows, answers, verdicts, strict=True)
-        ]
+        values[candidate] = []
+        for row, text, verdict in zip(rows, answers, verdicts, strict=True):
+            # Tool calls were not shown to the judge.
+            is_right = bool(verdict) or is_right_call(row.answer, text)
+            values[candidate].append(float(is_right))
         questions = sum(key is not None for key in keys)
         missing = questions - sum(verdict is not None for verdict in verdicts)
         judged += questions
@@ -383,9 +401,15 @@ def _compare_best(texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example
         return None
     first, second = questions.pair
     choices: list[Choice | None] = []
-    answers = zip(rows, texts[first], texts[second], strict=True)
-    keys = zip(questions.keys[first], questions.keys[second], strict=True)
-    for (row, first_text, second_text), (key, swapped_key) in zip(answers, keys, strict=True):
+    answers = zip(
+        rows,
+        texts[first],
+        texts[second],
+        questions.keys[first],
+        questions.keys[second],
+        strict=True,
+    )
+    for row, first_text, second_text, key, swapped_key in answers:
         choice = _obvious_choice(row, first_text, second_text)
         if choice is None:
             in_order = _read_choice(from_judge, key)
@@ -446,12 +470,15 @@ def _write_questions(
                 prompt_by_key[key] = prompt
             its_keys.append(key)
         keys[candidate] = tuple(its_keys)
-    priced = CandidateKeys(tuple(prompt_by_key), _count_tokens(plan, list(prompt_by_key.values()), 0))
+    tokens = _count_tokens(plan, list(prompt_by_key.values()), more=0)
+    priced = CandidateKeys(tuple(prompt_by_key), tokens)
 
     folder.mkdir(parents=True, exist_ok=True)
     questions = ((key, judge, prompt, "") for key, prompt in prompt_by_key.items())
     evaluation_worker.write_prompts(folder / f"{name}.jsonl", questions)
-    named = [{"arm": to_object(candidate), "keys": its_keys} for candidate, its_keys in keys.items()]
+    named = []
+    for candidate, of_candidate in keys.items():
+        named.append({"arm": to_object(candidate), "keys": of_candidate})
     record = {"keys": named, "priced": [priced.keys, priced.tokens]}
     # Last: its presence means that all is written.
     evaluation_worker.replace_lines(folder / f"{name}.json", [json.dumps(record)])
@@ -463,6 +490,8 @@ def _count_tokens(
 ) -> tuple[int, ...]:
     """Returns each prompt's tokens, including `more` tokens of answers; rounded up if the judge's tokenizer is
     unknown."""
-    encoding = encoding_of(str(plan.judge).split("/", 1)[1])
+    _, _, model = str(plan.judge).partition("/")
+    encoding = encoding_of(model)
     factor = 1 + ASSUMED_SHARE * encoding.assumed
-    return tuple(int((count + more) * factor) + 1 for count in count_prompts(messages, encoding))
+    counts = count_prompts(messages, encoding)
+    return tuple(int((count + more) * factor) + 1 for count in counts)

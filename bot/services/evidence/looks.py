@@ -78,10 +78,17 @@ def candidates_with_looks(
         if origin.seen is not None:
             fresh = find_fresh_places(files, holdout, origin.seen)
         # Only what learns from training rows can have learnt from rows that people had read.
-        own_read = read if distinct.rows else ()
-        candidates.append(
-            replace(candidate, look=origin.look, choices=origin.choices, fresh=fresh, read=own_read)
+        own_read: tuple[int, ...] = ()
+        if distinct.rows:
+            own_read = read
+        with_look = replace(
+            candidate,
+            look=origin.look,
+            choices=origin.choices,
+            fresh=fresh,
+            read=own_read,
         )
+        candidates.append(with_look)
     return tuple(candidates)
 
 
@@ -122,7 +129,8 @@ def distinct_candidate(candidate: Candidate, plan: ComparisonPlan) -> DistinctCa
     if candidate.model is None:
         return DistinctCandidate(candidate, rows=rows)
     if candidate.kind == "optimised":
-        return DistinctCandidate(candidate, made_of=_hash([plan.optimised or ""]), rows=rows)
+        made_of = _hash([plan.optimised or ""])
+        return DistinctCandidate(candidate, made_of=made_of, rows=rows)
     chosen = []
     prompt = (plan.prompt or "").strip()
     if prompt:
@@ -139,14 +147,15 @@ def distinct_candidate(candidate: Candidate, plan: ComparisonPlan) -> DistinctCa
 def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[int, ...]:
     """Returns the places, among a holdout's scores, of the rows that none of the holdouts in `seen` has. None of them
     is fresh if a file is gone."""
-    paths = [files / f"{name}.jsonl" for name in (holdout, *seen)]
-    if not all(path.is_file() for path in paths):
+    path = files / f"{holdout}.jsonl"
+    seen_paths = [files / f"{name}.jsonl" for name in seen]
+    if not all(file.is_file() for file in (path, *seen_paths)):
         return ()
-    own, *others = map(question_keys, paths)
     seen_keys = set[bytes]()
-    for keys in others:
-        seen_keys.update(keys)
-    return tuple(place for place, key in enumerate(own) if key not in seen_keys)
+    for seen_path in seen_paths:
+        seen_keys.update(question_keys(seen_path))
+    own_keys = question_keys(path)
+    return tuple(place for place, key in enumerate(own_keys) if key not in seen_keys)
 
 
 def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[str]:
@@ -164,22 +173,23 @@ def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[
 
 
 def _comparison_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
-    # By the time of its result: one that ends later must not change the number of one that was shown before.
-    return [
-        (evaluation.comparison.measured_at, _comparison_look(store, evaluation))
-        for evaluation in finished_measurements.evaluations(store, ids)
-    ]
+    looks = []
+    for evaluation in finished_measurements.evaluations(store, ids):
+        # By the time of its result: one that ends later must not change the number of one that was shown before.
+        shown_at = evaluation.comparison.measured_at
+        looks.append((shown_at, _comparison_look(store, evaluation)))
+    return looks
 
 
 def _comparison_look(store: Store, evaluation: FinishedEvaluation) -> Look:
     measurement = evaluation.measurement
     plan = evaluation.plan
-    failed = {
-        candidate.identity for candidate in evaluation.progress.candidates if candidate.failed is not None
-    }
-    candidates = tuple(
-        distinct_candidate(candidate, plan) for candidate in plan.candidates if candidate not in failed
-    )
+    failed = set()
+    for progress in evaluation.progress.candidates:
+        if progress.failed is not None:
+            failed.add(progress.identity)
+    measured = [candidate for candidate in plan.candidates if candidate not in failed]
+    candidates = tuple(distinct_candidate(candidate, plan) for candidate in measured)
     # People who compare or judge answers read held-out questions.
     compared = store.preferences.of(measurement.id)
     judged = store.human_verdicts.on_measurement(measurement.id)
@@ -205,15 +215,20 @@ def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]
 
 
 def _run_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
-    return [(run.state_since, _run_look(run)) for run in store.runs.looks_on(ids)]
+    looks = []
+    for run in store.runs.looks_on(ids):
+        looks.append((run.state_since, _run_look(run)))
+    return looks
 
 
 def _row_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
     """Returns a look for each time that somebody was shown rows with wrong answers."""
-    return [
-        (shown.at, Look(f"wrong rows of {shown.subject}", shown.holdout, (), shows_rows=True))
-        for shown in store.shown_rows.on(ids)
-    ]
+    looks = []
+    for shown in store.shown_rows.on(ids):
+        name = f"wrong rows of {shown.subject}"
+        look = Look(name, shown.holdout, (), shows_rows=True)
+        looks.append((shown.at, look))
+    return looks
 
 
 def _run_look(run: RunLook) -> Look:
@@ -222,7 +237,8 @@ def _run_look(run: RunLook) -> Look:
 
 
 def _tuned(run_id: int, provider: str, model: str | None) -> DistinctCandidate:
-    return DistinctCandidate(Candidate("tuned", f"{provider}/{model}"), made_of=f"run {run_id}")
+    identity = Candidate("tuned", f"{provider}/{model}")
+    return DistinctCandidate(identity, made_of=f"run {run_id}")
 
 
 def _hash(texts: Iterable[str]) -> str:

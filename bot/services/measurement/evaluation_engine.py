@@ -87,7 +87,9 @@ def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[Can
     answered: dict[Candidate, frozenset[str]] = {}
     paid: dict[Candidate, AnswerTotals] = {}
     for candidate, keys in evaluation.keys.items():
-        answered[candidate], paid[candidate] = context.store.answers.count(keys, since=evaluation.since)
+        answered_keys, totals = context.store.answers.count(keys, since=evaluation.since)
+        answered[candidate] = answered_keys
+        paid[candidate] = totals
 
     after = []
     missing: dict[Candidate, frozenset[str]] = {}
@@ -99,9 +101,11 @@ def collect(context: EngineContext, evaluation: Evaluation, before: Sequence[Can
         if progress.failed is None:
             missing[candidate] = frozenset(keys) - answered[candidate] - set(progress.declined)
 
-    for_models = (unanswered for candidate, unanswered in missing.items() if candidate.model)
-    unasked = idle & frozenset[str]().union(*for_models)
-    return Answers(tuple(after), paid, missing, unasked)
+    for_models = frozenset[str]()
+    for candidate, unanswered in missing.items():
+        if candidate.model:
+            for_models |= unanswered
+    return Answers(tuple(after), paid, missing, unasked=idle & for_models)
 
 
 def _idle_keys(context: EngineContext, evaluation: Evaluation) -> frozenset[str]:
@@ -209,8 +213,14 @@ def replies(
 ) -> dict[Candidate, list[Reply]]:
     """Returns the replies of the candidates that have not failed. A declined question has an empty answer."""
     measured = [candidate.identity for candidate in candidates if candidate.failed is None]
-    cached = context.store.answers.read([key for candidate in measured for key in keys[candidate]])
-    return {candidate: [_reply(cached.get(key)) for key in keys[candidate]] for candidate in measured}
+    all_keys: list[str] = []
+    for candidate in measured:
+        all_keys += keys[candidate]
+    cached = context.store.answers.read(all_keys)
+    replies_of = {}
+    for candidate in measured:
+        replies_of[candidate] = [_reply(cached.get(key)) for key in keys[candidate]]
+    return replies_of
 
 
 def spent_micros(
@@ -231,7 +241,8 @@ def lost_micros(context: EngineContext, prices: Mapping[str, PriceRow], owner: s
     """Returns the highest cost in micro-dollars of the questions whose answers were lost, by a kill or a broken
     connection. They may have been paid for, and were asked again."""
     lost = context.store.sent_questions.lost(owner)
-    return budgets.spent_micros(prices, {model: tokens for model, tokens in lost.items() if model in prices})
+    priced = {model: tokens for model, tokens in lost.items() if model in prices}
+    return budgets.spent_micros(prices, priced)
 
 
 def _provider(model: str) -> str:

@@ -39,12 +39,15 @@ def load_keys(step: ComparisonStep) -> Mapping[Candidate, CandidateKeys] | None:
         keys = evaluation_worker.read_keys(step.folder / SHOTS_FOLDER)
         if keys:
             return keys
-    return workers.poll(work, prepare, step.plan, step.context.settings.files, step.folder, SEED)
+    files = step.context.settings.files
+    return workers.poll(work, prepare, step.plan, files, step.folder, SEED)
 
 
 def most_micros(context: EngineContext, plan: ComparisonPlan, keys: Mapping[Candidate, CandidateKeys]) -> int:
     """Returns the maximum cost in micro-dollars of the questions without an answer."""
-    all_keys = [key for each in keys.values() for key in each.keys]
+    all_keys: list[str] = []
+    for its_keys in keys.values():
+        all_keys += its_keys.keys
     answered = context.store.answers.answered(all_keys)
     most = evaluation_worker.plan_max_tokens(plan)
     return max_evaluation_micros(plan.price_of, keys, answered, most, plan.thinking)
@@ -65,9 +68,13 @@ def take_step(step: ComparisonStep) -> None:
     evaluation = Evaluation(step.owner, answer_keys, questions)
     answers = evaluation_engine.collect(context, evaluation, progress.shot_candidates)
 
-    spent = evaluation_engine.spent_micros(context, plan.price_of, answer_keys, progress.started_at or 0.0)
-    models = [str(candidate.model) for candidate, missing in answers.missing.items() if missing]
-    note = evaluation_engine.waiting_note(context, models)
+    since = progress.started_at or 0.0
+    spent = evaluation_engine.spent_micros(context, plan.price_of, answer_keys, since)
+    waiting_models = []
+    for candidate, missing in answers.missing.items():
+        if missing:
+            waiting_models.append(str(candidate.model))
+    note = evaluation_engine.waiting_note(context, waiting_models)
     after = replace(
         progress,
         shot_candidates=answers.candidates,
@@ -84,6 +91,7 @@ def take_step(step: ComparisonStep) -> None:
 
 
 def _choose(step: ComparisonStep, answer_keys: Mapping[Candidate, tuple[str, ...]]) -> None:
+    """Puts the best number of examples into the comparison, once a worker has scored the answers."""
     context = step.context
     progress = step.progress
     replies = evaluation_engine.replies(context, answer_keys, progress.shot_candidates)
@@ -97,27 +105,37 @@ def _choose(step: ComparisonStep, answer_keys: Mapping[Candidate, tuple[str, ...
         return
     before = {candidate.identity: candidate for candidate in progress.candidates}
     candidates = []
-    for candidate, its in keys.items():
+    for candidate, its_keys in keys.items():
         # A candidate that stays as it was keeps the answers that it has.
-        fresh = CandidateProgress(candidate, len(its.keys), work=its.work)
+        fresh = CandidateProgress(candidate, len(its_keys.keys), work=its_keys.work)
         candidates.append(before.get(candidate, fresh))
-    after = replace(progress, candidates=tuple(candidates), shots=shots, note=None).after_shots()
-    chosen.with_progress(after).save()
+    after = replace(
+        progress,
+        candidates=tuple(candidates),
+        shots=shots,
+        note=None,
+    )
+    chosen.with_progress(after.after_shots()).save()
 
 
 def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, CandidateKeys]:
     """Writes questions about some training rows into a folder of their own, with examples from the other rows."""
-    rows, others = _split_rows(examples(files, plan.train_sha256), seed)
-    drawn = [prompts.balanced_shots(others, count, seed) for count in TRIED]
-    shots_of = {len(shots): shots for shots in drawn}  # fewer rows than asked for are tried once
+    train = examples(files, plan.train_sha256)
+    rows, others = _split_rows(train, seed)
+    shots_by_count = {}
+    for count in TRIED:
+        # If there are fewer rows, several numbers draw the same ones, which are tried once.
+        shots = prompts.balanced_shots(others, count, seed)
+        shots_by_count[len(shots)] = shots
+
     fields = answer_format_of(plan, files)
     messages: dict[Candidate, list[tuple[Message, ...]]] = {}
     for candidate in plan.candidates:
         if candidate.kind != "kshot":
             continue
-        for count, shots in shots_of.items():
-            questions = [prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows]
-            messages[replace(candidate, shots=count)] = questions
+        for count, shots in shots_by_count.items():
+            tried = replace(candidate, shots=count)
+            messages[tried] = [prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows]
     tools = [prompts.tools_of(row) for row in rows]
     keys = evaluation_worker.keys_of_candidates(plan, tuple(messages), messages, tools, seed)
     return evaluation_worker.write_candidates(plan, keys, messages, tools, folder / SHOTS_FOLDER)
@@ -127,7 +145,8 @@ def score_shots(
     plan: ComparisonPlan, replies: Mapping[Candidate, Sequence[Reply]], files: Path, seed: int
 ) -> tuple[ShotsTried, ...]:
     """Returns the score of each number of examples, computed as the comparison does without a judge."""
-    rows, _ = _split_rows(examples(files, plan.train_sha256), seed)
+    train = examples(files, plan.train_sha256)
+    rows, _ = _split_rows(train, seed)
     scoring = scoring_of(rows, plan.task)
     tried = []
     for candidate, its_replies in replies.items():
@@ -143,24 +162,30 @@ def with_shots(plan: ComparisonPlan, tried: Sequence[ShotsTried]) -> ComparisonP
     """Returns the plan with the best number of examples for each model, the smallest of equally good ones. If no
     examples are best, the prompt alone replaces both candidates. A model that could not be asked keeps the usual
     ten."""
-    best: dict[str | None, ShotsTried] = {}
-    for each in tried:
-        before = best.get(each.candidate.model)
-        if before is None or each.share > before.share:
-            best[each.candidate.model] = each
+    best_by_model: dict[str | None, ShotsTried] = {}
+    for shots in tried:
+        model = shots.candidate.model
+        before = best_by_model.get(model)
+        if before is None or shots.share > before.share:
+            best_by_model[model] = shots
 
-    def chosen(candidate: Candidate) -> Candidate:
-        tried = best.get(candidate.model)
-        if tried is None:
-            return candidate
-        if tried.candidate.shots == 0 and candidate.kind in ("zero", "kshot"):
-            return replace(tried.candidate, kind="zero")
-        if candidate.kind == "kshot":
-            return tried.candidate
-        return candidate
-
-    candidates = dict.fromkeys(chosen(candidate) for candidate in plan.candidates)  # each once, in order
+    candidates: list[Candidate] = []
+    for candidate in plan.candidates:
+        chosen = _with_best_shots(candidate, best_by_model.get(candidate.model))
+        if chosen not in candidates:  # the prompt alone may be there already
+            candidates.append(chosen)
     return replace(plan, candidates=tuple(candidates), chooses_shots=False)
+
+
+def _with_best_shots(candidate: Candidate, best: ShotsTried | None) -> Candidate:
+    """Returns what replaces a candidate, given the best number of examples for its model."""
+    if best is None:
+        return candidate
+    if best.candidate.shots == 0 and candidate.kind in ("zero", "kshot"):
+        return replace(best.candidate, kind="zero")
+    if candidate.kind == "kshot":
+        return best.candidate
+    return candidate
 
 
 def _split_rows(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:

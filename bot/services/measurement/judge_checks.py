@@ -55,11 +55,13 @@ def choose(context: AppContext, button: str, value: str, person: str) -> Refusal
     if isinstance(measurement, Refusal):
         return measurement
     answers = _answers(context, measurement)
-    answer = next((answer for answer in answers if answer.key.startswith(key)), None)
+    matching = (answer for answer in answers if answer.key.startswith(key))
+    answer = next(matching, None)
     if answer is None:
         return Refusal("This answer no longer belongs to the measurement.")
+    dataset = context.store.datasets.get(measurement.dataset_id)
     verdict = HumanVerdict(
-        dataset=context.store.datasets.get(measurement.dataset_id).name,
+        dataset=dataset.name,
         judge=str(judge_of(measurement)),
         measurement_id=measurement.id,
         answer=answer.key,
@@ -75,7 +77,9 @@ def choose(context: AppContext, button: str, value: str, person: str) -> Refusal
         card = _card_name(measurement, answer, person)
         context.show(card, measurement.channel, message, private=True)
         waiting = _waiting(context, measurement, answers, person)
-        if waiting and (len(answers) - len(waiting)) % AT_ONCE:
+        done = len(answers) - len(waiting)
+        is_pause = done % AT_ONCE == 0
+        if waiting and not is_pause:
             _post(context, measurement, answers, waiting, person)
         _show_checks(context, measurement)
     return None
@@ -121,7 +125,9 @@ def _post(
 def _show_checks(context: AppContext, measurement: Measurement) -> None:
     """From ten answers on, shows how far people agree on a card of its own and on the result's card."""
     judge = checked_judges.judge_of_measurement(context, measurement, may_show=True)
-    checks = judge.checks if judge else UNCHECKED
+    checks = UNCHECKED
+    if judge:
+        checks = judge.checks
     if checks.answers < AT_ONCE or measurement.result is None:
         return
     message = views.checks_card(measurement.id, str(judge_of(measurement)), checks)

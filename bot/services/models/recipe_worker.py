@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bot.services.datasets.dataset_worker import SEED, examples
 from bot.services.evidence.candidate_prompts import answer_format_of, read_instructions
-from bot.services.evidence.evaluation_worker import plan_max_tokens, read_passages, visible_passages
+from bot.services.evidence.evaluation_worker import plan_max_tokens
+from bot.services.evidence.retrieved_texts import read_passages, visible_passages
 from bot.values.evaluations import ComparisonPlan
 from bot.values.runs import Refusal
 from trainers.dataset import Example

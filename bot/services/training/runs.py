@@ -3,7 +3,7 @@ or resume."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from bot.cards.common import freeze as freeze_cards
@@ -19,6 +19,7 @@ from bot.services.evidence import checked_judges, notifications
 from bot.services.evidence.looks import load_looks_at_run
 from bot.services.models import models
 from bot.values.runs import AfterResult, Progress, Refusal, RunResult
+from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Run
 
 LATEST = 15
@@ -28,13 +29,15 @@ PAUSABLE = ("approved", "creating", "training")
 
 def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
     """Returns the open runs on these datasets."""
-    visible = authorization.filter_known(context, context.store.runs.open(), names)
+    open_runs = context.store.runs.open()
+    visible = authorization.filter_known(context, open_runs, names)
     return [overview_of(context, run) for run in visible]
 
 
 def latest(context: AppContext, names: Collection[str]) -> list[RunSummary]:
     """Returns the newest runs on these datasets."""
-    return [overview_of(context, run) for run in context.store.runs.newest_on(names, LATEST)]
+    runs = context.store.runs.newest_on(names, LATEST)
+    return [overview_of(context, run) for run in runs]
 
 
 def with_results(context: AppContext, names: Collection[str]) -> list[Run]:
@@ -46,7 +49,8 @@ def summarize(context: AppContext, number: int, person: str, channel: str | None
     summary = details(context, number, person, channel)
     if isinstance(summary, Refusal):
         return summary
-    return replace(summary, may_be_used=models.may_be_offered(context, summary.run))
+    may_be_used = models.may_be_offered(context, summary.run)
+    return replace(summary, may_be_used=may_be_used)
 
 
 def details(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
@@ -71,7 +75,8 @@ def audit_history(context: AppContext, number: int, person: str, channel: str) -
     run = context.store.runs.get(number)
     if run is None or not may_see(context, run, person, channel):
         return Refusal(no_such_run(number))
-    return History(number, context.store.audit.entries(f"run {number}"))
+    entries = context.store.audit.entries(f"run {number}")
+    return History(number, entries)
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
@@ -142,7 +147,8 @@ def _pause_refusal(context: AppContext, run: Run, person: str) -> Refusal | None
     if run.state not in PAUSABLE:
         return Refusal(f"Only training can be paused, and run {run.id} {STATE_TEXTS[run.state]}.")
     if not notifications.can_pause(context, run):
-        title = escape(context.settings.title_of(run.provider))
+        provider = context.settings.title_of(run.provider)
+        title = escape(provider)
         return Refusal(f"{title} can't pause a training. `/finetune cancel {run.id}` would end it.")
     return _refusal(context, run, person, "pause")
 
@@ -171,7 +177,13 @@ def overview_of(context: AppContext, run: Run) -> RunSummary:
     plan = plan_from_json(run.plan)
     result = None
     if run.result:
-        result = checked_judges.with_current_checks(context, plan, RunResult.from_json(run.result))
+        stored = RunResult.from_json(run.result)
+        result = checked_judges.with_current_checks(context, plan, stored)
+    decisions: Sequence[InterventionDecision] = ()
+    if run.state == "needs_human":
+        decisions = context.store.interventions.of(run)
+    version = context.store.datasets.get(run.dataset_id)
+    last_use = load_last_use(context.store, run, plan)
     return RunSummary(
         run=run,
         plan=plan,
@@ -179,15 +191,16 @@ def overview_of(context: AppContext, run: Run) -> RunSummary:
         result=result,
         now=context.clock(),
         can_pause=notifications.can_pause(context, run),
-        decisions=context.store.interventions.of(run) if run.state == "needs_human" else (),
-        is_deleted=context.store.datasets.get(run.dataset_id).forgotten_at is not None,
+        decisions=decisions,
+        is_deleted=version.forgotten_at is not None,
         is_stopped=is_machine_stopped(context.store, run, plan),
-        after=AfterResult(use=load_last_use(context.store, run, plan)),
+        after=AfterResult(use=last_use),
     )
 
 
 def may_see(context: AppContext, run: Run, person: str, channel: str | None) -> bool:
-    return authorization.may_use_dataset(context, plan_from_json(run.plan).dataset, person, channel)
+    plan = plan_from_json(run.plan)
+    return authorization.may_use_dataset(context, plan.dataset, person, channel)
 
 
 def _find_visible(
@@ -209,5 +222,9 @@ def _find_visible(
 
 def _refusal(context: AppContext, run: Run, person: str, action: Action) -> Refusal | None:
     plan = plan_from_json(run.plan)
-    request = Request(run.requester, plan.uploaded_by, run.created_at)
+    request = Request(
+        requester=run.requester,
+        uploader=plan.uploaded_by,
+        asked_at=run.created_at,
+    )
     return authorization.refusal(context, person, action, request=request)
