@@ -218,7 +218,8 @@ def check_file(
     or `previous` is not a file that we wrote.
     """
     clock = _Clock()
-    frozen = read_stored(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
+    if isinstance(holdout, Path):
+        holdout = read_stored(holdout, "reading the frozen holdout")
     with open_converted(path, limits) as source, tempfile.TemporaryFile() as spool:
         with _collector_paused():
             scanned = _scan_file(
@@ -227,14 +228,14 @@ def check_file(
         clock.stage("rows")
         slow = NO_SLOW_FINDINGS
         if deep:
-            slow = _check_slowly(scanned, frozen or (), seed, on_progress, presidio=presidio)
+            slow = _check_slowly(scanned, holdout or (), seed, on_progress, presidio=presidio)
         clock.stage("near copies and doubted labels")
         of_split = Findings(limits.listed)
         with _collector_paused():
             parts = _split_rows(
                 scanned,
                 seed,
-                frozen,
+                holdout,
                 previous,
                 slow.groups,
                 of_split,
@@ -252,7 +253,8 @@ def check_file(
         tokens: tuple[tuple[str, int], ...] = ()
         if out_dir and files.train:
             tokens = result.count_for(local_models, out_dir / f"{files.train}.jsonl")
-        return result.report(to_printable(name), seed, encoding, sha256_of(path), files, tokens, clock)
+        shown_name = to_printable(name)
+        return result.report(shown_name, seed, encoding, sha256_of(path), files, tokens, clock)
 
 
 def _scan_file(
@@ -281,8 +283,12 @@ def _scan_file(
     else:
         system = system or default_system(task)
         facts.add_to_prompts(tokens_of_system(system, encoding))
-    rows = StoredRows(source.file if sniffed and sniffed.kind == "jsonl" else spool, facts, limits, system)
-    return _ScannedFile(findings, progress, rows, task, labels_by_row(facts, rows, task), limits)
+    file = spool
+    if sniffed and sniffed.kind == "jsonl":
+        file = source.file  # it has the rows already, which were written to the spool from any other format
+    rows = StoredRows(file, facts, limits, system)
+    labels = labels_by_row(facts, rows, task)
+    return _ScannedFile(findings, progress, rows, task, labels, limits)
 
 
 def _check_slowly(
@@ -349,12 +355,19 @@ def _combine(
     pairs: PairsReport | None = None
     if scanned.is_pairs:
         pairs = check_pairs(scanned.raw_rows(), of_pairs, counted_by)
-    every = (*scanned.findings(lengths, counted_by), of_split, *slow.findings, of_pairs)
-    findings = [finding for part in every for finding in part.sorted()]
+    findings: list[Finding] = []
+    for group in (*scanned.findings(lengths, counted_by), of_split, *slow.findings, of_pairs):
+        findings += group.sorted()
     if pairs:
         findings = [finding for finding in findings if finding.code not in _NOT_FOR_PAIRS]
     return _CheckResult(
-        scanned, counted_by, lengths, parts, sort_findings(findings), slow.label_errors, pairs
+        scanned=scanned,
+        counted_by=counted_by,
+        lengths=lengths,
+        parts=parts,
+        findings=sort_findings(findings),
+        label_errors=slow.label_errors,
+        pairs=pairs,
     )
 
 
@@ -395,7 +408,9 @@ class _ScannedFile:
         facts = self.rows.facts
         if not len(facts) and any(finding.blocks for finding in self.faults.sorted()):
             return (self.faults,)
-        labels = () if self.is_pairs else self.label_counts
+        labels: tuple[LabelCount, ...] = ()
+        if not self.is_pairs:
+            labels = self.label_counts
         file = CheckedFile(facts, labels, lengths, encoding, self.limits)
         return (self.faults, *(check(file) for check in CHECKS))
 
@@ -442,13 +457,30 @@ class _CheckResult:
             return 0
         return len(self.scanned.rows) - len(self.parts.not_trained)
 
+    @property
+    def n_earlier(self) -> int:
+        """The number of held-out rows of earlier versions. The rows of a frozen holdout are in no earlier version, and
+        only a version that continues another has a diff."""
+        if self.usable_parts.diff is None:
+            return 0
+        return len(self.usable_parts.earlier)
+
+    @property
+    def duplicate_tokens(self) -> int:
+        """The tokens of rows that repeat another, 0 for pairs, of which several may ask the same."""
+        if self.pairs:
+            return 0
+        return self.scanned.rows.facts.duplicate_tokens
+
     def write(self, folder: Path) -> _StoredParts:
         """Stores the parts, and the pairs of a file of pairs."""
         rows = self.scanned.rows
         parts = self.parts
         train, holdout = store_split(folder, rows, parts.held, parts.earlier, parts.copies | parts.sealed)
         sealed = store_sealed(folder, rows, parts.sealed, parts.earlier_sealed)
-        pairs = store_pairs(folder, rows, parts.not_trained) if self.pairs else None
+        pairs = None
+        if self.pairs:
+            pairs = store_pairs(folder, rows, parts.not_trained)
         return _StoredParts(train, holdout, pairs, sealed)
 
     def count_for(self, local_models: Mapping[str, Path], train: Path) -> tuple[tuple[str, int], ...]:
@@ -489,13 +521,21 @@ class _CheckResult:
         facts = scanned.rows.facts
         parts = self.parts
         usable = self.usable_parts
-        # Only a version that continues another has a diff. The rows of a frozen holdout are in no earlier version.
-        n_earlier = len(usable.earlier) if usable.diff is not None else 0
 
         labels = [count.label for count in scanned.label_counts]
+        n_combined = 0
         combined = combined_labels(labels)
+        if combined:
+            n_combined = combined.labels
+
+        scoring = None
+        floor = None
+        answer_format = ""
         kind = self.answer_kind(seed)
-        answer_format = kind.answer_format if kind else ""
+        if kind:
+            scoring = kind.scoring
+            floor = kind.floor
+            answer_format = kind.answer_format
         return Report(
             name=name,
             format=scanned.progress.format,
@@ -514,7 +554,7 @@ class _CheckResult:
             n_holdout=len(usable.held) + len(usable.earlier),
             seed=seed,
             trained_tokens=trained_tokens,
-            duplicate_tokens=0 if self.pairs else facts.duplicate_tokens,
+            duplicate_tokens=self.duplicate_tokens,
             token_lengths=histogram(self.lengths),
             stages=clock.stages,
             diff=parts.diff,
@@ -524,13 +564,13 @@ class _CheckResult:
             sealed_sha256=files.sealed,
             n_sealed=usable.n_sealed,
             n_copies=len(usable.copies),
-            n_combined=combined.labels if combined else 0,
-            n_earlier=n_earlier,
+            n_combined=n_combined,
+            n_earlier=self.n_earlier,
             n_earlier_sealed=len(usable.earlier_sealed),
             column_names=scanned.progress.names,
             example=_find_example(scanned.rows),
-            scoring=kind.scoring if kind else None,
-            floor=kind.floor if kind else None,
+            scoring=scoring,
+            floor=floor,
             seconds=clock.seconds,
             n_calling=facts.n_calling,
             n_functions=len(facts.functions),

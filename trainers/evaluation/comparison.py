@@ -20,7 +20,7 @@ from trainers.evaluation.results import (
     Reply,
     Scoring,
 )
-from trainers.evaluation.scores import count_calls, is_unread, label_or_text, score, scoring_of
+from trainers.evaluation.scores import count_calls, is_unread, label_or_text, score, scoring_of, task_of
 from trainers.evaluation.statistics import (
     Interval,
     compare,
@@ -74,13 +74,13 @@ def build_comparison(
         floor = None  # it was not scored by the judge
     else:
         verdicts = {}
-        scoring = scoring_of(examples, "labels" if labels else "free_text")
+        scoring = scoring_of(examples, task_of(labels))
     measured = []
-    for candidate in sorted(replies, key=lambda candidate: CANDIDATE_KINDS.index(candidate.kind)):
+    for candidate in sorted(replies, key=_effort):
+        own_replies = replies[candidate]
+        own_verdicts = verdicts.get(candidate)
         measured.append(
-            _build_candidate(
-                candidate, replies[candidate], examples, labels, prices, scoring, verdicts.get(candidate)
-            )
+            _build_candidate(candidate, own_replies, examples, labels, prices, scoring, own_verdicts)
         )
     candidates = judge_candidates(measured, bar)
     pairs, gap = _compare_all(candidates)
@@ -102,6 +102,11 @@ def build_comparison(
         measured_at=measured_at,
         floor=floor,
     )
+
+
+def _effort(candidate: Candidate | MeasuredCandidate) -> int:
+    """Returns the place of a candidate in the order of effort."""
+    return CANDIDATE_KINDS.index(candidate.kind)
 
 
 def _check_complete(replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example]) -> None:
@@ -138,8 +143,9 @@ def merge_comparisons(comparisons: Sequence[Comparison], bar: float) -> Comparis
                 f"joining comparisons of '{newest.dataset}': one has {comparison.n} held-out rows, another has "
                 f"{newest.n} or other rows"
             )
-        by_candidate |= {candidate.identity: candidate for candidate in comparison.candidates}
-    measured = sorted(by_candidate.values(), key=lambda candidate: CANDIDATE_KINDS.index(candidate.kind))
+        for candidate in comparison.candidates:
+            by_candidate[candidate.identity] = candidate
+    measured = sorted(by_candidate.values(), key=_effort)
     candidates = judge_candidates(measured, bar)
     pairs, gap = _compare_all(candidates)
     # a label counts as never answered only if no candidate of any comparison answered it
@@ -219,16 +225,17 @@ def _build_candidate(
     if scoring == "judge":
         if verdicts is None or len(verdicts) != len(texts):
             raise ValueError(f"judging '{candidate.key}': some of its answers have no verdict of the judge")
-        # an empty answer is never acceptable, whatever the verdict
-        scores = tuple(float(v) if text.strip() else 0.0 for v, text in zip(verdicts, texts, strict=True))
+        pairs = zip(verdicts, texts, strict=True)
+        scores = tuple(_judged_score(verdict, text) for verdict, text in pairs)
     else:
         rows = zip(examples, texts, strict=True)
         scores = tuple(score(scoring, example.answer, text, labels) for example, text in rows)
     interval = _interval(scores)
     f1 = None
     if scoring == "label":
+        right = [example.answer for example in examples]
         answers = [label_or_text(text, labels) for text in texts]
-        f1 = macro_f1(confusion([example.answer for example in examples], answers))
+        f1 = macro_f1(confusion(right, answers))
 
     calls = 0
     if scoring in ("f1", "judge"):  # the other kinds are all calls, or none
@@ -255,6 +262,12 @@ def _build_candidate(
         usd_per_1000=usd_per_1000(candidate, answered, prices),
         calls=calls,
     )
+
+
+def _judged_score(verdict: float, text: str) -> float:
+    if not text.strip():  # an empty answer is never acceptable, whatever the verdict
+        return 0.0
+    return float(verdict)
 
 
 def _interval(scores: Sequence[float]) -> Interval:
@@ -299,7 +312,9 @@ def compare_candidates(best: MeasuredCandidate, other: MeasuredCandidate) -> Pai
     """Compares two candidates on the same rows, of which `best` is the better one. `p` is not corrected for multiple
     tests."""
     if _is_right_or_wrong(best.scores) and _is_right_or_wrong(other.scores):
-        both = compare([score == 1 for score in other.scores], [score == 1 for score in best.scores])
+        best_right = [score == 1 for score in best.scores]
+        other_right = [score == 1 for score in other.scores]
+        both = compare(other_right, best_right)
         interval = both.difference_interval
         return Pair(best.identity, other.identity, both.difference, interval.low, interval.high, both.p)
     apart = paired_means(other.scores, best.scores)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trainers.dataset.rows import Example, Task, default_system, has_own_instructions, question_key
+from trainers.dataset.rows import Example, default_system, has_own_instructions, question_key
 from trainers.dataset.sensitive_data import faults_in
 from trainers.evaluation.prompts import LONGEST_SHOT, question_of, zero_shot
 from trainers.evaluation.results import Scoring
-from trainers.evaluation.scores import score, scoring_of
+from trainers.evaluation.scores import score, scoring_of, task_of
 from trainers.types import Message
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def search_task(
 ) -> SearchTask:
     """Draws the rows of a search. They have different questions and no tools, which not every model supports.
     `answer_format` is our default instruction for answers in JSON, "" for others."""
-    task: Task = "labels" if labels else "free_text"
+    task = task_of(labels)
     by_question = {question_key(row): row for row in train if not row.uses_tools}
     drawn = list(by_question.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311

@@ -284,6 +284,13 @@ def _first_object(text: str) -> dict[str, Any] | None:
     return None
 
 
+def task_of(labels: Sequence[str]) -> Task:
+    """Returns the task of rows with these labels, which are empty for free text."""
+    if labels:
+        return "labels"
+    return "free_text"
+
+
 def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
     """Returns 'calls' if at least 90% of the answers call tools, 'json' if as many are JSON objects, 'label' for
     labels, and otherwise 'f1'."""

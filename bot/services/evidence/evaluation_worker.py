@@ -19,7 +19,6 @@ from bot.services.evidence.retrieved_texts import look_up
 from bot.values.evaluations import ComparisonPlan, CurvePlan
 from bot.values.runs import Refusal
 from trainers.dataset import Example, Report
-from trainers.dataset.rows import Task
 from trainers.encoders import DEFAULT_ENCODER, EncoderError
 from trainers.encoders.embedding import StoredVectors, find_encoder, load_encoder
 from trainers.evaluation import prompts
@@ -34,7 +33,7 @@ from trainers.evaluation.results import (
     Scoring,
 )
 from trainers.evaluation.retrieval import Nearest
-from trainers.evaluation.scores import is_right_call, score, scoring_of, strip_thoughts
+from trainers.evaluation.scores import is_right_call, score, scoring_of, strip_thoughts, task_of
 from trainers.evaluation.statistics import exact_match
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.json_values import from_object, to_object
@@ -341,10 +340,7 @@ def free_answers(
 def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
     """Returns for each answer whether it is completely right: every field of JSON, every tool call, or the exact text
     for answers that are otherwise scored by shared words."""
-    task: Task = "free_text"
-    if labels:
-        task = "labels"
-    scoring = scoring_of(holdout, task)
+    scoring = scoring_of(holdout, task_of(labels))
     are_right = []
     for row, text in zip(holdout, texts, strict=True):
         if scoring == "f1":
