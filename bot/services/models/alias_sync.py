@@ -56,16 +56,18 @@ def alias_step(context: AppContext, promotion: Promotion) -> None:
     model = models.model_of(context, promotion)
     trainer = context.trainers.get(model.provider)
     if trainer is None:
-        _put_off(context, promotion, MAX_PAUSE_S, f"there is no key for {model.provider} where the bot runs.")
+        trouble = f"there is no key for {model.provider} where the bot runs."
+        _put_off(context, promotion, MAX_PAUSE_S, trouble)
         return
     alias = alias_for(promotion.dataset)
     try:
         trainer.set_alias(alias, model.provider_model)
     except Refused as refused:
         _put_off(context, promotion, REFUSED_S, str(refused))
-    except TrainerError as trouble:
-        pause = min(2.0 ** min(promotion.tries + 1, 7), MAX_PAUSE_S)
-        _put_off(context, promotion, pause, str(trouble))
+    except TrainerError as error:
+        doublings = min(promotion.tries + 1, 7)
+        pause = min(2.0**doublings, MAX_PAUSE_S)
+        _put_off(context, promotion, pause, str(error))
     else:
         detail = f"{alias} stands for {model.provider_model} at {model.provider}"
         _record_carried(context, promotion, "alias", detail)
@@ -78,7 +80,8 @@ def _record_carried(context: AppContext, promotion: Promotion, action: str, deta
         noted = context.store.promotions.mark_synced(promotion, now=now)
         if noted is None:
             return
-        context.audit("finetune", action, origin_of(context, promotion.what).subject, detail)
+        origin = origin_of(context, promotion.what)
+        context.audit("finetune", action, origin.subject, detail)
         models.show_card(context, noted, proof)
 
 
@@ -107,7 +110,10 @@ def sweep(context: AppContext) -> None:
     the calls to it."""
     aliased: actuals.Uses = {}
     for name, trainer in context.trainers.items():
-        ours = {model.name: model for model in context.store.models() if model.provider == name}
+        ours = {}
+        for model in context.store.models():
+            if model.provider == name:
+                ours[model.name] = model
         if not ours:
             continue
         try:

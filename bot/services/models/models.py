@@ -144,8 +144,11 @@ def listing(context: AppContext, person: str, channel: str) -> tuple[Listing[Mod
     current = context.store.promotions.all_current()
     standing = {promotion.model: promotion for promotion in current if promotion.model}
     names = sorted(context.store.model_names(visible), key=lambda name: name not in standing)
-    models = [model for name in names[:SHOWN] if (model := context.store.model(name))]
-    entries = [_entry(context, model, standing.get(model.name)) for model in models]
+    entries = []
+    for name in names[:SHOWN]:
+        model = context.store.model(name)
+        if model:
+            entries.append(_entry(context, model, standing.get(name)))
     untrained = [
         promotion for promotion in current if promotion.model is None and promotion.dataset in visible
     ]
@@ -231,16 +234,22 @@ def _machine(context: AppContext, model: Model) -> promotion_views.Machine | Non
 def _sealed(context: AppContext, model: Model) -> SealedProof | None:
     """Returns the result of the newest test of a model on sealed rows, None if there is none."""
     measurement = context.store.measurements.for_promotion(model.name)
-    evaluation = finished_measurements.read_evaluation(measurement) if measurement else None
-    if measurement is None or evaluation is None:
+    if measurement is None:
+        return None
+    evaluation = finished_measurements.read_evaluation(measurement)
+    if evaluation is None:
         return None
     comparison = evaluation.comparison
-    own = Candidate("tuned", f"{model.provider}/{model.provider_model}")
-    candidate = next((candidate for candidate in comparison.candidates if candidate.identity == own), None)
-    if candidate is None:
+    identity = Candidate("tuned", f"{model.provider}/{model.provider_model}")
+    own = [candidate for candidate in comparison.candidates if candidate.identity == identity]
+    others = [candidate for candidate in comparison.candidates if candidate.identity != identity]
+    if not own:
         return None
-    others = [candidate for candidate in comparison.candidates if candidate.identity != own]
-    held = [compare_models(table_name(other.identity), candidate.scores, other.scores) for other in others]
+    candidate = own[0]
+    held = []
+    for other in others:
+        name = table_name(other.identity)
+        held.append(compare_models(name, candidate.scores, other.scores))
     # Not `find_best`: they were measured in one look, and the model has to stand up to the highest score
     best = max(held, key=lambda other: other.score, default=None)
     opened = context.store.looks([measurement.dataset_id]).get(comparison.holdout_sha256, 1)
@@ -357,11 +366,16 @@ def _in_use(context: AppContext, promotion: Promotion) -> InUse:
     model = model_of(context, promotion)
     plan = plan_of(context, model)
     row = context.settings.provider(model.provider)
-    base = row.model(plan.base_model) if row else None
+    base = None
+    if row:
+        base = row.model(plan.base_model)
+    ends = None
+    if base:
+        ends = base.ends
     return InUse(
         promotion,
         scores.candidate,
-        ends=base.ends if base else None,
+        ends=ends,
         actuals=actuals_of(context, model, promotion.dataset),
         is_stopped=_is_stopped(context, model, plan),
         unanswered=why_unanswered(context.settings, promotion),
