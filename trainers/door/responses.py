@@ -93,13 +93,7 @@ def encode_error(problem: ApiError) -> bytes:
 async def _translate(call: Call) -> Response:
     body = responses.as_chat(call.body)
     body.pop("metadata", None)  # a label for what OpenAI stores; others refuse it
-    tools = body.get("tools") or []
-    if not isinstance(tools, list):
-        raise invalid("'tools' must be a list.", "tools", "invalid_type")
-    for number, tool in enumerate(tools):
-        if not isinstance(tool, dict) or tool.get("type") != "function":
-            text = f"{call.upstream.name} can call functions only, so 'tools[{number}]' is refused."
-            raise invalid(text, f"tools[{number}]", "unsupported_parameter")
+    _check_tools(call, body.get("tools") or [])
     answer, _ = await chat.ask(call, body)
     head = responses.new_head(chat.model_of(call), responses.echo(call.body))
     if body.get("stream") is True:
@@ -109,6 +103,18 @@ async def _translate(call: Call) -> Response:
     parts = _parts_of(content)
     call.count(usage_of(content.get("usage")))
     return JSONResponse(responses.complete_body(head, parts))
+
+
+def _check_tools(call: Call, tools: object) -> None:
+    """Raises ApiError for a tool that only OpenAI runs, such as its search of the web."""
+    if not isinstance(tools, list):
+        raise invalid("'tools' must be a list.", "tools", "invalid_type")
+    for number, tool in enumerate(tools):
+        is_function = isinstance(tool, dict) and tool.get("type") == "function"
+        if not is_function:
+            name = f"tools[{number}]"
+            text = f"{call.upstream.name} can call functions only, so '{name}' is refused."
+            raise invalid(text, name, "unsupported_parameter")
 
 
 def _parts_of(content: Mapping[str, Any]) -> Sequence[Part]:
