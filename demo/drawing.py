@@ -52,7 +52,8 @@ def render_modal(modal: Modal, answers: Answers, names: Names) -> RenderableType
     rows: list[RenderableType] = [Text(f"┌ {modal.title}", style="bold")]
     for block in modal.blocks:
         if block["type"] == "input":
-            rows.append(_answer(block, answers.get(block.get("block_id", "")), names))
+            answer = answers.get(block.get("block_id", ""))
+            rows.append(_answer(block, answer, names))
         else:
             rows.append(_indented(draw(block, names), 2))
     rows.append(Text(f"└ [{modal.submit or 'Close'}]", style="bold"))
@@ -67,7 +68,8 @@ def draw(block: Block, names: Names) -> RenderableType:
         case "section":
             return _section(block, names)
         case "context":
-            return Text("  ", style="dim").join([_text(element, names) for element in block["elements"]])
+            drawn = [_text(element, names) for element in block["elements"]]
+            return Text("  ", style="dim").join(drawn)
         case "actions":
             return _buttons(block["elements"])
         case "divider":
@@ -175,15 +177,19 @@ def _button(element: Block) -> Text:
 
 
 def _answer(block: Block, answer: str | Sequence[str] | None, names: Names) -> Text:
-    line = Text("│ ") + Text(block["label"]["text"], style="bold") + Text(": ")
+    line = Text("│ ")
+    line.append(block["label"]["text"], style="bold")
+    line.append(": ")
     element = block["element"]
     if answer is None:
         initial = _initial(element)
-        return line + Text(initial or "left empty", style="dim")
+        return line.append(initial or "left empty", style="dim")
     values = answer
     if isinstance(answer, str):
         values = [answer]
-    options = {option["value"]: option["text"]["text"] for option in element.get("options", ())}
+    options = {}
+    for option in element.get("options", ()):
+        options[option["value"]] = option["text"]["text"]
     shown = []
     for value in values:
         # A value is an option's, a person's or channel's id, or what somebody typed.
@@ -202,7 +208,7 @@ def _initial(element: Block) -> str | None:
 
 def _marked(mark: re.Match[str], names: Names) -> Text:
     kind = mark.lastgroup or ""
-    inside = mark.group(mark.lastgroup or 0)
+    inside = mark[kind]
     if kind == "link":
         return _link(inside, names)
     if kind in ("fenced", "code"):

@@ -56,12 +56,15 @@ class Transcript:
     def did(self, user: str, what: str) -> None:
         """Prints an action that leaves no message, such as a command or a click."""
         self.refresh()
-        self._print(Text(self._names[user], style="bold green") + Text(f"  {what}", style="not bold green"))
+        line = Text(self._names[user], style="bold green")
+        line.append(f"  {what}", style="not bold green")
+        self._print(line)
 
     def filled(self, user: str, modal: Modal, answers: Answers, files: Names | None = None) -> None:
         """Prints a form as a person filled it in. `files` are the names of files among the answers, by their ids."""
         self.did(user, "fills in")
-        self._print(render_modal(modal, answers, {**self._names, **(files or {})}))
+        names = {**self._names, **(files or {})}
+        self._print(render_modal(modal, answers, names))
 
     def refresh(self) -> None:
         """Prints new messages in the order in which they were posted."""
@@ -75,7 +78,8 @@ class Transcript:
             if bar_percent(message, self._names) is not None:
                 moving.append(message)
         if self._live:
-            self._live.update(Group(*(render(message, self._names) for message in moving)))
+            drawn = [render(message, self._names) for message in moving]
+            self._live.update(Group(*drawn))
 
     def until(self, look: Callable[[], Seen | None], what: str, *, seconds: float) -> Seen:
         """Keeps printing until `look` returns something, and returns that. `what` is for the error if the seconds run
@@ -89,8 +93,10 @@ class Transcript:
             waited = time.monotonic() - start
             if waited > seconds:
                 raise WorkspaceError(f"waited {seconds:g} s for {what} without success")
-            # Each look takes 10 ms of both cores, which the training needs.
-            pause = _LOOK_EVERY if waited < _SOON else _LOOK_LATER
+            pause = _LOOK_EVERY
+            if waited >= _SOON:
+                # Each look takes 10 ms of both cores, which the training needs.
+                pause = _LOOK_LATER
             time.sleep(pause)
 
     def _everything(self) -> list[PostedMessage]:
@@ -102,18 +108,20 @@ class Transcript:
         return sorted(messages, key=lambda message: float(message.ts))
 
     def _show(self, key: tuple[str, str], before: PostedMessage | None, message: PostedMessage) -> None:
-        bar = bar_percent(message, self._names)
-        if before is None and (bar is None or not self._live):
+        is_moving = bar_percent(message, self._names) is not None
+        if is_moving and self._live:
+            return  # it is redrawn at the bottom
+        note = progress_key(message, self._names) or ""
+        if before is None:
+            self._noted[key] = note
             self._print_message(message, edited=False)
-            self._noted[key] = progress_key(message, self._names) or ""
-        elif bar is None and before is not None:
+        elif not is_moving:
             self._noted.pop(key, None)
             self._print_message(message, edited=True)
-        elif not self._live:
-            note = progress_key(message, self._names)
-            if note and self._noted.get(key) != note:
-                self._noted[key] = note
-                self._print(Text("  ") + Text(progress_line(message, self._names), style="cyan"))
+        elif self._noted.get(key) != note:
+            self._noted[key] = note
+            line = progress_line(message, self._names)
+            self._print(Text(f"  {line}", style="cyan"))
 
     def _print_message(self, message: PostedMessage, *, edited: bool) -> None:
         if message.channel != self._channels[0] and message.only_for is None:
@@ -151,7 +159,8 @@ def progress_key(message: PostedMessage, names: Names) -> str | None:
     bar = bar_percent(message, names)
     if bar is None:
         return None
-    stages = [text.plain for text in texts(message, names) if "›" in text.plain]
+    plain_texts = [text.plain for text in texts(message, names)]
+    stages = [text for text in plain_texts if "›" in text]
     return f"{headline(message, names)}|{stages}|{bar // 10}"
 
 

@@ -68,13 +68,15 @@ def _frame(view: Block) -> Iterator[str]:
             yield from _text(view[name], 24, f"/{name}", plain=True)
     yield from _short(view, "private_metadata", 3_000, "")
     yield from _short(view, "callback_id", 255, "")
-    has_input = any(block.get("type") == "input" for block in view.get("blocks", ()))
-    if has_input and not view.get("submit"):
+    kinds = {block.get("type") for block in view.get("blocks", ())}
+    if "input" in kinds and not view.get("submit"):
         yield "/submit: a modal with an input block needs one"
 
 
 def _all(blocks: Sequence[Block], surface: Surface) -> Iterator[str]:
-    most = 50 if surface == "message" else 100
+    most = 100
+    if surface == "message":
+        most = 50
     yield from _at_most(blocks, most, "/blocks")
     for index, block in enumerate(blocks):
         yield from _block(block, surface, f"/blocks/{index}")
@@ -82,8 +84,9 @@ def _all(blocks: Sequence[Block], surface: Surface) -> Iterator[str]:
     kinds = Counter(block.get("type") for block in blocks)
     if kinds["data_visualization"] > 2:
         yield "/blocks: at most 2 data_visualization"
-    if surface == "message" and characters(blocks) > _MESSAGE_CHARACTERS:
-        yield f"/blocks: msg_blocks_too_long, {characters(blocks)} characters of {_MESSAGE_CHARACTERS}"
+    length = characters(blocks)
+    if surface == "message" and length > _MESSAGE_CHARACTERS:
+        yield f"/blocks: msg_blocks_too_long, {length} characters of {_MESSAGE_CHARACTERS}"
 
 
 def _twice(items: Sequence[Block], key: str, at: str) -> Iterator[str]:
@@ -126,41 +129,47 @@ def _inside(kind: str, block: Block, surface: Surface, at: str) -> Iterator[str]
 
 
 def _section(block: Block, at: str) -> Iterator[str]:
-    if not block.get("text") and not block.get("fields"):
+    text = block.get("text")
+    fields = block.get("fields", ())
+    if not text and not fields:
         yield f"{at}: a section needs text or fields"
-    if block.get("text"):
-        yield from _text(block["text"], 3_000, f"{at}/text")
-    yield from _at_most(block.get("fields", ()), 10, f"{at}/fields")
-    for index, field in enumerate(block.get("fields", ())):
+    if text:
+        yield from _text(text, 3_000, f"{at}/text")
+    yield from _at_most(fields, 10, f"{at}/fields")
+    for index, field in enumerate(fields):
         yield from _text(field, 2_000, f"{at}/fields/{index}")
-    if block.get("accessory"):
-        yield from _element(block["accessory"], f"{at}/accessory")
+    accessory = block.get("accessory")
+    if accessory:
+        yield from _element(accessory, f"{at}/accessory")
 
 
 def _context(block: Block, at: str) -> Iterator[str]:
-    yield from _at_most(block.get("elements", ()), 10, f"{at}/elements", least=1)
-    for index, element in enumerate(block.get("elements", ())):
+    elements = block.get("elements", ())
+    yield from _at_most(elements, 10, f"{at}/elements", least=1)
+    for index, element in enumerate(elements):
         yield from _text(element, 2_000, f"{at}/elements/{index}")
 
 
 def _actions(block: Block, at: str) -> Iterator[str]:
-    items = block.get("elements", ())
-    yield from _at_most(items, 25, f"{at}/elements", least=1)
-    for index, element in enumerate(items):
+    elements = block.get("elements", ())
+    yield from _at_most(elements, 25, f"{at}/elements", least=1)
+    for index, element in enumerate(elements):
         yield from _element(element, f"{at}/elements/{index}")
-    yield from _twice(items, "action_id", at)
+    yield from _twice(elements, "action_id", at)
 
 
 def _input(block: Block, surface: Surface, at: str) -> Iterator[str]:
     yield from _text(block.get("label"), 2_000, f"{at}/label", plain=True)
-    if block.get("hint"):
-        yield from _text(block["hint"], 2_000, f"{at}/hint", plain=True)
+    hint = block.get("hint")
+    if hint:
+        yield from _text(hint, 2_000, f"{at}/hint", plain=True)
     element = block.get("element") or {}
+    kind = element.get("type")
     if not element:
         yield f"{at}/element: missing required field"
-    if element.get("type") == "file_input" and surface != "modal":
+    if kind == "file_input" and surface != "modal":
         yield f"{at}/element: file_input is allowed in modals only"
-    if element.get("type") == "button":
+    if kind == "button":
         yield f"{at}/element: a button is no input"
     yield from _element(element, f"{at}/element", in_input=True)
 
@@ -171,26 +180,34 @@ def _element(element: Block, at: str, *, in_input: bool = False) -> Iterator[str
     if kind == "file_input" and not in_input:
         yield f"{at}: file_input must be inside an input block"
     if kind == "button":
-        yield from _text(element.get("text"), 75, f"{at}/text", plain=True)
-        yield from _short(element, "value", 2_000, at)
-        if element.get("style") not in (None, "primary", "danger"):
-            yield f"{at}/style: primary or danger"
-    if element.get("placeholder"):
-        yield from _text(element["placeholder"], 150, f"{at}/placeholder", plain=True)
+        yield from _button(element, at)
+    placeholder = element.get("placeholder")
+    if placeholder:
+        yield from _text(placeholder, 150, f"{at}/placeholder", plain=True)
     if "options" in element:
         yield from _options(element, at)
-    if element.get("confirm"):
-        yield from _confirm(element["confirm"], f"{at}/confirm")
+    confirm = element.get("confirm")
+    if confirm:
+        yield from _confirm(confirm, f"{at}/confirm")
+
+
+def _button(button: Block, at: str) -> Iterator[str]:
+    yield from _text(button.get("text"), 75, f"{at}/text", plain=True)
+    yield from _short(button, "value", 2_000, at)
+    if button.get("style") not in (None, "primary", "danger"):
+        yield f"{at}/style: primary or danger"
 
 
 def _options(element: Block, at: str) -> Iterator[str]:
     options = element["options"]
-    are_boxes = element["type"] in ("radio_buttons", "checkboxes")
-    most = 10 if are_boxes else 100
+    most = 100
+    if element["type"] in ("radio_buttons", "checkboxes"):
+        most = 10
     yield from _at_most(options, most, f"{at}/options", least=1)
     for index, option in enumerate(options):
-        yield from _text(option.get("text"), 75, f"{at}/options/{index}/text")
-        yield from _short(option, "value", 150, f"{at}/options/{index}", required=True)
+        place = f"{at}/options/{index}"
+        yield from _text(option.get("text"), 75, f"{place}/text")
+        yield from _short(option, "value", 150, place, required=True)
     initial = element.get("initial_option")
     if initial and initial not in options:
         yield f"{at}/initial_option: must be one of the options"
@@ -208,7 +225,8 @@ def _table(block: Block, at: str) -> Iterator[str]:
     rows = block.get("rows", ())
     yield from _at_most(rows, 101, f"{at}/rows", least=2)
     widths = {len(row) for row in rows}
-    if len(widths) > 1 or max(widths, default=0) > 20:
+    widest = max(widths, default=0)
+    if len(widths) > 1 or widest > 20:
         yield f"{at}/rows: every row the same length, at most 20 cells"
 
 
@@ -219,26 +237,31 @@ def _chart(block: Block, at: str) -> Iterator[str]:
         yield f"{at}/chart/type: line"
     series = chart.get("series", ())
     yield from _at_most(series, 6, f"{at}/chart/series", least=1)
-    categories = (chart.get("axis_config") or {}).get("categories")
+    axis = chart.get("axis_config") or {}
     for item in series:
-        place = f"{at}/chart/series/{item.get('name')}"
-        labels = [point["label"] for point in item.get("data", ())]
-        yield from _at_most(labels, 20, place, least=1)
-        for label in labels:
-            if len(label) > 20:
-                yield f"{place}: label '{label}' over 20 characters"
-        if labels != categories:
-            yield f"{place}: labels must be the axis' categories"
+        yield from _series(item, axis.get("categories"), f"{at}/chart/series/{item.get('name')}")
+
+
+def _series(series: Block, categories: object, at: str) -> Iterator[str]:
+    labels = [point["label"] for point in series.get("data", ())]
+    yield from _at_most(labels, 20, at, least=1)
+    for label in labels:
+        if len(label) > 20:
+            yield f"{at}: label '{label}' over 20 characters"
+    if labels != categories:
+        yield f"{at}: labels must be the axis' categories"
 
 
 def _plan(block: Block, at: str) -> Iterator[str]:
     yield from _short(block, "title", 3_000, at, required=True)
-    yield from _at_most(block.get("tasks", ()), 50, f"{at}/tasks")
-    for index, task in enumerate(block.get("tasks", ())):
+    tasks = block.get("tasks", ())
+    yield from _at_most(tasks, 50, f"{at}/tasks")
+    for index, task in enumerate(tasks):
+        place = f"{at}/tasks/{index}"
         for name in ("task_id", "title"):
-            yield from _short(task, name, 3_000, f"{at}/tasks/{index}", required=True)
+            yield from _short(task, name, 3_000, place, required=True)
         if task.get("status") not in _STATUSES:
-            yield f"{at}/tasks/{index}/status: one of {', '.join(_STATUSES)}"
+            yield f"{place}/status: one of {', '.join(_STATUSES)}"
 
 
 def _text(value: Any, most: int, at: str, *, plain: bool = False) -> Iterator[str]:

@@ -41,12 +41,13 @@ def call(state: State, name: str, token: str | None, args: Json) -> Json:
 
 
 def _auth_test(state: State, args: Json) -> Json:
-    who = {"user": BOT.name, "user_id": BOT.id, "bot_id": BOT_ID}
     return {
         "url": f"{state.base}/",
         "team": "Emulator",
         "team_id": TEAM,
-        **who,
+        "user": BOT.name,
+        "user_id": BOT.id,
+        "bot_id": BOT_ID,
         "is_enterprise_install": False,
     }
 
@@ -55,13 +56,13 @@ def _blocks_validate(state: State, args: Json) -> Json:
     """Validates only blocks, as those of a message."""
     if "blocks" not in args:
         raise SlackError("invalid_arguments", ["must provide exactly one of `blocks`, `view`, or `message`"])
-    faults = [complaint.partition(": ") for complaint in complaints(args["blocks"], "message")]
-    if not faults:
+    errors = []
+    for complaint in complaints(args["blocks"], "message"):
+        at, _, fault = complaint.partition(": ")
+        pointer = at.removeprefix("/blocks")
+        errors.append({"code": "failed_constraint", "pointer": pointer, "message": fault})
+    if not errors:
         return {}
-    errors = [
-        {"code": "failed_constraint", "pointer": at.removeprefix("/blocks"), "message": fault}
-        for at, _, fault in faults
-    ]
     return {"ok": False, "error": "invalid_blocks", "errors": errors}
 
 
@@ -98,22 +99,27 @@ def _newest(state: State, args: Json, belongs: Callable[[Json], bool]) -> list[J
     needed = _history_scope(channel)
     if needed not in state.scopes:
         raise SlackError("missing_scope", needed=needed)
-    oldest, limit = float(args.get("oldest") or 0), int(args.get("limit") or 100)
+    oldest = float(args.get("oldest") or 0)
+    limit = int(args.get("limit") or 100)
     with_metadata = str(args.get("include_all_metadata")).lower() in ("true", "1")
-    seen = [
-        stored.body
-        for stored in state.messages.get(channel.id, [])
-        if stored.only_for is None and belongs(stored.body)
-    ]
-    entries = [body for body in reversed(seen) if float(body["ts"]) > oldest][:limit]
-    return [{k: v for k, v in body.items() if with_metadata or k != "metadata"} for body in entries]
+    entries: list[Json] = []
+    for stored in reversed(state.messages.get(channel.id, [])):
+        is_new = float(stored.body["ts"]) > oldest
+        if stored.only_for is None and is_new and belongs(stored.body):
+            body = dict(stored.body)
+            if not with_metadata:
+                body.pop("metadata", None)
+            entries.append(body)
+    return entries[:limit]
 
 
 def _history_scope(channel: Channel) -> str:
     """Returns the scope for reading messages, which depends on the kind of conversation."""
     if channel.id.startswith("D"):
         return "im:history"
-    return "groups:history" if channel.private else "channels:history"
+    if channel.private:
+        return "groups:history"
+    return "channels:history"
 
 
 def _users_info(state: State, args: Json) -> Json:
@@ -134,7 +140,8 @@ def _users_by_email(state: State, args: Json) -> Json:
 
 
 def _conversations_list(state: State, args: Json) -> Json:
-    page, cursor = _page([channel_json(channel) for channel in state.channels.values()], args)
+    channels = [channel_json(channel) for channel in state.channels.values()]
+    page, cursor = _page(channels, args)
     return {"channels": list(page), "response_metadata": {"next_cursor": cursor}}
 
 

@@ -163,9 +163,11 @@ class SlackEmulator:
 
     def set_kind(self, user: str, kind: Literal["guest", "deleted"]) -> None:
         with self._state.lock:
-            people = (
-                replace(person, kind=kind) if person.id == user else person for person in self._state.people
-            )
+            people = []
+            for person in self._state.people:
+                if person.id == user:
+                    person = replace(person, kind=kind)
+                people.append(person)
             self._state.people = tuple(people)
 
     def remove_bot(self, channel: str) -> None:
@@ -308,8 +310,12 @@ class SlackEmulator:
 
     def ephemerals(self, user: str) -> tuple[PostedMessage, ...]:
         with self._state.lock:
-            entries = [(place, stored) for place, some in self._state.messages.items() for stored in some]
-            return tuple(_posted(place, stored) for place, stored in entries if stored.only_for == user)
+            posted = []
+            for place, messages in self._state.messages.items():
+                for stored in messages:
+                    if stored.only_for == user:
+                        posted.append(_posted(place, stored))
+            return tuple(posted)
 
     def view(self, user: str) -> Modal | None:
         with self._state.lock:
