@@ -266,7 +266,8 @@ class ProviderQueue:
         except (InvalidResponse, TrainerError) as nonsense:
             self._mark_lost(sent)
             self._retry_unreadable(waiting, str(nonsense))
-        except Exception as fault:  # no caller would see it: the question's owner has to be told
+        except Exception as fault:
+            # The end of a thread, where no caller would see any exception: the question's owner has to be told.
             if self._is_closed:  # the store's connection was closed during the call
                 self._remove(waiting)
                 return

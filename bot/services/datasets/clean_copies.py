@@ -47,19 +47,15 @@ def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
 def step(context: AppContext, cleaning: Cleaning) -> None:
     """Has a worker process write the copy, then posts it or tells the person why not."""
     dataset = context.store.datasets.get(cleaning.dataset_id)
+    path = context.settings.files / str(dataset.sha256)
+    columns = datasets.columns_of(dataset)
+    out = _folder(context) / f"writing-{cleaning.id}"
     try:
-        written = context.workers.poll(
-            f"clean {cleaning.id}",
-            write,
-            context.settings.files / str(dataset.sha256),
-            dataset.filename,
-            datasets.columns_of(dataset),
-            _folder(context) / f"writing-{cleaning.id}",
-        )
+        written = context.workers.poll(f"clean {cleaning.id}", write, path, dataset.filename, columns, out)
     except WorkerStopped as stopped:
         written = CleaningRefusal(f"Writing it {stopped}.")
     except Exception as error:
-        # A fault of the cleaner, which must not leave the request waiting forever.
+        # Whatever the cleaner raises in its process is raised here. Without an answer, the request would wait forever.
         log.exception("cleaning dataset %s", dataset.id)
         written = CleaningRefusal(f"Writing it stopped with {type(error).__name__}. {logs.sorry()}")
     if written is not None:

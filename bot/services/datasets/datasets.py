@@ -385,7 +385,12 @@ def _check(context: AppContext, dataset: Dataset) -> None:
     # Its held-out rows follow from those of the version before, which have to be known.
     if any(earlier.state in ("received", "checking") for earlier in _earlier_versions(context, dataset)):
         return
+    longest = None
+    lengths_by = None
     limit = default_row_limit(context.settings)
+    if limit:
+        longest = limit.tokens
+        lengths_by = limit.own
     previous = _previous_files(context, dataset)
     learnt_files = trained_rows.files_of_models(context, dataset)
     if previous is not None:
@@ -402,8 +407,8 @@ def _check(context: AppContext, dataset: Dataset) -> None:
             SEED,
             previous=previous,
             drawings=folder_of(context, dataset),
-            longest=limit.tokens if limit else None,
-            lengths_by=limit.own if limit else None,
+            longest=longest,
+            lengths_by=lengths_by,
             presidio=context.settings.presidio,
             local_models=context.settings.trainer.folders,
             n_sealed=dataset.sealed,
@@ -417,9 +422,10 @@ def _check(context: AppContext, dataset: Dataset) -> None:
             _retry_or_refuse(context, dataset, f"checking it {stopped}", CHECK_TRIES)
         return
     except Exception as error:
-        # A fault of the checker, which must not leave the file in this state forever.
+        # Whatever the checker raises in its process is raised here, and the file must not stay in this state forever.
         log.exception("checking dataset %s", dataset.id)
-        _retry_or_refuse(context, dataset, f"checking it stopped with {type(error).__name__}", CHECK_TRIES)
+        trouble = f"checking it stopped with {type(error).__name__}"
+        _retry_or_refuse(context, dataset, trouble, CHECK_TRIES)
         return
     if inspection is not None:
         _finish(context, dataset, inspection)

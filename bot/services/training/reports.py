@@ -124,7 +124,8 @@ def _write_page(
             out = folder / f"report-{name}.html"
             path = context.workers.poll(key, write_page, report, context.settings.data, names, out)
     except Exception:
-        # `finetune report` in a terminal shows the same error again.
+        # Whatever went wrong, the charts are worth posting without the page. `finetune report` in a terminal shows the
+        # same error again.
         log.exception("writing the report of %s", name)
         return []
     if path is None:
