@@ -271,12 +271,12 @@ def duplicate_cost(tokens: int, rows: Sequence[ProviderRow], today: date) -> Dup
     without duplicates."""
     if tokens <= 0:
         return None
-    prices = [
-        (model.price.training, f"{row.name}/{model.name}")
-        for row in rows
-        for model in row.models
-        if model.price.training and model_verdict(row, model, today).may_train
-    ]
+    prices = []
+    for row in rows:
+        for model in row.models:
+            price = model.price.training
+            if price and model_verdict(row, model, today).may_train:
+                prices.append((price, f"{row.name}/{model.name}"))
     if not prices:
         return DuplicateCost(tokens)
     price, target = min(prices)

@@ -38,11 +38,11 @@ def plan_changes(plan: Plan, before: Plan) -> tuple[PlanChange, ...]:
     """Returns what differs from an earlier plan: what its training makes, then what its money is computed from."""
     now = _all_settings(plan)
     then = _all_settings(before)
-    return tuple(
-        PlanChange(name, then.get(name, ""), now.get(name, ""))
-        for name in dict.fromkeys((*now, *then))
-        if now.get(name) != then.get(name)
-    )
+    changes = []
+    for name in now | then:  # in the order of this plan
+        if now.get(name) != then.get(name):
+            changes.append(PlanChange(name, then.get(name, ""), now.get(name, "")))
+    return tuple(changes)
 
 
 def _all_settings(plan: Plan) -> dict[str, str]:
@@ -51,12 +51,14 @@ def _all_settings(plan: Plan) -> dict[str, str]:
         settings["current"] = plan.current
     if plan.judge:
         settings["judge"] = plan.judge
-    words = plan.predicted.asked.split() if plan.predicted else []
-    for word in words:
+    if plan.predicted is None:
+        return settings
+    for word in plan.predicted.asked.split():
         name, _, value = word.partition("=")
-        volume = parse_volume(value) if name == "volume" else None
-        if isinstance(volume, Volume):
-            value = volume.text
+        if name == "volume":
+            volume = parse_volume(value)
+            if isinstance(volume, Volume):
+                value = volume.text
         # What was typed for the training is resolved above.
         settings.setdefault(name, value)
     return settings
@@ -65,7 +67,9 @@ def _all_settings(plan: Plan) -> dict[str, str]:
 def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...]:
     """Returns the hyperparameters that a person or the settings set to something other than the default."""
     chosen = dict(plan.hyperparameters)
-    rank = {name: value for name, value in chosen.items() if name == "lora_r" and value != "auto"}
+    rank = {}
+    if chosen.get("lora_r", "auto") != "auto":
+        rank["lora_r"] = chosen["lora_r"]
     takes_lora = bool(chosen.keys() - {"n_epochs", "batch_size"})
     usual = {name: spec.default for name, spec in specs(plan.method).items()}
     # With the plan's own rank, because lora_alpha follows from it and is not unusual then.

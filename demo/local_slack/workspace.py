@@ -159,8 +159,12 @@ class LocalSlack:
         return tuple(message for message in self._all(channel) if message.only_for is None)
 
     def ephemerals(self, user: str) -> tuple[PostedMessage, ...]:
-        places = [channel.id for channel in self._channels] + [dm_of(person.id) for person in self._people]
-        return tuple(message for place in places for message in self._all(place) if message.only_for == user)
+        places = [channel.id for channel in self._channels]
+        places += [dm_of(person.id) for person in self._people]
+        messages: list[PostedMessage] = []
+        for place in places:
+            messages += [message for message in self._all(place) if message.only_for == user]
+        return tuple(messages)
 
     def view(self, user: str) -> Modal | None:
         """Returns the workspace's top modal, no matter who opened it."""

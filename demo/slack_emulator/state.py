@@ -18,6 +18,7 @@ from demo.workspace import Channel, Person
 Json = dict[str, Any]
 
 TEAM = "T0STANDIN"
+ELSEWHERE = "T0ELSEWHERE"  # another organisation
 APP = "A0FINETUNE"
 BOT_ID = "B0FINETUNE"
 ALL_SCOPES = frozenset(
@@ -197,6 +198,9 @@ class State:
 
 def channel_json(channel: Channel) -> Json:
     is_im = channel.id.startswith("D")
+    pending_shared = []
+    if channel.invited:
+        pending_shared = [ELSEWHERE]
     return {
         "id": channel.id,
         "name": channel.name,
@@ -208,15 +212,18 @@ def channel_json(channel: Channel) -> Json:
         "is_member": BOT.id in channel.members,
         "is_ext_shared": channel.shared,
         "is_pending_ext_shared": channel.invited,
-        "pending_shared": ["T0ELSEWHERE"] if channel.invited else [],
+        "pending_shared": pending_shared,
         "num_members": len(channel.members),
     }
 
 
 def person_json(person: Person) -> Json:
+    team = TEAM
+    if person.kind == "stranger":
+        team = ELSEWHERE
     return {
         "id": person.id,
-        "team_id": TEAM if person.kind != "stranger" else "T0ELSEWHERE",
+        "team_id": team,
         "name": person.name,
         "real_name": person.real_name,
         "deleted": person.kind == "deleted",

@@ -218,7 +218,13 @@ def _asked_cells(records: Iterator[Record], column: str | None) -> Iterator[tupl
     if place is None:
         return None
     rows = chain(sample[header + 1 :], records)
-    return ((row.line, row.cells[place] if place < len(row.cells) else "") for row in rows)
+    return ((row.line, _cell_at(row, place)) for row in rows)
+
+
+def _cell_at(row: Record, place: int) -> str:
+    if place >= len(row.cells):  # cells at the end of a row may be missing
+        return ""
+    return row.cells[place]
 
 
 def _asked_text(row: dict[str, Any], column: str | None) -> str:

@@ -51,11 +51,9 @@ from trainers.dataset.rows import (
     Task,
     default_system,
     ignore_message,
-    question_keys,
-    shown_row,
     to_printable,
 )
-from trainers.dataset.sensitive_data import faults_in
+from trainers.dataset.sensitive_data import find_harmless_row
 from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, SlowFindings, run_slow_checks
 from trainers.dataset.tables import EMPTY_LABEL, Progress
 from trainers.dataset.token_counts import (
@@ -72,6 +70,7 @@ from trainers.dataset.versions import (
     continue_holdout,
     draw_holdout,
     labels_by_row,
+    read_questions,
     read_stored,
     split_against,
 )
@@ -241,7 +240,7 @@ def check_file(
                 of_split,
                 presidio=presidio,
                 n_sealed=n_sealed,
-                learnt=_learnt_questions(learnt_files),
+                learnt=read_questions(learnt_files),
             )
         trained = len(scanned.rows) - len(parts.not_trained)
         check_trained(len(scanned.rows), trained, of_split)
@@ -337,11 +336,6 @@ def _split_rows(
     return draw_holdout(facts, scanned.labels, seed, groups, findings, n_sealed, learnt)
 
 
-def _learnt_questions(files: Sequence[Path]) -> frozenset[bytes]:
-    keys = (question_keys(read_stored(path, "reading the rows of a model")) for path in files)
-    return frozenset().union(*keys)
-
-
 def _combine(
     scanned: _ScannedFile, counted_by: Encoding, parts: Parts, slow: SlowFindings, of_split: Findings
 ) -> _CheckResult:
@@ -360,15 +354,8 @@ def _combine(
         findings += group.sorted()
     if pairs:
         findings = [finding for finding in findings if finding.code not in _NOT_FOR_PAIRS]
-    return _CheckResult(
-        scanned=scanned,
-        counted_by=counted_by,
-        lengths=lengths,
-        parts=parts,
-        findings=sort_findings(findings),
-        label_errors=slow.label_errors,
-        pairs=pairs,
-    )
+    listed = sort_findings(findings)
+    return _CheckResult(scanned, counted_by, lengths, parts, listed, slow.label_errors, pairs)
 
 
 # Rows with the same question and preferred answer may be different pairs, and different preferred answers to one
@@ -568,7 +555,7 @@ class _CheckResult:
             n_earlier=self.n_earlier,
             n_earlier_sealed=len(usable.earlier_sealed),
             column_names=scanned.progress.names,
-            example=_find_example(scanned.rows),
+            example=find_harmless_row(scanned.rows),
             scoring=scoring,
             floor=floor,
             seconds=clock.seconds,
@@ -576,18 +563,6 @@ class _CheckResult:
             n_functions=len(facts.functions),
             sheets=scanned.progress.sheets,
         )
-
-
-_TRIED_AS_EXAMPLE = 50
-
-
-def _find_example(rows: StoredRows) -> ShownRow | None:
-    """Returns the first row, of the first ones, that has no personal data or secret."""
-    for place in range(min(len(rows), _TRIED_AS_EXAMPLE)):
-        example = rows[place]
-        if not any(faults_in(message.content) for message in example.messages):
-            return shown_row(example)
-    return None
 
 
 class _Clock:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.rows import Example, JoinedTexts
+from trainers.dataset.rows import Example, JoinedTexts, ShownRow, shown_row
 from trainers.dataset.splits import chat_row
 from trainers.json_values import JsonValue
 
@@ -42,6 +42,7 @@ SPECIAL_TOKEN = Rule(
 )
 
 _ROWS_AT_ONCE = 200
+MOST_TRIED_AS_EXAMPLE = 50  # rows
 
 
 def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
@@ -87,6 +88,15 @@ def deduplicate_by_row(faults_by_text: Iterable[tuple[int, list[Fault]]]) -> Ite
 
 def faults_in(text: str) -> list[Fault]:
     return _faults(text, _PATTERNS)
+
+
+def find_harmless_row(rows: Sequence[Example]) -> ShownRow | None:
+    """Returns the first row, of the first ones, that has no personal data or secret."""
+    for place in range(min(len(rows), MOST_TRIED_AS_EXAMPLE)):
+        example = rows[place]
+        if not any(faults_in(message.content) for message in example.messages):
+            return shown_row(example)
+    return None
 
 
 def _faults(text: str, patterns: Sequence[_Pattern]) -> list[Fault]:

@@ -111,6 +111,15 @@ def read_stored(path: Path, action: str) -> tuple[Example, ...]:
     return reading.examples
 
 
+def read_questions(files: Iterable[Path]) -> frozenset[bytes]:
+    """Returns the keys of the questions in stored training rows of models."""
+    keys: set[bytes] = set()
+    for path in files:
+        rows = read_stored(path, "reading the rows of a model")
+        keys.update(question_keys(rows))
+    return frozenset(keys)
+
+
 def to_version_rows(
     examples: Sequence[Example],
     task: Task,

@@ -56,7 +56,9 @@ def _pdf(path: str) -> Outcome:
     try:
         pages = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
-        return {"trouble": "encrypted" if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD else "damaged"}
+        if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD:
+            return {"trouble": "encrypted"}
+        return {"trouble": "damaged"}
     if len(pages) > MAX_PAGES:
         return {"trouble": "too_many_pages", "number": len(pages)}
     return {"text": "\n\n".join(page.get_textpage().get_text_range() for page in pages)}

@@ -141,7 +141,9 @@ class Names:
 
     async def prepare(self) -> None:
         """Loads what is in use and forgets what no longer is, so that a program never waits for a promotion."""
-        wanted = {sha256 for each in self.all() for sha256 in (each.recipe, each.fallback) if sha256}
+        wanted: set[str] = set()
+        for published in self.all():
+            wanted.update(filter(None, (published.recipe, published.fallback)))
         for sha256 in self._loads.keys() - wanted:
             del self._loads[sha256]
         for sha256 in sorted(wanted - self._loads.keys()):

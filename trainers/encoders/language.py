@@ -46,7 +46,7 @@ def is_english(texts: Sequence[str]) -> bool:
     """True unless the texts seem to be in another language; also if there is too little to tell."""
     step = max(len(texts) // MOST_TEXTS, 1)
     sample = texts[::step]
-    letters = [letter for text in sample for letter in text if letter.isalpha()]
+    letters = [letter for letter in "".join(sample) if letter.isalpha()]
     foreign = sum(not _is_latin(letter) for letter in letters)
     if foreign > MOST_FOREIGN * len(letters):
         return False

@@ -50,9 +50,16 @@ def _object_in(answer: str) -> dict[str, Any] | None:
 
 
 def _fields(objects: Sequence[dict[str, Any]]) -> Fields:
-    counts = Counter(name for each in objects for name in each if len(name) <= LONGEST_NAME)
-    common = [name for name, count in counts.most_common(MOST_FIELDS) if count >= LEAST_SHARE * len(objects)]
-    return [(name, [each[name] for each in objects if name in each]) for name in common]
+    counts: Counter[str] = Counter()
+    for each in objects:
+        counts.update(name for name in each if len(name) <= LONGEST_NAME)
+    least = LEAST_SHARE * len(objects)
+    fields = []
+    for name, count in counts.most_common(MOST_FIELDS):
+        if count >= least:
+            values = [each[name] for each in objects if name in each]
+            fields.append((name, values))
+    return fields
 
 
 def _shape_of_objects(objects: Sequence[dict[str, Any]], levels: int) -> str:

@@ -78,7 +78,9 @@ def binomial_tail(right: int, n: int, bar: float) -> float:
         return 1.0
     if bar <= 0:
         return 0.0
-    return min(math.fsum(math.exp(_log_binomial(count, n, bar)) for count in range(right, n + 1)), 1.0)
+    counts = range(right, n + 1)
+    total = math.fsum(math.exp(_log_binomial(count, n, bar)) for count in counts)
+    return min(total, 1.0)  # a sum of rounded numbers may exceed 1
 
 
 def spread_of(scores: Sequence[float]) -> float | None:
@@ -87,12 +89,14 @@ def spread_of(scores: Sequence[float]) -> float | None:
     if set(scores) <= {0.0, 1.0} or len(set(scores)) == 1 or len(scores) < FEWEST_ROWS:
         return None
     mean = math.fsum(scores) / len(scores)
-    return math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1))
+    squares = math.fsum((score - mean) ** 2 for score in scores)
+    return math.sqrt(squares / (len(scores) - 1))
 
 
 def _log_binomial(count: int, n: int, bar: float) -> float:
-    ways = math.lgamma(n + 1) - math.lgamma(count + 1) - math.lgamma(n - count + 1)
-    return ways + count * math.log(bar) + (n - count) * math.log1p(-bar)
+    wrong = n - count
+    ways = math.lgamma(n + 1) - math.lgamma(count + 1) - math.lgamma(wrong + 1)
+    return ways + count * math.log(bar) + wrong * math.log1p(-bar)
 
 
 def _skewed_distance(scores: Sequence[float], bar: float) -> float:
@@ -104,8 +108,10 @@ def _skewed_distance(scores: Sequence[float], bar: float) -> float:
     """
     n = len(scores)
     mean = math.fsum(scores) / n
-    spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / n)
-    skewness = math.fsum((score - mean) ** 3 for score in scores) / n / spread**3
+    squares = math.fsum((score - mean) ** 2 for score in scores)
+    cubes = math.fsum((score - mean) ** 3 for score in scores)
+    spread = math.sqrt(squares / n)
+    skewness = cubes / n / spread**3
     distance = (mean - bar) * math.sqrt(n) / spread
     lean = skewness / math.sqrt(n)
     return distance + lean * distance**2 / 3 + lean**2 * distance**3 / 27 + lean / 6

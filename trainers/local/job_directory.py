@@ -198,10 +198,13 @@ def append_event(
     facts = dict(data or {})
     if state:
         facts = {"state": state}
+    kind = "message"
+    if data:
+        kind = "metrics"
     event = {
         "created_at": int(time.time()),
         "level": level,
-        "type": "metrics" if data else "message",
+        "type": kind,
         "message": message,
         "data": facts,
     }

@@ -70,10 +70,16 @@ def find_listed_model(name: str, seller: str | None = None) -> ListedModel | Non
     """Finds a model by name, ignoring case; an unlisted release (gpt-4o-2024-11-20) is found as its model (gpt-4o). A
     `seller` of None searches all sellers."""
     models = listed_models()
-    names = (name.lower(), RELEASE_SUFFIX.sub("", name.lower()))
-    sellers = [seller] if seller else list(models)
-    rows = (models[each][wanted] for each in sellers for wanted in names if wanted in models.get(each, {}))
-    return next(rows, None)
+    lowered = name.lower()
+    sellers = list(models)
+    if seller:
+        sellers = [seller]
+    for each in sellers:
+        of_seller = models.get(each, {})
+        for wanted in (lowered, RELEASE_SUFFIX.sub("", lowered)):
+            if wanted in of_seller:
+                return of_seller[wanted]
+    return None
 
 
 def available_successors(seller: str, today: date) -> tuple[ListedModel, ...]:

@@ -24,10 +24,20 @@ class Assumption:
 
 def assumptions(inputs: Inputs, volume: MonthlyVolume | None) -> tuple[Assumption, ...]:
     """All assumptions of an estimate, the ones that a reader doubts most first."""
-    ends = f", or until the model ends on {inputs.ends}" if inputs.ends else ""
-    half_an_hour = " Includes half an hour of the model's machine." if _is_hosted(inputs) else ""
+    assumed_volume = None
+    if volume:
+        assumed_volume = _volume(inputs, volume)
+    ends = ""
+    if inputs.ends:
+        ends = f", or until the model ends on {inputs.ends}"
+    half_an_hour = ""
+    if _is_hosted(inputs):
+        half_an_hour = " Includes half an hour of the model's machine."
+    monitoring = "Not given. Set it with --monitoring-usd."
+    if inputs.monitoring_usd:
+        monitoring = "As you gave it."
     listed = (
-        _volume(inputs, volume) if volume else None,
+        assumed_volume,
         _output(inputs),
         _prompt(inputs),
         _price("price today", inputs.now),
@@ -66,7 +76,7 @@ def assumptions(inputs: Inputs, volume: MonthlyVolume | None) -> tuple[Assumptio
         Assumption(
             "monitoring",
             f"{usd(inputs.monitoring_usd)} a month",
-            "As you gave it." if inputs.monitoring_usd else "Not given. Set it with --monitoring-usd.",
+            monitoring,
         ),
         _people(inputs),
         _labels(inputs),

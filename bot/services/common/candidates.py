@@ -470,7 +470,9 @@ def _find_seller(
 
 
 def _unknown_model(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
-    names = [f"{row.name}/{model.name}" for row in rows for model in row.models if not model.is_encoder]
+    names = []
+    for row in rows:
+        names += [f"{row.name}/{model.name}" for model in row.models if not model.is_encoder]
     near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.5)
     if near:
         either = " or ".join(code(name) for name in near)

@@ -47,7 +47,10 @@ def find_target(
         if isinstance(below, Refusal):
             return below
         return replace(below, start=start)
-    targets = [Target(row, model) for row in providers if row.trains for model in row.models]
+    targets: list[Target] = []
+    for row in providers:
+        if row.trains:
+            targets += [Target(row, model) for model in row.models]
     if wanted is None and not targets:
         return Refusal("No model to train is configured.", "target")
     if wanted is None:

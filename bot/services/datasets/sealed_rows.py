@@ -13,7 +13,10 @@ from storage.store import Store
 
 def opens_sealed_rows(measurement: Measurement) -> bool:
     """True if the measurement asks about sealed rows, to decide on a tuned model."""
-    return measurement.kind == COMPARISON and ComparisonPlan.from_json(measurement.plan).promotes is not None
+    if measurement.kind != COMPARISON:
+        return False
+    plan = ComparisonPlan.from_json(measurement.plan)
+    return plan.promotes is not None
 
 
 def load_test(store: Store, measurement: Measurement) -> SealedTest | None:
@@ -25,7 +28,8 @@ def load_test(store: Store, measurement: Measurement) -> SealedTest | None:
         return None
     names = _names_of_tuned(store, plan)
     # The plan, and not the promotions, knows which model was in use when the rows were opened.
-    used = next((name for name in names.values() if name != plan.promotes), None)
+    others = (name for name in names.values() if name != plan.promotes)
+    used = next(others, None)
     return SealedTest(plan.promotes, names, used, _times_opened(store, measurement, plan))
 
 
@@ -34,11 +38,14 @@ def record_opening(context: AppContext, measurement: Measurement, progress: Comp
     question is asked: a card that nobody agreed to, or that was cancelled, has opened nothing."""
     plan = ComparisonPlan.from_json(measurement.plan)
     model = context.store.model(plan.promotes or "")
+    detail = f"{plan.n_holdout} sealed rows of {plan.title} for {plan.promotes} by m{measurement.id}"
     before = _times_opened(context.store, measurement, plan)
-    again = f", opened {pluralize(before, 'time')} before" if before else ""
-    detail = f"{plan.n_holdout} sealed rows of {plan.title} for {plan.promotes} by m{measurement.id}{again}"
+    if before:
+        detail += f", opened {pluralize(before, 'time')} before"
     person = progress.agreed_by or measurement.requested_by
-    subject = f"run {model.run_id}" if model else f"measurement {measurement.id}"
+    subject = f"measurement {measurement.id}"
+    if model:
+        subject = f"run {model.run_id}"
     context.audit(person, "open", subject, detail)
 
 

@@ -50,7 +50,9 @@ def _count(context: CoreContext, dataset: str, train_sha256: str | None) -> dict
     for row in read(path, path.name).examples:
         key = question_key(row).hex()
         label = row.answer.strip()
-        counts.update(teacher for teacher, labels in labels_by_teacher.items() if labels.get(key) == label)
+        for teacher, labels in labels_by_teacher.items():
+            if labels.get(key) == label:
+                counts[teacher] += 1
     # A plan is hashed with the teachers in their order.
     return {teacher: counts[teacher] for teacher in labels_by_teacher if counts[teacher]}
 

@@ -25,10 +25,16 @@ LOOKED_BACK = 20  # the newest estimates and runs of a dataset that are searched
 
 def last_question(store: Store, dataset: str) -> Question | None:
     """Returns the dataset's last question. One that names today's model is preferred to newer ones that don't."""
-    answers = [(plan.asked_at, estimate_requests.question_of(plan)) for _, plan in _plans(store, dataset)]
-    answers += [(estimate.at, request.question) for estimate, request in _shared(store, dataset)]
-    newest = max(answers, key=lambda answer: (answer[1].current is not None, answer[0]), default=None)
-    return newest[1] if newest else None
+    questions: list[tuple[float, Question]] = []
+    for _, plan in _plans(store, dataset):
+        questions.append((plan.asked_at, estimate_requests.question_of(plan)))
+    for estimate, request in _shared(store, dataset):
+        questions.append((estimate.at, request.question))
+    if not questions:
+        return None
+    with_model = [(at, question) for at, question in questions if question.current is not None]
+    _, newest = max(with_model or questions, key=lambda timed: timed[0])
+    return newest
 
 
 def continue_from_team(context: AppContext, command: Start) -> Start:
@@ -41,14 +47,16 @@ def continue_from_team(context: AppContext, command: Start) -> Start:
         if not shared.current and not shared.volume:
             continue
         question = continue_shared(command.question, shared)
-        source = Continued((), estimate.person, f"{day_of(estimate.at)}", bar=_other_bar(context, request))
+        bar = _other_bar(context, request)
+        source = Continued((), estimate.person, f"{day_of(estimate.at)}", bar=bar)
         return _continued(command, question, source)
     for run, plan in _plans(context.store, command.dataset):
         planned = _without_ended_model(context, estimate_requests.question_of(plan))
         if not planned.current and not planned.volume:
             continue
         question = continue_plan(command.question, planned)
-        return _continued(command, question, Continued((), run.requester, f"{day_of(plan.asked_at)}", run.id))
+        source = Continued((), run.requester, f"{day_of(plan.asked_at)}", run.id)
+        return _continued(command, question, source)
     return command
 
 
@@ -89,4 +97,6 @@ def _without_ended_model(context: AppContext, question: Question) -> Question:
 def _other_bar(context: AppContext, request: Estimate) -> float | None:
     """Returns the bar that an estimate tried out, None if it is the team's."""
     standard = datasets.standard_of(context, request.dataset)
-    return None if request.bar == standard.bar else request.bar
+    if request.bar == standard.bar:
+        return None
+    return request.bar

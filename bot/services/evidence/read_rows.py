@@ -10,7 +10,7 @@ judge answers of a measurement (services/measurement/judge_checks.py, human_pref
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,10 +32,12 @@ def find_read_places(store: Store, files: Path, dataset: str, holdout: str, trai
     """Returns the places, among a holdout's scores, of the rows that people had read with a wrong answer before the
     training rows `train` were uploaded or made."""
     versions = store.datasets.versions(dataset)
-    # The earliest version with these rows: what people read after it can't have shaped them.
-    made_at = min((each.created_at for each in versions if _has_rows(each, train)), default=None)
-    if made_at is None or not (files / f"{holdout}.jsonl").is_file():
+    path = files / f"{holdout}.jsonl"
+    with_rows = [version for version in versions if _has_rows(version, train)]
+    if not with_rows or not path.is_file():
         return ()
+    # The earliest version with these rows: what people read after it can't have shaped them.
+    made_at = min(version.created_at for version in with_rows)
     ids = tuple(version.id for version in versions)
     keys: set[bytes] = set()
     for run in store.runs.done(ids):
@@ -46,8 +48,7 @@ def find_read_places(store: Store, files: Path, dataset: str, holdout: str, trai
     for shown in store.shown_rows.on(ids):
         if shown.at < made_at:
             keys |= _shown_keys(files, shown)
-    own = question_keys(files / f"{holdout}.jsonl")
-    return tuple(place for place, key in enumerate(own) if key in keys)
+    return tuple(place for place, key in enumerate(question_keys(path)) if key in keys)
 
 
 # A file's name is the hash of its content, so it never has to be read again.
@@ -55,7 +56,8 @@ def find_read_places(store: Store, files: Path, dataset: str, holdout: str, trai
 def question_keys(holdout: Path) -> tuple[bytes, ...]:
     """Returns a hash of the question of each row that is scored."""
     rows = read(holdout, holdout.name).examples
-    return tuple(at(distinct_example_places(rows), _keys_of_all_rows(holdout)))
+    places = distinct_example_places(rows)
+    return tuple(at(places, _keys_of_all_rows(holdout)))
 
 
 @lru_cache(maxsize=16)
@@ -65,19 +67,28 @@ def _keys_of_all_rows(holdout: Path) -> tuple[bytes, ...]:
 
 
 def _has_rows(version: Dataset, train: str) -> bool:
-    return version.report is not None and Report.from_json(version.report).train_sha256 == train
+    if version.report is None:
+        return False
+    return Report.from_json(version.report).train_sha256 == train
 
 
 def _read_of_run(store: Store, files: Path, run: Run) -> set[bytes]:
     """Returns the rows in a result's thread that the tuned model got wrong, and the untuned one right."""
-    result = RunResult.from_json(run.result) if run.result else None
-    path = files / f"{plan_from_json(run.plan).holdout_sha256}.jsonl"
-    if result is None or not result.shown_rows or not path.is_file():
+    if not run.result:
         return set()
-    keys = _keys_of_all_rows(path)
-    answers = zip(store.runs.answers(run.id, "base"), store.runs.answers(run.id, "tuned"), strict=True)
-    worse = [before.row for before, after in answers if before.correct and not after.correct]
-    return set(at(worse[:SHOWN_CHANGES], keys))
+    result = RunResult.from_json(run.result)
+    plan = plan_from_json(run.plan)
+    path = files / f"{plan.holdout_sha256}.jsonl"
+    if not result.shown_rows or not path.is_file():
+        return set()
+    base_answers = store.runs.answers(run.id, "base")
+    tuned_answers = store.runs.answers(run.id, "tuned")
+    worse = []
+    for before, after in zip(base_answers, tuned_answers, strict=True):
+        if before.correct and not after.correct:
+            worse.append(before.row)
+    shown = worse[:SHOWN_CHANGES]
+    return set(at(shown, _keys_of_all_rows(path)))
 
 
 def _read_of_measurement(
@@ -87,16 +98,25 @@ def _read_of_measurement(
     that are no longer stored it isn't known which these were: then all rows of the holdout were."""
     measurement = evaluation.measurement
     path = files / f"{evaluation.plan.holdout_sha256}.jsonl"
-    compared = [each.row for each in store.preferences.of(measurement.id) if each.at < made_at]
-    verdicts = [each for each in store.human_verdicts.on_measurement(measurement.id) if each.at < made_at]
-    rejected = {each.answer for each in verdicts if "no" in (each.judged, each.verdict)}
+    compared = []
+    for preference in store.preferences.of(measurement.id):
+        if preference.at < made_at:
+            compared.append(preference.row)
+    rejected = set()
+    for verdict in store.human_verdicts.on_measurement(measurement.id):
+        is_rejected = "no" in (verdict.judged, verdict.verdict)
+        if is_rejected and verdict.at < made_at:
+            rejected.add(verdict.answer)
     if not (compared or rejected) or not path.is_file():
         return set()
+
+    all_keys = _keys_of_all_rows(path)
     folder = files.parent / "measurements" / f"m{measurement.id}"
     questions = {answer.key: answer.question for answer in read_answers(folder)}
     if not rejected <= questions.keys():
-        return set(_keys_of_all_rows(path))
-    return {*at(compared, _keys_of_all_rows(path)), *_keys_of_questions(path, map(questions.get, rejected))}
+        return set(all_keys)
+    rejected_questions = {questions[key] for key in rejected}
+    return {*at(compared, all_keys), *_keys_of_questions(path, rejected_questions)}
 
 
 def _shown_keys(files: Path, shown: ShownRows) -> set[bytes]:
@@ -106,11 +126,10 @@ def _shown_keys(files: Path, shown: ShownRows) -> set[bytes]:
     return set(at(shown.places, _keys_of_all_rows(path)))
 
 
-def _keys_of_questions(holdout: Path, questions: Iterable[str | None]) -> Sequence[bytes]:
-    wanted = set(questions)
+def _keys_of_questions(holdout: Path, questions: Collection[str]) -> Sequence[bytes]:
     rows = read(holdout, holdout.name).examples
     keys = _keys_of_all_rows(holdout)
-    return [key for row, key in zip(rows, keys, strict=True) if question_of(row) in wanted]
+    return [key for row, key in zip(rows, keys, strict=True) if question_of(row) in questions]
 
 
 def _key(question: str) -> bytes:

@@ -112,12 +112,11 @@ def form_choices(context: AppContext, person: str, channel: str) -> BaselineChoi
     """Returns the choices that the form offers; its models are those of providers with a key."""
     today = context.today()
     rows = [row for row in context.settings.providers if row.name in context.trainers]
-    models = [
-        f"{row.name}/{model.name}"
-        for row in rows
-        for model in row.models
-        if not (model.is_encoder or model.has_ended(today))
-    ]
+    models = []
+    for row in rows:
+        for model in row.models:
+            if not model.is_encoder and not model.has_ended(today):
+                models.append(f"{row.name}/{model.name}")
     # The cheapest capable model of a vendor is offered even if it can't be tuned.
     for row in rows:
         cheap = candidates.cheapest_capable(context.settings, (row.name,), today)

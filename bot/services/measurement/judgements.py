@@ -213,7 +213,10 @@ def judge_answers(
     judge: JudgeProgress,
 ) -> JudgeAnswers:
     """Returns all of the judge's answers so far."""
-    keys = [key for questions in (acceptable, better) if questions for key in questions.priced.keys]
+    keys: list[str] = []
+    for questions in (acceptable, better):
+        if questions:
+            keys += questions.priced.keys
     texts = {key: answer.text for key, answer in context.store.answers.read(keys).items()}
     return JudgeAnswers(str(plan.judge), texts, acceptable, better, judge.failed, judge.unpaired)
 

@@ -137,19 +137,23 @@ def _questions_of(
 
     def questions(wanted: frozenset[str]) -> Sequence[Question]:
         holdout = dataset_worker.examples(files, holdout_sha256)
-        return [
-            Question(
-                key,
-                str(candidate.model),
-                str(candidate.model).split("/", 1)[1],
-                _prompt(candidate, row, labels, answer_format),
-                most[candidate],
-                tools=prompts.tools_of(row),
-            )
-            for candidate in candidates
-            for key, row in zip(keys[candidate], holdout, strict=True)
-            if key in wanted
-        ]
+        result = []
+        for candidate in candidates:
+            model = str(candidate.model)
+            _, _, at_provider = model.partition("/")
+            for key, row in zip(keys[candidate], holdout, strict=True):
+                if key not in wanted:
+                    continue
+                question = Question(
+                    key,
+                    model,
+                    at_provider,
+                    messages=_prompt(candidate, row, labels, answer_format),
+                    max_tokens=most[candidate],
+                    tools=prompts.tools_of(row),
+                )
+                result.append(question)
+        return result
 
     return keys, questions
 

@@ -173,7 +173,8 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
     differing: set[str] = set()
     if winner is None:
         trials = [asdict(trial) for trial in job.trials]
-        differing = {name for trial in trials for name in trial if trial[name] != trials[0][name]}
+        for trial in trials[1:]:
+            differing.update(name for name in trial if trial[name] != trials[0][name])
         if "learning_rate" in differing:
             differing.add("learning_rate_multiplier")
     return {name: value for name, value in values.items() if value is not None and name not in differing}

@@ -25,6 +25,9 @@ def build_config(plan: EnginePlan, env: Path) -> EngineConfig:
         dtype = "bfloat16"
     elif plan.is_fp16:
         dtype = "float16"
+    checkpointing: str | bool = False
+    if plan.device == "cuda":
+        checkpointing = "unsloth"
     parts: dict[str, dict[str, Any]] = {
         "model": {
             "model_name": plan.base,
@@ -36,7 +39,7 @@ def build_config(plan: EnginePlan, env: Path) -> EngineConfig:
         "lora": {
             "target_modules": list(plan.targets),
             "random_state": plan.seed,
-            "use_gradient_checkpointing": "unsloth" if plan.device == "cuda" else False,
+            "use_gradient_checkpointing": checkpointing,
         },
         "arguments": {
             "output_dir": OUTPUT,

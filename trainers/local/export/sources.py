@@ -60,7 +60,9 @@ def find_source(model: str, data: Sequence[Path]) -> Source:
         if source := _source_by_name(model, Jobs(root)):
             return source
 
-    names = [record.model_name for root in roots for record in Jobs(root).all() if record.has_model]
+    names = []
+    for root in roots:
+        names += [record.model_name for record in Jobs(root).all() if record.has_model]
     if names:
         existing = f"Available: {', '.join(names[:10])}."
     else:
