@@ -55,8 +55,10 @@ def render_modal(modal: Modal, answers: Answers, names: Names) -> RenderableType
             answer = answers.get(block.get("block_id", ""))
             rows.append(_answer(block, answer, names))
         else:
-            rows.append(_indented(draw(block, names), 2))
-    rows.append(Text(f"└ [{modal.submit or 'Close'}]", style="bold"))
+            drawn = draw(block, names)
+            rows.append(_indented(drawn, 2))
+    button = modal.submit or "Close"
+    rows.append(Text(f"└ [{button}]", style="bold"))
     return Group(*rows)
 
 

@@ -17,7 +17,8 @@ from bot.rules.permissions import BUILT_IN, Data, DataRule, Policy
 
 NO_RULE = f"{BUILT_IN}: data that no [[policy.data]] covers stays on this machine"
 # Codes of findings, as in trainers/dataset/sensitive_data.py.
-PERSONAL_DATA, SECRET = "personal_data", "secret"
+PERSONAL_DATA = "personal_data"
+SECRET = "secret"  # noqa: S105  the code of a finding
 RowDelivery = Literal["thread", "direct"]
 NoDelivery = Literal["not in the channel", "others read here"]
 

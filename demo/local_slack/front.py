@@ -119,7 +119,8 @@ def _pass_on(client: socket.socket, inner: socket.socket) -> None:
         selector.register(inner, selectors.EVENT_READ, client)
         while True:
             for key, _ in selector.select():
-                source, target = key.fileobj, key.data
+                source = key.fileobj
+                target = key.data
                 assert isinstance(source, socket.socket)  # noqa: S101  only sockets were registered
                 chunk = source.recv(_CHUNK)
                 if not chunk:

@@ -54,7 +54,8 @@ class Mirror:
     def submit(self, user: str, values: Mapping[str, Any], seconds: float = 6.0) -> Mapping[str, str]:
         """Submits the top modal and returns the errors that it then shows."""
         with self._changed:
-            before, self._errors = self._answers, {}
+            before = self._answers
+            self._errors = {}
             self.send({"t": "view_submit", "user": user, "values": values})
             if not self._changed.wait_for(lambda: self._answers > before, seconds):
                 raise NotAnswered(f"view_submission: nothing happened to the modal in {seconds:g} s")

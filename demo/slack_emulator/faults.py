@@ -126,7 +126,8 @@ class Faults:
         """Counts a call of a limited method, and refuses it if there were too many in the last minute."""
         if method not in self.calls_a_minute:
             return None
-        now, calls = time.monotonic(), self._calls[method]
+        now = time.monotonic()
+        calls = self._calls[method]
         while calls and calls[0] <= now - WINDOW_S:
             calls.popleft()
         if len(calls) >= self.calls_a_minute[method]:

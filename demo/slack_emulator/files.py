@@ -15,7 +15,8 @@ LOGIN_PAGE = (
 
 
 def get_upload_url(state: State, args: Json) -> Json:
-    name, length = args.get("filename"), str(args.get("length", ""))
+    name = args.get("filename")
+    length = str(args.get("length", ""))
     if not name or not length.isdigit() or int(length) == 0:
         raise SlackError("invalid_arguments", ["filename and a length above 0 are needed"])
     file = _store_file(state, str(name), int(length), BOT.id)

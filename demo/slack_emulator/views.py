@@ -29,7 +29,8 @@ def push_onto_stack(state: State, user: str, value: object) -> Json:
         raise SlackError("push_limit_reached")
     view = _create_view(state, value)
     if stack:
-        view["previous_view_id"], view["root_view_id"] = stack[-1]["id"], stack[0]["id"]
+        view["previous_view_id"] = stack[-1]["id"]
+        view["root_view_id"] = stack[0]["id"]
     stack.append(view)
     return view
 

@@ -106,7 +106,8 @@ def _newly_refused(
 ) -> frozenset[str] | None:
     """Returns `refused` plus the parameter that this refusal is about; None if the program set it."""
     raw = error.error
-    code, param = raw.get("code"), raw.get("param")
+    code = raw.get("code")
+    param = raw.get("param")
     message = str(raw.get("message") or "")
     refusal = Refused(
         message,

@@ -44,7 +44,8 @@ async def answer_response(call: Call) -> Response:
 
 async def _pass_on(call: Call) -> Response:
     items = responses.read_items(call.body)
-    if not all(isinstance(item, dict) for item in items):
+    are_objects = all(isinstance(item, dict) for item in items)
+    if not are_objects:
         raise invalid("Each item of 'input' must be an object.", "input", "invalid_type")
     shown = await call.loaded.show(items)
     prompt = prompts.write_prompt(call.recipe, items, shown)

@@ -51,21 +51,24 @@ def choose_doubted(
     labels = [label_of(row) for row in rows]
     sample = sample_rows(labels, question_keys(rows), seed)
     judged = at(sample.rows, rows)
-    if len({label_of(row) for row in judged}) < 2:
+    judged_labels = [label_of(row) for row in judged]
+    if len(set(judged_labels)) < 2:
         return ()
     names, scores = out_of_fold(judged, seed)
-    suspects, _ = suspect_labels([label_of(row) for row in judged], names, scores)
+    suspects, _ = suspect_labels(judged_labels, names, scores)
     if not suspects:
         return ()
     suspects = suspects[:MOST_CHOSEN_FROM]
     doubted = [judged[suspect.row] for suspect in suspects]
     vectors = encoder.embed([text_of(row) for row in doubted])
-    places = choose_diverse(vectors, [suspect.chance for suspect in suspects], count)
+    doubts = [suspect.chance for suspect in suspects]
     keys = question_keys(doubted)
-    chosen = ((keys[place], doubted[place], suspects[place]) for place in places)
-    return tuple(
-        ChosenRow(key, question_text(row), suspect.given, suspect.likely) for key, row, suspect in chosen
-    )
+    chosen = []
+    for place in choose_diverse(vectors, doubts, count):
+        suspect = suspects[place]
+        text = question_text(doubted[place])
+        chosen.append(ChosenRow(keys[place], text, suspect.given, suspect.likely))
+    return tuple(chosen)
 
 
 def exclude_known_questions(
@@ -74,15 +77,17 @@ def exclude_known_questions(
     """Returns the questions, each once, that are not in the dataset and are not near copies of rows that were set
     aside."""
     in_use = {*question_keys(train), *question_keys(set_aside)}
-    fresh = {
-        key: row for key, row in zip(question_keys(questions), questions, strict=True) if key not in in_use
-    }
+    fresh: dict[bytes, Example] = {}
+    for key, row in zip(question_keys(questions), questions, strict=True):
+        if key not in in_use:
+            fresh[key] = row
     rows = [*set_aside, *fresh.values()]
-    groups = find_near_copies([question_text(row) for row in rows], question_keys(rows)).groups
-    held = set(groups[: len(set_aside)])
-    return tuple(
-        row for row, group in zip(fresh.values(), groups[len(set_aside) :], strict=True) if group not in held
-    )
+    texts = [question_text(row) for row in rows]
+    groups = find_near_copies(texts, question_keys(rows)).groups
+    count = len(set_aside)
+    groups_set_aside = set(groups[:count])
+    unknown = zip(fresh.values(), groups[count:], strict=True)
+    return tuple(row for row, group in unknown if group not in groups_set_aside)
 
 
 def choose_unlabelled(
@@ -97,15 +102,20 @@ def choose_unlabelled(
     fitted = sample_examples(train, seed, MOST_FITTED)
     unlabelled = sample_examples(questions, seed, MOST_CHOSEN_FROM)
     vectors = encoder.embed([text_of(row) for row in (*fitted, *unlabelled)])
-    head = fit_head(vectors[: len(fitted)], [label_of(row) for row in fitted], seed=seed)
-    chances = head.probabilities(vectors[len(fitted) :])
-    best_two = np.sort(chances, axis=1)[:, -2:]
-    doubts = 1 - (best_two[:, -1] - best_two[:, 0])
+    fitted_vectors = vectors[: len(fitted)]
+    unlabelled_vectors = vectors[len(fitted) :]
+    labels = [label_of(row) for row in fitted]
+    head = fit_head(fitted_vectors, labels, seed=seed)
+    chances = head.probabilities(unlabelled_vectors)
+    # A row is doubtful if its likeliest label is hardly likelier than the next one.
+    ascending = np.sort(chances, axis=1)
+    doubts = 1 - (ascending[:, -1] - ascending[:, -2])
     keys = question_keys(unlabelled)
     chosen = []
-    for place in choose_diverse(vectors[len(fitted) :], doubts, count):
-        likely = head.labels[int(chances[place].argmax())]
-        chosen.append(ChosenRow(keys[place], question_text(unlabelled[place]), None, likely))
+    for place in choose_diverse(unlabelled_vectors, doubts, count):
+        best = int(chances[place].argmax())
+        text = question_text(unlabelled[place])
+        chosen.append(ChosenRow(keys[place], text, None, head.labels[best]))
     return tuple(chosen)
 
 
@@ -115,7 +125,11 @@ def sample_examples(rows: Sequence[Example], seed: int, most: int) -> tuple[Exam
         return tuple(rows)
     salt = str(seed).encode()
     keys = question_keys(rows)
-    drawn = sorted(range(len(rows)), key=lambda row: hashlib.blake2b(keys[row], key=salt).digest())[:most]
+
+    def salted(row: int) -> bytes:
+        return hashlib.blake2b(keys[row], key=salt).digest()
+
+    drawn = sorted(range(len(rows)), key=salted)[:most]
     return at(sorted(drawn), rows)
 
 

@@ -36,7 +36,8 @@ def is_loopback(url: str) -> bool:
 
 
 NEAR_THE_END = timedelta(days=60)
-CALLERS, OWN_CALLERS = 8, 32
+CALLERS = 8
+OWN_CALLERS = 32
 REQUESTS_PER_MINUTE = 500
 
 

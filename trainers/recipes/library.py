@@ -64,7 +64,9 @@ def shot_of(row: Example) -> Shot:
 
 def example_of(shot: Shot) -> Example:
     """Returns a row that is shown in a prompt exactly like the one that the shot was made from."""
-    return Example(0, (Message("user", shot.question), Message("assistant", shot.answer)))
+    question = Message("user", shot.question)
+    answer = Message("assistant", shot.answer)
+    return Example(0, (question, answer))
 
 
 def freeze_examples(train: Sequence[Example], encoder: TextEncoder) -> Mapping[str, bytes]:
@@ -86,10 +88,12 @@ def open_recipe_library(folder: RecipeFolder, recipe: Recipe) -> RecipeLibrary:
     import numpy as np
 
     texts, shots = _read_texts(folder, recipe)
-    vectors = np.load(io.BytesIO(folder.read_file(recipe, VECTORS)), allow_pickle=False)
+    stored_vectors = io.BytesIO(folder.read_file(recipe, VECTORS))
+    vectors = np.load(stored_vectors, allow_pickle=False)
     encoder = shared_encoder(recipe.encoder)
     _check_encoder(encoder, recipe, folder.read_file(recipe, ENCODER))
-    return RecipeLibrary(open_library(texts, encoder, vectors), texts, shots, recipe.nearest)
+    index = open_library(texts, encoder, vectors)
+    return RecipeLibrary(index, texts, shots, recipe.nearest)
 
 
 def longest_shown(folder: RecipeFolder, recipe: Recipe) -> Shown:
@@ -99,7 +103,8 @@ def longest_shown(folder: RecipeFolder, recipe: Recipe) -> Shown:
     if shots:
         by_length = sorted(shots, key=lambda shot: _bytes_in(shot.question, shot.answer), reverse=True)
         return Shown(shots=tuple(by_length[: recipe.nearest]))
-    return Shown(passages=tuple(sorted(texts, key=_bytes_in, reverse=True)[: recipe.nearest]))
+    longest = sorted(texts, key=_bytes_in, reverse=True)
+    return Shown(passages=tuple(longest[: recipe.nearest]))
 
 
 def _bytes_in(*texts: str) -> int:
@@ -123,7 +128,11 @@ def _freeze(lines: Sequence[Mapping[str, str]], encoder: TextEncoder) -> Mapping
     # json escapes every line separator that isn't \n, so that a row is one line wherever it is split.
     texts = [json.dumps(line) + "\n" for line in lines]
     about = json.dumps({"name": encoder.name, "sha256": encoder.sha256})
-    return {LIBRARY: "".join(texts).encode(), VECTORS: vectors.getvalue(), ENCODER: about.encode()}
+    return {
+        LIBRARY: "".join(texts).encode(),
+        VECTORS: vectors.getvalue(),
+        ENCODER: about.encode(),
+    }
 
 
 def _check_encoder(encoder: TextEncoder, recipe: Recipe, about: bytes) -> None:

@@ -32,7 +32,9 @@ class Dialect(Trainer):
         raise NotImplementedError
 
     def has_jobs(self, timeout_s: float) -> bool:
-        return next(self._list_raw_jobs(self._action("asking whether we may train")), None) is not None
+        action = self._action("asking whether we may train")
+        newest = next(self._list_raw_jobs(action), None)
+        return newest is not None
 
     def job(self, job_id: str) -> Job:
         action = self._action(f"asking for job {job_id!r}")
@@ -61,7 +63,12 @@ class Dialect(Trainer):
     def _our_hyperparameters(self, raw: Json) -> Json:
         """Returns a job's hyperparameters under our names."""
         names = self.provider.hyperparameter_names
-        return {name: raw[names.get(name, name)] for name in specs() if names.get(name, name) in raw}
+        ours = {}
+        for name in specs():
+            vendors_name = names.get(name, name)
+            if vendors_name in raw:
+                ours[name] = raw[vendors_name]
+        return ours
 
 
 def object_under(raw: Json, key: str) -> Json:
