@@ -111,18 +111,27 @@ class CommandsByTask(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, words = super().resolve_command(ctx, args)
-        return name, command, list(_with_flags(command, words)) if command else words
+        if command:
+            words = list(_with_flags(command, words))
+        return name, command, words
 
 
 def _with_flags(command: click.Command, words: Sequence[str]) -> Iterator[str]:
     """Yields the words of a command line, with `current=gpt-4o`, Slack's spelling, turned into `--current=gpt-4o`."""
-    options = {flag: option for option in command.params for flag in option.opts if flag.startswith("-")}
+    options: dict[str, click.Parameter] = {}
+    for option in command.params:
+        for opt in option.opts:
+            if opt.startswith("-"):  # an argument has its name here
+                options[opt] = option
     is_value = False
     for word in words:
         key, equals, value = word.partition("=")
         flag = f"--{key.replace('_', '-')}"
         # A value stays as typed, so that --prompt can be given a text with an equals sign.
-        yield f"{flag}={value}" if equals and flag in options and not is_value else word
+        if equals and flag in options and not is_value:
+            yield f"{flag}={value}"
+        else:
+            yield word
         is_value = word in options and not getattr(options[word], "is_flag", False)
 
 

@@ -78,7 +78,9 @@ def load_dot_env(path: Path) -> None:
     try:
         # A provider in finetune.toml may name a key of its own.
         rows = load_settings(need_slack=False).providers
-        keys = {key for row in rows for key in (row.provider.key_env, row.provider.account_env) if key}
+        keys: set[str] = set()
+        for row in rows:
+            keys.update(filter(None, (row.provider.key_env, row.provider.account_env)))
     except SettingsProblems:
         return  # a command that needs the settings reports this itself
     os.environ.update({name: values[name] for name in others if name in keys})

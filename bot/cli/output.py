@@ -90,7 +90,8 @@ class Ticker:
             self._move_bar(text)
         elif text != self._last and now - self._printed_at >= A_LINE_EVERY_S:
             click.echo(text, err=True)
-            self._last, self._printed_at = text, now
+            self._last = text
+            self._printed_at = now
 
     def keep(self, text: str) -> None:
         """Prints a line that stays."""

@@ -60,14 +60,19 @@ def choose_doubted(
         return ()
     suspects = suspects[:MOST_CHOSEN_FROM]
     doubted = [judged[suspect.row] for suspect in suspects]
-    vectors = encoder.embed([text_of(row) for row in doubted])
+    texts = [text_of(row) for row in doubted]
+    vectors = encoder.embed(texts)
     doubts = [suspect.chance for suspect in suspects]
     keys = question_keys(doubted)
     chosen = []
     for place in choose_diverse(vectors, doubts, count):
-        suspect = suspects[place]
-        text = question_text(doubted[place])
-        chosen.append(ChosenRow(keys[place], text, suspect.given, suspect.likely))
+        row = ChosenRow(
+            key=keys[place],
+            text=question_text(doubted[place]),
+            given=suspects[place].given,
+            likely=suspects[place].likely,
+        )
+        chosen.append(row)
     return tuple(chosen)
 
 
@@ -101,7 +106,8 @@ def choose_unlabelled(
 
     fitted = sample_examples(train, seed, MOST_FITTED)
     unlabelled = sample_examples(questions, seed, MOST_CHOSEN_FROM)
-    vectors = encoder.embed([text_of(row) for row in (*fitted, *unlabelled)])
+    texts = [text_of(row) for row in (*fitted, *unlabelled)]
+    vectors = encoder.embed(texts)
     fitted_vectors = vectors[: len(fitted)]
     unlabelled_vectors = vectors[len(fitted) :]
     labels = [label_of(row) for row in fitted]
@@ -109,13 +115,20 @@ def choose_unlabelled(
     chances = head.probabilities(unlabelled_vectors)
     # A row is doubtful if its likeliest label is hardly likelier than the next one.
     ascending = np.sort(chances, axis=1)
-    doubts = 1 - (ascending[:, -1] - ascending[:, -2])
+    likeliest = ascending[:, -1]
+    next_likeliest = ascending[:, -2]
+    doubts = 1 - (likeliest - next_likeliest)
     keys = question_keys(unlabelled)
     chosen = []
     for place in choose_diverse(unlabelled_vectors, doubts, count):
         best = int(chances[place].argmax())
-        text = question_text(unlabelled[place])
-        chosen.append(ChosenRow(keys[place], text, None, head.labels[best]))
+        row = ChosenRow(
+            key=keys[place],
+            text=question_text(unlabelled[place]),
+            given=None,
+            likely=head.labels[best],
+        )
+        chosen.append(row)
     return tuple(chosen)
 
 

@@ -134,8 +134,11 @@ def _text_of(message: Mapping[str, Any]) -> str:
         return ""
     texts = []
     for part in content:
-        if _is_text_part(part) and isinstance(part.get("text"), str):
-            texts.append(part["text"])
+        if not _is_text_part(part):
+            continue
+        text = part.get("text")
+        if isinstance(text, str):
+            texts.append(text)
     return "\n".join(texts)
 
 
