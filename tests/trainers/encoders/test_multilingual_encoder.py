@@ -18,6 +18,10 @@ from trainers.encoders.classifier import classify_holdout
 from trainers.encoders.embedding import find_encoder, load_encoder
 from trainers.encoders.language import is_english
 from trainers.evaluation.tfidf import text_of
+from trainers.recipes.encoder import freeze_encoder
+from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.free import open_free
+from trainers.recipes.values import Recipe
 from trainers.sizing.encoders import EncoderWork
 
 needs_package = pytest.mark.skipif(
@@ -116,6 +120,23 @@ def test_without_its_package_the_english_encoder_is_used_and_the_language_is_tol
     assert (use.name, use.rows, use.is_english) == (DEFAULT_ENCODER, 0, False)
     with pytest.raises(EncoderError, match="is not installed"):
         find_encoder(MULTILINGUAL_ENCODER)
+
+
+@needs_package
+def test_a_recipe_with_it_answers_as_was_measured(tmp_path: Path) -> None:
+    rows = [make_example(*row) for row in ROWS]
+    train = [row for number, row in enumerate(rows) if number % 3]
+    held = rows[::3]
+    encoder = load_encoder(MULTILINGUAL_ENCODER)
+    folder = RecipeFolder(tmp_path)
+    labels = tuple(sorted(GERMAN))
+    asked_for = Recipe(
+        "encoder", "tickets", 1, "labels", "label", labels=labels, encoder=MULTILINGUAL_ENCODER
+    )
+    recipe = folder.add(asked_for, freeze_encoder(encoder, train, 7, has_labels=True))
+    answers = open_free(folder, recipe).answer([text_of(row) for row in held])
+    measured = classify_holdout(encoder, train, held, 7)
+    assert [answer.text for answer in answers] == [reply.text for reply in measured]
 
 
 @needs_package
