@@ -78,7 +78,10 @@ def test_fast_ones_are_not(pattern: str, method: str) -> None:
 
 def find_patterns() -> Iterator[Found]:
     for path in source_files():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if "re." not in text:
+            continue
+        tree = ast.parse(text)
         calls = [node for node in ast.walk(tree) if is_call_of_re(node)]
         if calls:
             names = names_of_patterns(tree)
@@ -167,7 +170,10 @@ def uses() -> dict[str, set[str]]:
     """Returns the methods by which names are called anywhere in the product."""
     methods: dict[str, set[str]] = defaultdict(set)
     for path in source_files():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        if not any(f".{method}" in text for method in METHODS):
+            continue
+        for node in ast.walk(ast.parse(text)):
             match node:
                 case ast.Attribute(value=ast.Name(id=name) | ast.Attribute(attr=name), attr=attr):
                     if attr in METHODS:
