@@ -180,9 +180,9 @@ def _perform(
         verdict = _estimate(story, workspace, transcript)
         if story.data is None:
             _try(story, workspace, transcript)
-        _put_to_work(story, workspace, transcript, bot)
+        answer = _put_to_work(story, workspace, transcript, bot)
         transcript.refresh()
-    return summary(story.folder, result, verdict)
+    return summary(story.folder, result, verdict, answer)
 
 
 def _upload(story: Story, workspace: Workspace, transcript: Transcript) -> None:
@@ -285,9 +285,9 @@ def _try(story: Story, workspace: Workspace, transcript: Transcript) -> None:
     transcript.until(answered, "the model's answer", seconds=120)
 
 
-def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot) -> None:
+def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot) -> str:
     """Puts in use what the cards advise to, or else the tuned model, which takes a reason and another person. Then a
-    program calls it, by the lines on the card."""
+    program calls it, by the lines on the card. Returns what the program prints."""
 
     def is_called() -> PostedMessage | None:
         bot.check_alive()
@@ -308,7 +308,9 @@ def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript, bot
         workspace.click(BEN.id, TICKETS.id, request.ts, APPROVE_USE)
     card = transcript.until(is_called, "an address for programs", seconds=60)
     transcript.did(ANA.id, "runs the five lines of the card")
-    workspace.say(ANA.id, TICKETS.id, f"My program asked `team/{story.name}`, and got: {_run_program(card)}")
+    answer = _run_program(card)
+    workspace.say(ANA.id, TICKETS.id, f"My program asked `team/{story.name}`, and got: {answer}")
+    return answer
 
 
 def _run_program(card: PostedMessage) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.cards.common.blocks import cut
 from bot.cards.common.candidates import (
     STANDINGS,
     bar_share,
@@ -27,15 +28,18 @@ from trainers.evaluation.results import Comparison, MeasuredCandidate
 from trainers.money import usd_micros
 
 WIDTH = 16
+LONGEST_ANSWER = 70
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcome: `verdict` is the last estimate's headline, `comparison` was measured before the run."""
+    """The outcome: `verdict` is the last estimate's headline, `comparison` was measured before the run, `answer` is
+    what a program got from what is in use."""
 
     comparison: Comparison
     result: RunResult
     verdict: str
+    answer: str
     database: Path
     adapter: Path
 
@@ -57,6 +61,7 @@ class Summary:
             _line("tuned", f"{after} on the same"),
             _line("difference", difference),
             _line("cost", f"{actual} (estimated {estimated})"),
+            _line("a program got", cut(self.answer, LONGEST_ANSWER)),
             _line("training", duration(result.train_seconds)),
             _line("timeline", ", ".join(stages)),
             _line("database", str(self.database)),
@@ -110,7 +115,7 @@ def _measured(candidate: MeasuredCandidate, bar: str) -> str:
     return f"{quality(candidate)}, {standing} {bar}"
 
 
-def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
+def summary(folder: Path, card: PostedMessage, verdict: str, answer: str) -> Summary:
     """Reads the run that `card` reports from the database, read-only, while the bot is running."""
     with _database(folder) as database:
         run = database.execute(
@@ -130,6 +135,7 @@ def summary(folder: Path, card: PostedMessage, verdict: str) -> Summary:
         comparison=Comparison.from_json(comparison),
         result=RunResult.from_json(result),
         verdict=verdict,
+        answer=answer,
         database=_path(folder),
         adapter=adapter,
     )
