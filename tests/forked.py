@@ -49,6 +49,7 @@ FORKED = (
     "trainers.local.export",
     "trainers.local.train",
 )
+# These start no processes, so they need no fork server of their own.
 WITHOUT_CHILDREN = ("trainers.door.worker", "trainers.local.train")
 XDIST_WORKER = ["-u", "-c", "import sys;exec(eval(sys.stdin.readline()))"]  # as execnet starts it
 SPAWNED = "--multiprocessing-fork"  # the last argument of a process that multiprocessing spawns
@@ -174,7 +175,7 @@ def main(link: socket.socket, tests: Sequence[str]) -> None:
     fork_children(dict(os.environ), lambda: servers[0])
     _import(tests)
     order = _serve(link)
-    while order["args"][1:2] not in ([name] for name in WITHOUT_CHILDREN):
+    while _starts_processes(order["args"]):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork():  # this child gets its own fork server as long as it has no threads
             theirs.close()
@@ -186,6 +187,10 @@ def main(link: socket.socket, tests: Sequence[str]) -> None:
         os.closerange(theirs.fileno() + 1, MOST_FILES)
         order = _serve(theirs)
     _run(order["args"])
+
+
+def _starts_processes(args: Sequence[str]) -> bool:
+    return args[0] != "-m" or args[1] not in WITHOUT_CHILDREN
 
 
 def _import(tests: Sequence[str]) -> None:
@@ -228,7 +233,7 @@ def _serve(link: socket.socket) -> dict[str, Any]:
             elif order["has_own_group"]:
                 os.setpgid(0, 0)
             os.write(writer, str(os.getpid()).encode())
-            # Until it is its parent's, or an orphan if that was killed meanwhile.
+            # It goes on once its parent has adopted it, or init has, if the parent was killed meanwhile.
             while os.getppid() == forker:
                 time.sleep(0.0005)
             _become(order, files)
