@@ -407,7 +407,7 @@ def _in_use(summary: PromotionSummary) -> list[CardBlock]:
         failed = "The trainer can't be reached yet"
         if promotion.recipe is None:
             failed = "It can't be published yet"
-        parts.note(f"{failed}; trying again: {trouble}")
+        parts.note(f"{failed}, so the bot keeps trying. Reason: {trouble}")
     if summary.left:
         provider, model = summary.left
         name = code(alias_for(summary.dataset))

@@ -338,7 +338,7 @@ def test_the_card_says_why_a_lost_recipe_is_not_built_again(measured: World) -> 
     world.tick_until(lambda: (now := standing(world)) is not None and now.trouble is not None, "the trouble")
     world.send()
     card = world.find_message("The classical model is in use")
-    assert "It can't be published yet; trying again: The rows or documents" in card
+    assert "It can't be published yet, so the bot keeps trying. Reason: The rows or documents" in card
     assert "get it as soon as it is published" in card
 
     rows.write_bytes(content)
