@@ -27,15 +27,6 @@ def assumptions(inputs: Inputs, volume: MonthlyVolume | None) -> tuple[Assumptio
     assumed_volume = None
     if volume:
         assumed_volume = _volume(inputs, volume)
-    ends = ""
-    if inputs.ends:
-        ends = f", or until the model ends on {inputs.ends}"
-    half_an_hour = ""
-    if _is_hosted(inputs):
-        half_an_hour = " Includes half an hour of the model's machine."
-    monitoring = "Not given. Set it with --monitoring-usd."
-    if inputs.monitoring_usd:
-        monitoring = "As you gave it."
     listed = (
         assumed_volume,
         _output(inputs),
@@ -45,39 +36,18 @@ def assumptions(inputs: Inputs, volume: MonthlyVolume | None) -> tuple[Assumptio
         _alternative(inputs),
         _successor(inputs),
         _falling_price(inputs),
-        Assumption(
-            "horizon",
-            f"{inputs.horizon_months} months{ends}, discounted by {inputs.discount:.0%} a year",
-            "Used for the net value: a model seldom stays the best choice for longer, and later money is worth less.",
-        ),
+        _horizon(inputs),
         _caching(inputs),
         _batch(inputs),
-        Assumption(
-            "repeated requests",
-            f"{inputs.traffic.retries:.0%}",
-            "The same for every model, so it hardly changes the saving.",
-        ),
+        _repeated_requests(inputs),
         _hosting(inputs),
         machines_assumption(inputs),
         _training(inputs),
-        Assumption(
-            "repeated runs",
-            f"{inputs.run_fails:.0%}",
-            "Our assumption, used in the simulations only: a run that fails or disappoints is paid for again.",
-        ),
+        _repeated_runs(inputs),
         _minutes(inputs),
-        Assumption(
-            "evaluation",
-            usd(evaluations_usd(inputs)),
-            "Per run: every held-out row is asked of the model before and after training, and of the judge if a model "
-            f"judges free text.{half_an_hour}",
-        ),
+        _evaluation(inputs),
         _retraining(inputs),
-        Assumption(
-            "monitoring",
-            f"{usd(inputs.monitoring_usd)} a month",
-            monitoring,
-        ),
+        _monitoring(inputs),
         _people(inputs),
         _labels(inputs),
         _quality(inputs),
@@ -201,6 +171,17 @@ def _falling_price(inputs: Inputs) -> Assumption:
     )
 
 
+def _horizon(inputs: Inputs) -> Assumption:
+    ends = ""
+    if inputs.ends:
+        ends = f", or until the model ends on {inputs.ends}"
+    return Assumption(
+        "horizon",
+        f"{inputs.horizon_months} months{ends}, discounted by {inputs.discount:.0%} a year",
+        "Used for the net value: a model seldom stays the best choice for longer, and later money is worth less.",
+    )
+
+
 def _caching(inputs: Inputs) -> Assumption:
     other = inputs.alternative
     tokens_of, rates = (other.tokens, other.rates) if other else (inputs.usage.today, inputs.now)
@@ -232,6 +213,14 @@ def _batch(inputs: Inputs) -> Assumption:
         or "no price list has a discount"
     )
     return Assumption("batches", f"{share:.0%} of the requests: {text}", why)
+
+
+def _repeated_requests(inputs: Inputs) -> Assumption:
+    return Assumption(
+        "repeated requests",
+        f"{inputs.traffic.retries:.0%}",
+        "The same for every model, so it hardly changes the saving.",
+    )
 
 
 def _is_hosted(inputs: Inputs) -> bool:
@@ -323,6 +312,14 @@ def _training(inputs: Inputs) -> Assumption:
     )
 
 
+def _repeated_runs(inputs: Inputs) -> Assumption:
+    return Assumption(
+        "repeated runs",
+        f"{inputs.run_fails:.0%}",
+        "Our assumption, used in the simulations only: a run that fails or disappoints is paid for again.",
+    )
+
+
 def _minutes(inputs: Inputs) -> Assumption | None:
     minutes = inputs.training.minutes
     if minutes is None:
@@ -354,12 +351,31 @@ def _minutes(inputs: Inputs) -> Assumption | None:
     )
 
 
+def _evaluation(inputs: Inputs) -> Assumption:
+    half_an_hour = ""
+    if _is_hosted(inputs):
+        half_an_hour = " Includes half an hour of the model's machine."
+    return Assumption(
+        "evaluation",
+        usd(evaluations_usd(inputs)),
+        "Per run: every held-out row is asked of the model before and after training, and of the judge if a model "
+        f"judges free text.{half_an_hour}",
+    )
+
+
 def _retraining(inputs: Inputs) -> Assumption:
     if inputs.retrain_months is None:
         why = "Questions change over time, and a model that is never retrained gets worse. Set --retrain."
         return Assumption("retraining", "none", why)
     value = f"every {inputs.retrain_months} months"
     return Assumption("retraining", value, "As you gave it; each time costs training and evaluation again.")
+
+
+def _monitoring(inputs: Inputs) -> Assumption:
+    why = "Not given. Set it with --monitoring-usd."
+    if inputs.monitoring_usd:
+        why = "As you gave it."
+    return Assumption("monitoring", f"{usd(inputs.monitoring_usd)} a month", why)
 
 
 def _people(inputs: Inputs) -> Assumption:
