@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal, get_args
 
-from bot.rules.bills import Rates, Tokens, Traffic, bill
+from bot.rules.bills import MILLION, Rates, Tokens, Traffic, bill
 from bot.rules.roi import Inputs
 from trainers.money import from_micros
 
@@ -23,7 +23,6 @@ Quantity = Literal["tokens", "dollars", "minutes", "quality"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
 FEW_RUNS = 5
-MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
