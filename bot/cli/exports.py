@@ -42,7 +42,9 @@ FORMS = "; ".join(f"{row.name}: {row.writes.replace('`', '')}" for row in FORMAT
 @click.argument("candidate", type=KIND, required=False)
 @click.option("--to", type=click.Choice(list(FORMATS)), help=f"The form of a tuned model. {FORMS}")
 @click.option(
-    "--out", type=FOLDER, help="The folder to write, new or empty. Default: NAME-FORM in this folder."
+    "--out",
+    type=FOLDER,
+    help="The folder to write, new or empty. Default: NAME-FORM or NAME-CANDIDATE in this folder.",
 )
 @click.option(
     "--data", type=FOLDER, multiple=True, help="The data folder of a trainer that you started yourself."
@@ -87,6 +89,12 @@ def export(
     about_rows = (holdout, text, label, sheet)
     if not is_file and any(about_rows):
         refuse(f"--holdout, --text, --label and --sheet say how a file is read, and {name} is no file here.")
+    if candidate is not None and to is not None:
+        refuse("--to is the form of a tuned model; a candidate has only one.")
+    if is_file and (model is not None or shots is not None):
+        refuse(
+            "--model and --shots tell candidates of a dataset apart; a file's are measured now, and ask no model."
+        )
     if candidate is not None and is_file:
         _export_from_file(settings, Path(name), candidate, out, holdout, Columns(text, label, sheet))
     elif candidate is not None:

@@ -87,6 +87,10 @@ def test_a_free_candidate_is_exported_straight_from_a_file(
 
     refused = export("tickets.csv", "zero")
     assert refused.exit_code == 2 and "From a file only classical or encoder can be" in refused.output
+    form = export("tickets.csv", "classical", "--to", "merged")
+    assert form.exit_code == 2 and "--to is the form of a tuned model" in form.output
+    model = export("tickets.csv", "classical", "--model", "acme-small")
+    assert model.exit_code == 2 and "--model and --shots tell candidates of a dataset apart" in model.output
     no_file = export("tickets", "classical", "--label", "team")
     assert no_file.exit_code == 2 and "tickets is no file here" in no_file.output
 
