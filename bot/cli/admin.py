@@ -173,10 +173,14 @@ def compare(results: tuple[str, ...], database: Path | None, as_json: bool) -> N
     help="Print held-out rows of this candidate.",
 )
 @click.option(
-    "--from", "first", type=click.IntRange(1), default=1, help="The first row to print: 9 after 8 rows."
+    "--from",
+    "first",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    help="The first row to print: 9 after the first eight.",
 )
 @click.option("--yes", is_flag=True, help="Print held-out rows without asking.")
-def wrong(result: str, training: bool, candidate: int | None, first: int, yes: bool) -> None:
+def wrong(result: str, training: bool, candidate: int | None, first: int | None, yes: bool) -> None:
     """Print rows that a run (3) or a measurement (m7) got wrong; without options, what can be printed.
 
     Rows are customers' words, so mind who sees the terminal. Held-out rows count as read from then on, which is stored,
@@ -190,13 +194,19 @@ def wrong(result: str, training: bool, candidate: int | None, first: int, yes: b
         refuse(subject.sentence)
     if training and candidate is not None:
         refuse("Either --training or --held-out: choose one of them.")
-    if candidate is not None:
-        _show_held_out(subject, candidate - 1, first - 1, is_sure=yes)
+    command = f"finetune wrong {result}"
+    place = (first or 1) - 1
+    if training:
+        _show_training(subject, place, f"{command} --training")
+    elif candidate is not None:
+        _show_held_out(subject, candidate - 1, place, f"{command} --held-out {candidate}", is_sure=yes)
+    elif first is not None:
+        refuse("--from needs --training or --held-out.")
     else:
-        _show_without_wear(subject, f"finetune wrong {result}", first - 1 if training else None)
+        _show_offer(subject, command)
 
 
-def _show_held_out(subject: Subject, candidate: int, first: int, *, is_sure: bool) -> None:
+def _show_held_out(subject: Subject, candidate: int, first: int, command: str, *, is_sure: bool) -> None:
     from bot.cards.evidence.wrong_rows import CONSEQUENCE
     from bot.cli.models import plain_value, stopped_bot
     from bot.services.measurement import wrong_rows
@@ -204,27 +214,27 @@ def _show_held_out(subject: Subject, candidate: int, first: int, *, is_sure: boo
     if not is_sure:
         click.confirm(f"Read held-out rows? {CONSEQUENCE}", abort=True)
     with exit_on_storage_error(), stopped_bot("/finetune wrong in Slack does the same") as context:
-        page = plain_value(wrong_rows.held_out_for_operator(context, subject, candidate, first))
+        page = plain_value(wrong_rows.held_out_for_operator(context, subject, candidate, first, command))
     show(page.parts)
 
 
-def _show_without_wear(subject: Subject, command: str, first: int | None) -> None:
-    """Prints training rows from the place `first` on, or for None what can be printed."""
-    from bot.cards.evidence.wrong_rows import offer_in_terminal
-    from bot.cli.models import context_of, plain_value
+def _show_training(subject: Subject, first: int, command: str) -> None:
+    from bot.cli.models import context_on_copy, plain_value
     from bot.services.measurement import wrong_rows
-    from storage.backup import open_copy
 
-    settings = load()
-    # A copy, as a running bot has the database open.
-    with exit_on_storage_error(), open_copy(settings.database) as store:
-        context = context_of(settings, store)
-        if first is None:
-            offer = plain_value(wrong_rows.offer_to_operator(context, subject))
-            card = offer_in_terminal(offer, command)
-        else:
-            card = plain_value(wrong_rows.training_for_operator(context, subject, first))
-    show(card.parts)
+    with exit_on_storage_error(), context_on_copy() as context:
+        page = plain_value(wrong_rows.training_for_operator(context, subject, first, command))
+    show(page.parts)
+
+
+def _show_offer(subject: Subject, command: str) -> None:
+    from bot.cards.evidence.wrong_rows import offer_in_terminal
+    from bot.cli.models import context_on_copy, plain_value
+    from bot.services.measurement import wrong_rows
+
+    with exit_on_storage_error(), context_on_copy() as context:
+        offer = plain_value(wrong_rows.offer_to_operator(context, subject))
+    show(offer_in_terminal(offer, command).parts)
 
 
 @click.command()

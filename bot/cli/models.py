@@ -195,20 +195,39 @@ def stopped_bot(instead: str) -> Iterator[AppContext]:
     if not settings.database.exists():
         refuse(f"There is no database at {settings.database}, so nothing was measured yet.")
     try:
-        context = context_of(settings, Store(settings.database))
+        store = Store(settings.database)
     except StorageError as error:
         refuse(f"{error} While the bot runs, {instead}.")
+    try:
+        with _context_without_slack(settings, store) as context:
+            yield context
+    finally:
+        store.close()
+
+
+@contextmanager
+def context_on_copy() -> Iterator[AppContext]:
+    """Opens a copy of the database, as a running bot has it open itself."""
+    from storage.backup import open_copy
+
+    settings = load()
+    with open_copy(settings.database) as store, _context_without_slack(settings, store) as context:
+        yield context
+
+
+@contextmanager
+def _context_without_slack(settings: Settings, store: Store) -> Iterator[AppContext]:
+    """Yields a context in which nobody is known."""
+    context = _build_context(settings, store)
     try:
         yield context
     finally:
         context.workers.close()
         for trainer in context.trainers.values():
             trainer.close()
-        context.store.close()
 
 
-def context_of(settings: Settings, store: Store) -> AppContext:
-    """Returns a context without Slack, in which nobody is known."""
+def _build_context(settings: Settings, store: Store) -> AppContext:
     from bot.app import build_deployments, build_trainers
     from bot.context import AppContext, WaitClock
     from bot.llm_client import LlmClient
@@ -232,7 +251,7 @@ def context_of(settings: Settings, store: Store) -> AppContext:
         clock=time.time,
         waits=WaitClock(time.time, time.monotonic),
         started_at=time.time(),
-        answers_programs=lambda: False,  # nobody looks while the bot is stopped
+        answers_programs=lambda: False,  # asked only for cards in Slack
     )
 
 

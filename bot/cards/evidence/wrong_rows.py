@@ -6,7 +6,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards.common.blocks import Block, CardBlock, Message, Note, Text, button, code, confirm, cut, escape
+from bot.cards.common.blocks import (
+    Block,
+    CardBlock,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    confirm,
+    cut,
+    escape,
+)
 from bot.cards.common.builder import Parts
 from bot.cards.common.words import pluralize, shorten
 from bot.rules.data_policy import NoDelivery, RowDelivery
@@ -22,14 +34,12 @@ TRAINING = (
     "*Training rows* show what is hard as well, and cost nothing to read: a free model answers each of them without "
     "having learnt from it."
 )
-HELD_OUT = (
-    "*Held-out rows* decide what is good enough. Once somebody has read them, they count as wrong for whatever learns "
-    "from rows uploaded later, and a prompt written later can't show on this holdout that it meets the bar."
+_WHEN_READ = (
+    "they count as wrong for whatever learns from rows uploaded later, and a prompt written later can't show on this "
+    "holdout that it meets the bar."
 )
-CONSEQUENCE = (
-    "From then on they count as wrong for whatever learns from rows uploaded later, and a prompt written later can't "
-    "show on this holdout that it meets the bar. Reading training rows changes nothing."
-)
+HELD_OUT = f"*Held-out rows* decide what is good enough. Once somebody has read them, {_WHEN_READ}"
+CONSEQUENCE = f"From then on {_WHEN_READ} Reading training rows changes nothing."
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ def offer_in_terminal(offer: WrongRowsOffer, command: str) -> Message:
             for candidate in offer.candidates
         ]
     )
-    parts.text(f"{code(f'{command} --held-out NUMBER')} shows those of one, and asks before.")
+    parts.text(f"{code(f'{command} --held-out NUMBER')} shows those of one, after asking.")
     return parts.titled(f"Wrong rows of {offer.subject}")
 
 
@@ -143,14 +153,16 @@ def _word(subject: str) -> str:
     return subject.replace(" ", "-")
 
 
-def held_out_card(subject: str, candidate: WrongAnswers, page: WrongRows) -> Message:
+def held_out_card(
+    subject: str, candidate: WrongAnswers, page: WrongRows, command: str | None = None
+) -> Message:
     """A page of held-out rows. Holds customers' words."""
     parts = Parts()
     parts.lines([_row(row) for row in page.rows])
     shown = page.first + len(page.rows)
     if shown < page.wrong:
         more = held_out_button("Show more of them", subject, candidate.place, shown)
-        parts.buttons(more)
+        parts.add(_more(more, command, shown))
     parts.note(_read_from_now_on(len(page.rows)))
     name = escape(shorten(candidate.name, 60))
     return _titled(parts, f"Wrong held-out rows of {subject}", f"{name}, {_range(page)}")
@@ -202,19 +214,27 @@ def _stored(answer: str | None) -> str:
     return _answer(answer)
 
 
-def training_card(subject: str, page: WrongRows) -> Message:
-    """A page of training rows. Holds customers' words."""
+def training_card(subject: str, page: WrongRows, command: str | None = None) -> Message:
+    """A page of training rows. Holds customers' words. `command` shows it in the terminal, None in Slack."""
     parts = Parts()
     parts.lines([_row(row) for row in page.rows])
     shown = page.first + len(page.rows)
     if shown < page.wrong:
-        parts.buttons(button("Show more of them", SHOW_TRAINING, f"{_word(subject)} {shown}"))
+        more = button("Show more of them", SHOW_TRAINING, f"{_word(subject)} {shown}")
+        parts.add(_more(more, command, shown))
     if not page.wrong:
         parts.text("The free model gets all training rows right that it could be asked.")
     parts.note(
         "Each was answered by the free classical model that had not learnt from it. No held-out row was read."
     )
     return _titled(parts, f"Wrong training rows of {subject}", _range(page))
+
+
+def _more(more: Block, command: str | None, shown: int) -> CardBlock:
+    """The way to the next page: the button `more` in Slack, and in the terminal an option of `command`."""
+    if command is None:
+        return actions(more)
+    return Text(f"{code(f'{command} --from {shown + 1}')} shows more of them.")
 
 
 def _titled(parts: Sequence[CardBlock], headline: str, subject: str) -> Message:

@@ -1,5 +1,5 @@
-"""Shows rows that a run's model, or a candidate of a measurement, answered wrongly: held-out rows, which count
-as read from then on, or instead training rows, which a free model answered without having learnt from them.
+"""Shows rows that a run's model, or a candidate of a measurement, answered wrongly: held-out rows, which count as
+read from then on, or instead training rows, which a free model answered without having learnt from them.
 
 Rows hold customers' words, so they go where a dataset's rows may be shown, which is asked again when they are sent.
 That somebody was shown held-out rows is stored in the transaction that sends them, so that no claim forgets it
@@ -152,8 +152,10 @@ def offer_to_operator(context: AppContext, subject: Subject) -> WrongRowsOffer |
     return _offer_of(context, answered)
 
 
-def training_for_operator(context: AppContext, subject: Subject, first: int) -> Message | Refusal:
-    """Returns a page of training rows for the terminal, which may take minutes."""
+def training_for_operator(
+    context: AppContext, subject: Subject, first: int, command: str
+) -> Message | Refusal:
+    """Returns a page of training rows for the terminal, where `command` shows it. That may take minutes."""
     answered = _load(context, subject)
     if isinstance(answered, Refusal):
         return answered
@@ -164,17 +166,17 @@ def training_for_operator(context: AppContext, subject: Subject, first: int) -> 
         page = find_in_file(context.settings.files, answered.train, answered.scoring, first)
     except FileChanged as changed:
         return Refusal(str(changed))
-    return views.training_card(answered.name, page)
+    return views.training_card(answered.name, page, command)
 
 
 def held_out_for_operator(
-    context: AppContext, subject: Subject, candidate: int, first: int
+    context: AppContext, subject: Subject, candidate: int, first: int, command: str
 ) -> Message | Refusal:
-    """Returns a page of held-out rows for the terminal, and records that they were read."""
+    """Returns a page of held-out rows for the terminal, where `command` shows it, and records that they were read."""
     answered = _load(context, subject)
     if isinstance(answered, Refusal):
         return answered
-    page = _held_out_page(context, answered, candidate, first)
+    page = _held_out_page(context, answered, candidate, first, command)
     if isinstance(page, Refusal):
         return page
     with context.store.transaction():
@@ -183,7 +185,7 @@ def held_out_for_operator(
 
 
 def _place_of_held_out(context: AppContext, answered: _Answered, person: str) -> RowDelivery | Refusal:
-    """Wearing held-out rows takes the right to measure, besides the right to see rows."""
+    """Returns where held-out rows are shown. Reading them takes the right to measure, besides the right to see rows."""
     refusal = authorization.refusal(context, person, "measure", answered.channel)
     return refusal or _place(context, answered, person)
 
@@ -191,7 +193,7 @@ def _place_of_held_out(context: AppContext, answered: _Answered, person: str) ->
 def _send_held_out(
     context: AppContext, answered: _Answered, page: _Page, person: str, place: RowDelivery, what: str
 ) -> str:
-    """Sends a page and records that its rows are worn. Returns the text for the person. `what` is for the audit log."""
+    """Sends a page and records that it was read. Returns the text for the person. `what` is for the audit log."""
     with context.store.transaction():
         _record_read(context, answered, page, person, what)
         context.send(_draft(answered, page.card.letter(), person, place))
@@ -402,8 +404,10 @@ def _training_part(dataset: Dataset) -> str:
     return str(report.train_sha256)
 
 
-def _held_out_page(context: AppContext, answered: _Answered, place: int, first: int) -> _Page | Refusal:
-    """Returns the candidate's wrong rows from the place `first` on."""
+def _held_out_page(
+    context: AppContext, answered: _Answered, place: int, first: int, command: str | None = None
+) -> _Page | Refusal:
+    """Returns the candidate's wrong rows from the place `first` on. `command` shows them in the terminal."""
     if place >= len(answered.candidates):
         return Refusal(NO_SUCH_CANDIDATE)
     measured = answered.candidates[place]
@@ -424,7 +428,8 @@ def _held_out_page(context: AppContext, answered: _Answered, place: int, first: 
         for position in shown
     )
     page = WrongRows(wrong_rows, first, len(wrong), measured.n)
-    return _Page(views.held_out_card(answered.name, answered.wrong_answers(place), page), shown)
+    card = views.held_out_card(answered.name, answered.wrong_answers(place), page, command)
+    return _Page(card, shown)
 
 
 def _answers(context: AppContext, answered: _Answered, place: int, count: int) -> dict[int, str]:
@@ -452,7 +457,7 @@ def _different_page(
     mine, theirs = places
     if mine >= len(answered.candidates) or theirs >= len(other.candidates):
         return Refusal(NO_SUCH_CANDIDATE)
-    # Where rows may be shown, and for which versions they are worn, was decided by the first result's dataset alone.
+    # Where rows may be shown, and for which versions they count as read, was decided by the first dataset alone.
     if answered.dataset.name != other.dataset.name:
         return Refusal(
             f"{answered.name} and {other.name} are results of two datasets, so no rows are shown beside each other."

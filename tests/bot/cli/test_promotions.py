@@ -74,6 +74,8 @@ def test_the_terminal_shows_wrong_rows_and_records_that_they_were_read(make_worl
     number = line.partition(".")[0]
     training = run(world, "wrong", "m1", "--training")
     assert "No held-out row was read" in training.stdout, training.output
+    unclear = run(world, "wrong", "m1", "--from", "9")
+    assert unclear.exit_code == 2 and "--from needs --training or --held-out" in unclear.stderr
     held_out = ("wrong", "m1", "--held-out", number)
     running = run(world, *held_out, "--yes")
     assert running.exit_code == 2 and "/finetune wrong in Slack does the same" in running.stderr
@@ -85,6 +87,7 @@ def test_the_terminal_shows_wrong_rows_and_records_that_they_were_read(make_worl
     shown = run(world, *held_out, "--yes", "--from", "2")
     assert shown.exit_code == 0, shown.output
     assert "expected refund, answered billing" in shown.stdout and "2 to 9 of " in shown.stdout
+    assert f"finetune wrong m1 --held-out {number} --from 10 shows more of them." in shown.stdout
     world.boot()
     (read,) = world.store.shown_rows.on([1])
     assert read.person == "terminal" and len(read.places) == 8
