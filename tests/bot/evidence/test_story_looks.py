@@ -114,7 +114,7 @@ def test_wrong_rows_are_worn_by_reading_them_and_training_rows_are_not(tickets: 
     assert "had not learnt from it" in training
     tickets.type("/finetune wrong m1")
     measure(tickets, f'{ZERO} prompt="Choose one label."', 2)
-    assert candidates_of(tickets)["zero"].fresh is None, "nothing is worn"
+    assert candidates_of(tickets)["zero"].fresh is None, "nobody has read rows"
 
     tickets.type("/finetune wrong m1")
     _press(tickets, wrong_rows.SHOW_HELD_OUT)
@@ -141,14 +141,14 @@ def test_wrong_rows_are_worn_by_reading_them_and_training_rows_are_not(tickets: 
     assert candidates_of(tickets)["zero"].fresh == (), "it was written after rows were shown"
     tickets.clock += 60
     later = _relabel_a_training_row(tickets)
-    worn = find_read_places(
+    read = find_read_places(
         tickets.store,
         tickets.service.settings.files,
         "tickets",
         str(later.holdout_sha256),
         str(later.train_sha256),
     )
-    assert len(worn) == 2 * ROWS_AT_ONCE
+    assert len(read) == 2 * ROWS_AT_ONCE
 
 
 def test_wrong_rows_of_a_public_dataset_come_to_its_uploader_alone(make_world: MakeWorld) -> None:
@@ -174,7 +174,7 @@ def test_wrong_rows_of_a_public_dataset_come_to_its_uploader_alone(make_world: M
 
 
 def test_rows_of_two_datasets_are_never_shown_beside_each_other(tickets: World) -> None:
-    """The second may belong to a channel of its own, and its rows would not be recorded as worn."""
+    """The second may belong to a channel of its own, and its rows would not be recorded as read."""
     tickets.seed_dataset(called="others", rows=ENOUGH_ROWS)
     for number, dataset in ((1, "tickets"), (2, "others")):
         tickets.type(f"/finetune baseline {dataset} candidates=classical")
