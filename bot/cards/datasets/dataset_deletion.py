@@ -122,7 +122,7 @@ def _under_way_text(going_on: UnderWay) -> str:
     if not going_on.has_begun:
         return f"{run}, so it will not begin."
     cancels = code(f"/finetune cancel {going_on.run}")
-    return f"{run}. What it trains has learnt from these rows, too, and stays; {cancels} ends it before."
+    return f"{run}. What it trains has learnt from these rows, too, and stays; {cancels} ends it first."
 
 
 def _descendant_text(model: str, dataset: str, command: str) -> str:

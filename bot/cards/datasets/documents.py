@@ -158,8 +158,8 @@ def document_removed(document: Document, person: str, use: DocumentUse) -> Messa
     if use.is_promoted:
         parts.text(
             f"*Taken out of use*: what answered programs as {code(alias_for(document.dataset))} looked things up in "
-            "it. They get an error until something else is deployed; "
-            f"{code(f'/finetune baseline {document.dataset}')} measures what can be."
+            "it. They get an error until something else is deployed. "
+            f"{code(f'/finetune baseline {document.dataset}')} measures candidates for that."
         )
     return parts.titled(f"{shorten(document.filename)} was removed")
 

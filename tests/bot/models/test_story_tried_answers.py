@@ -98,7 +98,7 @@ def test_better_answers_become_pairs_that_train_the_judged_model_and_rows(world:
     )
     world.approve()
     world.tick_until(lambda: world.run(2).job_id is not None, "the job")
-    assert "`/finetune cancel 2` ends it before" in deletion_question(world)
+    assert "`/finetune cancel 2` ends it first" in deletion_question(world)
     world.tick_until_state("done", 2)
     question = deletion_question(world)
     assert "`tickets-pairs` stays" in question and "Run 2" not in question
