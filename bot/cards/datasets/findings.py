@@ -201,8 +201,8 @@ def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS)
 
 
 def _sections(groups: Sequence[Group]) -> Mapping[Severity, Sequence[Group]]:
-    """Returns the groups by severity. One that another sums up stands below that, whose severity counts: 'good to know'
-    if nobody can tell how many of the doubted labels are wrong."""
+    """Returns the groups by severity. A group that another one sums up comes right after that one, in its section: for
+    doubted labels 'good to know', if nobody can tell how many of them are wrong."""
     examples = summed_up(groups)
     repeated = [group.code for group in examples.values()]
     sections: dict[Severity, list[Group]] = {severity: [] for severity in WORDS}

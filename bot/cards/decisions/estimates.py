@@ -146,10 +146,10 @@ def card(
 ) -> Message:
     """The decision, the numbers behind it, the strongest reason on each side, and the next step as a button.
 
-    `number` is the estimate's; None leaves out the buttons. `shared_by` is the person who shared it. `offered`
-    says whether the candidate that the verdict names can be used. `judge` is the model whose verdicts
-    are the scores. `tried` is what this estimate tries out: plans are made by the team's own standard, so making it the
-    team's comes before a start."""
+    `number` is the estimate's; None leaves out the buttons. `shared_by` is the person who shared it. `offered` says
+    whether the candidate that the verdict names can be used. `judge` is the model whose verdicts are the scores.
+    `tried` is what this estimate tries out: plans are made by the team's own standard, so making it the team's comes
+    before a start."""
     verdict = summary.verdict
     headline = _headline(summary, target)
     next_step = _next_step(verdict, offered, spelling)
