@@ -40,8 +40,8 @@ def out_of_use(promotion: Promotion) -> Unavailable:
         text = f"Nothing answers as {name}: what was in use was deleted with its data on {when}."
         return Unavailable(NOT_FOUND, DELETED, text)
     text = (
-        f"Nothing answers as {name}: {promotable_name(promotion.what)} was taken out of use on {when}. Your team puts "
-        "something to work again in Slack, with /finetune promote."
+        f"Nothing answers as {name}: {promotable_name(promotion.what)} was taken out of use on {when}. Your team "
+        "can deploy something else in Slack, with /finetune promote."
     )
     return Unavailable(NOT_FOUND, NOT_IN_USE, text)
 
@@ -49,7 +49,7 @@ def out_of_use(promotion: Promotion) -> Unavailable:
 def model_gone(promotion: Promotion, provider: str) -> Unavailable:
     """`provider` is its title."""
     text = (
-        f"{_who_answers(promotion)} no longer exists at {provider}. Your team can put something else to work in Slack: "
+        f"{_who_answers(promotion)} no longer exists at {provider}. Your team can deploy something else in Slack: "
         f"/finetune rollback {promotion.dataset} restores what was in use before."
     )
     return Unavailable(MAY_ANSWER_AGAIN, MODEL_GONE, text)
@@ -58,8 +58,8 @@ def model_gone(promotion: Promotion, provider: str) -> Unavailable:
 def model_ended(promotion: Promotion, provider: str, ended: date) -> Unavailable:
     """`provider` is its title, and `ended` the first day on which the model doesn't answer."""
     text = (
-        f"{_who_answers(promotion)} ended at {provider} on {ended}. Your team can put something else to work in "
-        f"Slack: /finetune models lists what there is."
+        f"{_who_answers(promotion)} ended at {provider} on {ended}. Your team can deploy something else in "
+        "Slack: /finetune models lists what there is."
     )
     return Unavailable(MAY_ANSWER_AGAIN, MODEL_ENDED, text)
 
