@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -104,6 +105,7 @@ def test_what_a_forked_child_closes_is_open_nowhere(folder: Path) -> None:
     command = [sys.executable, "benchmarks/closes.py", str(writer)]
     with subprocess.Popen(command, cwd=folder, pass_fds=[writer]) as child:
         os.close(writer)
-        assert os.read(reader, 1) == b""
+        is_closed, _, _ = select.select([reader], [], [], 60)
         child.kill()
+        assert is_closed and os.read(reader, 1) == b""
     os.close(reader)
