@@ -70,12 +70,12 @@ def remove(context: AppContext, value: str, person: str) -> Block | Refusal:
         return refusal
     if is_in_use and standing:
         with context.store.transaction():
-            promotion_records.update_results(context, standing.dataset, standing.what)
+            promotion_records.update_cards_after_end(context, standing)
     return form(context, document.channel, document.dataset)
 
 
 def use_of(context: CoreContext, document: Document) -> DocumentUse:
-    """Returns what was measured with a document, and whether what is in use has a copy of it."""
+    """Returns what was measured with a document, and whether what is in use answers from it."""
     return _use_of(context, document, _measurements(context, document.dataset))
 
 

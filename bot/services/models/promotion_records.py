@@ -110,11 +110,16 @@ def record_end(
         if reason:
             detail += f". Because: {reason}"
         context.audit(person, "take out of use", origin.subject, detail)
-        close_requests(context, over.dataset)
-        update_results(context, over.dataset, over.what)
-        plan_requests.refresh_requests_of(context, over.dataset)
+        update_cards_after_end(context, over)
         models.show_card(context, over, proof)
         return models.card_values(context, over, proof)
+
+
+def update_cards_after_end(context: AppContext, over: Promotion) -> None:
+    """Has the other cards of the dataset say that nothing is in use any more. Call it in a transaction."""
+    close_requests(context, over.dataset)
+    update_results(context, over.dataset, over.what)
+    plan_requests.refresh_requests_of(context, over.dataset)
 
 
 def on_one_line(reason: str | None) -> str | None:

@@ -200,7 +200,7 @@ def test_a_word_document_is_read_listed_and_removed(world: World) -> None:
 
 def test_nothing_answers_from_a_removed_document(world: World) -> None:
     add_knowledge(world, content=FAQ.replace("our policy", "our quokka policy"))
-    measure(world, f"{BASELINE} candidates=retrieval")
+    measure(world, f"{BASELINE} candidates=retrieval,zero")
     set_bar(world, 0.01)
     assert world.type("/finetune promote tickets retrieval", user=BEN) == ""
     folder = RecipeFolder(world.service.settings.recipes)
@@ -211,12 +211,15 @@ def test_nothing_answers_from_a_removed_document(world: World) -> None:
     world.store.database.change("UPDATE documents SET uploaded_by = ?", (ANA.id,))
     may_not = document_removal.remove(context, "1", ANA.id)
     assert isinstance(may_not, Refusal), "she uploaded it, and may not take anything out of use"
+    world.type("/finetune promote tickets zero because=half the price", user=BEN)
+    assert len(world.store.promotion_requests.open()) == 1, "it is not shown to be better"
 
     assert not isinstance(document_removal.remove(context, "1", BEN.id), Refusal)
     published = folder.published("team/tickets")
     assert published is not None and published.unavailable is not None
     assert "was taken out of use on" in published.unavailable.message
     assert world.store.promotions.current("tickets") is None
+    assert not world.store.promotion_requests.open(), "it compared with what was in use"
     assert recipe_files_with(folder, b"quokka") == []
     world.send()
     world.find_message("faq.md was removed", "*Taken out of use*")
