@@ -305,8 +305,13 @@ class ApiClient:
         """Returns None if the trainer answers that it doesn't exist."""
         return self._find(action, lambda: read_object(self._client.get(path, cast_to=bytes), action))
 
-    def _post(self, action: str, path: str, body: Mapping[str, object]) -> Json:
-        post = partial(self._client.post, path, body=body, cast_to=bytes)
+    def _post(
+        self, action: str, path: str, body: Mapping[str, object], timeout_s: float | None = None
+    ) -> Json:
+        """`path` may be a complete address too. `timeout_s` is None for the provider's own."""
+        timeout = timeout_s or self._client.timeout
+        post = partial(self._client.post, path, body=body, cast_to=bytes, options={"timeout": timeout})
+        # Read within the call, so that `observe` hears of an answer that can't be read.
         return self._send_once(action, lambda: read_object(post(), action))
 
     def _delete_if_present(self, action: str, delete: Callable[[], bytes]) -> bool:

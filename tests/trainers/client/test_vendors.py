@@ -7,14 +7,15 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.peers.crusoe import LLAMA, QWEN, Crusoe
-from tests.peers.hosted import Hosted
+from tests.peers.hosted import NOTHING_BUT_500, Hosted
 from tests.trainers.client.conftest import digest
 from trainers.client.client import Trainer
 from trainers.client.payloads import job_estimate
-from trainers.errors import Refused, TrainerError
+from trainers.errors import Refused, TrainerError, Uncertain
 from trainers.methods import MIN_TRAINING_EXAMPLES
 from trainers.providers.providers import (
     file_problem,
@@ -92,6 +93,37 @@ def test_losses_are_read_from_the_vendors_own_endpoint(client: Trainer, data: Pa
 def test_a_question_is_sent_to_the_chat_address_without_thinking(client: Trainer) -> None:
     answer = client.chat(QWEN, [Message("user", "hello")], max_tokens=16)
     assert answer.text == f"{QWEN} heard you" and answer.completion_tokens < 16
+
+
+def test_a_question_reaches_the_chat_address_as_the_sdk_would_send_it() -> None:
+    with Hosted(Crusoe()) as server:
+        chat_url = f"{server.url}/inference"
+        there = replace(row("crusoe"), base_url=server.url, chat_base_url=chat_url)
+        with Trainer(there, server.key) as trainer:
+            trainer.chat(QWEN, [Message("user", "hello")], max_tokens=16, timeout_s=7)
+        with openai.OpenAI(api_key=server.key, base_url=chat_url, max_retries=0, timeout=7) as sdk:
+            sdk.chat.completions.create(
+                model=QWEN,
+                messages=[{"role": "user", "content": "hello"}],
+                max_tokens=16,
+                temperature=0,
+                extra_body=dict(there.chat_extra),
+            )
+    ours, by_sdk = server.requests
+    assert (ours.route, ours.body) == (by_sdk.route, by_sdk.body)
+    ours.headers.pop("content-length")
+    by_sdk.headers.pop("content-length")
+    assert ours.headers == by_sdk.headers
+    assert ours.headers["x-stainless-read-timeout"] == "7"
+
+
+def test_a_question_is_sent_once_even_if_the_vendor_is_down() -> None:
+    with Hosted(Crusoe()) as server:
+        there = replace(row("crusoe"), base_url=server.url, chat_base_url=f"{server.url}/inference")
+        server.fail("POST /inference/chat/completions", NOTHING_BUT_500)
+        with Trainer(there, server.key) as trainer, pytest.raises(Uncertain):
+            trainer.chat(QWEN, [Message("user", "hello")], max_tokens=16)
+    assert len(server.requests) == 1
 
 
 def test_the_vendor_estimates_the_price_of_a_job(client: Trainer, data: Path) -> None:
