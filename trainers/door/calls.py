@@ -18,7 +18,7 @@ from trainers.door.counts import FAILED, LOST, UsageCounts
 from trainers.door.names import LoadedRecipe, Names
 from trainers.door.streams import read_object, while_connected
 from trainers.door.upstreams import UpstreamClients, VendorError
-from trainers.http.errors import ApiError, invalid
+from trainers.http.errors import ApiError, as_object, invalid
 from trainers.recipes import prompts
 from trainers.recipes.usage import Usage
 from trainers.recipes.values import Published, Recipe, Unavailable, Upstream
@@ -200,12 +200,7 @@ def read_messages(body: Body) -> Sequence[Mapping[str, Any]]:
 
 def read_stream_options(body: Body) -> Mapping[str, Any]:
     """Raises ApiError (400)."""
-    options = body.get(STREAM_OPTIONS)
-    if options is None:
-        return {}
-    if not isinstance(options, dict):
-        raise invalid(f"'{STREAM_OPTIONS}' must be an object.", STREAM_OPTIONS, "invalid_type")
-    return options
+    return as_object(body.get(STREAM_OPTIONS), STREAM_OPTIONS)
 
 
 def reason_to_fall_back(error: ApiError | VendorError) -> str | None:

@@ -7,7 +7,7 @@ import asyncio
 
 from starlette.responses import JSONResponse, Response
 
-from trainers.door import chat, relay
+from trainers.door import chat, chat_answers
 from trainers.door.calls import Body, Call
 from trainers.door.counts import usage_of
 from trainers.evaluation.scores import read_label
@@ -80,10 +80,10 @@ async def _ask_for_labels(call: Call, texts: list[str]) -> tuple[list[Body], Usa
 
 async def _ask_for_label(call: Call, text: str) -> tuple[Body, Usage]:
     answer, _ = await chat.ask(call, {"messages": [{"role": "user", "content": text}]})
-    content = relay.read_object(answer)
+    content = chat_answers.read_object(answer)
     usage = usage_of(content.get("usage"))
     call.count(usage)
-    words = relay.read_text(relay.read_choice(content)["message"])
+    words = chat_answers.read_text(chat_answers.read_choice(content)["message"])
     label = read_label(words, call.recipe.labels)
     if label is None:  # so that the program's author sees why
         return {"label": None, "probabilities": None, "answer": words}, usage

@@ -3,7 +3,7 @@ way."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import orjson
 from starlette.responses import Response
 
 from trainers.door.calls import Body, Call
+from trainers.door.chat_answers import read_object
 from trainers.door.counts import usage_of, usage_of_stream
 from trainers.door.streams import EventStream, data_of, split_events
 from trainers.door.upstreams import TAKEN_ALONG, passed_headers
@@ -55,73 +56,11 @@ def _usage_in(answer: httpx2.Response) -> object:
         return None
 
 
-def read_object(answer: httpx2.Response) -> dict[str, Any]:
-    """Returns the JSON object that a provider has answered. Raises ApiError (502)."""
-    try:
-        body = orjson.loads(answer.content)
-    except orjson.JSONDecodeError:
-        body = None
-    if not isinstance(body, dict):
-        raise unreadable()
-    return body
-
-
-def read_choice(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the first choice of a chat, which has a message. Raises ApiError (502)."""
-    choices = content.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise unreadable()
-    choice: Mapping[str, Any] = choices[0]
-    if not isinstance(choice.get("message"), dict):
-        raise unreadable()
-    return choice
-
-
-def read_text(message: Mapping[str, Any]) -> str:
-    """Returns the text of a message or of a part of one, or its refusal; "" without either. Raises ApiError (502)."""
-    return text_in(message, "content") or text_in(message, "refusal")
-
-
-def text_in(raw: Mapping[str, Any], name: str) -> str:
-    """Returns a text, "" for none. Raises ApiError (502)."""
-    text = raw.get(name)
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        raise unreadable()
-    return text
-
-
-def object_in(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Returns an object, {} for none. Raises ApiError (502)."""
-    value = raw.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise unreadable()
-    return value
-
-
-def objects_in(raw: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
-    """Returns a list of objects, empty for none. Raises ApiError (502)."""
-    values = raw.get(name)
-    if values is None:
-        return ()
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise unreadable()
-    return values
-
-
 def read_parts(answer: httpx2.Response) -> AsyncIterator[bytes]:
     """Returns the parts of a stream as they come. We ask for no compression, and httpx2 then copies them in vain."""
     if "content-encoding" in answer.headers:
         return answer.aiter_bytes()
     return answer.aiter_raw()
-
-
-def unreadable() -> ApiError:
-    text = "The model's answer is not what a chat completion looks like."
-    return ApiError(502, text, "upstream_unreadable", kind="server_error")
 
 
 def pass_on_events(

@@ -13,12 +13,12 @@ from typing import Any
 import httpx2
 from starlette.responses import JSONResponse, Response
 
-from trainers.door import chat, free_chat, relay
+from trainers.door import chat, chat_answers, free_chat, relay
 from trainers.door.calls import Body, Call
 from trainers.door.counts import tokens_of, usage_of, usage_of_stream
 from trainers.door.streams import EventStream, data_of, split_events
 from trainers.http import responses
-from trainers.http.errors import ApiError, invalid
+from trainers.http.errors import ApiError, as_object, invalid
 from trainers.http.responses import End, FunctionCall, Part, Text
 from trainers.models.chat_parameters import ChatParameters
 from trainers.recipes import prompts
@@ -70,7 +70,7 @@ async def _pass_on(call: Call) -> Response:
 
 def _in_names_of_chats(body: Body) -> Body:
     """Returns what a request says about decoding, as a chat would."""
-    effort = responses.read_object(body, "reasoning").get("effort")
+    effort = as_object(body.get("reasoning"), "reasoning").get("effort")
     return {
         "max_completion_tokens": body.get(CAP),
         "temperature": body.get("temperature"),
@@ -100,7 +100,7 @@ async def _translate(call: Call) -> Response:
     if body.get("stream") is True:
         stream = _TranslatedStream(call, answer)
         return EventStream(stream.events(head), stream.close)
-    content = relay.read_object(answer)
+    content = chat_answers.read_object(answer)
     parts = _parts_of(content)
     call.count(usage_of(content.get("usage")))
     return JSONResponse(responses.complete_body(head, parts))
@@ -120,19 +120,19 @@ def _check_tools(call: Call, tools: object) -> None:
 
 def _parts_of(content: Mapping[str, Any]) -> Sequence[Part]:
     """Returns the parts of a complete chat. One that refuses says so as text."""
-    choice = relay.read_choice(content)
+    choice = chat_answers.read_choice(content)
     message = choice["message"]
     is_cut = choice.get("finish_reason") == "length"
     parts: list[Part] = []
-    text = relay.read_text(message)
+    text = chat_answers.read_text(message)
     if text:
         parts.append(Text(text))
-    for tool_call in relay.objects_in(message, "tool_calls"):
+    for tool_call in chat_answers.objects_in(message, "tool_calls"):
         match tool_call:
             case {"id": str(call_id), "function": {"name": str(name), "arguments": str(arguments)}}:
                 parts.append(FunctionCall(call_id, name, arguments))
             case _:
-                raise relay.unreadable()
+                raise chat_answers.unreadable()
     return [*parts, End(is_cut, tokens_of(content.get("usage")))]
 
 
@@ -164,13 +164,13 @@ class _TranslatedStream:
                 for event in events:
                     chunk = data_of(event) or {}
                     self._usage = chunk.get("usage") or self._usage
-                    for choice in relay.objects_in(chunk, "choices"):
-                        delta = relay.object_in(choice, "delta")
+                    for choice in chat_answers.objects_in(chunk, "choices"):
+                        delta = chat_answers.object_in(choice, "delta")
                         is_cut = is_cut or choice.get("finish_reason") == "length"
-                        text = relay.read_text(delta)
+                        text = chat_answers.read_text(delta)
                         if text:
                             yield Text(text)
-                        _add_calls(calls, relay.objects_in(delta, "tool_calls"))
+                        _add_calls(calls, chat_answers.objects_in(delta, "tool_calls"))
         except httpx2.HTTPError as error:
             raise self._call.clients.down(self._call.upstream, error) from error
         for place in sorted(calls):
@@ -187,12 +187,12 @@ def _add_calls(calls: dict[int, dict[str, str]], deltas: Sequence[Mapping[str, A
     for delta in deltas:
         place = delta.get("index", 0)
         if type(place) is not int:
-            raise relay.unreadable()
-        function = relay.object_in(delta, "function")
+            raise chat_answers.unreadable()
+        function = chat_answers.object_in(delta, "function")
         call = calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
-        call["id"] = relay.text_in(delta, "id") or call["id"]
-        call["name"] += relay.text_in(function, "name")
-        call["arguments"] += relay.text_in(function, "arguments")
+        call["id"] = chat_answers.text_in(delta, "id") or call["id"]
+        call["name"] += chat_answers.text_in(function, "name")
+        call["arguments"] += chat_answers.text_in(function, "arguments")
 
 
 async def _answer_free(call: Call) -> Response:

@@ -44,6 +44,15 @@ def not_found(noun: str, identifier: str, code: str = "not_found", param: str | 
     return ApiError(404, f"There is no {noun} '{identifier}' on this trainer.", code, param)
 
 
+def as_object(value: object, path: str) -> dict[str, Any]:
+    """Returns an object in a request's body, {} if it is missing. Raises ApiError (400)."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid(f"'{path}' must be an object.", path, "invalid_type")
+    return value
+
+
 def read_body(kind: type[T], body: Mapping[str, Any], at: KeyPath = (), *, takes_others: bool = False) -> T:
     """Returns `body` as a `kind`. Raises ApiError (400) about the first field that is wrong; unknown fields come first,
     unless `takes_others`, for callers that check them themselves."""

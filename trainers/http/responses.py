@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from trainers.http.errors import invalid
+from trainers.http.errors import as_object, invalid
 
 Body = dict[str, Any]
 Event = tuple[str, Body]
@@ -55,7 +55,7 @@ Part = Text | FunctionCall | End
 
 def as_chat(body: Mapping[str, Any]) -> Body:
     """Returns the body of a chat completion that asks for the same. Raises ApiError (400)."""
-    form = read_object(body, "text").get("format")
+    form = as_object(body.get("text"), "text").get("format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         form = {"type": "json_schema", "json_schema": {key: form[key] for key in form if key != "type"}}
     include = body.get("include") or []
@@ -74,21 +74,13 @@ def as_chat(body: Mapping[str, Any]) -> Body:
         "messages": _messages(body),
         "max_completion_tokens": body.get("max_output_tokens"),
         "response_format": form,
-        "reasoning_effort": read_object(body, "reasoning").get("effort"),
+        "reasoning_effort": as_object(body.get("reasoning"), "reasoning").get("effort"),
         "tools": tools,
         "tool_choice": choice,
         "logprobs": LOGPROBS in include or bool(body.get("top_logprobs")) or None,
         "top_logprobs": body.get("top_logprobs"),
     }
     return {name: value for name, value in chat.items() if value is not None}
-
-
-def read_object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Returns an object in a request's body, {} if it is missing. Raises ApiError (400)."""
-    value = body.get(name) or {}
-    if not isinstance(value, dict):
-        raise invalid(f"'{name}' must be an object.", name, "invalid_type")
-    return value
 
 
 def read_items(body: Mapping[str, Any]) -> list[Any]:
@@ -172,10 +164,10 @@ def echo(body: Mapping[str, Any], **values: object) -> Body:
         "metadata": body.get("metadata") or {},
         "parallel_tool_calls": body.get("parallel_tool_calls", True),
         "previous_response_id": None,
-        "reasoning": {"effort": None, "summary": None, **read_object(body, "reasoning")},
+        "reasoning": {"effort": None, "summary": None, **as_object(body.get("reasoning"), "reasoning")},
         "store": False,
         "temperature": body.get("temperature"),
-        "text": {"format": {"type": "text"}, **read_object(body, "text")},
+        "text": {"format": {"type": "text"}, **as_object(body.get("text"), "text")},
         "tool_choice": body.get("tool_choice") or "auto",
         "tools": body.get("tools") or [],
         "top_logprobs": body.get("top_logprobs") or 0,

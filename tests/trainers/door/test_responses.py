@@ -96,6 +96,16 @@ def test_functions_are_called_by_a_translated_response(
         client.responses.create(model=NAME, input="x", tools=[{"type": "web_search"}])
 
 
+@pytest.mark.usefixtures("is_native")
+@pytest.mark.parametrize("value", [[], "", 0])
+def test_what_should_be_an_object_is_refused_if_it_is_empty_too(
+    door: Door, client: openai.OpenAI, value: Any
+) -> None:
+    put_in_use(door.folder, PROMPT)
+    with pytest.raises(openai.BadRequestError, match="'reasoning' must be an object"):
+        client.responses.create(model=NAME, input="x", extra_body={"reasoning": value})
+
+
 def test_a_conversation_that_a_provider_stores_is_refused(
     door: Door, client: openai.OpenAI, is_native: bool
 ) -> None:

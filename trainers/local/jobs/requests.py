@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import orjson
 
 from trainers import methods
-from trainers.http.errors import AN_OBJECT, FILLED_TEXT, OBJECTS, ApiError, invalid, read_body
+from trainers.http.errors import AN_OBJECT, FILLED_TEXT, OBJECTS, ApiError, as_object, invalid, read_body
 from trainers.hyperparameters import Sweep, combinations
 from trainers.local.job_directory import Integration
 from trainers.methods import BUILTIN, METHODS, Basis, Method, MethodName, Parameters
@@ -51,20 +51,12 @@ def parse_method(values: Mapping[str, Any]) -> ChosenMethod:
             raise invalid(text, f"method.{name}")
         if name not in ("type", kind):
             raise invalid(f"Unknown parameter 'method.{name}'.", f"method.{name}", "unknown_parameter")
-    inner = _as_object(values.get(kind), f"method.{kind}")
+    inner = as_object(values.get(kind), f"method.{kind}")
     for name in inner:
         if name != "hyperparameters":
             path = f"method.{kind}.{name}"
             raise invalid(f"Unknown parameter '{path}'.", path, "unknown_parameter")
     return ChosenMethod(kind, f"method.{kind}.hyperparameters", inner.get("hyperparameters"))
-
-
-def _as_object(value: object, path: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise invalid(f"'{path}' must be an object.", path, "invalid_type")
-    return value
 
 
 # OpenAI's `integrations` name services that get a job's curves, in addition to TensorBoard's files. A client names only
@@ -301,7 +293,7 @@ def _parse_hyperparameters(
     # OpenAI's older place and its newer one. Clients may fill both.
     places = {"hyperparameters": at_the_top, method.path: method.hyperparameters}
     for place, group in places.items():
-        for name, value in _as_object(group, place).items():
+        for name, value in as_object(group, place).items():
             path = f"{place}.{name}"
             if name == "sweep":
                 parsed: Any = _parse_sweep(value, path)
