@@ -70,7 +70,7 @@ from trainers.dataset.versions import (
     continue_holdout,
     draw_holdout,
     labels_by_row,
-    read_questions,
+    read_learnt_questions,
     read_stored,
     split_against,
 )
@@ -240,20 +240,12 @@ def check_file(
                 of_split,
                 presidio=presidio,
                 n_sealed=n_sealed,
-                learnt=read_questions(learnt_files),
+                learnt=read_learnt_questions(learnt_files),
             )
         trained = len(scanned.rows) - len(parts.not_trained)
         check_trained(len(scanned.rows), trained, of_split)
         result = _combine(scanned, lengths_by or encoding, parts, slow, of_split)
-        files = _NOT_STORED
-        if out_dir and not result.is_blocked:
-            files = result.write(out_dir)
-        clock.stage("split")
-        tokens: tuple[tuple[str, int], ...] = ()
-        if out_dir and files.train:
-            tokens = result.count_for(local_models, out_dir / f"{files.train}.jsonl")
-        shown_name = to_printable(name)
-        return result.report(shown_name, seed, encoding, sha256_of(path), files, tokens, clock)
+        return _store(result, path, name, out_dir, seed, encoding, local_models, clock)
 
 
 def _scan_file(
@@ -358,6 +350,28 @@ def _combine(
     return _CheckResult(scanned, counted_by, lengths, parts, listed, slow.label_errors, pairs)
 
 
+def _store(
+    result: _CheckResult,
+    path: Path,
+    name: str,
+    out_dir: Path | None,
+    seed: int,
+    encoding: Encoding,
+    local_models: Mapping[str, Path],
+    clock: _Clock,
+) -> Report:
+    """Stores the parts of the file, unless a finding blocks, and reports on it."""
+    files = _NOT_STORED
+    if out_dir and not result.is_blocked:
+        files = result.write(out_dir)
+    clock.stage("split")
+    tokens: tuple[tuple[str, int], ...] = ()
+    if out_dir and files.train:
+        tokens = result.count_for(local_models, out_dir / f"{files.train}.jsonl")
+    shown_name = to_printable(name)
+    return result.report(shown_name, seed, encoding, sha256_of(path), files, tokens, clock)
+
+
 # Rows with the same question and preferred answer may be different pairs, and different preferred answers to one
 # question are no contradiction.
 _NOT_FOR_PAIRS = {DUPLICATE.code, CONTRADICTION.code}
@@ -388,6 +402,13 @@ class _ScannedFile:
         if self.task != "labels":
             return ()
         return sort_label_counts(Counter(self.labels))
+
+    @property
+    def n_combined(self) -> int:
+        combined = combined_labels([count.label for count in self.label_counts])
+        if combined is None:
+            return 0
+        return combined.labels
 
     def findings(self, lengths: Sequence[int], encoding: Encoding) -> tuple[Findings, ...]:
         """Returns the faults and, unless the file was refused, the findings of all checks. `lengths` are the tokens of
@@ -510,11 +531,6 @@ class _CheckResult:
         usable = self.usable_parts
 
         labels = [count.label for count in scanned.label_counts]
-        n_combined = 0
-        combined = combined_labels(labels)
-        if combined:
-            n_combined = combined.labels
-
         scoring = None
         floor = None
         answer_format = ""
@@ -551,7 +567,7 @@ class _CheckResult:
             sealed_sha256=files.sealed,
             n_sealed=usable.n_sealed,
             n_copies=len(usable.copies),
-            n_combined=n_combined,
+            n_combined=scanned.n_combined,
             n_earlier=self.n_earlier,
             n_earlier_sealed=len(usable.earlier_sealed),
             column_names=scanned.progress.names,

@@ -111,8 +111,8 @@ def read_stored(path: Path, action: str) -> tuple[Example, ...]:
     return reading.examples
 
 
-def read_questions(files: Iterable[Path]) -> frozenset[bytes]:
-    """Returns the keys of the questions in stored training rows of models."""
+def read_learnt_questions(files: Iterable[Path]) -> frozenset[bytes]:
+    """Returns the keys of the questions in these files, which are stored training rows of models."""
     keys: set[bytes] = set()
     for path in files:
         rows = read_stored(path, "reading the rows of a model")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
+from typing import TypeVar
 
 from trainers.dataset.rows import Example, at, distinct_example_places
 from trainers.evaluation.quality_threshold import cheapest_passing, judge_candidates
@@ -35,6 +36,7 @@ from trainers.evaluation.statistics import (
 )
 from trainers.providers.pricing import PriceRow, UnknownPrice
 
+T = TypeVar("T")
 Prices = Mapping[str, PriceRow | UnknownPrice]
 _DETECTABLE_Z = 1.959964 + 0.841621  # z of 0.975 and of 0.8: detected in 80% of cases at the 5% level
 
@@ -62,26 +64,17 @@ def build_comparison(
     """
     _check_complete(replies, examples)
     places = distinct_example_places(examples)
-    if len(places) < len(examples):
-        examples = at(places, examples)
-        replies = {candidate: at(places, its_replies) for candidate, its_replies in replies.items()}
-        if verdicts:
-            verdicts = {candidate: at(places, its_verdicts) for candidate, its_verdicts in verdicts.items()}
+    examples = at(places, examples)
+    replies = _at_each(places, replies)
+    verdicts = _at_each(places, verdicts or {})
 
     scoring: Scoring
     if verdicts:
         scoring = "judge"
         floor = None  # it was not scored by the judge
     else:
-        verdicts = {}
         scoring = scoring_of(examples, task_of(labels))
-    measured = []
-    for candidate in sorted(replies, key=_effort):
-        own_replies = replies[candidate]
-        own_verdicts = verdicts.get(candidate)
-        measured.append(
-            _build_candidate(candidate, own_replies, examples, labels, prices, scoring, own_verdicts)
-        )
+    measured = _build_candidates(replies, examples, labels, prices, scoring, verdicts)
     candidates = judge_candidates(measured, bar)
     pairs, gap = _compare_all(candidates)
 
@@ -102,6 +95,12 @@ def build_comparison(
         measured_at=measured_at,
         floor=floor,
     )
+
+
+def _at_each(
+    places: Sequence[int], values: Mapping[Candidate, Sequence[T]]
+) -> Mapping[Candidate, Sequence[T]]:
+    return {candidate: at(places, of_candidate) for candidate, of_candidate in values.items()}
 
 
 def _effort(candidate: Candidate | MeasuredCandidate) -> int:
@@ -210,6 +209,24 @@ def _busy_seconds(replies: Sequence[Reply]) -> float:
         busy += max(came - alone_from, 0.0)
         until = max(until, came)
     return busy
+
+
+def _build_candidates(
+    replies: Mapping[Candidate, Sequence[Reply]],
+    examples: Sequence[Example],
+    labels: Sequence[str],
+    prices: Prices,
+    scoring: Scoring,
+    verdicts: Mapping[Candidate, Sequence[float]],
+) -> list[MeasuredCandidate]:
+    measured = []
+    for candidate in sorted(replies, key=_effort):
+        own_replies = replies[candidate]
+        own_verdicts = verdicts.get(candidate)
+        measured.append(
+            _build_candidate(candidate, own_replies, examples, labels, prices, scoring, own_verdicts)
+        )
+    return measured
 
 
 def _build_candidate(
