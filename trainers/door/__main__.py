@@ -38,7 +38,7 @@ from trainers.log_lines import write_log
 
 DEFAULT_ADDRESS = "127.0.0.1:8024"
 ANSWER_S = 600.0  # OpenAI's clients wait as long
-# A door that took longer would find that the earlier one waits for it no more, and both would go on.
+# The earlier door waits START_S for its successor. A later one would not be heard, and both would go on.
 LONGEST_START_S = START_S - 10
 STEADY_S = 10.0  # a worker that answered as long died of something new
 RESTART_PAUSES_S = (0.0, 0.2, 1.0, 5.0)
@@ -160,7 +160,8 @@ class Keeper:
         self._has_answered = False
 
     def start_worker(self, lock: IO[str]) -> str:
-        """Starts a worker and waits until it answers. Returns the line that says where, "" if it has ended instead.
+        """Starts a worker and waits until it answers. Returns the line that says where, "" if it has ended instead, or
+        was ended because it took too long.
 
         The worker has `lock` too until it can hand the socket over, so that another door waits for it even if this
         process dies meanwhile.
@@ -177,18 +178,18 @@ class Keeper:
         assert self._worker.stdout is not None  # noqa: S101 - a pipe
         ready = ""
         with self._worker.stdout as output:
-            has_spoken, _, _ = select.select([output], [], [], LONGEST_START_S)
-            if has_spoken:
+            has_output, _, _ = select.select([output], [], [], LONGEST_START_S)
+            if has_output:
                 ready = output.readline().rstrip("\n")
-        if not has_spoken:
-            log.error("the worker is ended, since it doesn't answer %s s after its start", LONGEST_START_S)
-            self._worker.kill()
+            else:
+                log.error("ending the worker, which has not answered in %s s", LONGEST_START_S)
+                self._worker.kill()
         self._has_answered = self._has_answered or bool(ready)
         return ready
 
     def keep(self) -> int:
         """Starts another worker whenever one dies. Returns the exit code of the last: of one that drained, or of the
-        first if it never answered; 0 if one died when no other was to come."""
+        first if it never answered; 0 if one died when this door was stopped or another had taken over."""
         deaths = 0
         while True:
             assert self._worker is not None  # noqa: S101 - started before

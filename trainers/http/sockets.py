@@ -56,8 +56,8 @@ def allow_more_files() -> None:
 
 
 class AcceptErrorFilter(logging.Filter):
-    """Lets the error that no connection can be accepted through once a minute. asyncio logs it over and over, for each
-    connection of its backlog, and tries each again a second later: leaves out that a socket was closed meanwhile."""
+    """Lets the error that no connection can be accepted through once a minute: asyncio logs it over and over, for each
+    connection of its backlog. It listens again a second later, and that the socket was closed meanwhile is no error."""
 
     def __init__(self) -> None:
         super().__init__()

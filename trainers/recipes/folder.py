@@ -126,7 +126,7 @@ class RecipeFolder:
         return frozenset(f"{ALIAS_PREFIX}{file.stem}" for file in files)
 
     def withdraw(self, name: str) -> None:
-        """Has programs that call this name hear that there is no such name."""
+        """Deletes what is published under this name: programs that call it hear that there is no such name."""
         self.name_path(name).unlink(missing_ok=True)
 
     def upstreams(self) -> Upstreams:
