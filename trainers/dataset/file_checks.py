@@ -7,12 +7,14 @@ Checks see what `row_facts` keeps of each row, not its text. Problems of a singl
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule
-from trainers.dataset.row_facts import RowFacts
-from trainers.dataset.rows import REMOVE_INVISIBLE, Limits, normalise_text, to_printable
+from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule, sort_label_counts
+from trainers.dataset.row_facts import RowFacts, StoredRows
+from trainers.dataset.rows import REMOVE_INVISIBLE, Limits, Task, normalise_text, to_printable
+from trainers.dataset.tables import Progress
 from trainers.methods import MIN_TRAINING_EXAMPLES
 from trainers.models.tokens import Encoding
 
@@ -309,3 +311,49 @@ CHECKS: tuple[Callable[[CheckedFile], Findings], ...] = (
     check_beginnings,
     check_endings,
 )
+
+
+@dataclass(frozen=True)
+class ScannedFile:
+    """A file after the first pass. `faults` has the faults of single rows, and the reason if the file was refused.
+    `labels` has one label per row, all empty for free text."""
+
+    faults: Findings
+    progress: Progress
+    rows: StoredRows
+    task: Task
+    labels: list[str]
+    limits: Limits
+
+    @property
+    def is_pairs(self) -> bool:
+        return self.progress.format == "preference"
+
+    def raw_rows(self) -> Iterator[tuple[int, bytes]]:
+        """Yields the line number and the original bytes of each row."""
+        return ((line, self.rows.raw(row)) for row, line in enumerate(self.rows.facts.lines))
+
+    @cached_property
+    def label_counts(self) -> tuple[LabelCount, ...]:
+        if self.task != "labels":
+            return ()
+        return sort_label_counts(Counter(self.labels))
+
+    @property
+    def n_combined(self) -> int:
+        combined = combined_labels([count.label for count in self.label_counts])
+        if combined is None:
+            return 0
+        return combined.labels
+
+    def findings(self, lengths: Sequence[int], encoding: Encoding) -> tuple[Findings, ...]:
+        """Returns the faults and, unless the file was refused, the findings of all checks. `lengths` are the tokens of
+        each row, counted by `encoding`."""
+        facts = self.rows.facts
+        if not len(facts) and any(finding.blocks for finding in self.faults.sorted()):
+            return (self.faults,)
+        labels: tuple[LabelCount, ...] = ()
+        if not self.is_pairs:
+            labels = self.label_counts
+        file = CheckedFile(facts, labels, lengths, encoding, self.limits)
+        return (self.faults, *(check(file) for check in CHECKS))

@@ -7,11 +7,9 @@ import hashlib
 import random
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,10 +22,9 @@ from trainers.dataset.checks import (
     Findings,
     LabelCount,
     sort_findings,
-    sort_label_counts,
 )
 from trainers.dataset.conversion import ConvertedFile, open_converted
-from trainers.dataset.file_checks import CHECKS, CheckedFile, check_trained, combined_labels
+from trainers.dataset.file_checks import ScannedFile, check_trained
 from trainers.dataset.preference_pairs import PairsReport, check_pairs
 from trainers.dataset.reader import accept_file, report_counts
 from trainers.dataset.row_facts import (
@@ -259,7 +256,7 @@ def _scan_file(
     on_progress: Callable[[str], None],
     *,
     sketched: bool,
-) -> _ScannedFile:
+) -> ScannedFile:
     findings = Findings(limits.listed)
     progress = Progress()
     facts = RowFacts(encoding, limits, sketched=sketched)
@@ -279,11 +276,11 @@ def _scan_file(
         file = source.file  # it has the rows already, which were written to the spool from any other format
     rows = StoredRows(file, facts, limits, system)
     labels = labels_by_row(facts, rows, task)
-    return _ScannedFile(findings, progress, rows, task, labels, limits)
+    return ScannedFile(findings, progress, rows, task, labels, limits)
 
 
 def _check_slowly(
-    scanned: _ScannedFile,
+    scanned: ScannedFile,
     holdout: Sequence[Example],
     seed: int,
     on_progress: Callable[[str], None],
@@ -299,7 +296,7 @@ def _check_slowly(
 
 
 def _split_rows(
-    scanned: _ScannedFile,
+    scanned: ScannedFile,
     seed: int,
     holdout: Sequence[Example] | None,
     previous: Previous | None,
@@ -329,7 +326,7 @@ def _split_rows(
 
 
 def _combine(
-    scanned: _ScannedFile, counted_by: Encoding, parts: Parts, slow: SlowFindings, of_split: Findings
+    scanned: ScannedFile, counted_by: Encoding, parts: Parts, slow: SlowFindings, of_split: Findings
 ) -> _CheckResult:
     """Combines and sorts the findings of all checks. `counted_by` counts the lengths of rows; `of_split` has the
     findings of the split."""
@@ -378,52 +375,6 @@ _NOT_FOR_PAIRS = {DUPLICATE.code, CONTRADICTION.code}
 
 
 @dataclass(frozen=True)
-class _ScannedFile:
-    """A file after the first pass. `faults` has the faults of single rows, and the reason if the file was refused.
-    `labels` has one label per row, all empty for free text."""
-
-    faults: Findings
-    progress: Progress
-    rows: StoredRows
-    task: Task
-    labels: list[str]
-    limits: Limits
-
-    @property
-    def is_pairs(self) -> bool:
-        return self.progress.format == "preference"
-
-    def raw_rows(self) -> Iterator[tuple[int, bytes]]:
-        """Yields the line number and the original bytes of each row."""
-        return ((line, self.rows.raw(row)) for row, line in enumerate(self.rows.facts.lines))
-
-    @cached_property
-    def label_counts(self) -> tuple[LabelCount, ...]:
-        if self.task != "labels":
-            return ()
-        return sort_label_counts(Counter(self.labels))
-
-    @property
-    def n_combined(self) -> int:
-        combined = combined_labels([count.label for count in self.label_counts])
-        if combined is None:
-            return 0
-        return combined.labels
-
-    def findings(self, lengths: Sequence[int], encoding: Encoding) -> tuple[Findings, ...]:
-        """Returns the faults and, unless the file was refused, the findings of all checks. `lengths` are the tokens of
-        each row, counted by `encoding`."""
-        facts = self.rows.facts
-        if not len(facts) and any(finding.blocks for finding in self.faults.sorted()):
-            return (self.faults,)
-        labels: tuple[LabelCount, ...] = ()
-        if not self.is_pairs:
-            labels = self.label_counts
-        file = CheckedFile(facts, labels, lengths, encoding, self.limits)
-        return (self.faults, *(check(file) for check in CHECKS))
-
-
-@dataclass(frozen=True)
 class _StoredParts:
     """The sha256 of each stored file, None for what is not stored."""
 
@@ -440,7 +391,7 @@ _NOT_STORED = _StoredParts()
 class _CheckResult:
     """A file after all checks. `lengths` are the tokens of each row, counted by `counted_by`."""
 
-    scanned: _ScannedFile
+    scanned: ScannedFile
     counted_by: Encoding
     lengths: Sequence[int]
     parts: Parts
