@@ -252,14 +252,14 @@ def complaint_about(call: Call, answer: Answer, state: Callable[[], object], bef
         return f"HTTP {answer.status}"
     if b"Traceback" in answer.body or b'File "/' in answer.body:
         return "a traceback"
-    if answer.status >= 400 and call.method != "HEAD" and not _is_envelope(answer.body):
+    if answer.status >= 400 and call.method != "HEAD" and not is_envelope(answer.body):
         return "no envelope"
     if answer.status >= 400 and state() != before:
         return "a refused call left something behind"
     return None
 
 
-def _is_envelope(body: bytes) -> bool:
+def is_envelope(body: bytes) -> bool:
     try:
         message = json.loads(body)["error"]["message"]
     except (ValueError, LookupError, TypeError):

@@ -1,8 +1,8 @@
 """Odd calls of every endpoint of a running door, whatever is in use: a refusal is a sentence in OpenAI's envelope, and
 leaves what is published as it was. The vendor behind it answers everything, so that each fault is the door's own.
 
-And odd answers of the vendor to usual calls: what can't be read is a 502 with a sentence, in a stream an event with an
-error."""
+And odd answers of the vendor to usual calls: what can't be read is a 502 with a sentence, in a stream that the door
+writes itself an event with an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from demo.workspace import wait_until
-from tests.fuzz.api_calls import CALLING, CHAT, CONSTRAINED, RESPONSE, TEXT, Call, ask, complaint_about, posts
+from tests.fuzz.api_calls import (
+    CALLING,
+    CHAT,
+    CONSTRAINED,
+    RESPONSE,
+    TEXT,
+    Call,
+    ask,
+    complaint_about,
+    is_envelope,
+    posts,
+)
 from tests.fuzz.mutations import Json, mutated, odd_texts, raw_json
 from tests.peers.chat_vendor import ChatVendor, serve_vendor
 from tests.trainers.door.doors import PROMPT, Door, serve_door
@@ -143,6 +154,11 @@ def odd_answers(
                 return f"{call.path} broke off"
             if answer.status not in (200, 502):
                 return f"{call.path}: HTTP {answer.status}"
+            if answer.status == 502 and not is_envelope(answer.body):
+                return f"{call.path}: no envelope"
+            is_stream = answer.status == 200 and call == TRANSLATED_STREAM
+            if is_stream and not any(event in answer.body for event in LAST_EVENTS):
+                return f"{call.path}: neither an end nor an error"
         return None
 
     return _answers(), complaint
@@ -153,11 +169,13 @@ def _call(path: str, name: str, **more: object) -> Call:
 
 
 _ASKED = [{"role": "user", "content": "Where is my parcel?"}]
+TRANSLATED_STREAM = _call("/v1/responses", PROMPTED, input="Where is my parcel?", stream=True)
+LAST_EVENTS = (b"event: response.completed", b"event: response.incomplete", b"event: error")
 USUAL_CALLS = (
     _call("/v1/chat/completions", PROMPTED, messages=_ASKED),
     _call("/v1/chat/completions", PROMPTED, messages=_ASKED, stream=True),
     _call("/v1/responses", PROMPTED, input="Where is my parcel?"),
-    _call("/v1/responses", PROMPTED, input="Where is my parcel?", stream=True),
+    TRANSLATED_STREAM,
     _call("/v1/responses", PASSED_ON, input="Where is my parcel?", stream=True),
     _call("/v1/classify", PROMPTED, input="Where is my parcel?"),
 )
@@ -186,7 +204,7 @@ def _as_stream(chunks: list[Json]) -> bytes:
 
 
 def wait_until_counted(door: Door, calls: int) -> None:
-    """Odd numbers of tokens don't keep the door from storing its counts."""
+    """Waits until so many calls are counted, from which odd numbers of tokens must not keep the door."""
 
     def counted() -> bool:
         counts = usage.read(door.folder.root)
