@@ -101,6 +101,8 @@ def export(
         _export_candidate(settings, name, candidate, out, model, shots)
     elif to is not None:
         _export_model(settings, name, to, out, options)
+    elif is_file:
+        refuse(f"Export which candidate? Add it, as in: finetune export {name} encoder.")
     else:
         refuse(
             f"Export what of {name}? If it is a tuned model, add a form, like --to merged. If it is a dataset, add a "

@@ -87,6 +87,8 @@ def test_a_free_candidate_is_exported_straight_from_a_file(
 
     refused = export("tickets.csv", "zero")
     assert refused.exit_code == 2 and "From a file only classical or encoder can be" in refused.output
+    unclear = export("tickets.csv")
+    assert unclear.exit_code == 2 and "finetune export tickets.csv encoder" in unclear.output
     form = export("tickets.csv", "classical", "--to", "merged")
     assert form.exit_code == 2 and "--to is the form of a tuned model" in form.output
     model = export("tickets.csv", "classical", "--model", "acme-small")
