@@ -256,7 +256,7 @@ def step(context: AppContext, request: RowRequest) -> None:
         _give_up(context, request, f"Looking for wrong training rows {stopped}.")
         return
     except Exception as error:
-        # A fault of the search, which must not leave the request waiting forever.
+        # Whatever the search raises in its process is raised here. Without an answer, the request would wait forever.
         log.exception("looking for wrong rows %s", request.id)
         _give_up(context, request, f"That stopped with {type(error).__name__}. {logs.sorry()}")
         return
