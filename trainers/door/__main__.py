@@ -53,9 +53,7 @@ log = logging.getLogger("trainers.door")
 @click.option(
     "--address", default=DEFAULT_ADDRESS, show_default=True, help="HOST:PORT. Port 0 picks a free one."
 )
-@click.option(
-    "--allow-host", multiple=True, help="Another host name that programs may use for this door. Repeatable."
-)
+@click.option("--allow-host", multiple=True, help="Another host name that programs may use. Repeatable.")
 @click.option(
     "--answer-seconds",
     type=click.FloatRange(1, 3600),
