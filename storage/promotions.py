@@ -107,7 +107,12 @@ class Promotions(Table):
             "UPDATE promotions SET ended_at = ? WHERE id = ? AND ended_at IS NULL", (now, promotion.id)
         )
         if changed:
-            self._db.change("UPDATE models SET state = 'retired' WHERE name = ?", (promotion.model,))
+            # It may be in use for its pairs' own dataset as well, by a promotion of an earlier release.
+            self._db.change(
+                "UPDATE models SET state = 'retired' WHERE name = ? AND NOT EXISTS"
+                " (SELECT 1 FROM promotions WHERE model = models.name AND ended_at IS NULL)",
+                (promotion.model,),
+            )
         return changed == 1
 
     def take_out_of_use(

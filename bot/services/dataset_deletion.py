@@ -65,7 +65,7 @@ def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> 
     if refusal:
         return refusal
     # The deletion takes a model out of use, so it needs that right too.
-    if _standing_promotion(context, versions):
+    if _standing_promotions(context, versions):
         refusal = authorization.refusal(context, person, "promote", channel)
         if refusal:
             return refusal
@@ -159,7 +159,7 @@ def scope_of(
     `takes_used` a model in use that was trained on them may be deleted even though newer versions stay. `keeps_rest`
     means that a version with the other rows will be added."""
     ids = {version.id for version in versions}
-    standing = _standing_promotion(context, versions)
+    standing = _standing_promotions(context, versions)
     is_whole = all(version.id in ids for version in context.store.datasets.versions(dataset))
     runs = context.store.runs.on(ids)
     measurements = context.store.measurements.on(ids)
@@ -169,7 +169,7 @@ def scope_of(
     loses_answers = answered > 0 and (keeps_rest or not is_whole)
     why = _find_obstacle(versions, runs, measurements, labellings)
     if standing and not is_whole and not takes_used:
-        why = views.in_use_obstacle(standing)
+        why = views.in_use_obstacle(standing[0])
     elif why is None and loses_answers:
         why = views.open_answers_obstacle(answered)
     elif why is None and is_whole and context.store.documents.has_unread(dataset):
@@ -184,9 +184,10 @@ def scope_of(
         is_whole,
         runs=len(runs),
         measurements=len(measurements),
-        in_use=promotable_name(standing.what) if standing else None,
+        in_use=tuple(dict.fromkeys(promotable_name(each.what) for each in standing)),
         answered=answered,
         pairs=_find_pairs(context, versions[0]),
+        stays_in_use=_find_staying(context, dataset),
         descendants=descendants,
         hidden=hidden,
         under_way=under_way,
@@ -208,6 +209,14 @@ def _find_pairs(context: CoreContext, version: Dataset) -> str | None:
         if report and report.pairs:
             return name
     return None
+
+
+def _find_staying(context: CoreContext, dataset: str) -> str | None:
+    """Returns what is in use for this dataset and learnt from the pairs of it, which stay, None if nothing is."""
+    current = context.store.promotions.current(dataset)
+    if current is None or promotables.origin_of(context, current.what).dataset.name == dataset:
+        return None
+    return promotable_name(current.what)
 
 
 def _find_descendants(
@@ -353,7 +362,7 @@ def _erase_records(
     runs = store.runs.on(ids)
     measurements = store.measurements.on(ids)
     estimates = store.estimates.newest(deletion.dataset) if is_whole else []
-    standing = _standing_promotion(context, versions)
+    standing = _standing_promotions(context, versions)
 
     paths = [f"files/{file}{ending}" for file in files for ending in FILE_ENDINGS]
     paths += [f"plots/dataset-{version}" for version in ids]
@@ -366,8 +375,8 @@ def _erase_records(
     elsewhere = [*_copies_of_runs(context, runs, standing), *_copies_of_curves(measurements)]
     # Listed in the same transaction: once the rows are gone, nothing else knows of these files and copies.
     store.deletions.begin(deletion, paths, files, elsewhere)
-    if standing:
-        _end_promotion(context, standing)
+    for each in standing:
+        _end_promotion(context, each)
 
     # Every key of messages about them: the names of their cards and threads, and the keys for posting once.
     about = [f"{kind} {version}" for version in ids for kind in DATASET_MESSAGES]
@@ -511,17 +520,16 @@ def _post_outcome(
         context.store.outbox.put(draft, now=context.clock())
 
 
-def _standing_promotion(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | None:
-    """Returns the current promotion if what is in use learnt from one of these versions, else None."""
+def _standing_promotions(context: CoreContext, versions: Sequence[Dataset]) -> Sequence[Promotion]:
+    """Returns the current promotions of what learnt from these versions. Those of pairs can be used for two datasets:
+    the one behind them and, by a promotion from before that was so, their own."""
     ids = {version.id for version in versions}
-    for standing in context.store.promotions.all_current():
-        if promotables.origin_of(context, standing.what).dataset.id in ids:
-            return standing
-    return None
+    current = context.store.promotions.all_current()
+    return [each for each in current if promotables.origin_of(context, each.what).dataset.id in ids]
 
 
 def _copies_of_runs(
-    context: CoreContext, runs: Sequence[Run], standing: Promotion | None
+    context: CoreContext, runs: Sequence[Run], standing: Sequence[Promotion]
 ) -> list[RemoteCopy]:
     """Returns the jobs and models of these runs at their trainers."""
     copies = []
@@ -533,8 +541,9 @@ def _copies_of_runs(
             copies.append(RemoteCopy(run.provider, run.job_id, None))
             continue
         alias = None
-        if standing and standing.model == model.name and models.has_alias(context, model):
-            alias = alias_for(standing.dataset)
+        for each in standing:
+            if each.model == model.name and models.has_alias(context, model):
+                alias = alias_for(each.dataset)
         copies.append(RemoteCopy(run.provider, run.job_id, model.provider_model, alias))
     return copies
 

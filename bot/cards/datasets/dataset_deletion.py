@@ -11,6 +11,7 @@ from bot.cards.common.candidates import promotable_text
 from bot.cards.common.forms import modal
 from bot.cards.common.general import text_message
 from bot.cards.common.words import pluralize
+from bot.rules.models.promotion import alias_for
 from bot.values.requests import Delete
 from storage.promotions import Promotion
 
@@ -28,20 +29,21 @@ class UnderWay:
 
 @dataclass(frozen=True)
 class DeletionScope:
-    """What a deletion includes. `in_use` is the model that programs still call, None if there is none. `answered` rows
-    of an open batch have labels by people, which are in no version yet. `pairs` is the dataset of preference pairs that
-    was made from its models' answers and stays, None if there is none. `descendants` are models of other datasets that
-    were trained from the deleted models and stay, with their datasets; `hidden` counts those of other channels.
-    `under_way` and `hidden_runs` are the same of runs that have not ended."""
+    """What a deletion includes. `in_use` names what programs still call. `answered` rows of an open batch have labels
+    by people, which are in no version yet. `pairs` is the dataset of preference pairs that was made from its models'
+    answers and stays, and `stays_in_use` what learnt from them and is in use for this dataset. `descendants` are models
+    of other datasets that were trained from the deleted models and stay, with their datasets; `hidden` counts those of
+    other channels. `under_way` and `hidden_runs` are the same of runs that have not ended."""
 
     dataset: str
     versions: tuple[int, ...]
     is_whole: bool
     runs: int
     measurements: int
-    in_use: str | None = None
+    in_use: tuple[str, ...] = ()
     answered: int = 0
     pairs: str | None = None
+    stays_in_use: str | None = None
     descendants: tuple[tuple[str, str], ...] = ()
     hidden: int = 0
     under_way: tuple[UnderWay, ...] = ()
@@ -71,8 +73,8 @@ def deletion_form(scope: DeletionScope, private: str) -> Block:
         f"This permanently deletes {code(scope.title)}: {scope.with_it}, with all files, answers and tuned models, "
         "here and at trainers. Costs, approvals and the audit log stay; they contain none of its rows."
     )
-    if scope.in_use:
-        text += f"\n*{escape(scope.in_use)} is in use*: programs that call it will get an error."
+    for used in scope.in_use:
+        text += f"\n*{escape(used)} is in use*: programs that call it will get an error."
     for sentence in _further_sentences(scope, "/finetune delete"):
         text += f"\n{sentence}"
     # Typing the name is slower than a click, and nothing brings the data back.
@@ -99,6 +101,12 @@ def _further_sentences(scope: DeletionScope, command: str) -> list[str]:
         deletes = code(f"{command} {scope.pairs}")
         sentences.append(
             f"{code(scope.pairs)} stays: its pairs hold questions of the same customers. {deletes} deletes it."
+        )
+    if scope.stays_in_use:
+        ends = code(f"/finetune rollback {scope.dataset} to=nothing")
+        sentences.append(
+            f"{code(scope.stays_in_use)} learnt from these pairs and stays in use: programs that call "
+            f"{code(alias_for(scope.dataset))} still get its answers. {ends} takes it out of use."
         )
     sentences += [_descendant_text(model, dataset, command) for model, dataset in scope.descendants]
     if scope.hidden:
@@ -165,8 +173,8 @@ def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: in
         f"Version {newest} without them becomes the next version. Everything older is deleted: {scope.with_it}, with "
         "files, answers and tuned models."
     )
-    if scope.in_use:
-        text += f" {scope.in_use} is in use and is deleted too: programs that call it will get an error."
+    for used in scope.in_use:
+        text += f" {used} is in use and is deleted too: programs that call it will get an error."
     if held:
         text += f" {_held_text(held)}"
     return " ".join((text, *_further_sentences(scope, "finetune forget")))

@@ -7,6 +7,7 @@ import json
 from bot.command_options import dataset_name
 from bot.reconciler import apply_retention
 from bot.rules.plans import plan_from_json
+from bot.services.dataset_deletion import _standing_promotions
 from bot.services.datasets import dataset_worker
 from bot.services.datasets.pairs import pairs_name
 from bot.services.evidence.promotion_evidence import promotion_proof
@@ -132,9 +133,30 @@ def improves_what_was_judged(world: World) -> None:
     standing = world.store.promotions.current("tickets")
     assert standing.model == "tickets-pairs-2" and world.store.promotions.current("tickets-pairs") is None
     assert "*in use for tickets*" in world.type("/finetune models")
+    question = deletion_question(world)
+    assert "`tickets-pairs-2` learnt from these pairs and stays in use" in question
+    assert "programs that call `team/tickets` still get its answers" in question
     world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets-pairs")
     assert "*tickets-pairs-2 is in use*" in world.read_form(BEN)
     world.slack.close_modal(BEN.id)
+    ends_all_its_uses(world)
+
+
+def ends_all_its_uses(world: World) -> None:
+    """A promotion of an earlier release used it for the pairs' own dataset, and still does."""
+    before = NewPromotion(
+        "tickets-pairs", Promotable("tickets-pairs-2"), BEN.id, PRIVATE.id, instead_of=None, returns_to=None
+    )
+    world.store.promotions.add(before, now=world.clock)
+    versions = world.store.datasets.versions("tickets-pairs")
+    both = _standing_promotions(world.service.context, versions)
+    assert [each.dataset for each in both] == ["tickets", "tickets-pairs"], "a deletion ends both"
+    world.type("/finetune rollback tickets to=nothing", user=BEN)
+    model = world.store.model("tickets-pairs-2")
+    assert model is not None and model.state == "promoted", "for the other dataset"
+    world.type("/finetune rollback tickets-pairs to=nothing", user=BEN)
+    model = world.store.model("tickets-pairs-2")
+    assert model is not None and model.state == "retired"
 
 
 def test_a_name_of_any_length_has_one_for_its_pairs() -> None:
