@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from bot.cards.common import forms
-from bot.cards.common.blocks import Block, Message, Note, Text, actions, button, code, cut, escape, quote
+from bot.cards.common.blocks import (
+    Block,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    cut,
+    escape,
+    quote,
+    sentence,
+)
 from bot.cards.common.candidates import promotable_text
 from bot.cards.common.general import text_message
 from bot.cards.common.words import capitalize, percent, pluralize
@@ -28,8 +40,10 @@ def try_form(model: str, channel: str) -> Block:
 
 
 def not_ready(promotion: Promotion) -> str:
-    """For somebody who asks what is in use before programs get it."""
+    """For somebody who asks what is in use before programs get it, or after what it answers from was deleted."""
     name = capitalize(promotable_text(promotion.what))
+    if promotion.ended_at is not None:
+        return f"{name} is no longer in use, and what it answers from was deleted."
     if promotion.trouble is not None:
         return f"{name} is in use for {code(promotion.dataset)}, but can't answer yet: {escape(promotion.trouble)}"
     return f"{name} is being made ready for {code(promotion.dataset)}. Ask again in a minute."
@@ -159,5 +173,5 @@ def empty_answers(count: int) -> str:
 
 def failure_card(ask: Ask, why: str) -> Message:
     """`why` is any text, with its cure."""
-    text = f"{code(ask.model)} could not be asked: {escape(why)}"
+    text = f"{code(ask.model)} could not be asked: {sentence(why)}"
     return Message(text, (Text(text), Note(f"You asked: {escape(cut(ask.text, 200))}")))

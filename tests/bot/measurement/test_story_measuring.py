@@ -213,8 +213,10 @@ def test_nothing_answers_from_a_removed_document(world: World) -> None:
     assert isinstance(may_not, Refusal), "she uploaded it, and may not take anything out of use"
     world.type("/finetune promote tickets zero because=half the price", user=BEN)
     assert len(world.store.promotion_requests.open()) == 1, "it is not shown to be better"
+    world.type("/finetune try tickets what is the policy?")
 
     assert not isinstance(document_removal.remove(context, "1", BEN.id), Refusal)
+    assert "is no longer in use, and what it answers from was deleted" in world.tick_until_answered()
     published = folder.published("team/tickets")
     assert published is not None and published.unavailable is not None
     assert "was taken out of use on" in published.unavailable.message
