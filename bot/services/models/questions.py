@@ -6,8 +6,7 @@ cost is reserved first. Without a clear answer it counts as spent, and the quest
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 from bot.cards.common import freeze as freeze_cards
 from bot.cards.common.blocks import Message as Card
@@ -46,8 +45,8 @@ class Answerer:
     """What answers as `name`: 'tickets-1', or 'team/tickets' for what is in use without training.
 
     `provider` and `model` say who is asked, by the provider's name for it; `price` is its price. All three are None for
-    free candidates. `recipe` and the number of its `promotion` are None for tuned models. `dataset_id` is the version
-    whose waivers cover what is sent.
+    free candidates. A tuned model has `instructions`, anything else a `recipe` and the number of its `promotion`.
+    `dataset_id` is the version whose waivers cover what is sent.
     """
 
     name: str
@@ -58,6 +57,7 @@ class Answerer:
     provider: str | None = None
     model: str | None = None
     price: PriceRow | None = None
+    instructions: Prompt = ()
     recipe: Recipe | None = None
     promotion: int | None = None
 
@@ -311,6 +311,7 @@ def _of_model(context: AppContext, model: Model) -> Answerer | Refusal:
         dataset_id=plan.dataset_id,
         max_tokens=MAX_TOKENS + thinking_tokens(is_thinking),
         what=Promotable(model.name),
+        instructions=instructions_of(context, model),
         provider=model.provider,
         model=model.provider_model,
         price=price,
@@ -327,30 +328,32 @@ def _of_promotion(context: AppContext, promotion: Promotion) -> Answerer | Refus
     measurement = context.store.measurements.get(promotion.measurement or 0)
     if measurement is None:
         return Refusal("it was never measured here.")
-    answerer = partial(
-        Answerer,
+    answerer = Answerer(
         name=alias_for(promotion.dataset),
         dataset=promotion.dataset,
         dataset_id=measurement.dataset_id,
+        max_tokens=0,
         what=promotion.what,
         recipe=recipe,
         promotion=promotion.id,
     )
     if recipe.is_free:
-        return answerer(max_tokens=0)
+        return answerer
     full_name = f"{recipe.provider}/{recipe.model}"
     priced = candidates.find_model(context.settings, tuple(context.trainers), full_name, context.today())
     if isinstance(priced, Refusal):
         return priced
     most = (recipe.max_tokens or prompts.MOST_ANSWER_TOKENS) + thinking_tokens(recipe.is_thinking)
-    return answerer(max_tokens=most, provider=recipe.provider, model=recipe.model, price=priced.price)
+    return replace(
+        answerer, max_tokens=most, provider=recipe.provider, model=recipe.model, price=priced.price
+    )
 
 
 def _longest_prompt(context: AppContext, answerer: Answerer, text: str) -> Prompt | Refusal:
     """Returns a prompt that is at least as long as the one that is sent with this text."""
     recipe = answerer.recipe
     if recipe is None:
-        return _prompt_of_model(context, answerer, text)
+        return (*answerer.instructions, Message("user", text))
     shown = NOTHING_SHOWN
     if recipe.retrieved:
         try:
@@ -364,7 +367,7 @@ def _prompt_for(context: AppContext, answerer: Answerer, ask: Ask) -> Prompt | R
     """Returns what is sent; None while a worker looks up what it shows."""
     recipe = answerer.recipe
     if recipe is None:
-        return _prompt_of_model(context, answerer, ask.text)
+        return (*answerer.instructions, Message("user", ask.text))
     if not recipe.retrieved:
         return _written(recipe, ask.text, NOTHING_SHOWN)
     try:
@@ -393,18 +396,10 @@ def _free_answer(context: AppContext, answerer: Answerer, ask: Ask) -> FreeAnswe
         return Refusal(f"reading the question {stopped}.")
 
 
-def _prompt_of_model(context: AppContext, answerer: Answerer, text: str) -> Prompt:
-    """Returns the instructions that the model was trained with, followed by the person's text."""
-    model = context.store.model(answerer.name)
-    assert model is not None  # noqa: S101  models are never deleted
-    return prompt_of_model(context, model, text)
-
-
-def prompt_of_model(context: AppContext, model: Model, text: str) -> Prompt:
-    """Returns the instructions that a model was trained with, followed by the person's text."""
+def instructions_of(context: AppContext, model: Model) -> Prompt:
+    """Returns the instructions that a model was trained with, which precede the person's text."""
     plan = models.plan_of(context, model)
-    instructions = [Message("system", plan.system)] if plan.system else []
-    return (*instructions, Message("user", text))
+    return (Message("system", plan.system),) if plan.system else ()
 
 
 def _written(recipe: Recipe, text: str, shown: Shown) -> Prompt:

@@ -180,10 +180,8 @@ def _good_texts(answers: Sequence[TriedAnswer]) -> Collection[str]:
 
 def _build_pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
     model = context.store.model(tried.model)
-    if model:
-        prompt = questions.prompt_of_model(context, model, tried.question)
-    else:
-        prompt = (Message("user", tried.question),)
+    instructions = questions.instructions_of(context, model) if model else ()
+    prompt = (*instructions, Message("user", tried.question))
     messages = [{"role": message.role, "content": message.content} for message in prompt]
     return {
         "input": {"messages": messages},
