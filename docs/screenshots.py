@@ -25,6 +25,7 @@ from tests.peers.browser import Visitor, open_page
 IMAGES = Path(__file__).parent / "images"
 LARGEST = 300_000
 STAGES = "›"
+REQUEST = "deploy tickets-1 for tickets?"
 HALF_WAY = 40
 PATIENCE_S = 1800.0
 
@@ -158,14 +159,17 @@ def read_result(studio: Studio) -> None:
 
 
 def put_to_work(studio: Studio) -> None:
-    """As the result advises: the encoder, which is free and no worse."""
+    """Nothing meets the bar here, so deploying takes a reason and another person."""
     page = studio.page
     page.act_as(ANA.real_name)
-    page.click("Use it", inside="Try it")
-    page.confirm("Use it")
+    page.type(f"/finetune promote tickets-1 because={REASON}")
+    page.act_as(BEN.real_name)
+    page.click("Approve", inside=REQUEST)
+    page.confirm("Approve")
     page.wait_for("without a change", seconds=60)
     page.show("How to call it")
     studio.shot("promotion")
+    page.act_as(ANA.real_name)
     page.type(f"/finetune try tickets {ASKED}")
     page.wait_for("It answers:", seconds=60)
     studio.shot("try")
