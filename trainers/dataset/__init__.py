@@ -28,7 +28,6 @@ from trainers.dataset.reader import read as read
 from trainers.dataset.report import NO_MODELS as NO_MODELS
 from trainers.dataset.report import Report as Report
 from trainers.dataset.report import check_file as check_file
-from trainers.dataset.report import sha256_of as sha256_of
 from trainers.dataset.rows import CLASSIFY as CLASSIFY
 from trainers.dataset.rows import DEFAULT_LIMITS as DEFAULT_LIMITS
 from trainers.dataset.rows import Choices as Choices
