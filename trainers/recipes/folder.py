@@ -107,7 +107,11 @@ class RecipeFolder:
     def remove_unfinished(self, before: float) -> None:
         """Deletes what kills have left of recipes that were being written: it may hold rows, and no hash names it."""
         for path in self._recipes.glob(f"*{UNFINISHED}"):
-            if path.stat().st_mtime < before:
+            try:
+                written_at = path.stat().st_mtime
+            except FileNotFoundError:  # a worker has just given it its name
+                continue
+            if written_at < before:
                 shutil.rmtree(path, ignore_errors=True)
 
     def publish(self, published: Published) -> None:
