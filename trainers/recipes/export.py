@@ -107,8 +107,8 @@ def ask_program(folder: Path, program: str, texts: Sequence[str]) -> tuple[str, 
     """Returns the answers of an exported free candidate, run in a process of its own. Raises AnswersDiffer if it ends
     with an error."""
     kind, method = CALLS[program]
-    # -I leaves out our packages and settings, which the receiver of the folder doesn't have.
-    command = [sys.executable, "-I", "-c", _ASKS, str(folder), Path(program).stem, kind, method]
+    # -I leaves out our packages and settings, which the receiver of the folder doesn't have; -B writes nothing into it.
+    command = [sys.executable, "-I", "-B", "-c", _ASKS, str(folder), Path(program).stem, kind, method]
     process = subprocess.run(
         command, input=json.dumps(texts), capture_output=True, text=True, timeout=600, check=False
     )

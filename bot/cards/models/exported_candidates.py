@@ -95,17 +95,20 @@ def _usage(exported: ExportedCandidate) -> str:
     return f"{command}`{exported.program}` has a class `Extractor` whose `answer(text)` returns the object as JSON."
 
 
-def _measured(exported: ExportedCandidate) -> str:
+def measured_quality(exported: ExportedCandidate) -> str:
+    """How good it was when it was measured, and whether it meets the bar."""
     measured = exported.measured
     bar = bar_text(exported.comparison.bar, exported.comparison.is_bar_set)
     rows = pluralize(measured.n, "held-out row")
     day = datetime.fromtimestamp(exported.measured_at, UTC).date()
     between = interval(measured.low, measured.high)
     standing = STANDINGS[measured.standing].format(bar=bar)
-    lines = [
-        f"{percent(measured.score)} {short_meaning(measured)} (95% interval {between}) on {rows}, on "
-        f"{day.isoformat()}. {standing}"
-    ]
+    score = f"{percent(measured.score)} {short_meaning(measured)} (95% interval {between})"
+    return f"{score} on {rows}, on {day.isoformat()}. {standing}"
+
+
+def _measured(exported: ExportedCandidate) -> str:
+    lines = [measured_quality(exported)]
     if exported.answers:
         lines.append(
             f"`{exported.program}` ran in a process of its own on all {exported.answers:,} held-out rows: they score "

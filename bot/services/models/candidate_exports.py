@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot.cards.common.candidates import candidate_name
-from bot.cards.models.exported_candidates import ExportedCandidate, readme
+from bot.cards.models.exported_candidates import ExportedCandidate, measured_quality, readme
 from bot.services.common import candidates, finished_measurements
 from bot.services.datasets.dataset_worker import examples
 from bot.services.datasets.datasets import report_of
@@ -180,7 +180,7 @@ def _export(settings: Settings, chosen: _Chosen, out: Path, say: Say) -> Refusal
         export.write(folder)
         card = _check(chosen, recipe, files, export, folder)
         (folder / "README.md").write_text(readme(card), encoding="utf-8")
-    say(f"{out} is ready. README.md says how to use it.")
+    say(f"{out} is ready: {measured_quality(card)} README.md says how to use it.")
     return None
 
 

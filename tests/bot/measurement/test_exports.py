@@ -78,7 +78,10 @@ def test_a_free_candidate_is_exported_straight_from_a_file(
     Path("tickets.csv").write_text(tickets_csv(90), encoding="utf-8")
     result = export("tickets.csv", "classical")
     assert result.exit_code == 0, result.output
+    assert not Path("tickets-classical/__pycache__").exists(), "only what the receiver needs"
     card = Path("tickets-classical/README.md").read_text(encoding="utf-8")
+    (score,) = [line for line in card.splitlines() if "95% interval" in line]
+    assert f"tickets-classical is ready: {score} README.md says how to use it." in result.output
     assert "asks no model. It was measured when this folder was written." in card
     assert "held-out rows: they score as measured" in card
     command = [sys.executable, "tickets-classical/classify.py", "a question about refund"]
