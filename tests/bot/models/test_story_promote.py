@@ -296,7 +296,7 @@ def test_the_alias_is_set_once_the_trainer_recovers(world: World, fault: Fault) 
     world.provider.fail(PUT, fault, times=2)
     promote(world)
     world.tick()
-    assert "can't be reached yet; trying again" in world.find_message("tickets-1 is in use")
+    assert "can't be reached yet, so the bot keeps trying" in world.find_message("tickets-1 is in use")
     world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")
     world.send()
     assert alias_target(world) == provider_model(world, "tickets-1")
@@ -416,7 +416,7 @@ def test_a_refused_alias_is_shown_on_the_card_and_tried_again(world: World) -> N
     service.models, service.jobs = (), {}
     world.tick()
     card = world.find_message("tickets-1 is in use")
-    assert "can't be reached yet; trying again" in card and "HTTP 404" in card
+    assert "can't be reached yet, so the bot keeps trying" in card and "HTTP 404" in card
     service.models, service.jobs = models, jobs
     world.pass_time(alias_sync.REFUSED_S)
     world.tick()

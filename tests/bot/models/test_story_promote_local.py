@@ -49,7 +49,9 @@ def test_the_alias_is_set_once_our_trainer_is_back(
         stop_trainer(served)
         promote(world, why="because=it shows how this works")
         world.tick(2)
-        assert "can't be reached yet; trying again" in world.find_message("tickets-1 is in use for tickets")
+        assert "can't be reached yet, so the bot keeps trying" in world.find_message(
+            "tickets-1 is in use for tickets"
+        )
         served = start_trainer(folder, tiny_model_dir, port)
         world.pass_time(120)
         world.tick_until(lambda: world.store.promotions.current("tickets").carried_at, "the trainer to know")

@@ -346,7 +346,7 @@ def test_the_card_says_why_a_lost_recipe_is_not_built_again(measured: World) -> 
     world.tick_until(lambda: (now := standing(world)) is not None and now.recipe is not None, "the recipe")
     world.send()
     card = world.find_message("The classical model is in use")
-    assert "now get it" in card and "trying again" not in card
+    assert "now get it" in card and "keeps trying" not in card
 
 
 def test_names_that_the_database_does_not_know_are_withdrawn(measured: World) -> None:
