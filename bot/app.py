@@ -27,7 +27,7 @@ from bot.provider_threads import ProviderThreads
 from bot.reconciler import maintain, reconcile
 from bot.scheduler import RECONCILE, SEND, Scheduler
 from bot.services.common import settings_history
-from bot.services.models import publications
+from bot.services.serving import publications
 from bot.settings import Settings, SettingsProblems, SlackSettings
 from bot.slack import register
 from bot.slack.ack_gate import AckGate, GatedApp, ListenerThreads

@@ -37,17 +37,14 @@ from bot.services.measurement import (
     wrong_rows,
 )
 from bot.services.models import (
-    alias_sync,
     deployments,
     models,
     orphan_deployments,
     promotion_requests,
     promotions,
-    publications,
-    questions,
-    recipes,
     sunsets,
 )
+from bot.services.serving import alias_sync, publications, questions, recipes
 from bot.services.training import interventions, orphan_jobs, reports, run_results, training
 from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import provider_of

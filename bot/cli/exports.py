@@ -119,7 +119,7 @@ def _export_candidate(
     shots: int | None,
 ) -> None:
     from bot.command_options import normalize_name
-    from bot.services.models.candidate_exports import WantedCandidate, export_candidate
+    from bot.services.serving.candidate_exports import WantedCandidate, export_candidate
 
     dataset = normalize_name(name)
     wanted = WantedCandidate(dataset, kind, model, shots)
@@ -137,7 +137,7 @@ def _export_from_file(
 ) -> None:
     """Measures a free candidate on rows of a file, and exports it."""
     from bot.cli import datasets, evaluations
-    from bot.services.models.candidate_exports import export_measured
+    from bot.services.serving.candidate_exports import export_measured
     from trainers.evaluation.results import FREE_KINDS
 
     if kind not in FREE_KINDS:

@@ -151,7 +151,7 @@ def _published_text(context: AppContext, dataset: str) -> str:
     """Has programs get what is in use now, and says so."""
     from bot.cards.common.candidates import promotable_title
     from bot.rules.models.promotion import alias_for
-    from bot.services.models import alias_sync, publications
+    from bot.services.serving import alias_sync, publications
 
     until = time.monotonic() + PATIENCE_S
     promotion = context.store.promotions.current(dataset)

@@ -113,7 +113,7 @@ def trainer(arguments: tuple[str, ...]) -> None:
 def serve() -> None:
     """Answer programs that call team/NAME. `finetune run` starts this itself; it is for a unit of its own."""
     from bot.door_process import door_command, door_environment
-    from bot.services.models import publications
+    from bot.services.serving import publications
 
     settings = load(need_slack=False)
     if not settings.serving.address:

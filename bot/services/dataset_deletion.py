@@ -29,7 +29,8 @@ from bot.rules.plans import plan_from_json
 from bot.services.common import authorization, provider_jobs
 from bot.services.datasets import datasets, row_deletion
 from bot.services.datasets.pairs import pairs_name
-from bot.services.models import models, promotables, publications, recipes
+from bot.services.models import models, promotables
+from bot.services.serving import publications, recipes
 from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal

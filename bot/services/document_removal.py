@@ -18,8 +18,9 @@ from bot.cards.models import promotions as promotion_views
 from bot.context import AppContext, CoreContext
 from bot.rules.permissions import Request
 from bot.services.common import authorization
-from bot.services.models import models, promotion_records, publications, recipes
+from bot.services.models import models, promotion_records
 from bot.services.models.promotables import origin_of
+from bot.services.serving import publications, recipes
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.runs import Refusal
 from storage.promotions import Promotion

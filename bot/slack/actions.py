@@ -46,16 +46,10 @@ from bot.services.decisions import plans as plan_services
 from bot.services.measurement import distillations as distillation_services
 from bot.services.measurement import evaluations as evaluation_services
 from bot.services.measurement import human_preferences, judge_checks, measurements, wrong_rows
-from bot.services.models import (
-    better_answers,
-    deployment_requests,
-    orphan_deployments,
-    promotion_requests,
-    promotions,
-    tried_answers,
-)
+from bot.services.models import deployment_requests, orphan_deployments, promotion_requests, promotions
 from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
+from bot.services.serving import better_answers, tried_answers
 from bot.services.training import interventions
 from bot.services.training import runs as run_services
 from bot.slack.commands import help_list, reply_to

@@ -71,7 +71,8 @@ from bot.services.measurement import (
     measurements,
     wrong_rows,
 )
-from bot.services.models import models, promotions, questions, tried_answers
+from bot.services.models import models, promotions
+from bot.services.serving import questions, tried_answers
 from bot.services.training import compared_results, runs
 from bot.slack.forms import baseline_form, estimate_form, run_again_form, upload_form
 from bot.slack.inbox import answer

@@ -39,7 +39,8 @@ from bot.services.datasets.row_labels import RowsToLabel
 from bot.services.decisions import approvals, estimate_requests, plans, run_again
 from bot.services.measurement import distillations, evaluations
 from bot.services.measurement.distillations import RowsToTeach
-from bot.services.models import promotion_requests, questions, tried_answers
+from bot.services.models import promotion_requests
+from bot.services.serving import questions, tried_answers
 from bot.services.training import interventions
 from bot.slack import commands
 from bot.slack.homes import Homes

@@ -61,7 +61,7 @@ DISTILLING = "tests/bot/measurement/test_story_distillation.py"
 SEALED = "tests/bot/datasets/test_story_sealed.py"
 SHARING = "bot/rules/data_policy.py"
 SLOW = "tests/bot/training/test_story_slow_provider.py"
-TRYING = "tests/bot/models/test_story_try_budget.py"
+TRYING = "tests/bot/serving/test_story_try_budget.py"
 BOUND = "tests/bot/decisions/test_story_plan_integrity.py"
 DIALECTS = "tests/trainers/client/test_dialects.py"
 REQUESTS = "tests/trainers/client/test_requests.py"
@@ -431,7 +431,7 @@ GUARDS = (
     ),
     Guard(
         "questions cost no more than the budget",
-        "bot/services/models/questions.py",
+        "bot/services/serving/questions.py",
         "        if too_dear:",
         "        if False:",
         f"{TRYING}::test_no_question_is_asked_beyond_the_teams_a_channels_or_a_persons_budget",
@@ -806,10 +806,10 @@ GUARDS = (
     ),
     Guard(
         "an answer is judged only by the person who asked",
-        "bot/services/models/tried_answers.py",
+        "bot/services/serving/tried_answers.py",
         "    if tried is None or tried.person != person:",
         "    if tried is None:",
-        "tests/bot/models/test_story_tried_answers.py::test_a_better_answer_is_its_askers_differs_and_holds_no_secret",
+        "tests/bot/serving/test_story_tried_answers.py::test_a_better_answer_is_its_askers_differs_and_holds_no_secret",
     ),
     Guard(
         "unknown membership is a no",
@@ -906,10 +906,10 @@ GUARDS = (
     ),
     Guard(
         "passages that were withheld from a model stay withheld when it is in use",
-        "bot/services/models/recipe_worker.py",
+        "bot/services/serving/recipe_worker.py",
         "    passages = visible_passages(candidate, plan, read_passages(plan, files))",
         "    passages = tuple(read_passages(plan, files))",
-        "tests/bot/models/test_recipe_worker.py::test_passages_that_were_withheld_from_a_model_stay_withheld",
+        "tests/bot/serving/test_recipe_worker.py::test_passages_that_were_withheld_from_a_model_stay_withheld",
     ),
     Guard(
         "a door that somebody else started is left alone",
@@ -1072,18 +1072,18 @@ GUARDS = (
     ),
     Guard(
         "better answers to held-out questions become no rows",
-        "bot/services/models/better_answers.py",
+        "bot/services/serving/better_answers.py",
         "        if key in held_keys:",
         "        if False:",
-        "tests/bot/models/test_story_tried_answers.py::"
+        "tests/bot/serving/test_story_tried_answers.py::"
         "test_better_answers_become_pairs_that_train_the_judged_model_and_rows",
     ),
     Guard(
         "pairs of held-out questions train no model",
-        "bot/services/models/tried_answers.py",
+        "bot/services/serving/tried_answers.py",
         "if _key_of(row) not in held_keys]",
         "if True]",
-        "tests/bot/models/test_story_tried_answers.py::"
+        "tests/bot/serving/test_story_tried_answers.py::"
         "test_better_answers_become_pairs_that_train_the_judged_model_and_rows",
     ),
     Guard(

@@ -1,5 +1,5 @@
 """Datasets of preference pairs that were made from people's verdicts on the answers of a dataset's models: their names,
-the dataset behind them, and the model that was judged. Writes nothing; services/models/tried_answers.py makes them."""
+the dataset behind them, and the model that was judged. Writes nothing; services/serving/tried_answers.py makes them."""
 
 from __future__ import annotations
 

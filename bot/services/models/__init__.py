@@ -1,10 +1,7 @@
-"""Models after their training: deployed and rolled back, tried, served by the hour, counted, and followed until their
-end."""
+"""What may be in use after its training or measurement: deployed and rolled back, served by the hour, tested on sealed
+rows, and followed until its end."""
 
 PUBLIC_MODULES = (
-    "alias_sync",
-    "better_answers",
-    "candidate_exports",
     "deployment_requests",
     "deployments",
     "models",
@@ -13,9 +10,5 @@ PUBLIC_MODULES = (
     "promotion_records",
     "promotion_requests",
     "promotions",
-    "publications",
-    "questions",
-    "recipes",
     "sunsets",
-    "tried_answers",
 )

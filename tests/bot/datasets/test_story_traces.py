@@ -21,8 +21,8 @@ from tests.bot.datasets.test_story_row_labels import label_all, make_version, op
 from tests.bot.faq import JUDGE, PRICES, Messages, judge_fairly
 from tests.bot.measurements import measurement, until, until_asked
 from tests.bot.models.test_story_promote import WITH_ALIASES, alias_target, promote
-from tests.bot.models.test_story_tried_answers import ask, correct
 from tests.bot.props import LABELS
+from tests.bot.serving.test_story_tried_answers import ask, correct
 from tests.bot.world import CLEO, DORA, MODEL, PRIVATE, TARGET, MakeWorld, Rules, World
 from tests.peers.hosted import COMMIT_THEN_CUT
 from trainers.money import from_micros

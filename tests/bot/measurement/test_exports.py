@@ -118,7 +118,7 @@ def test_other_answers_than_the_measured_ones_are_refused(
 
     freeze = classical.freeze_classical
     shuffled = lambda train, seed, has_labels: freeze(train[:2], seed, has_labels=has_labels)  # noqa: E731
-    monkeypatch.setattr("bot.services.models.recipe_worker.freeze_classical", shuffled)
+    monkeypatch.setattr("bot.services.serving.recipe_worker.freeze_classical", shuffled)
     result = export("tickets", "classical")
     assert result.exit_code == 2 and "held-out rows otherwise than m1 measured" in result.output
     assert not (world.folder / "tickets-classical").exists()

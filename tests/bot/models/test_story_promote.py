@@ -12,7 +12,8 @@ from bot.reconciler import maintain
 from bot.rules.plans import plan_from_json
 from bot.services.evidence import notifications, promotion_evidence
 from bot.services.measurement import evaluations
-from bot.services.models import alias_sync, promotions
+from bot.services.models import promotions
+from bot.services.serving import alias_sync
 from bot.values.requests import Promote
 from bot.values.runs import Advice, Refusal, RunResult
 from demo.people import ANA, BEN

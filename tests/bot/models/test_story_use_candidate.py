@@ -14,7 +14,8 @@ from bot.reconciler import maintain
 from bot.rules import units
 from bot.rules.models.promotion import PromotionEvidence, evidence_hash
 from bot.services import dataset_deletion
-from bot.services.models import alias_sync, promotion_requests, promotions, sunsets
+from bot.services.models import promotion_requests, promotions, sunsets
+from bot.services.serving import alias_sync
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.requests import Delete
 from bot.values.runs import Refusal

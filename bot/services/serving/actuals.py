@@ -28,7 +28,7 @@ from bot.rules.units import Volume
 from bot.services.datasets import datasets
 from bot.services.decisions import estimate_requests, estimates
 from bot.services.evidence import evidence
-from bot.services.models import call_costs
+from bot.services.serving import call_costs
 from bot.values.evaluations import promoted_candidate
 from bot.values.runs import ModelEnded, Refusal
 from storage.actuals import ActualMonth

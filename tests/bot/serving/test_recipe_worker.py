@@ -12,7 +12,7 @@ import pytest
 
 from bot.services.datasets.dataset_worker import SEED, examples
 from bot.services.evidence import evaluation_worker
-from bot.services.models.recipe_worker import MeasuredParts, build_recipe, show
+from bot.services.serving.recipe_worker import MeasuredParts, build_recipe, show
 from bot.values.evaluations import ComparisonPlan
 from bot.values.runs import Refusal
 from trainers.dataset import Example

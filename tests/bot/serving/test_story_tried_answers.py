@@ -11,7 +11,7 @@ from bot.services.dataset_deletion import _standing_promotions
 from bot.services.datasets import dataset_worker
 from bot.services.datasets.pairs import pairs_name
 from bot.services.evidence.promotion_evidence import promotion_proof
-from bot.services.models.tried_answers import may_judge
+from bot.services.serving.tried_answers import may_judge
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from storage.promotions import NewPromotion

@@ -14,9 +14,9 @@ from bot.services.common import candidates, finished_measurements
 from bot.services.datasets.dataset_worker import examples
 from bot.services.datasets.datasets import report_of
 from bot.services.evidence.measured_candidates import MeasuredHoldout, load_measured
-from bot.services.models.publications import upstream_of
-from bot.services.models.recipe_worker import build_recipe
-from bot.services.models.recipes import parts_of
+from bot.services.serving.publications import upstream_of
+from bot.services.serving.recipe_worker import build_recipe
+from bot.services.serving.recipes import parts_of
 from bot.settings import Settings
 from bot.values.evaluations import ComparisonPlan
 from bot.values.runs import Refusal

@@ -18,7 +18,8 @@ from bot.rules.training.calibration import CallTotals
 from bot.services.datasets import datasets
 from bot.services.decisions.team_questions import last_question
 from bot.services.evidence import evidence, promotion_evidence
-from bot.services.models import models, recipes
+from bot.services.models import models
+from bot.services.serving import recipes
 from bot.values.evaluations import promoted_candidate
 from storage.actuals import ActualMonth, CostUnknown
 from storage.promotions import Promotion

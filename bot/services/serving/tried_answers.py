@@ -21,7 +21,7 @@ from bot.services.common import authorization, messages
 from bot.services.datasets import data_policy, datasets, trained_rows
 from bot.services.datasets.pairs import pairs_name
 from bot.services.datasets.row_labels_worker import key_of_text, store_lines
-from bot.services.models import questions
+from bot.services.serving import answerers
 from bot.values.runs import Refusal
 from storage.datasets import NewDataset
 from storage.questions import TriedAnswer
@@ -180,7 +180,7 @@ def _good_texts(answers: Sequence[TriedAnswer]) -> Collection[str]:
 
 def _build_pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
     model = context.store.model(tried.model)
-    instructions = questions.instructions_of(context, model) if model else ()
+    instructions = answerers.instructions_of(context, model) if model else ()
     prompt = (*instructions, Message("user", tried.question))
     messages = [{"role": message.role, "content": message.content} for message in prompt]
     return {

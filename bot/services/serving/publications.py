@@ -16,7 +16,8 @@ from bot.cards.models import publications as views
 from bot.context import CoreContext
 from bot.rules import units
 from bot.rules.models.promotion import alias_for
-from bot.services.models import recipes, sunsets
+from bot.services.models import sunsets
+from bot.services.serving import recipes
 from bot.settings import Settings
 from storage.deployments import DeploymentRecord
 from storage.promotions import Promotion

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from bot.cards.models import promotions as views
 from bot.context import AppContext
 from bot.rules.models.promotion import alias_for
-from bot.services.models import actuals, models, publications, recipes
+from bot.services.models import models
 from bot.services.models.promotables import origin_of
+from bot.services.serving import actuals, publications, recipes
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.records import Model

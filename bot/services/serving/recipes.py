@@ -15,7 +15,7 @@ from bot.services.evidence.candidate_prompts import read_instructions
 from bot.services.evidence.evaluation_worker import report_max_tokens
 from bot.services.models import models
 from bot.services.models.promotables import origin_of
-from bot.services.models.recipe_worker import MeasuredParts, build_recipe
+from bot.services.serving.recipe_worker import MeasuredParts, build_recipe
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.runs import Refusal
 from storage import backup

@@ -1,0 +1,12 @@
+"""What programs and people get from what is in use: its recipe, published under team/NAME, its calls counted with their
+cost, questions to it, and a folder to take along."""
+
+PUBLIC_MODULES = (
+    "alias_sync",
+    "better_answers",
+    "candidate_exports",
+    "publications",
+    "questions",
+    "recipes",
+    "tried_answers",
+)
