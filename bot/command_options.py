@@ -138,7 +138,9 @@ def read_subject(text: str) -> Subject | Misread:
         return Subject(int(match[1]), is_measurement=True)
     run = read_run(text)
     if isinstance(run, Misread):
-        return run
+        return Misread(
+            f"`{shown(text)}` is neither a run, like 7, nor a measurement, like m7. `/finetune results` lists both."
+        )
     return Subject(run)
 
 

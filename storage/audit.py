@@ -110,7 +110,10 @@ def query_read_only(
 def open_read_only(path: Path) -> Any:
     """Returns a read-only connection. Raises StorageError if this is not a database of this program."""
     if not path.is_file():
-        raise StorageError(f"There is no database at {path}.")
+        raise StorageError(
+            f"There is no database at {path}. Run this in the folder of finetune.toml, or start the bot once: that "
+            "creates the database."
+        )
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
     # An altered byte may make a text invalid UTF-8. It is read all the same, so that its hash reveals the change.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
