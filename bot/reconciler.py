@@ -44,7 +44,7 @@ from bot.services.models import (
     promotions,
     sunsets,
 )
-from bot.services.serving import alias_sync, publications, questions, recipes
+from bot.services.serving import alias_sync, fallbacks, publications, questions, recipes
 from bot.services.training import interventions, orphan_jobs, reports, run_results, training
 from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import provider_of
@@ -228,6 +228,12 @@ def reconcile(context: AppContext) -> None:
             _step_run(context, run)
     for promotion in context.store.promotions.to_sync(now):
         _step_promotion(context, promotion, partial(alias_sync.publish_step, context, promotion))
+    for fallback in context.store.fallbacks.to_build(now):
+        _run_guarded(
+            partial(fallbacks.build_step, context, fallback),
+            f"fallback {fallback.id}",
+            partial(fallbacks.handle_step_failure, context, fallback),
+        )
     _run_guarded(partial(publications.sync, context), "what programs get")
     _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
     _run_guarded(partial(promotion_requests.expire, context), "requests to deploy")

@@ -30,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m033_asks_of_promotions"  # the last step below
+NEWEST = "m034_fallbacks"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -170,6 +170,25 @@ CREATE TABLE row_requests (
 );
 """
 
+# What answers programs when what is in use can't: at most one for a dataset at a time.
+FALLBACKS = """
+CREATE TABLE fallbacks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL,
+    candidate TEXT NOT NULL,
+    measurement INTEGER NOT NULL REFERENCES measurements (id),
+    recipe TEXT,
+    person TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    at REAL NOT NULL,
+    ended_at REAL,
+    ended_by TEXT,
+    next_at REAL NOT NULL DEFAULT 0,
+    trouble TEXT
+);
+CREATE UNIQUE INDEX one_current_fallback ON fallbacks (dataset) WHERE ended_at IS NULL;
+"""
+
 
 def _execute(db: SqliteUtils, script: str) -> None:
     """Executes a script statement by statement, because `executescript` would commit the migration's transaction."""
@@ -247,4 +266,5 @@ _add(
     ("m031_shown_rows", SHOWN_ROWS),
     ("m032_call_counts", CALL_COUNTS),
     ("m033_asks_of_promotions", "ALTER TABLE asks ADD COLUMN promotion INTEGER;"),
+    ("m034_fallbacks", FALLBACKS),
 )

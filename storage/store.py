@@ -19,6 +19,7 @@ from storage.deletion.expiries import Expiries
 from storage.deletion.wipes import Wipes
 from storage.deployments import Deployments
 from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Preferences, SentQuestions
+from storage.fallbacks import Fallbacks
 from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, Outbox
 from storage.money import Estimates, Freezes, Ledger
@@ -71,6 +72,7 @@ class Store:
         self.interventions = Interventions(self.database)
         self.replacements = Replacements(self.database)
         self.promotions = Promotions(self.database)
+        self.fallbacks = Fallbacks(self.database)
         self.promotion_requests = PromotionRequests(self.database)
         self.actuals = Actuals(self.database)
         self.uploads = Uploads(self.database)

@@ -47,7 +47,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "knowledge",
     ),
     "policy": ("policy",),
-    "models": ("promote", "rollback", "current"),
+    "models": ("promote", "rollback", "fallback", "current"),
 }
 # The help of `finetune` describes these commands, in the order in which people use them, and lists the others by task.
 FIRST = {
@@ -61,7 +61,7 @@ OTHERS = {
     "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
     "After a run": ("report", "compare", "wrong", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
-    "Programs": ("promote", "rollback", "current", "serve"),
+    "Programs": ("promote", "rollback", "fallback", "current", "serve"),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "knowledge", "forget"),
 }
 NEEDS_POSIX = "finetune runs on Linux and macOS. On Windows, run it in WSL (wsl --install) or in a container."

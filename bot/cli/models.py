@@ -30,6 +30,7 @@ from storage.actuals import ActualMonth, ModelInUse
 
 if TYPE_CHECKING:
     from bot.context import AppContext
+    from bot.embedded_trainer import EmbeddedTrainer
     from bot.settings import Settings
     from bot.values.runs import Refusal
     from storage.store import Store
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PATIENCE_S = 120.0
-IN_SLACK = "/finetune promote and /finetune rollback in Slack do the same"
+IN_SLACK = "/finetune promote, rollback and fallback in Slack do the same"
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,51 @@ def rollback(dataset: str, to: str | None, because: str | None) -> None:
         click.echo(_published_text(context, name))
 
 
+@click.command()
+@click.argument("dataset")
+@click.argument("candidate", type=KIND, required=False)
+@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
+@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@click.option("--to", type=click.Choice(["nothing"]), help="No longer have anything answer then.")
+def fallback(
+    dataset: str, candidate: CandidateKind | None, model: str | None, shots: int | None, to: str | None
+) -> None:
+    """Have a measured CANDIDATE answer programs when what is in use for DATASET can't. The bot must be stopped."""
+    from bot.cards.common.terminal import plain_text
+    from bot.cards.models.fallbacks import chosen_text, ended_text
+    from bot.command_options import normalize_name
+    from bot.services.serving import fallbacks
+    from bot.values.requests import Promote
+
+    name = normalize_name(dataset)
+    with stopped_bot(IN_SLACK) as context:
+        if to is not None:
+            click.echo(plain_text(ended_text(plain_value(fallbacks.end_as_operator(context, name)))))
+        else:
+            wanted = Promote(name, candidate, model, shots)
+            chosen = plain_value(fallbacks.choose_as_operator(context, wanted))
+            click.echo(plain_text(chosen_text(chosen)))
+        _publish_fallback(context, name)
+
+
+def _publish_fallback(context: AppContext, dataset: str) -> None:
+    """Has programs get the dataset's fallback from now on, if it has one."""
+    from bot.services.serving import fallbacks, publications
+
+    until = time.monotonic() + PATIENCE_S
+    current = context.store.fallbacks.current(dataset)
+    while current is not None and current.recipe is None and current.trouble is None:
+        if time.monotonic() > until:
+            click.echo("Its recipe is not built yet: programs get it once the bot runs.")
+            break
+        fallbacks.build_step(context, current)
+        current = context.store.fallbacks.current(dataset)
+        time.sleep(0.05)
+    if current is not None and current.trouble is not None:
+        click.echo(f"Programs don't get it yet: {current.trouble}")
+    publications.sync(context)
+
+
 def _published_text(context: AppContext, dataset: str) -> str:
     """Has programs get what is in use now, and says so."""
     from bot.cards.common.candidates import promotable_title
@@ -199,7 +245,7 @@ def stopped_bot(instead: str) -> Iterator[AppContext]:
     except StorageError as error:
         refuse(f"{error} While the bot runs, {instead}.")
     try:
-        with _context_without_slack(settings, store) as context:
+        with context_without_slack(settings, store) as context:
             yield context
     finally:
         store.close()
@@ -211,14 +257,16 @@ def context_on_copy() -> Iterator[AppContext]:
     from storage.backup import open_copy
 
     settings = load()
-    with open_copy(settings.database) as store, _context_without_slack(settings, store) as context:
+    with open_copy(settings.database) as store, context_without_slack(settings, store) as context:
         yield context
 
 
 @contextmanager
-def _context_without_slack(settings: Settings, store: Store) -> Iterator[AppContext]:
-    """Yields a context in which nobody is known."""
-    context = _build_context(settings, store)
+def context_without_slack(
+    settings: Settings, store: Store, embedded: EmbeddedTrainer | None = None
+) -> Iterator[AppContext]:
+    """Yields a context in which nobody is known. `embedded` is our own trainer, if the caller starts it."""
+    context = _build_context(settings, store, embedded)
     try:
         yield context
     finally:
@@ -227,7 +275,7 @@ def _context_without_slack(settings: Settings, store: Store) -> Iterator[AppCont
             trainer.close()
 
 
-def _build_context(settings: Settings, store: Store) -> AppContext:
+def _build_context(settings: Settings, store: Store, embedded: EmbeddedTrainer | None) -> AppContext:
     from bot.app import build_deployments, build_trainers
     from bot.context import AppContext, WaitClock
     from bot.llm_client import LlmClient
@@ -235,7 +283,7 @@ def _build_context(settings: Settings, store: Store) -> AppContext:
     from bot.provider_threads import ProviderThreads
     from bot.worker_pool import WorkerPool
 
-    trainers = build_trainers(settings, None)
+    trainers = build_trainers(settings, embedded)
     offline: Any = _Offline()
     return AppContext(
         settings=settings,

@@ -23,6 +23,7 @@ from bot.cards.common.help import CommandHelp
 from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
 from bot.cards.datasets import datasets as dataset_cards
 from bot.cards.evidence import wrong_rows as wrong_row_cards
+from bot.cards.models import fallbacks as fallback_cards
 from bot.cards.models import models as model_cards
 from bot.cards.models import tried_answers as answer_cards
 from bot.cards.training import audits
@@ -72,7 +73,7 @@ from bot.services.measurement import (
     wrong_rows,
 )
 from bot.services.models import models, promotions
-from bot.services.serving import questions, tried_answers
+from bot.services.serving import fallbacks, questions, tried_answers
 from bot.services.training import compared_results, runs
 from bot.slack.forms import baseline_form, estimate_form, run_again_form, upload_form
 from bot.slack.inbox import answer
@@ -528,6 +529,25 @@ def roll_back(call: Call, dataset: str, to: str | None, because: str | None) -> 
         call.context, dataset, because, call.person, call.channel, to_nothing=to is not None
     )
     return promotion_reply(call, standing)
+
+
+@finetune.command(
+    "fallback",
+    help="have a measured candidate answer programs when what is in use can't, such as in a provider's outage",
+    needs=("promote",),
+    usage="DATASET [encoder model=openai/gpt-4o-mini shots=10 to=nothing]",
+)
+@click.argument("dataset", type=DATASET)
+@click.argument("kind", type=KIND, required=False)
+@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
+@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@click.option("--to", type=DESTINATION, help="nothing: no longer have anything answer then.")
+def fallback(call: Call, dataset: str, to: str | None, **values: Any) -> Reply:
+    if to is not None:
+        over = fallbacks.end(call.context, dataset, call.person, call.channel)
+        return card_or_refusal(over, fallback_cards.ended_message)
+    chosen = fallbacks.choose(call.context, Promote(dataset, **values), call.person, call.channel)
+    return card_or_refusal(chosen, fallback_cards.chosen_message)
 
 
 @finetune.command(

@@ -13,14 +13,15 @@ from trainers.providers.providers import ModelRow, ProviderRow, model_verdict
 NOTICES = (0, 7, 30, 90)
 # A model that is trained now should pay back, and not need a warning of its own soon.
 LASTING = timedelta(days=180)
-UseKind = Literal["in use", "planned", "today's", "target", "closed target", "price"]
+UseKind = Literal["in use", "fallback", "planned", "today's", "target", "closed target", "price"]
 
 
 @dataclass(frozen=True)
 class ModelUse:
-    """A model that a dataset relies on, or that the settings name. For a model in use or planned, `model` is its base
-    and `name` is the tuned model or the run; otherwise `model` is the name as people type it. `ends` is the first day
-    on which it no longer answers, None if no day is known."""
+    """A model that a dataset relies on, or that the settings name. For a tuned model in use (`is_tuned`) or planned,
+    `model` is its base and `name` is the tuned model or the run. For a prompt in use or as a fallback, `name` is what
+    people call it; otherwise `model` is the name as people type it. `ends` is the first day on which it no longer
+    answers, None if no day is known."""
 
     kind: UseKind
     dataset: str
@@ -29,6 +30,7 @@ class ModelUse:
     ends: date | None = None
     successor: str | None = None
     said_by: str | None = None
+    is_tuned: bool = False
 
     def days_left(self, today: date) -> int | None:
         if self.ends is None:

@@ -163,6 +163,10 @@ INSERT INTO row_requests (id, dataset_id, subject, person, first, at) VALUES (1,
     "m033_asks_of_promotions": """
 UPDATE asks SET model = 'team/tickets', promotion = 3 WHERE id = 1;
 """,
+    "m034_fallbacks": """
+INSERT INTO fallbacks (id, dataset, candidate, measurement, recipe, person, channel, at)
+    VALUES (1, 'tickets', '{"rung": "encoder", "model": null, "shots": null}', 1, 'ab56', 'U1', 'C1', 1900.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

@@ -96,8 +96,8 @@ class Published(JsonValue):
 
     `recipe` is the hash of the one in use. `promotion` is the number of the promotion that chose it; calls are counted
     for it. `model` is the name by which a model on a machine by the hour is called now, and `address` the machine's own
-    address; both are None for all others. `fallback` is the hash of another recipe that answers if the first can't;
-    the bot sets none yet.
+    address; both are None for all others. `fallback` is the hash of another recipe that answers if the first can't,
+    if somebody chose one.
     """
 
     name: str

@@ -39,6 +39,7 @@ OTHERS = (
             "try",
             "promote",
             "rollback",
+            "fallback",
         ),
     ),
     ("Money and people", ("prices", "budget", "rights", "audit", "freeze", "unfreeze")),

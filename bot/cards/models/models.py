@@ -28,8 +28,16 @@ from bot.cards.models.call_instructions import calling_line
 from bot.cards.models.promotions import score_text
 from bot.rules.models.promotion import alias_for
 from storage.promotions import Promotion
-from storage.records import Model
+from storage.records import Model, Promotable
 from trainers.evaluation.results import MeasuredCandidate
+
+
+@dataclass(frozen=True)
+class FallbackInUse:
+    """What answers if what is in use can't. `why_answering` is why it answers each call now, None if it doesn't."""
+
+    what: Promotable
+    why_answering: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class ModelEntry:
     """A tuned model in a list. `promotion` is None if it is not in use, `candidate` if it was not measured. `ends` is
     the first day on which its provider no longer offers it. `is_stopped` is True if it needs a machine by the hour and
     none runs. `ancestors` are the tuned models from which its training went on, the nearest first. `unanswered` is why
-    programs get no answer although it is in use."""
+    programs get no answer although it is in use. `fallback` answers if it can't."""
 
     model: Model
     dataset: str
@@ -50,13 +58,15 @@ class ModelEntry:
     is_stopped: bool = False
     ancestors: tuple[str, ...] = ()
     unanswered: str | None = None
+    fallback: FallbackInUse | None = None
 
 
 @dataclass(frozen=True)
 class InUse:
     """What is in use for a dataset, whatever its kind. `candidate` has its scores, None if there are none. `ends` is
     the first day on which the model that it asks is no longer offered. `is_stopped` is True if it needs a machine by
-    the hour and none runs. `unanswered` is why programs get no answer, None if they get one."""
+    the hour and none runs. `unanswered` is why programs get no answer, None if they get one. `fallback` answers if it
+    can't."""
 
     promotion: Promotion
     candidate: MeasuredCandidate | None
@@ -64,6 +74,7 @@ class InUse:
     actuals: ModelActuals | None = None
     is_stopped: bool = False
     unanswered: str | None = None
+    fallback: FallbackInUse | None = None
 
 
 NONE_IN_USE: Listing[InUse] = Listing()
@@ -110,7 +121,7 @@ def in_use_line(entry: InUse) -> str:
     line = f"• {name} for {code(promotion.dataset)}{_since(promotion)}"
     if entry.is_stopped:
         line += ", *not running*"
-    line += f": {_measured(entry.candidate)}; {_programs(promotion, entry.unanswered)}"
+    line += f": {_measured(entry.candidate)}; {_programs(promotion, entry.unanswered, entry.fallback)}"
     if entry.actuals:
         line += f"; {latest_month(entry.actuals)}"
     if entry.ends:
@@ -130,18 +141,24 @@ def _entry(entry: ModelEntry) -> str:
         f"      {trained}: {_measured(entry.candidate)}",
     ]
     if entry.promotion:
-        lines.append(f"      {_programs(entry.promotion, entry.unanswered)}")
+        lines.append(f"      {_programs(entry.promotion, entry.unanswered, entry.fallback)}")
     if entry.actuals:
         lines.append(f"      {latest_month(entry.actuals)}")
     return "\n".join(lines)
 
 
-def _programs(promotion: Promotion, unanswered: str | None) -> str:
+def _programs(promotion: Promotion, unanswered: str | None, fallback: FallbackInUse | None) -> str:
     """The name that programs call, and whether they get an answer."""
     name = code(alias_for(promotion.dataset))
-    if unanswered is None:
+    if unanswered is not None:
+        return f"*programs that call {name} get no answer*: {escape(unanswered).rstrip('.')}"
+    if fallback is None:
         return f"programs call {name}"
-    return f"*programs that call {name} get no answer*: {escape(unanswered).rstrip('.')}"
+    other = promotable_text(fallback.what)
+    if fallback.why_answering is None:
+        return f"programs call {name}, and get {other} if it can't answer"
+    why = escape(fallback.why_answering).rstrip(".")
+    return f"*programs that call {name} get the fallback*, {other}: {why}"
 
 
 def _state(entry: ModelEntry) -> str:

@@ -80,6 +80,17 @@ def promotion_refusal(
     )
 
 
+def fallback_refusal(
+    what: Promotable, dataset: str, proof: PromotionEvidence, doubts: Sequence[Objection]
+) -> str:
+    """The objections to letting it stand in for what is in use, a line for each."""
+    against = "\n".join(f"• {objection_text(proof, doubt)}" for doubt in doubts)
+    return (
+        f"{capitalize(promotable_text(what))} can't stand in for what is in use for {code(dataset)}, because nobody "
+        f"looks at it again when it begins to answer:\n{against}"
+    )
+
+
 def request_card(summary: RequestSummary) -> Message:
     """Waits for other people: what would be deployed, what speaks against it, who asks and why."""
     request = summary.request

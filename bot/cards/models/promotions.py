@@ -47,6 +47,7 @@ from bot.cards.common.words import (
 )
 from bot.cards.models.actuals import ModelActuals, actuals_table
 from bot.cards.models.call_instructions import Calling, calling_blocks
+from bot.cards.models.fallbacks import FallbackSummary, fallback_blocks
 from bot.rules.facts import Looks
 from bot.rules.models.promotion import ModelComparison, PromotionEvidence, alias_for
 from storage.promotions import Promotion
@@ -89,7 +90,7 @@ class PromotionSummary:
     alias there. `approved_by` are the people who approved it against the evidence. `left` is another provider's title
     and the model that its alias still points to. `looks` counts the looks at the rows that it was measured on. `sealed`
     is the result on sealed rows. `machine` is None if the model needs none. `calling` is how programs call it, None
-    if nothing shows that."""
+    if nothing shows that. `fallback` is what stands in for it, None if nothing does."""
 
     promotion: Promotion
     model: Model | None
@@ -104,6 +105,7 @@ class PromotionSummary:
     sealed: SealedProof | None = None
     machine: Machine | None = None
     calling: Calling | None = None
+    fallback: FallbackSummary | None = None
 
     @property
     def dataset(self) -> str:
@@ -158,11 +160,13 @@ def document_removed_card(promotion: Promotion, filename: str) -> Message:
     return Message.titled(title, Text(why), notice=why)
 
 
-def details(actuals: ModelActuals, looks: Looks | None) -> list[CardBlock]:
-    """What a promotion's card has no room for."""
+def details(actuals: ModelActuals, looks: Looks | None, hint: str = "") -> list[CardBlock]:
+    """What a promotion's card has no room for, and a `hint` at what could be done."""
     blocks = actuals_table(actuals)
     if looks:
         blocks.append(Text(looks_sentence(looks)))
+    if hint:
+        blocks.append(Text(hint))
     return blocks
 
 
@@ -408,6 +412,8 @@ def _in_use(summary: PromotionSummary) -> list[CardBlock]:
         if promotion.recipe is None:
             failed = "It can't be published yet"
         parts.note(f"{failed}, so the bot keeps trying. Reason: {trouble}")
+    if summary.fallback:
+        parts.add(*fallback_blocks(summary.fallback))
     if summary.left:
         provider, model = summary.left
         name = code(alias_for(summary.dataset))

@@ -27,9 +27,16 @@ def why_unanswered(published: Published | None, promotion: int, trouble: str | N
         if trouble:
             return f"it can't be published yet: {trouble}"
         return "it is not published yet."
-    if published.unavailable is not None:
+    if published.unavailable is not None and published.fallback is None:
         return published.unavailable.message
     return None
+
+
+def why_on_fallback(published: Published | None) -> str | None:
+    """Returns why programs get the fallback at each call, None if they get what is in use, or nothing at all."""
+    if published is None or published.fallback is None or published.unavailable is None:
+        return None
+    return published.unavailable.message
 
 
 def out_of_use(promotion: Promotion) -> Unavailable:

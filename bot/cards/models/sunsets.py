@@ -13,10 +13,11 @@ from bot.cards.common.blocks import (
     Table,
     Text,
     button,
+    code,
     escape,
 )
 from bot.cards.common.builder import Parts
-from bot.cards.common.words import about_usd, at_most, pluralize, shorten
+from bot.cards.common.words import about_usd, at_most, capitalize, pluralize, shorten
 from bot.cards.datasets import datasets
 from bot.cards.decisions.estimates import verdict_summary
 from bot.rules.estimates import EstimateSummary
@@ -26,6 +27,7 @@ from trainers.money import to_micros
 RETUNE = "retune_elsewhere"
 KINDS: dict[UseKind, str] = {
     "in use": "in use",
+    "fallback": "fallback of",
     "planned": "planned",
     "today's": "prompted today",
     "target": "can be trained",
@@ -118,7 +120,10 @@ def _role(use: ModelUse) -> str:
     dataset = escape(use.dataset)
     match use.kind:
         case "in use":
-            return f"the base of {name}, in use for {dataset}"
+            of = "the base of" if use.is_tuned else "asked by"
+            return f"{of} {name}, in use for {dataset}"
+        case "fallback":
+            return f"asked by {name}, the fallback for {dataset}"
         case "planned":
             return f"which {name} on {dataset} plans to train"
         case _:
@@ -128,11 +133,14 @@ def _role(use: ModelUse) -> str:
 def _subject(use: ModelUse) -> str:
     name = use.name or ""
     match use.kind:
-        case "in use":
+        case "in use" if use.is_tuned:
             text = f"{name}, in use for {use.dataset}, was trained on it and ends with it"
+        case "in use":
+            text = f"{capitalize(name)}, in use for {use.dataset}, asks it and ends with it"
+        case "fallback":
+            text = f"{capitalize(name)}, the fallback for {use.dataset}, asks it and ends with it"
         case "planned":
-            # str.capitalize would put the rest of the name in lower case.
-            text = f"{name[:1].upper()}{name[1:]} on {use.dataset} plans to train it"
+            text = f"{capitalize(name)} on {use.dataset} plans to train it"
         case _:
             text = f"Today's model for {use.dataset}"
     if use.said_by:
@@ -143,12 +151,15 @@ def _subject(use: ModelUse) -> str:
 def _facts(sunset: Sunset) -> list[tuple[str, str]]:
     """The monthly costs, from the last estimate."""
     use = sunset.use
+    if use.kind == "fallback":  # which costs something only now and then
+        return []
     estimate = sunset.retuned.estimate if sunset.retuned else None
     pairs = []
     if sunset.costs_usd is not None:
         pairs.append(("Current cost", about_usd(sunset.costs_usd, per="a month")))
     # Without its tuned model, the team would prompt the model of its last estimate again.
-    if use.kind != "today's" and estimate:
+    is_trained = use.is_tuned or use.kind == "planned"
+    if is_trained and estimate:
         pairs.append(("Prompted model instead", about_usd(estimate.monthly_before.total, per="a month")))
     elif use.successor:
         with_it = "monthly cost unknown"
@@ -179,6 +190,9 @@ def _cost(retuned: EstimateSummary) -> str:
 
 
 def _next(sunset: Sunset) -> str:
+    if sunset.use.kind == "fallback":
+        command = code(f"/finetune fallback {sunset.use.dataset} CANDIDATE")
+        return f"*Next*: {command} has something else that was measured answer when what is in use can't."
     if sunset.retuned is None or sunset.target is None:
         return (
             "*No lasting model can be trained here.* Add a base model under `[trainer.models]` in finetune.toml: "
@@ -208,6 +222,8 @@ def _is_successor_cheaper(sunset: Sunset) -> bool:
 def _buttons(sunset: Sunset) -> list[Block]:
     """The next step first: measuring, if the successor costs less or the verdict is against training."""
     measure = button("Measure alternatives", datasets.MEASURE, sunset.use.dataset)
+    if sunset.use.kind == "fallback":
+        return [measure]
     estimate = button("Estimate", datasets.ESTIMATE, sunset.use.dataset)
     if sunset.retuned is None or sunset.target is None:
         return [measure, estimate]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bot.cards.common.blocks import code, escape
@@ -21,6 +21,9 @@ from storage.records import Dataset, Measurement, Model, Promotable
 from trainers.evaluation.results import Candidate
 
 SHOWN = 6
+
+CandidateCommand = Callable[[str, Promotable], str]
+"""Writes the command that chooses a candidate of a dataset."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,13 @@ def find(context: AppContext, wanted: Promote, person: str, channel: str) -> Pro
     refusal = authorization.dataset_refusal(context, wanted.name, person, channel)
     if refusal:
         return refusal
-    return _find_candidate(context, wanted)
+    return find_candidate(context, wanted)
 
 
 def find_without_rights(context: AppContext, wanted: Promote) -> Promotable | Refusal:
     """Finds what a command in the terminal names, where all of it is known."""
     if wanted.kind is not None:
-        return _find_candidate(context, wanted)
+        return find_candidate(context, wanted)
     if context.store.model(wanted.name):
         return Promotable(wanted.name)
     measured = _newest(context, wanted.name)
@@ -86,7 +89,10 @@ def _find_model(context: AppContext, name: str, person: str, channel: str) -> Pr
     return Refusal(f"{code(name)} is a dataset. Which candidate of it?\n{_commands(name, measured)}")
 
 
-def _find_candidate(context: AppContext, wanted: Promote) -> Promotable | Refusal:
+def find_candidate(
+    context: AppContext, wanted: Promote, command: CandidateCommand = promote_command
+) -> Promotable | Refusal:
+    """Finds the candidate of a dataset that a command names, of which `command` is an example."""
     measured = _newest(context, wanted.name)
     matches = [
         each
@@ -98,22 +104,28 @@ def _find_candidate(context: AppContext, wanted: Promote) -> Promotable | Refusa
         return promotable_candidate(candidate, measured[candidate].id)
     if matches:
         several = {candidate: measured[candidate] for candidate in matches}
-        return Refusal(f"Several of these were measured. Which one?\n{_commands(wanted.name, several)}")
+        return Refusal(
+            f"Several of these were measured. Which one?\n{_commands(wanted.name, several, command)}"
+        )
     there = "Nothing was measured on it yet."
     if measured:
-        there = f"Measured were:\n{_commands(wanted.name, measured)}"
-    command = code(f"/finetune baseline {wanted.name}")
+        there = f"Measured were:\n{_commands(wanted.name, measured, command)}"
+    measures = code(f"/finetune baseline {wanted.name}")
     return Refusal(
-        f"This was not measured on {code(wanted.name)}, so it can't be deployed: {command} measures it. {there}"
+        f"This was not measured on {code(wanted.name)}, so it can't be deployed: {measures} measures it. {there}"
     )
 
 
-def _commands(dataset: str, measured: Mapping[Candidate, Measurement]) -> str:
-    """A line for each candidate with the command that deploys it."""
+def _commands(
+    dataset: str,
+    measured: Mapping[Candidate, Measurement],
+    command: CandidateCommand = promote_command,
+) -> str:
+    """A line for each candidate with the command that chooses it."""
     lines = []
     for candidate, measurement in list(measured.items())[:SHOWN]:
         what = promotable_candidate(candidate, measurement.id)
-        lines.append(f"• {code(promote_command(dataset, what))}")
+        lines.append(f"• {code(command(dataset, what))}")
     return "\n".join(lines)
 
 

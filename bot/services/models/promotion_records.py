@@ -105,6 +105,7 @@ def record_end(
         over = context.store.promotions.take_out_of_use(standing, person, reason, now=context.clock())
         if over is None:
             return Refusal(NOT_IN_USE)
+        context.store.fallbacks.end(over.dataset, person, now=context.clock())
         origin = origin_of(context, over.what)
         detail = f"{promotable_name(over.what)} for {over.dataset}"
         if reason:

@@ -65,6 +65,11 @@ def list_uses(
             name = promotable_name(promotion.what)
             use = ModelUse("in use", promotion.dataset, candidate.model, name)
             uses.append(_with_answering_end(settings, use, today))
+    for fallback in store.fallbacks.all_current():
+        candidate = promoted_candidate(fallback.what)
+        if candidate and candidate.model and fallback.dataset in names:
+            use = ModelUse("fallback", fallback.dataset, candidate.model, promotable_name(fallback.what))
+            uses.append(_with_answering_end(settings, use, today))
     for run in store.runs.open():
         planned = _planned_use(settings, run)
         if planned.dataset in names:
@@ -170,14 +175,14 @@ def _find_retraining(context: AppContext, dataset: str) -> Retraining | None:
     today = context.today()
     uses = list_uses(context.store, context.settings, today)
     for use in ending_soon(uses, today):
-        if use.dataset == dataset and use.kind != "planned":
+        if use.dataset == dataset and use.kind not in ("planned", "fallback"):
             return Retraining(use.model, f"{use.ends}")
     return None
 
 
 def _promoted_use(settings: Settings, base: PromotedBase) -> ModelUse:
     name = f"{base.provider}/{base.base_model}"
-    use = _with_training_end(settings, ModelUse("in use", base.dataset, name, base.name))
+    use = _with_training_end(settings, ModelUse("in use", base.dataset, name, base.name, is_tuned=True))
     row = settings.provider(base.provider)
     # A provider may also shut down a tuned model before the model that it was tuned from.
     day = row.shutdowns.get(base.provider_model.lower()) if row else None

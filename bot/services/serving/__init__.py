@@ -5,6 +5,7 @@ PUBLIC_MODULES = (
     "alias_sync",
     "better_answers",
     "candidate_exports",
+    "fallbacks",
     "publications",
     "questions",
     "recipes",

@@ -15,6 +15,7 @@ from decimal import Decimal
 from functools import partial
 
 from bot.cards.common.candidates import alternative_name, promotable_name
+from bot.cards.models.fallbacks import fallback_name
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.bills import Rates, Traffic
@@ -32,6 +33,7 @@ from bot.services.serving import call_costs
 from bot.values.evaluations import promoted_candidate
 from bot.values.runs import ModelEnded, Refusal
 from storage.actuals import ActualMonth
+from storage.fallbacks import Fallback
 from storage.promotions import Promotion
 from trainers.client.client import Trainer
 from trainers.money import to_micros
@@ -54,9 +56,10 @@ class MonthKey:
 @dataclass
 class MonthUse:
     """A month's calls: by `day` those that the door has answered for this `promotion`, and `aliased` those that our own
-    trainer has answered under its alias."""
+    trainer has answered under its alias. `fallback` is what answered instead of what was promoted, if it was that."""
 
     promotion: Promotion
+    fallback: Fallback | None = None
     days: defaultdict[str, Usage] = field(default_factory=lambda: defaultdict(Usage))
     aliased: CallTotals = field(default_factory=CallTotals)
 
@@ -125,9 +128,20 @@ def _count_at_door(context: AppContext) -> Uses:
         promotion = context.store.promotions.get(counted.promotion)
         if promotion is None:  # of a database that a backup has replaced
             continue
-        key = MonthKey(promotion.dataset, promotable_name(promotion.what), counted.day[:7])
-        uses.setdefault(key, MonthUse(promotion)).days[counted.day] += use
+        name = promotable_name(promotion.what)
+        fallback = _fallback_of(context, promotion, counted.recipe)
+        if fallback is not None:
+            name = fallback_name(fallback.what)
+        key = MonthKey(promotion.dataset, name, counted.day[:7])
+        uses.setdefault(key, MonthUse(promotion, fallback)).days[counted.day] += use
     return uses
+
+
+def _fallback_of(context: AppContext, promotion: Promotion, recipe: str) -> Fallback | None:
+    """Returns the fallback that answered by this recipe while something else was in use, None if none did."""
+    if promotion.recipe == recipe:
+        return None
+    return context.store.fallbacks.by_recipe(promotion.dataset, recipe)
 
 
 def _first_day(context: AppContext) -> date:
@@ -166,10 +180,13 @@ def _actual_month(context: AppContext, key: MonthKey, use: MonthUse) -> ActualMo
         failed=total.failed,
         cached_tokens=total.cached_tokens,
     )
-    candidate = promoted_candidate(use.promotion.what)
+    what = use.fallback.what if use.fallback else use.promotion.what
+    candidate = promoted_candidate(what)
     if candidate is None:
         return _month_of_model(context, counted, use.promotion, total)
-    share = _share_of_month(context, use.promotion, key.month)
+    share = Decimal(0)  # a fallback's model runs for its own sake
+    if use.fallback is None:
+        share = _share_of_month(context, use.promotion, key.month)
     usd = call_costs.candidate_usd(context, candidate, use.days, share)
     if isinstance(usd, str):
         counted = replace(counted, cost_unknown=usd)

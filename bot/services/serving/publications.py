@@ -85,11 +85,10 @@ def _withdraw_unknown(context: CoreContext, promotions: Sequence[Promotion]) -> 
 def _publish_changed(context: CoreContext, published: Published, *, keeps_end: bool = False) -> None:
     folder = recipes.folder_of(context)
     before = folder.published(published.name)
-    if before == published:
-        return
     if keeps_end and before and before.promotion == published.promotion and _says_ended(before):
-        return
-    folder.publish(published)
+        published = replace(published, unavailable=before.unavailable)
+    if before != published:
+        folder.publish(published)
 
 
 def _says_ended(published: Published) -> bool:
@@ -102,8 +101,20 @@ def _published(context: CoreContext, promotion: Promotion, ends: date | None) ->
         recipe=promotion.recipe,
         promotion=promotion.id,
         model=_name_on_machine(context, promotion),
+        fallback=_fallback_recipe(context, promotion.dataset),
         unavailable=_why_unavailable(context, promotion, ends),
     )
+
+
+def _fallback_recipe(context: CoreContext, dataset: str) -> str | None:
+    """Returns the recipe of what stands in for what is in use, None if there is none or it is not built yet."""
+    fallback = context.store.fallbacks.current(dataset)
+    if fallback is None or fallback.recipe is None:
+        return None
+    if not recipes.folder_of(context).recipe_path(fallback.recipe).exists():
+        context.store.fallbacks.forget_recipe(fallback)
+        return None
+    return fallback.recipe
 
 
 def _why_unavailable(context: CoreContext, promotion: Promotion, ends: date | None) -> Unavailable | None:

@@ -4,7 +4,7 @@ that a later measurement changes nothing that is in use. Publishes nothing."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from bot.context import AppContext, CoreContext
@@ -19,8 +19,9 @@ from bot.services.serving.recipe_worker import MeasuredParts, build_recipe
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.runs import Refusal
 from storage import backup
+from storage.fallbacks import Fallback
 from storage.promotions import Promotion
-from storage.records import Document
+from storage.records import Document, Promotable
 from trainers.errors import FileChanged
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate
 from trainers.recipes import usage
@@ -41,25 +42,31 @@ def learnt_from(context: CoreContext, versions: Collection[int]) -> set[str]:
     """Returns the hashes of all recipes that were built from these versions of a dataset, of whose rows they have some,
     whichever dataset they are used for."""
     return {
-        promotion.recipe
-        for promotion in context.store.promotions.with_recipes()
-        if promotion.recipe and origin_of(context, promotion.what).dataset.id in versions
+        use.recipe
+        for use in _with_recipes(context)
+        if use.recipe and origin_of(context, use.what).dataset.id in versions
     }
 
 
 def built_with(context: CoreContext, document: Document) -> set[str]:
     """Returns the hashes of all recipes of a dataset that have passages of this document."""
     return {
-        promotion.recipe
-        for promotion in context.store.promotions.for_dataset(document.dataset)
-        if promotion.recipe and document.sha256 in _documents_of(context, promotion)
+        use.recipe
+        for use in _with_recipes(context)
+        if use.recipe
+        and use.dataset == document.dataset
+        and document.sha256 in documents_of(context, use.what)
     }
 
 
-def _documents_of(context: CoreContext, promotion: Promotion) -> Collection[str]:
+def _with_recipes(context: CoreContext) -> Sequence[Promotion | Fallback]:
+    return [*context.store.promotions.with_recipes(), *context.store.fallbacks.with_recipes()]
+
+
+def documents_of(context: CoreContext, what: Promotable) -> Collection[str]:
     """Returns the hashes of the documents that a promoted retrieval looks passages up in."""
-    candidate = promoted_candidate(promotion.what)
-    measurement = context.store.measurements.get(promotion.measurement or 0)
+    candidate = promoted_candidate(what)
+    measurement = context.store.measurements.get(what.measurement or 0)
     if candidate is None or candidate.kind != "retrieval" or measurement is None:
         return ()
     return ComparisonPlan.from_json(measurement.plan).documents
@@ -70,7 +77,8 @@ def delete_unneeded(context: AppContext) -> None:
     if not backup.is_night_over(context.checked_at.get("recipes", 0.0), context.clock()):
         return
     folder = folder_of(context)
-    needed = context.store.promotions.recipes_since(context.clock() - KEPT_S)
+    since = context.clock() - KEPT_S
+    needed = context.store.promotions.recipes_since(since) | context.store.fallbacks.recipes_since(since)
     unnamed_since = context.clock() - UNNAMED_S
     folder.remove_unfinished(unnamed_since)
     for sha256 in folder.hashes() - needed:
@@ -90,15 +98,31 @@ def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None
     candidate = promoted_candidate(promotion.what)
     if candidate is None:
         return _recipe_of_model(context, promotion)
-    evaluation = _evaluation_of(context, promotion)
+    return _recipe_of_candidate(
+        context, candidate, promotion.measurement, promotion.dataset, f"recipe {promotion.id}"
+    )
+
+
+def recipe_of_fallback(context: AppContext, fallback: Fallback) -> str | Refusal | None:
+    """Returns the hash of a fallback's recipe, as `recipe_of` does."""
+    candidate = promoted_candidate(fallback.what)
+    assert candidate is not None  # noqa: S101 - a fallback is never a tuned model
+    owner = f"recipe of fallback {fallback.id}"
+    return _recipe_of_candidate(context, candidate, fallback.measurement, fallback.dataset, owner)
+
+
+def _recipe_of_candidate(
+    context: AppContext, candidate: Candidate, measurement: int | None, dataset: str, owner: str
+) -> str | Refusal | None:
+    """Has a worker build the recipe of a candidate as it was measured; None until that is done."""
+    evaluation = _evaluation_of(context, measurement)
     measured = _find_measured(evaluation, candidate) if evaluation else None
     if evaluation is None or measured is None:
         return Refusal(
-            f"What m{promotion.measurement} measured can't be read by this version of the bot. Measure "
-            f"{promotion.dataset} again."
+            f"What m{measurement} measured can't be read by this version of the bot. Measure {dataset} again."
         )
     return context.workers.poll(
-        f"recipe {promotion.id}",
+        owner,
         build_recipe,
         candidate,
         evaluation.plan,
@@ -120,7 +144,7 @@ def _built_before(context: CoreContext, promotion: Promotion) -> str | None:
 def measured_of(context: CoreContext, promotion: Promotion) -> MeasuredCandidate | None:
     """Returns a promoted candidate with its scores, as it was measured; None if that can't be read any more."""
     candidate = promoted_candidate(promotion.what)
-    evaluation = _evaluation_of(context, promotion)
+    evaluation = _evaluation_of(context, promotion.measurement)
     if candidate is None or evaluation is None:
         return None
     return _find_measured(evaluation, candidate)
@@ -153,10 +177,8 @@ def _recipe_of_model(context: AppContext, promotion: Promotion) -> str | Refusal
     return folder_of(context).add(replace(recipe, instructions=instructions), {}).sha256
 
 
-def _evaluation_of(context: CoreContext, promotion: Promotion) -> FinishedEvaluation | None:
-    if promotion.measurement is None:
-        return None
-    measurement = context.store.measurements.get(promotion.measurement)
+def _evaluation_of(context: CoreContext, number: int | None) -> FinishedEvaluation | None:
+    measurement = context.store.measurements.get(number or 0)
     if measurement is None or not measurement.result:
         return None
     return finished_measurements.read_evaluation(measurement)

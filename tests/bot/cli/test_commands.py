@@ -33,6 +33,7 @@ WITHOUT_JSON = {
     "demo": "prints where the demo is",
     "current": "prints an id alone, made for programs",
     "promote": "its exit code says how it went, and current has the rest",
+    "fallback": "its exit code says how it went, and models has the rest",
     "rollback": "its exit code says how it went, and current has the rest",
     "report": "writes a page",
     "wrong": "prints rows for a person to read",

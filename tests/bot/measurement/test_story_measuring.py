@@ -230,6 +230,18 @@ def test_nothing_answers_from_a_removed_document(world: World) -> None:
     assert "A document in which m1 looked things up was removed" in refused
 
 
+def test_a_document_of_the_fallback_is_not_removed(world: World) -> None:
+    add_knowledge(world)
+    measure(world, f"{BASELINE} candidates=retrieval,zero")
+    set_bar(world, 0.01)
+    assert world.type("/finetune promote tickets zero", user=BEN) == ""
+    assert "now answers programs" in world.type("/finetune fallback tickets retrieval", user=BEN)
+    refused = document_removal.remove(world.service.context, "1", BEN.id)
+    assert isinstance(refused, Refusal) and "/finetune fallback tickets to=nothing" in refused.text
+    world.type("/finetune fallback tickets to=nothing", user=BEN)
+    assert not isinstance(document_removal.remove(world.service.context, "1", BEN.id), Refusal)
+
+
 def recipe_files_with(folder: RecipeFolder, word: bytes) -> list[Path]:
     return [path for path in folder.root.rglob("*") if path.is_file() and word in path.read_bytes()]
 

@@ -7,10 +7,11 @@ from datetime import date
 
 from bot.cards.common import general
 from bot.cards.common.blocks import Headline, Listing, Message
-from bot.cards.models import models, promotion_requests, promotions
+from bot.cards.models import fallbacks, models, promotion_requests, promotions
 from bot.cards.models.actuals import ModelActuals
 from bot.cards.models.call_instructions import Calling
-from bot.cards.models.models import InUse, ModelEntry
+from bot.cards.models.fallbacks import FallbackSummary
+from bot.cards.models.models import FallbackInUse, InUse, ModelEntry
 from bot.cards.models.promotion_requests import RequestSummary
 from bot.cards.models.promotions import PromotionSummary
 from bot.rules.facts import Looks
@@ -18,6 +19,7 @@ from bot.rules.models.promotion import LabelRecall, ModelComparison, PromotionEv
 from bot.rules.permissions import PromotionLimits
 from bot.values.evaluations import promotable_candidate
 from storage.actuals import ActualMonth
+from storage.fallbacks import Fallback
 from storage.promotions import Promotion, PromotionRequest
 from storage.records import Model, Promotable
 from tests.cards import builders, measurements
@@ -142,6 +144,32 @@ ACTUALS = ModelActuals(
 NOT_COUNTED = ModelActuals(())
 
 
+FREE = measurements.candidate("classical", None, 176)
+STANDS_IN = FallbackSummary(
+    Fallback(
+        id=1,
+        dataset="tickets",
+        candidate=str(promotable_candidate(CLASSICAL, 4).candidate),
+        measurement=4,
+        recipe="ab56",
+        person=ANA,
+        channel="C0TICKETS",
+        at=NOW,
+        ended_at=None,
+        ended_by=None,
+        next_at=0.0,
+        trouble=None,
+    ),
+    FREE,
+)
+IN_TROUBLE = replace(
+    STANDS_IN,
+    fallback=replace(STANDS_IN.fallback, trouble="The rows with which it was measured were deleted."),
+    shared_provider="OpenAI",
+)
+MISSES_BAR = PromotionEvidence(replace(FREE, standing="misses"), is_tuned=False)
+
+
 def cards() -> dict[str, Message]:
     synced = replace(PROMOTION, carried_at=NOW + 2)
     busy = replace(
@@ -159,6 +187,17 @@ def cards() -> dict[str, Message]:
         "promoted": promotions.promotion_card(SUMMARY),
         "promoted-and-carried": promotions.promotion_card(replace(SUMMARY, promotion=synced)),
         "promoted-not-carried": promotions.promotion_card(replace(SUMMARY, promotion=busy)),
+        "promoted-with-fallback": promotions.promotion_card(replace(PROMPT_SUMMARY, fallback=STANDS_IN)),
+        "promoted-with-fallback-in-trouble": promotions.promotion_card(
+            replace(PROMPT_SUMMARY, fallback=IN_TROUBLE)
+        ),
+        "fallback-chosen": fallbacks.chosen_message(IN_TROUBLE),
+        "fallback-ended": fallbacks.ended_message(STANDS_IN),
+        "fallback-refused": general.text_message(
+            promotion_requests.fallback_refusal(
+                STANDS_IN.fallback.what, "tickets", MISSES_BAR, find_objections(MISSES_BAR)
+            )
+        ),
         "promoted-recipe-lost": promotions.promotion_card(replace(SUMMARY, promotion=lost)),
         "promoted-all-the-same": promotions.promotion_card(
             replace(SUMMARY, promotion=because, proof=DOUBTFUL)
@@ -280,6 +319,22 @@ def cards() -> dict[str, Message]:
             ),
             full_list(
                 InUse(OF_PROMPT, PROMPT_SUMMARY.proof.candidate, unanswered="it is not published yet.")
+            ),
+            CALLING.base_url,
+        ),
+        "model-list-with-fallbacks": models.listing(
+            full_list(),
+            full_list(
+                InUse(
+                    OF_PROMPT, PROMPT_SUMMARY.proof.candidate, fallback=FallbackInUse(STANDS_IN.fallback.what)
+                ),
+                InUse(
+                    OF_PROMPT,
+                    PROMPT_SUMMARY.proof.candidate,
+                    fallback=FallbackInUse(
+                        STANDS_IN.fallback.what, "its model ended at OpenAI on 2027-01-14."
+                    ),
+                ),
             ),
             CALLING.base_url,
         ),
