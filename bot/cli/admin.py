@@ -465,17 +465,13 @@ def knowledge(dataset: str, name: str | None, yes: bool, as_json: bool) -> None:
     if not settings.database.exists():
         refuse(f"There is no database at {settings.database}, so there are no documents.")
     wanted = normalize_name(dataset)
+    if name is not None:
+        outcome = deletion.remove_document(wanted, name, lambda question: yes or click.confirm(question))
+        click.echo(value_or_exit(outcome))
+        return
     try:
-        if name is not None:
-            outcome = deletion.remove_document(
-                settings, wanted, name, lambda question: yes or click.confirm(question)
-            )
-            click.echo(value_or_exit(outcome))
-            return
         entries = deletion.list_documents(settings, wanted)
     except StorageError as error:
-        if name is not None:
-            refuse(f"{error} While the bot runs, /finetune knowledge in Slack does the same.")
         refuse(str(error))
     if as_json:
         show_json([deletion.document_json(entry) for entry in entries])

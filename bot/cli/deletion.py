@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from bot.app import build_trainers
 from bot.cards.common.words import OPERATOR
 from bot.cards.datasets import dataset_deletion as views
 from bot.cards.datasets.documents import DocumentEntry, removal_question
+from bot.cli.models import context_without_slack, stopped_bot
+from bot.context import AppContext
 from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
 from bot.rules.units import day_of
 from bot.services import dataset_deletion, document_removal
@@ -22,22 +22,10 @@ from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from storage.backup import open_copy
 from storage.store import Store
-from trainers.client.client import Trainer
 from trainers.dataset.rows import to_printable
 
 # The deletion is recorded by then, so a running bot does what is left.
 PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True)
-class DeletionContext:
-    settings: Settings
-    store: Store
-    trainers: Mapping[str, Trainer]
-    clock: Callable[[], float] = time.time
-
-    def audit(self, who: str, action: str, subject: str, detail: str = "") -> None:
-        self.store.audit.add(at=self.clock(), who=who, action=action, subject=subject, detail=detail)
 
 
 def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str], bool]) -> str | Refusal:
@@ -94,18 +82,13 @@ def delete_rows(
 def list_documents(settings: Settings, dataset: str) -> list[DocumentEntry]:
     """Returns the documents of a dataset. Raises StorageError."""
     # A copy, as a running bot has the database open.
-    with open_copy(settings.database) as store:
-        return document_removal.list_entries(DeletionContext(settings, store, {}), dataset)
+    with open_copy(settings.database) as store, context_without_slack(settings, store) as context:
+        return document_removal.list_entries(context, dataset)
 
 
-def remove_document(
-    settings: Settings, dataset: str, name: str, confirm: Callable[[str], bool]
-) -> str | Refusal:
-    """Removes the document of this name and returns the outcome as a sentence. Raises StorageError, for instance if the
-    bot is running."""
-    store = Store(settings.database)
-    context = DeletionContext(settings, store, {})
-    try:
+def remove_document(dataset: str, name: str, confirm: Callable[[str], bool]) -> str | Refusal:
+    """Removes the document of this name and returns the outcome as a sentence. Exits if the bot is running."""
+    with stopped_bot("/finetune knowledge in Slack does the same") as context:
         entries = document_removal.list_entries(context, dataset)
         entry = next((each for each in entries if each.document.filename == name), None)
         if entry is None:
@@ -115,8 +98,6 @@ def remove_document(
             return Refusal("Nothing was removed.")
         refusal = document_removal.remove_document(context, entry.document, OPERATOR)
         return refusal or f"{name} is removed. Once the bot runs, it says so in the channel."
-    finally:
-        store.close()
 
 
 def document_line(entry: DocumentEntry) -> str:
@@ -146,7 +127,7 @@ def document_json(entry: DocumentEntry) -> dict[str, Any]:
     }
 
 
-def _carry_out(context: DeletionContext, number: int, title: str) -> str:
+def _carry_out(context: AppContext, number: int, title: str) -> str:
     """Carries out deletion `number` and returns the outcome as a sentence."""
     until = time.monotonic() + PATIENCE_S
     while waiting := [deletion for deletion in context.store.deletions.open() if deletion.id == number]:
@@ -162,7 +143,7 @@ def _carry_out(context: DeletionContext, number: int, title: str) -> str:
 
 
 @contextmanager
-def _open_context(settings: Settings) -> Iterator[DeletionContext]:
+def _open_context(settings: Settings) -> Iterator[AppContext]:
     store = Store(settings.database)
     trainer = settings.trainer
     # Without jobs there is nothing to delete at our own trainer, so it is not started.
@@ -172,14 +153,12 @@ def _open_context(settings: Settings) -> Iterator[DeletionContext]:
         data = settings.data / "trainer"
         embedded = EmbeddedTrainer(data, trainer.models, trainer.port, trainer.slots, trainer.arguments)
         settings = with_trainer_address(settings, embedded)
-    trainers = build_trainers(settings, embedded)
     try:
         if embedded:
             embedded.start()
-        yield DeletionContext(settings, store, trainers)
+        with context_without_slack(settings, store, embedded) as context:
+            yield context
     finally:
-        for each in trainers.values():
-            each.close()
         if embedded:
             embedded.stop()
         store.close()

@@ -29,12 +29,13 @@ from bot.rules.plans import plan_from_json
 from bot.services.common import authorization, provider_jobs
 from bot.services.datasets import datasets, row_deletion
 from bot.services.datasets.pairs import pairs_name
-from bot.services.models import models, promotables
+from bot.services.models import models, promotables, promotion_records
 from bot.services.serving import publications, recipes
 from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from storage.deletion.dataset_deletion import DatasetDeletion, FilesInUse, RemoteCopy
+from storage.fallbacks import Fallback
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Draft, Labelling, Measurement, Run
 from trainers.documents import TEXT_ENDING
@@ -99,7 +100,7 @@ def record(
 
 
 def commit_rewrite(
-    context: CoreContext, new: row_deletion.RewrittenDataset, person: str
+    context: AppContext, new: row_deletion.RewrittenDataset, person: str
 ) -> DatasetDeletion | Refusal:
     """Records the version without the rows and deletes all earlier versions, in one transaction. A model in use that
     was trained on one of them is deleted too: the rows have to go before a newer model can be trained."""
@@ -161,6 +162,7 @@ def scope_of(
     means that a version with the other rows will be added."""
     ids = {version.id for version in versions}
     standing = _standing_promotions(context, versions)
+    fallbacks = _standing_fallbacks(context, versions)
     is_whole = all(version.id in ids for version in context.store.datasets.versions(dataset))
     runs = context.store.runs.on(ids)
     measurements = context.store.measurements.on(ids)
@@ -171,6 +173,8 @@ def scope_of(
     why = _find_obstacle(versions, runs, measurements, labellings)
     if standing and not is_whole and not takes_used:
         why = views.in_use_obstacle(standing[0])
+    elif fallbacks and not is_whole and not takes_used:
+        why = views.fallback_obstacle(fallbacks[0])
     elif why is None and loses_answers:
         why = views.open_answers_obstacle(answered)
     elif why is None and is_whole and context.store.documents.has_unread(dataset):
@@ -274,7 +278,7 @@ def _count_answered(context: CoreContext, labelling: Labelling) -> int:
     return len({label.place for label in labels})
 
 
-def step(context: CoreContext, deletion: DatasetDeletion) -> None:
+def step(context: AppContext, deletion: DatasetDeletion) -> None:
     """Takes a deletion one step further."""
     if deletion.state == "asked":
         _erase(context, deletion)
@@ -325,7 +329,7 @@ def _find_obstacle(
     return None
 
 
-def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool = False) -> None:
+def _erase(context: AppContext, deletion: DatasetDeletion, *, takes_used: bool = False) -> None:
     """Erases everything in the database, and lists all files and copies elsewhere for `_delete`."""
     store = context.store
     ids = set(deletion.datasets)
@@ -353,7 +357,7 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
 
 
 def _erase_records(
-    context: CoreContext, deletion: DatasetDeletion, versions: Sequence[Dataset], files: Collection[str]
+    context: AppContext, deletion: DatasetDeletion, versions: Sequence[Dataset], files: Collection[str]
 ) -> None:
     """Erases the versions and all that was made from them. Call it in a transaction."""
     store = context.store
@@ -376,8 +380,10 @@ def _erase_records(
     elsewhere = [*_copies_of_runs(context, runs, standing), *_copies_of_curves(measurements)]
     # Listed in the same transaction: once the rows are gone, nothing else knows of these files and copies.
     store.deletions.begin(deletion, paths, files, elsewhere)
+    for fallback in _standing_fallbacks(context, versions):
+        store.fallbacks.end(fallback.dataset, deletion.person, now=now)
     for each in standing:
-        _end_promotion(context, each)
+        _end_promotion(context, each, deletion.person)
 
     # Every key of messages about them: the names of their cards and threads, and the keys for posting once.
     about = [f"{kind} {version}" for version in ids for kind in DATASET_MESSAGES]
@@ -391,6 +397,9 @@ def _erase_records(
             _close_card(context, labelling)
         else:
             about.append(f"labelling {labelling.id}")
+    for ask in store.deletions.waiting_asks(ids, deletion.dataset):
+        message = views.unanswered_notice(ask.model).body()
+        store.outbox.put(Draft("ephemeral", ask.channel, message, person=ask.person), now=now)
     store.deletions.erase(ids, deletion.dataset, files=files, about=about, is_whole=is_whole, now=now)
     store.wipes.request(now=now)
 
@@ -401,13 +410,15 @@ def _audit_documents(context: CoreContext, dataset: str) -> None:
         context.audit("finetune", "document deleted", subject, f"with dataset {dataset}")
 
 
-def _end_promotion(context: CoreContext, standing: Promotion) -> None:
-    """Ends the use of a model that is deleted, and shows that on its card."""
+def _end_promotion(context: AppContext, standing: Promotion, deleted_by: str) -> None:
+    """Ends the use of what is deleted, with what stands in for it, and shows that on its card."""
     now = context.clock()
     context.store.promotions.end(standing, now=now)
+    context.store.fallbacks.end(standing.dataset, deleted_by, now=now)
     name = models.card_name(standing)
     card = promotion_views.deleted_card(standing).letter()
     context.store.outbox.show(name, standing.channel, card, now=now, concerns=standing.person)
+    promotion_records.update_cards_after_end(context, standing)
 
 
 def _close_card(context: CoreContext, labelling: Labelling) -> None:
@@ -526,6 +537,13 @@ def _standing_promotions(context: CoreContext, versions: Sequence[Dataset]) -> S
     the one behind them and, by a promotion from before that was so, their own."""
     ids = {version.id for version in versions}
     current = context.store.promotions.all_current()
+    return [each for each in current if promotables.origin_of(context, each.what).dataset.id in ids]
+
+
+def _standing_fallbacks(context: CoreContext, versions: Sequence[Dataset]) -> Sequence[Fallback]:
+    """Returns the current fallbacks that were measured with these versions."""
+    ids = {version.id for version in versions}
+    current = context.store.fallbacks.all_current()
     return [each for each in current if promotables.origin_of(context, each.what).dataset.id in ids]
 
 

@@ -60,18 +60,13 @@ def remove(context: AppContext, value: str, person: str) -> Block | Refusal:
     refusal = authorization.refusal(context, person, "delete", document.channel, request)
     if refusal:
         return refusal
-    standing = context.store.promotions.current(document.dataset)
-    is_in_use = use_of(context, document).is_promoted
-    if is_in_use:
+    if use_of(context, document).is_promoted:
         refusal = authorization.refusal(context, person, "promote", document.channel)
         if refusal:
             return refusal
     refusal = remove_document(context, document, person)
     if refusal:
         return refusal
-    if is_in_use and standing:
-        with context.store.transaction():
-            promotion_records.update_cards_after_end(context, standing)
     return form(context, document.channel, document.dataset)
 
 
@@ -80,7 +75,7 @@ def use_of(context: CoreContext, document: Document) -> DocumentUse:
     return _use_of(context, document, _measurements(context, document.dataset))
 
 
-def remove_document(context: CoreContext, document: Document, person: str) -> Refusal | None:
+def remove_document(context: AppContext, document: Document, person: str) -> Refusal | None:
     """Removes a document and its files, or returns what has to end first. The person's right was checked."""
     use = use_of(context, document)
     if use.running:
@@ -92,6 +87,12 @@ def remove_document(context: CoreContext, document: Document, person: str) -> Re
         return Refusal(
             "A retrieval with this document is being deployed. Try again in a minute, or undo that first: "
             f"`/finetune rollback {document.dataset}`."
+        )
+    fallback = context.store.fallbacks.current(document.dataset)
+    if fallback and not _hashes(context, document).isdisjoint(recipes.documents_of(context, fallback.what)):
+        ends = code(f"/finetune fallback {document.dataset} to=nothing")
+        return Refusal(
+            f"The fallback of {code(document.dataset)} answers from it: {ends} ends that. Then remove it."
         )
     now = context.clock()
     standing = context.store.promotions.current(document.dataset)
@@ -109,18 +110,20 @@ def remove_document(context: CoreContext, document: Document, person: str) -> Re
     return None
 
 
-def _take_out_of_use(context: CoreContext, standing: Promotion, document: Document, person: str) -> None:
+def _take_out_of_use(context: AppContext, standing: Promotion, document: Document, person: str) -> None:
     """Ends the use of what answers from a removed document. Call it in the transaction of the removal."""
     now = context.clock()
     why = f"{document.filename}, from which it answers, was removed"
     over = context.store.promotions.take_out_of_use(standing, person, why, now=now)
     if over is None:
         return
+    context.store.fallbacks.end(over.dataset, person, now=now)
     detail = f"{promotable_name(over.what)} for {over.dataset}. Because: {why}"
     context.audit(person, "take out of use", origin_of(context, over.what).subject, detail)
     card = promotion_views.document_removed_card(over, document.filename).letter()
     name = models.card_name(over)
     context.store.outbox.show(name, over.channel, card, now=now, concerns=over.person)
+    promotion_records.update_cards_after_end(context, over)
 
 
 def delete_files(context: CoreContext) -> None:
@@ -149,17 +152,21 @@ def _measurements(context: CoreContext, dataset: str) -> Sequence[tuple[Measurem
     return sorted(compared, key=lambda each: -each[0].id)
 
 
+def _hashes(context: CoreContext, document: Document) -> frozenset[str | None]:
+    """Returns the hashes of all versions of a document: a removal takes the earlier ones of its name, too."""
+    return frozenset(
+        each.sha256
+        for each in context.store.documents.of(document.dataset)
+        if each.filename == document.filename and each.state == "ready"
+    )
+
+
 def _use_of(
     context: CoreContext, document: Document, measurements: Sequence[tuple[Measurement, ComparisonPlan]]
 ) -> DocumentUse:
     done = []
     running = 0
-    # A removal takes the earlier versions of this name, too.
-    versions = {
-        each.sha256
-        for each in context.store.documents.of(document.dataset)
-        if each.filename == document.filename and each.state == "ready"
-    }
+    versions = _hashes(context, document)
     for measurement, plan in measurements:
         if versions.isdisjoint(plan.documents):
             continue

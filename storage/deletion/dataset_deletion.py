@@ -93,16 +93,27 @@ DELETE FROM outbox WHERE EXISTS (SELECT 1 FROM json_each(:about) WHERE
     ' ' || coalesce(card, '') || ' | ' || coalesce(thread, '') || ' | ' || coalesce(dedupe, '') || ' '
     LIKE '% ' || value || ' %');
 """  # noqa: S608 - our names
+# What learnt from its pairs may still be in use under its name, and its months with it.
 ERASE_NAME_SQL = """
 DELETE FROM outbox WHERE card IN (SELECT 'document ' || id FROM documents WHERE dataset = :name);
 DELETE FROM documents WHERE dataset = :name;
 DELETE FROM estimates WHERE dataset = :name;
 DELETE FROM dataset_settings WHERE name = :name;
 DELETE FROM tried_answers WHERE dataset = :name;
-DELETE FROM actual_months WHERE dataset = :name;
+DELETE FROM actual_months WHERE dataset = :name
+    AND NOT EXISTS (SELECT 1 FROM promotions WHERE dataset = :name AND ended_at IS NULL);
 """
 
 FILE_NAME = re.compile(r"\b[0-9a-f]{64}\b")
+
+
+@dataclass(frozen=True)
+class WaitingAsk:
+    """Who waits in which channel for an answer of a `model`, or of what is in use for a dataset."""
+
+    person: str
+    channel: str
+    model: str
 
 
 @dataclass(frozen=True)
@@ -215,6 +226,12 @@ class DatasetDeletions(Table):
         for row in self._db.rows(NAMED_FILES_SQL):
             names.update(FILE_NAME.findall(row["text"]))
         return names
+
+    def waiting_asks(self, datasets: Collection[int], dataset: str) -> list[WaitingAsk]:
+        """Returns the questions without an answer that `erase` deletes."""
+        sql = f"SELECT person, channel, model FROM asks WHERE {ASKS} ORDER BY id"  # noqa: S608 - our names
+        rows = self._db.rows(sql, {"ids": json.dumps(list(datasets)), "name": dataset})
+        return [WaitingAsk(**row) for row in rows]
 
     def erase(
         self,

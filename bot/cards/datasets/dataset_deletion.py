@@ -13,6 +13,7 @@ from bot.cards.common.general import text_message
 from bot.cards.common.words import pluralize
 from bot.rules.models.promotion import alias_for
 from bot.values.requests import Delete
+from storage.fallbacks import Fallback
 from storage.promotions import Promotion
 
 DELETION_FORM = "delete_dataset"
@@ -151,6 +152,15 @@ def in_use_obstacle(standing: Promotion) -> str:
     )
 
 
+def fallback_obstacle(fallback: Fallback) -> str:
+    """Why only a part of a dataset can't be deleted; follows 'can't be deleted now: '."""
+    command = code(f"/finetune fallback {fallback.dataset} to=nothing")
+    return (
+        f"{promotable_text(fallback.what)}, which answers when what is in use can't, was measured with it. Choose "
+        f"something newer first, or end that: {command}."
+    )
+
+
 def open_answers_obstacle(answered: int) -> str:
     """Why only a part of a dataset can't be deleted; follows 'can't be deleted now: '."""
     rows = pluralize(answered, "row")
@@ -178,6 +188,11 @@ def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: in
     if held:
         text += f" {_held_text(held)}"
     return " ".join((text, *_further_sentences(scope, "finetune forget")))
+
+
+def unanswered_notice(name: str) -> Message:
+    """For a person whose question was deleted with what should have answered it. `name` is what they asked."""
+    return text_message(f"Your question to {code(name)} gets no answer: it was deleted with its dataset.")
 
 
 def rows_deleted_notice(before: int, rows: int, held: int) -> Message:

@@ -22,7 +22,7 @@ from bot.services.datasets.row_labels_worker import store_lines
 from bot.services.decisions import estimate_requests
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
-from demo.people import BEN
+from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow, too_many
 from demo.workspace import Person, Submission, WorkspaceError
 from storage.audit import IntactLog, verify_log
@@ -34,8 +34,8 @@ from tests.bot.datasets.test_story_clean_copies import flawed_csv
 from tests.bot.measurements import ACME, until, until_asked
 from tests.bot.models.test_story_promote import WITH_ALIASES, alias_target, promote
 from tests.bot.props import LABELS, tickets_csv
-from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, START, Rules, World
-from tests.peers.hosted import NOTHING_BUT_500
+from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, START, Rules, World, words_of
+from tests.peers.hosted import BUSY, NOTHING_BUT_500
 from tests.trainers.dataset.document_files import word
 from trainers.dataset import Report, store_chat
 from trainers.recipes.folder import RecipeFolder
@@ -169,6 +169,14 @@ def _assert_late_answers_are_deleted(world: World) -> None:
         world.store.answers.keep([answer], measurement)
     maintain(world.service.context)
     assert world.store.answers.read(["k", "l"]).keys() == {"l"}
+
+
+def test_who_waits_for_an_answer_is_told_of_the_deletion(trained: World) -> None:
+    trained.provider.fail("POST /chat/completions", BUSY, times=100)
+    assert trained.type("/finetune try tickets-1 where is my quuxnightjar?")
+    delete_and_wait(trained, BEN)
+    (notice,) = [text for text in map(words_of, trained.slack.ephemerals(ANA.id)) if "gets no answer" in text]
+    assert "`tickets-1`" in notice and "deleted with its dataset" in notice and "nightjar" not in notice
 
 
 def test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again(trained: World) -> None:

@@ -12,7 +12,8 @@ import openpyxl
 from click.testing import CliRunner
 
 from bot.cli import main
-from bot.cli.deletion import DeletionContext, delete_rows
+from bot.cli.deletion import delete_rows
+from bot.cli.models import context_without_slack
 from bot.reconciler import maintain
 from bot.services import dataset_deletion
 from bot.services.datasets import row_deletion
@@ -175,10 +176,12 @@ def test_a_kill_after_the_deletion_is_recorded_is_recovered_and_deletes_no_other
     settings = world.service.settings
     world.stop()
     store = Store(settings.database)
-    context = DeletionContext(settings, store, {})
-    rewritten_dataset = row_deletion.rewrite_without_rows(context, "tickets", [2])
-    assert isinstance(rewritten_dataset, row_deletion.RewrittenDataset)
-    assert not isinstance(dataset_deletion.commit_rewrite(context, rewritten_dataset, "terminal"), Refusal)
+    with context_without_slack(settings, store) as context:
+        rewritten_dataset = row_deletion.rewrite_without_rows(context, "tickets", [2])
+        assert isinstance(rewritten_dataset, row_deletion.RewrittenDataset)
+        assert not isinstance(
+            dataset_deletion.commit_rewrite(context, rewritten_dataset, "terminal"), Refusal
+        )
     store.close()  # and killed here, before a file was moved
     refusal = delete_rows(settings, "tickets", [2], lambda question: True)
     assert isinstance(refusal, Refusal) and "already being deleted" in refusal.text
