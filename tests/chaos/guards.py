@@ -345,10 +345,10 @@ GUARDS = (
         "tests/bot/decisions/test_story_budget_race.py::test_64_approvals_at_once_never_exceed_the_budget_of_team_channel_or_person",
     ),
     Guard(
-        "BEGIN IMMEDIATE",
+        "transactions take turns",
         "storage/database.py",
-        'connection.execute("BEGIN IMMEDIATE")',
-        'connection.execute("BEGIN")',
+        '        with self._turn():\n            connection.execute("BEGIN IMMEDIATE")',
+        '        if True:\n            connection.execute("BEGIN")',
         "tests/storage/test_database.py::test_a_read_and_a_write_in_one_transaction_lose_no_update",
     ),
     Guard(
@@ -723,7 +723,37 @@ GUARDS = (
         "bot/services/models/promotion_records.py",
         "        freeze = context.store.freezes.current()\n",
         "        freeze = None\n",
-        f"{PROMOTE}::test_a_freeze_stops_promotions_but_not_rollbacks",
+        f"{USE}::test_a_freeze_stops_what_the_evidence_supports_what_is_asked_for_and_its_approval",
+    ),
+    Guard(
+        "a freeze stops requests to promote",
+        "bot/services/models/promotion_requests.py",
+        "        if freeze:\n            return Refusal(freeze_cards.refusal("
+        'freeze, "Nothing else is deployed now"))\n        request =',
+        "        request =",
+        f"{USE}::test_a_freeze_stops_what_the_evidence_supports_what_is_asked_for_and_its_approval",
+    ),
+    Guard(
+        "a freeze stops approvals of promotions",
+        "bot/services/models/promotion_requests.py",
+        "        if freeze:\n            return Refusal(freeze_cards.refusal("
+        'freeze, "Nothing else is deployed now"))\n        decision =',
+        "        decision =",
+        f"{USE}::test_a_freeze_stops_what_the_evidence_supports_what_is_asked_for_and_its_approval",
+    ),
+    Guard(
+        "a freeze stops fallbacks",
+        "bot/services/serving/fallbacks.py",
+        "        freeze = context.store.freezes.current()\n",
+        "        freeze = None\n",
+        "tests/bot/serving/test_story_fallback.py::test_a_freeze_keeps_everything_as_it_is",
+    ),
+    Guard(
+        "only what meets the bar stands in",
+        "bot/services/serving/fallbacks.py",
+        "    objections = find_objections(proof)\n",
+        "    objections = ()\n",
+        "tests/bot/serving/test_story_fallback.py::test_what_misses_the_bar_cannot_stand_in",
     ),
     Guard(
         "sealed rows promote only for somebody who still may",

@@ -208,6 +208,20 @@ def test_against_the_bar_it_takes_a_reason_and_another_person(measured: World) -
     )
 
 
+def test_a_freeze_stops_what_the_evidence_supports_what_is_asked_for_and_its_approval(
+    requested: World,
+) -> None:
+    world = requested
+    world.type("/finetune freeze the answers look odd", user=BEN)
+    assert "Nothing else is deployed now" in world.click_and_read(CLEO, APPROVE)
+    assert in_use(world) is None and request(world).state == "asked"
+    assert "Nothing else is deployed now" in world.type(f"/finetune promote tickets zero {WHY}", user=BEN)
+    assert len(world.store.promotion_requests.open()) == 1
+    set_bar(world, 0.5)
+    assert "Nothing else is deployed now" in world.type("/finetune promote tickets zero", user=BEN)
+    assert in_use(world) is None
+
+
 def test_of_two_approvers_at_once_one_deploys(requested: World) -> None:
     context = requested.service.context
     with ThreadPoolExecutor(2) as pool:
