@@ -19,11 +19,10 @@ from storage.deletion.expiries import Expiries
 from storage.deletion.wipes import Wipes
 from storage.deployments import Deployments
 from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Preferences, SentQuestions
-from storage.fallbacks import Fallbacks
 from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, Outbox
 from storage.money import Estimates, Freezes, Ledger
-from storage.promotions import PromotionRequests, Promotions
+from storage.promotions import Fallbacks, PromotionRequests, Promotions
 from storage.questions import Questions, TriedAnswers
 from storage.records import Model, RunState
 from storage.row_labels import Labellings

@@ -35,8 +35,7 @@ from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from storage.deletion.dataset_deletion import DatasetDeletion, FilesInUse, RemoteCopy
-from storage.fallbacks import Fallback
-from storage.promotions import Promotion
+from storage.promotions import Fallback, Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Draft, Labelling, Measurement, Run
 from trainers.documents import TEXT_ENDING
 from trainers.errors import Refused, TrainerError

@@ -13,8 +13,7 @@ from bot.cards.common.general import text_message
 from bot.cards.common.words import pluralize
 from bot.rules.models.promotion import alias_for
 from bot.values.requests import Delete
-from storage.fallbacks import Fallback
-from storage.promotions import Promotion
+from storage.promotions import Fallback, Promotion
 
 DELETION_FORM = "delete_dataset"
 

@@ -17,7 +17,7 @@ from bot.cards.common.candidates import (
 from bot.cards.common.general import text_message
 from bot.cards.common.words import by_whom, capitalize, day, interval, percent, shorten
 from bot.rules.models.promotion import alias_for
-from storage.fallbacks import Fallback
+from storage.promotions import Fallback
 from storage.records import Promotable
 from trainers.evaluation.results import MeasuredCandidate
 

@@ -32,8 +32,7 @@ from bot.services.models import deployments
 from bot.settings import Settings
 from bot.values.evaluations import promoted_candidate
 from bot.values.runs import Refusal
-from storage.fallbacks import Fallback
-from storage.promotions import Promotion
+from storage.promotions import Fallback, Promotion
 from storage.records import Model, Promotable, Run
 from trainers.evaluation.results import Candidate, MeasuredCandidate
 from trainers.providers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
@@ -236,14 +235,19 @@ def _shared_provider(context: AppContext, fallback: Fallback, standing: Promotio
     if standing is None or candidate is None or candidate.model is None:
         return None
     provider = candidate.model.partition("/")[0]
-    used = promoted_candidate(standing.what)
-    if used is None:
-        asked = model_of(context, standing).provider
-    else:
-        asked = (used.model or "").partition("/")[0]
-    if asked != provider:
+    if provider != _provider_in_use(context, standing):
         return None
     return context.settings.title_of(provider)
+
+
+def _provider_in_use(context: AppContext, standing: Promotion) -> str | None:
+    """Returns who is asked by what is in use, None if nobody is."""
+    candidate = promoted_candidate(standing.what)
+    if candidate is None:
+        return model_of(context, standing).provider
+    if candidate.model is None:
+        return None
+    return candidate.model.partition("/")[0]
 
 
 def _fallback(context: AppContext, promotion: Promotion) -> FallbackSummary | None:

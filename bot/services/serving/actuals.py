@@ -33,8 +33,7 @@ from bot.services.serving import call_costs
 from bot.values.evaluations import promoted_candidate
 from bot.values.runs import ModelEnded, Refusal
 from storage.actuals import ActualMonth
-from storage.fallbacks import Fallback
-from storage.promotions import Promotion
+from storage.promotions import Fallback, Promotion
 from trainers.client.client import Trainer
 from trainers.money import to_micros
 from trainers.recipes import usage

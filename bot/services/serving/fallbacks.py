@@ -22,8 +22,7 @@ from bot.services.models.promotables import origin_of
 from bot.services.serving import recipes
 from bot.values.requests import Promote
 from bot.values.runs import Refusal
-from storage.fallbacks import Fallback, NewFallback
-from storage.promotions import Promotion
+from storage.promotions import Fallback, NewFallback, Promotion
 from storage.records import Promotable
 
 AGAIN_S = 600.0

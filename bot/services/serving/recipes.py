@@ -19,8 +19,7 @@ from bot.services.serving.recipe_worker import MeasuredParts, build_recipe
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.runs import Refusal
 from storage import backup
-from storage.fallbacks import Fallback
-from storage.promotions import Promotion
+from storage.promotions import Fallback, Promotion
 from storage.records import Document, Promotable
 from trainers.errors import FileChanged
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate

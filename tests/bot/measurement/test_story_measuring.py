@@ -251,7 +251,8 @@ def test_documents_are_listed_and_removed_in_the_terminal(
 ) -> None:
     ready = add_knowledge(world)
     settings = world.service.settings
-    monkeypatch.setattr("bot.cli.admin.load", lambda **_: settings)
+    for module in ("admin", "models"):
+        monkeypatch.setattr(f"bot.cli.{module}.load", lambda **_: settings)
     assert f"faq.md: {ready.passages} passages" in finetune("knowledge", "tickets").output
     remove = ("knowledge", "tickets", "--yes", "--remove")
     assert finetune(*remove, "faq.md").exit_code != 0, "the bot has the database open"

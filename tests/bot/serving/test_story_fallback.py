@@ -18,7 +18,7 @@ from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
-from storage.fallbacks import Fallback
+from storage.promotions import Fallback
 from tests.bot.cli.test_promotions import run
 from tests.bot.datasets.test_story_deletion import delete_and_wait
 from tests.bot.measurements import CHAT, PRICES, measure
@@ -269,8 +269,8 @@ def test_its_version_is_not_deleted_and_it_goes_with_the_whole_dataset(world: Wo
     # What is in use belongs to a newer version, which stays.
     world.pass_time(3 * DAY_S)
     newer = world.upload_and_check(tickets_csv(91))
-    measure(world, LINE, number=2)
-    world.type("/finetune promote tickets kshot because=the demo is today", user=BEN)
+    measure(world, LINE.replace("shots=4", "shots=8"), number=2)
+    world.type("/finetune promote tickets kshot shots=8 because=the demo is today", user=BEN)
     world.send()
     if world.has_button("approve_promotion"):
         world.click(CLEO, "approve_promotion")
@@ -290,15 +290,16 @@ def test_its_version_is_not_deleted_and_it_goes_with_the_whole_dataset(world: Wo
 def test_the_terminal_chooses_and_ends_it(world: World) -> None:
     running = run(world, "fallback", "tickets", "classical")
     assert running.exit_code == 2 and "fallback in Slack do the same" in running.stderr
+    folder = RecipeFolder(world.service.settings.recipes)
     world.stop()
     chosen = run(world, "fallback", "tickets", "classical")
     assert chosen.exit_code == 0, chosen.output
     assert "now answers programs that call team/tickets" in chosen.stdout
-    now = RecipeFolder(world.service.settings.recipes).published("team/tickets")
+    now = folder.published("team/tickets")
     assert now is not None and now.fallback is not None
     refused = run(world, "fallback", "tickets", "zero")
     assert refused.exit_code == 2 and "is what is in use" in refused.stderr
     over = run(world, "fallback", "tickets", "--to", "nothing")
     assert over.exit_code == 0 and "no longer stands in" in over.stdout
-    now = RecipeFolder(world.service.settings.recipes).published("team/tickets")
+    now = folder.published("team/tickets")
     assert now is not None and now.fallback is None

@@ -19,8 +19,7 @@ from bot.rules.models.promotion import LabelRecall, ModelComparison, PromotionEv
 from bot.rules.permissions import PromotionLimits
 from bot.values.evaluations import promotable_candidate
 from storage.actuals import ActualMonth
-from storage.fallbacks import Fallback
-from storage.promotions import Promotion, PromotionRequest
+from storage.promotions import Fallback, Promotion, PromotionRequest
 from storage.records import Model, Promotable
 from tests.cards import builders, measurements
 from tests.cards.builders import ANA, BEN, CHEAPER, LOSSES, NOW, full_list
