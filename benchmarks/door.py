@@ -154,14 +154,16 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def memory_mb(door: Door) -> int:
-    """Returns the memory of the door's process and of its worker."""
-    kilobytes = 0
+def memory_text(door: Door) -> str:
+    """The memory that the machine has less while the door runs (Pss), and the sum of what its two processes have mapped
+    (Rss), which counts the pages that both share twice. Linux only."""
+    kilobytes: Counter[str] = Counter()
     for pid in (door.process.pid, door.worker_pid()):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        (line,) = [line for line in lines if line.startswith("VmRSS")]
-        kilobytes += int(line.split()[1])
-    return kilobytes // 1024
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(("Pss:", "Rss:")):
+                name, amount, _ = line.split()
+                kilobytes[name] += int(amount)
+    return f"{kilobytes['Pss:'] // 1024} MB ({kilobytes['Rss:'] // 1024} MB mapped)"
 
 
 def added(at_door: list[Answer], direct: list[Answer], *, first_byte: bool = False) -> str:
@@ -299,14 +301,14 @@ def memory(folder: RecipeFolder, calls: int) -> Iterator[str]:
     with serve_both(folder) as (door, url):
         pair = pair_of(door, url, request_body(NAME))
         asyncio.run(pair.run(RATE, min(calls, 200)))
-        yield f"prompt in use: {memory_mb(door)} MB"
+        yield f"prompt in use: {memory_text(door)}"
     for kind in ("classical", "encoder"):
         free_recipe(folder, kind)
         door = start_door(folder)
         try:
             caller = Caller(f"{door.url}/chat/completions", folder.call_key())
             asyncio.run(_saturate_with(caller, [request_body(NAME)], 50))
-            yield f"{kind} in use: {memory_mb(door)} MB"
+            yield f"{kind} in use: {memory_text(door)}"
         finally:
             door.stop()
 
