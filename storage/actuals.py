@@ -74,9 +74,10 @@ class Actuals(Table):
 
 
 @dataclass(frozen=True)
-class ModelInUse:
+class CurrentUse:
     """What is in use for a dataset since `at`, by the promotion of that number: a tuned `model`, under our name and its
-    provider's, or a `candidate` as a `measurement` measured it. `trouble` is why programs don't get it yet.
+    provider's, or a `candidate` as a `measurement` measured it. `trouble` is why programs don't get it yet, and
+    `fallback` the candidate, as JSON, that answers when it can't.
     `expected_micros` is the monthly saving that a model's plan predicted; `plan` and `result` are those of its run as
     JSON. `months` are the dataset's, newest first."""
 
@@ -92,6 +93,7 @@ class ModelInUse:
     expected_micros: int | None
     plan: str | None
     result: str | None
+    fallback: str | None
     months: tuple[ActualMonth, ...]
 
     @property
@@ -99,10 +101,11 @@ class ModelInUse:
         return Promotable(self.model, self.candidate, self.measurement)
 
 
-MODELS_SQL = """
+CURRENT_USES_SQL = """
 SELECT promotions.dataset, promotions.id, promotions.model, promotions.candidate, promotions.measurement,
     promotions.trouble, models.provider, models.provider_model, promotions.at,
     json_extract(runs.plan, '$.predicted.saving_micros'), runs.plan, runs.result,
+    (SELECT candidate FROM fallbacks WHERE fallbacks.dataset = promotions.dataset AND fallbacks.ended_at IS NULL),
     (SELECT json_group_array(json_array(dataset, model, month, calls, prompt_tokens, completion_tokens, micros,
         alternative, alternative_micros, at, failed, cached_tokens, cost_unknown, saving_unknown))
         FROM (SELECT * FROM actual_months AS month WHERE month.dataset = promotions.dataset ORDER BY month DESC, model))
@@ -111,10 +114,10 @@ WHERE promotions.ended_at IS NULL ORDER BY promotions.dataset
 """
 
 
-def models_in_use(database: Path) -> list[ModelInUse]:
+def current_uses(database: Path) -> list[CurrentUse]:
     """Returns what is in use, one per dataset, also while a bot is running. Raises StorageError."""
-    models = []
-    for *model, months in query_read_only(database, MODELS_SQL, what="the models in use"):
-        values = [*model, tuple(ActualMonth(*month) for month in json.loads(months))]
-        models.append(ModelInUse(*values))
-    return models
+    uses = []
+    for *use, months in query_read_only(database, CURRENT_USES_SQL, what="what is in use"):
+        values = [*use, tuple(ActualMonth(*month) for month in json.loads(months))]
+        uses.append(CurrentUse(*values))
+    return uses

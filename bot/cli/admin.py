@@ -364,10 +364,10 @@ def models(context: click.Context, database: Path | None, as_json: bool) -> None
     if context.invoked_subcommand:
         return
     from bot.cli.models import load_reach, models_json, models_text
-    from storage.actuals import models_in_use
+    from storage.actuals import current_uses
 
     with exit_on_storage_error():
-        in_use = models_in_use(database or load().database)
+        in_use = current_uses(database or load().database)
     # Programs call what this installation publishes, not what a copy of its database has.
     reach = None
     if database is None:

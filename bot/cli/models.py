@@ -26,7 +26,8 @@ from bot.command_options import KIND, NAME, SHOTS
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from bot.values.sunsets import ModelUse
-from storage.actuals import ActualMonth, ModelInUse
+from storage.actuals import ActualMonth, CurrentUse
+from storage.records import Promotable
 
 if TYPE_CHECKING:
     from bot.context import AppContext
@@ -44,11 +45,13 @@ IN_SLACK = "/finetune promote, rollback and fallback in Slack do the same"
 @dataclass(frozen=True)
 class Reach:
     """Whether programs reach what is in use, at `base_url` (None if there is no address): `is_answering` is True if the
-    process that answers them does, and `unanswered` says of each dataset why it still gets them no answer."""
+    process that answers them does, and `unanswered` says of each dataset why it still gets them no answer, and
+    `on_fallback` why it gets them its fallback."""
 
     base_url: str | None
     is_answering: bool
     unanswered: Mapping[str, str | None]
+    on_fallback: Mapping[str, str | None]
 
 
 @click.command()
@@ -319,24 +322,26 @@ class _Offline:
         return None
 
 
-def load_reach(settings: Settings, in_use: Sequence[ModelInUse]) -> Reach:
+def load_reach(settings: Settings, in_use: Sequence[CurrentUse]) -> Reach:
     """Asks the process that answers programs, and reads what it answers them."""
-    from bot.cards.models.publications import why_unanswered
+    from bot.cards.models.publications import why_on_fallback, why_unanswered
     from bot.door_process import ask_door
     from bot.rules.models.promotion import alias_for
     from trainers.recipes.folder import RecipeFolder
 
     folder = RecipeFolder(settings.recipes)
     unanswered = {}
+    on_fallback = {}
     for model in in_use:
         published = folder.published(alias_for(model.dataset))
         unanswered[model.dataset] = why_unanswered(published, model.promotion, model.trouble)
+        on_fallback[model.dataset] = why_on_fallback(published)
     serving = settings.serving
     is_answering = bool(serving.address) and ask_door(serving.host, serving.port) is not None
-    return Reach(serving.base_url, is_answering, unanswered)
+    return Reach(serving.base_url, is_answering, unanswered, on_fallback)
 
 
-def models_text(in_use: Sequence[ModelInUse], reach: Reach | None) -> str:
+def models_text(in_use: Sequence[CurrentUse], reach: Reach | None) -> str:
     """Returns a line for what is in use for each dataset, and one for each month of it. Without `reach` nothing is
     known of programs."""
     from bot.cards.common.terminal import plain_text
@@ -355,9 +360,8 @@ def models_text(in_use: Sequence[ModelInUse], reach: Reach | None) -> str:
     return "\n".join(lines)
 
 
-def _in_use_text(model: ModelInUse, reach: Reach | None) -> str:
+def _in_use_text(model: CurrentUse, reach: Reach | None) -> str:
     from bot.cards.common.candidates import promotable_name
-    from bot.rules.models.promotion import alias_for
 
     text = f"{model.dataset}: {promotable_name(model.what)}"
     if model.model is not None:
@@ -365,13 +369,29 @@ def _in_use_text(model: ModelInUse, reach: Reach | None) -> str:
     foreseen = _foreseen(model)
     if foreseen:
         text += f"; planned: {foreseen}"
+    return f"{text}; {_programs_text(model, reach)}"
+
+
+def _programs_text(model: CurrentUse, reach: Reach | None) -> str:
+    """What programs get that call it."""
+    from bot.cards.common.candidates import promotable_text
+    from bot.cards.common.terminal import plain_text
+    from bot.rules.models.promotion import alias_for
+
+    name = alias_for(model.dataset)
     unanswered = reach.unanswered[model.dataset] if reach else None
     if unanswered:
-        return f"{text}; programs that call {alias_for(model.dataset)} get no answer: {unanswered}"
-    return f"{text}; programs call {alias_for(model.dataset)}"
+        return f"programs that call {name} get no answer: {unanswered}"
+    if model.fallback is None:
+        return f"programs call {name}"
+    fallback = plain_text(promotable_text(Promotable(candidate=model.fallback)))
+    why = reach.on_fallback[model.dataset] if reach else None
+    if why:
+        return f"programs that call {name} get the fallback, {fallback}: {why}"
+    return f"programs call {name}, and get {fallback} if it can't answer"
 
 
-def _foreseen(model: ModelInUse) -> str:
+def _foreseen(model: CurrentUse) -> str:
     """What the plan expected to save; '' if the model turned out not to be good enough for that."""
     if not model.result or not model.plan:
         return ""
@@ -391,14 +411,15 @@ def _month_text(month: ActualMonth) -> str:
     return f"{text}; {money(month.alternative_micros)} with {month.alternative}: saved {money(month.saving_micros)}"
 
 
-def models_json(in_use: Sequence[ModelInUse], reach: Reach | None) -> list[dict[str, Any]]:
+def models_json(in_use: Sequence[CurrentUse], reach: Reach | None) -> list[dict[str, Any]]:
     """Money is in micro-dollars. `net_value` is what the plan expected to gain or lose over its horizon, null if it is
     older than that, or if nothing was trained. `answers` says whether programs that call `name` get an answer, null if
-    that is not known; `unanswered` is why this dataset's get none."""
+    that is not known; `unanswered` is why this dataset's get none. `fallback` is the key of the candidate that
+    answers when it can't."""
     return [_model_json(model, reach) for model in in_use]
 
 
-def _model_json(model: ModelInUse, reach: Reach | None) -> dict[str, Any]:
+def _model_json(model: CurrentUse, reach: Reach | None) -> dict[str, Any]:
     from bot.rules.models.promotion import alias_for
     from bot.values.evaluations import promoted_candidate
 
@@ -408,6 +429,10 @@ def _model_json(model: ModelInUse, reach: Reach | None) -> dict[str, Any]:
     fields["name"] = alias_for(model.dataset)
     fields["answers"] = None
     fields["unanswered"] = None
+    fields["fallback"] = None
+    if model.fallback:
+        fallback = promoted_candidate(Promotable(candidate=model.fallback))
+        fields["fallback"] = fallback.key if fallback else None
     if reach:
         unanswered = reach.unanswered[model.dataset]
         fields["answers"] = reach.is_answering and unanswered is None

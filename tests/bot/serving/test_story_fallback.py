@@ -3,6 +3,7 @@ counted apart, and ended by a command, with the last use, or with its data."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -297,6 +298,9 @@ def test_the_terminal_chooses_and_ends_it(world: World) -> None:
     assert "now answers programs that call team/tickets" in chosen.stdout
     now = folder.published("team/tickets")
     assert now is not None and now.fallback is not None
+    assert "team/tickets, and get the classical model if it can't answer" in run(world, "models").stdout
+    (use,) = json.loads(run(world, "models", "--json").stdout)
+    assert (use["fallback"], use["unanswered"]) == ("classical", None)
     refused = run(world, "fallback", "tickets", "zero")
     assert refused.exit_code == 2 and "is what is in use" in refused.stderr
     over = run(world, "fallback", "tickets", "--to", "nothing")
