@@ -166,6 +166,7 @@ def _announce(
 ) -> PromotionSummary:
     """Audits and posts the promotion. The card of the one before, whose evidence is `ended`, then says that it is
     over."""
+    _end_needless_fallback(context, promotion)
     seen = models.card_values(context, promotion, proof)
     before = _promotion(context, promotion.instead_of)
     _audit(context, seen, before)
@@ -178,6 +179,13 @@ def _announce(
     card = models.card_name(promotion)
     context.show(card, promotion.channel, views.promotion_card(seen), concerns=promotion.person)
     return seen
+
+
+def _end_needless_fallback(context: AppContext, promotion: Promotion) -> None:
+    """Nothing can stand in for itself."""
+    fallback = context.store.fallbacks.current(promotion.dataset)
+    if fallback is not None and fallback.candidate == promotion.candidate:
+        context.store.fallbacks.end(promotion.dataset, promotion.person, now=context.clock())
 
 
 def _update_measurements(context: AppContext, number: int) -> None:

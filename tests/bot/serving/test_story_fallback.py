@@ -153,6 +153,19 @@ def test_it_stays_whatever_is_deployed_until_somebody_ends_it(world: World) -> N
     assert acts == ["choose fallback", "end fallback"]
 
 
+def test_it_ends_once_it_is_deployed_itself(world: World) -> None:
+    choose(world)
+    world.type("/finetune promote tickets classical because=the demo is today", user=BEN)
+    world.send()
+    world.click(CLEO, "approve_promotion")
+    assert current(world) is None
+    world.tick_until(lambda: (now := published(world)) is not None and now.promotion == 2, "its recipe")
+    now = published(world)
+    assert now is not None and now.fallback is None
+    world.send()
+    assert "If it can't answer" not in world.find_message("The classical model is in use for tickets")
+
+
 def test_it_ends_with_the_last_use(world: World) -> None:
     choose(world)
     world.type("/finetune rollback tickets to=nothing", user=BEN)
