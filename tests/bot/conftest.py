@@ -1,4 +1,5 @@
-"""The fixtures of stories: `world` is the usual world, `make_world` makes one with other rules."""
+"""The fixtures of stories: `world` is the usual world, `make_world` makes one with other rules, such as those with the
+lines `quick_encoder`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bot.quick_encoder import save_quick_encoder
 from tests.bot.world import MakeWorld, Rules, SharedWorkers, World
 from tests.bot.world import world as running_world
 from tests.peers.hosted import KEY
@@ -32,3 +34,11 @@ def make_world(
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
     return make_world(Rules())
+
+
+@pytest.fixture(scope="session")
+def quick_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The lines of finetune.toml that choose the quick encoder."""
+    folder = tmp_path_factory.mktemp("quick-encoder")
+    save_quick_encoder(folder)
+    return f'[encoder]\nmodel = "{folder}"\n'

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from string import ascii_lowercase
 from typing import Any
 
+import pytest
+
 from bot.cards.common.candidates import table_name
 from bot.cards.decisions import estimates
 from bot.cards.evidence import evaluation_results, evaluations
@@ -30,7 +32,7 @@ PRICES = (
     '[prices."acme/acme-small"]\ninput = "0.10"\noutput = "0.40"\n'
     f'[prices."acme/{BIG}"]\ninput = "2.50"\noutput = "10.00"\n'
 )
-ROWS, FEW_ROWS = 500, 240
+ROWS = 240
 COLOURS = ("amber", "blue", "coral")
 TOWNS = ("Bath", "Derby", "York")
 QUESTION = {"volume": "10B tokens", "target": TARGET, "hours": "8"}
@@ -38,16 +40,15 @@ MOST_PRESSES = 12
 
 
 def some_words(seed: int) -> list[str]:
-    """Short ones, since an encoder reads each text in every measurement."""
     chance = random.Random(seed)
     return ["".join(chance.choices(ascii_lowercase, k=3)) for _ in range(600)]
 
 
-def riddles(count: int) -> str:
+def riddles() -> str:
     """Texts whose label follows from a number that no classifier over words can compute with."""
     words = some_words(11)
     chance = random.Random(11)
-    rows = [f"{' '.join(chance.sample(words, 3))} {number},{colour_of(number)}" for number in range(count)]
+    rows = [f"{' '.join(chance.sample(words, 3))} {number},{colour_of(number)}" for number in range(ROWS)]
     return "text,label\n" + "\n".join(rows)
 
 
@@ -203,20 +204,19 @@ def first_button(card: PostedMessage) -> str:
     return action
 
 
-def with_riddles(make_world: MakeWorld, count: int) -> World:
-    world = make_world(Rules(more=PRICES, budget="500"))
+@pytest.fixture
+def labelled(make_world: MakeWorld, quick_encoder: str) -> World:
+    world = make_world(Rules(more=PRICES + quick_encoder, budget="500"))
     world.provider.service.models = (MODEL, BIG)
     world.provider.service.answer = answer_riddle
-    world.upload("riddles.csv", riddles(count), called="riddles")
+    world.upload("riddles.csv", riddles(), called="riddles")
     world.tick_until(lambda: world.dataset().state == "ready", "the check", seconds=60)
     world.send()
     return world
 
 
-def test_a_team_with_labels_is_led_to_a_verdict_without_measuring_anything_twice(
-    make_world: MakeWorld,
-) -> None:
-    team = Team(with_riddles(make_world, ROWS), "riddles", f"acme/{BIG}")
+def test_a_team_with_labels_is_led_to_a_verdict_without_measuring_anything_twice(labelled: World) -> None:
+    team = Team(labelled, "riddles", f"acme/{BIG}")
     card = team.press_to_verdict()
     assert {candidate.kind for candidate in team.measured} == {
         "classical",
@@ -226,13 +226,12 @@ def test_a_team_with_labels_is_led_to_a_verdict_without_measuring_anything_twice
         "retrieval",
     }
     assert len(team.asked) <= len(team.measured)
-    assert f"prompt alone on acme/{BIG} meets the bar of 85%: 98.2% right" in words_of(card)
+    assert f"prompt alone on acme/{BIG} meets the bar of 85%: 97.4% right" in words_of(card)
 
 
-def test_a_measurement_of_something_worse_changes_no_verdict(make_world: MakeWorld) -> None:
+def test_a_measurement_of_something_worse_changes_no_verdict(labelled: World) -> None:
     """A prompt of the large model meets the bar. Measuring the small one afterwards, on other kinds, neither forgets it
     nor makes a training look better."""
-    labelled = with_riddles(make_world, FEW_ROWS)
     team = Team(labelled, "riddles", f"acme/{BIG}")
     measure(labelled, f"/finetune baseline riddles models=acme/{BIG} candidates=zero,kshot", 1)
     best = max(team.known(), key=lambda candidate: candidate.score)
@@ -253,8 +252,10 @@ def saving_of(card: str) -> str:
     return next((line for line in card.split("\n") if "a month" in line), "")
 
 
-def test_a_team_with_free_text_keeps_its_judge_on_the_way_to_a_verdict(make_world: MakeWorld) -> None:
-    world = make_world(Rules(more=FAQ_PRICES, budget="500"))
+def test_a_team_with_free_text_keeps_its_judge_on_the_way_to_a_verdict(
+    make_world: MakeWorld, quick_encoder: str
+) -> None:
+    world = make_world(Rules(more=FAQ_PRICES + quick_encoder, budget="500"))
     world.provider.service.models = (MODEL, JUDGE)
     world.provider.service.answer = answer_faq
     world.upload("faq.jsonl", faq(220), called="faq")
@@ -268,8 +269,8 @@ def test_a_team_with_free_text_keeps_its_judge_on_the_way_to_a_verdict(make_worl
     assert "Not measured yet" not in words_of(card)
 
 
-def test_a_team_with_json_answers_is_led_to_a_verdict(make_world: MakeWorld) -> None:
-    world = make_world(Rules(more=PRICES, budget="500"))
+def test_a_team_with_json_answers_is_led_to_a_verdict(make_world: MakeWorld, quick_encoder: str) -> None:
+    world = make_world(Rules(more=PRICES + quick_encoder, budget="500"))
     world.provider.service.models = (MODEL, BIG)
     world.provider.service.answer = answer_order
     world.upload("orders.jsonl", orders(), called="orders")
@@ -283,8 +284,7 @@ def test_a_team_with_json_answers_is_led_to_a_verdict(make_world: MakeWorld) -> 
     assert f"prompt alone on acme/{BIG} meets the bar of 85%: 100.0% of fields right" in words_of(card)
 
 
-def test_another_bar_judges_what_was_measured_and_asks_for_nothing_again(make_world: MakeWorld) -> None:
-    labelled = with_riddles(make_world, FEW_ROWS)
+def test_another_bar_judges_what_was_measured_and_asks_for_nothing_again(labelled: World) -> None:
     team = Team(labelled, "riddles", f"acme/{BIG}")
     measure(labelled, f"/finetune baseline riddles models=acme/{BIG} candidates=zero", 1)
     assert [candidate.standing for candidate in team.known()] == ["meets"]
