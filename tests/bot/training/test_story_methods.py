@@ -89,3 +89,9 @@ def test_a_real_grpo_run_ends_with_an_evaluated_model(
         world.tick_until_file("reward.png")
         assert "loss.png" not in world.files()
         assert len(result.reward_curve) > 1
+
+        line = GRPO.replace("local/tiny", "tickets-1")
+        again = train_to_the_end(world, f"{line} samples=4 max_new_tokens=4")
+        start = plan_from_json(world.run(2).plan).starts_from
+        assert start is not None and start.lineage == ("tickets-1",)
+        assert again.steps > 0 and again.start == "tickets-1"
