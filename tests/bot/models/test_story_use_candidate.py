@@ -16,16 +16,16 @@ from bot.rules.models.promotion import PromotionEvidence, evidence_hash
 from bot.services import dataset_deletion
 from bot.services.models import promotion_requests, promotions, sunsets
 from bot.services.serving import alias_sync
-from bot.values.evaluations import ComparisonPlan, promoted_candidate
+from bot.values.evaluations import ComparisonPlan, promotable_candidate, promoted_candidate
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
-from storage.promotions import Promotion, PromotionRequest
+from storage.promotions import NewPromotion, Promotion, PromotionRequest
 from storage.records import Promotable
 from tests.bot.measurements import PRICES, measure
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.saved_worlds import reached_once
-from tests.bot.world import CLEO, DORA, MakeWorld, Rules, World
+from tests.bot.world import CLEO, DORA, PRIVATE, MakeWorld, Rules, World
 from trainers.evaluation.results import CLASSICAL, Candidate
 from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder
@@ -409,6 +409,28 @@ def test_old_rows_of_what_is_in_use_are_not_deleted(measured: World) -> None:
     refusal = dataset_deletion.find_scope(world.service.context, Delete("tickets", before))
     assert isinstance(refusal, Refusal) and "which is in use, was measured with it" in refusal.text
     assert "/finetune rollback tickets to=nothing" in refusal.text
+
+
+def test_a_deletion_closes_requests_of_another_dataset_for_which_something_was_in_use(
+    measured: World,
+) -> None:
+    """As for what learnt from a dataset's pairs, which is in use for that dataset."""
+    world = measured
+    world.seed_dataset(called="others", rows=60)
+    measure(world, LINE.replace("tickets", "others").replace("zero", "kshot"), number=2)
+    what = promotable_candidate(CLASSICAL, 2)
+    lent = NewPromotion("tickets", what, BEN.id, PRIVATE.id, instead_of=None, returns_to=None)
+    world.store.promotions.add(lent, now=world.clock)
+    world.type(f"/finetune promote tickets zero {WHY}", user=BEN)
+    world.send()
+    assert request(world).state == "asked"
+
+    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete others")
+    assert world.slack.submit_modal(BEN.id, {"name": "others"}).accepted
+    world.tick_until(lambda: not world.store.deletions.open(), "the deletion")
+    world.send()
+    assert standing(world) is None and request(world).state == "outdated"
+    assert "The prompt alone on acme/acme-small for tickets: out of date" in "".join(world.cards())
 
 
 def test_the_end_of_a_prompted_model_in_use_is_announced_and_programs_read_it(measured: World) -> None:
