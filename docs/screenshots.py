@@ -162,7 +162,9 @@ def put_to_work(studio: Studio) -> None:
     """Nothing meets the bar here, so deploying takes a reason and another person."""
     page = studio.page
     page.act_as(ANA.real_name)
+    page.go_to(TICKETS.name)
     page.type(f"/finetune promote tickets-1 because={REASON}")
+    page.wait_for(REQUEST, seconds=60)
     page.act_as(BEN.real_name)
     page.click("Approve", inside=REQUEST)
     page.confirm("Approve")

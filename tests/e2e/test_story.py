@@ -263,11 +263,11 @@ def use_what_wins(scene: Scene) -> None:
     first = call_once(program)
     assert first.stdout.strip() in LABELS, first.stderr
 
-    choose_a_fallback(scene)
     question = "The courier says delivered, but there is no parcel here"
     with open_client(program) as client, CallingProgram(client, "team/tickets", question) as calling:
         calling.wait_for(10)
-        replace_by_another(scene)
+        replaced = replace_by_another(scene)
+        choose_a_fallback(scene, replaced)
         calling.wait_for(10)
         page.click("Roll back", inside=CALLED)
         page.confirm("Roll back")
@@ -284,25 +284,15 @@ def use_what_wins(scene: Scene) -> None:
     wait_until(lambda: "Error code: 404" in call_once(program).stderr, "an answer of 404", seconds=30)
 
 
-def other_candidate(scene: Scene) -> str:
-    """Returns the free candidate that is not in use."""
-    if "The encoder" in scene.page.read(CALLED):
-        return "classical"
-    return "encoder"
-
-
-def choose_a_fallback(scene: Scene) -> None:
+def replace_by_another(scene: Scene) -> str:
+    """Deploys the other free candidate, which isn't shown to be better: that takes a reason and Ben. Returns the one
+    that it replaces."""
     page = scene.page
-    page.type(f"/finetune fallback tickets {other_candidate(scene)}")
-    page.wait_for("now answers programs that call", seconds=60)
-    page.wait_for("If it can't answer", seconds=60)
-    scene.shot("fallback")
-
-
-def replace_by_another(scene: Scene) -> None:
-    """Deploys the other free candidate, which isn't shown to be better: that takes a reason and Ben."""
-    page = scene.page
-    other = other_candidate(scene)
+    before = "classical"
+    other = "encoder"
+    if "The encoder" in page.read(CALLED):
+        before = "encoder"
+        other = "classical"
     page.type(f"/finetune promote tickets {other} because=to see how a program takes it")
     page.wait_for("asks to deploy it against the evidence", seconds=60)
     scene.shot("promotion-request")
@@ -312,3 +302,15 @@ def replace_by_another(scene: Scene) -> None:
     page.wait_for(f"The {other}", seconds=60)
     page.wait_for(CALLED, seconds=60)
     scene.shot("in-use-instead")
+    return before
+
+
+def choose_a_fallback(scene: Scene, candidate: str) -> None:
+    """What was in use before meets the bar, so it may stand in, until it is in use again itself."""
+    page = scene.page
+    page.act_as(ANA.real_name)
+    page.go_to(TICKETS.name)
+    page.type(f"/finetune fallback tickets {candidate}")
+    page.wait_for("now answers programs that call", seconds=60)
+    page.wait_for("If it can't answer", seconds=60)
+    scene.shot("fallback")
