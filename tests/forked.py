@@ -208,6 +208,9 @@ def _import(tests: Sequence[str]) -> None:
             import scipy.stats  # noqa: F401
             import sklearn.svm  # noqa: F401 - imported in functions, which most workers call
 
+            from trainers.models.tokens import count_texts
+
+            count_texts([""])  # loads the vocabulary, a third of a second
             # What can't be collected is reported by the workers, which try again.
             pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:faulthandler", *tests])
     gc.collect()
