@@ -251,6 +251,7 @@ STATE_SPACE: dict[str, Any] = {
     "mamba_d_head": 16,
     "mamba_d_state": 16,
     "mamba_n_groups": 1,
+    "mamba_chunk_size": 32,
 }
 
 
@@ -311,7 +312,7 @@ def mamba2() -> Any:
 
     text = {key: TEXT[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers", "initializer_range")}
     ids = {key: TEXT[key] for key in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    return Mamba2Config(**text, **ids, num_heads=8, head_dim=16, state_size=16, n_groups=1)
+    return Mamba2Config(**text, **ids, num_heads=8, head_dim=16, state_size=16, n_groups=1, chunk_size=32)
 
 
 LINEAR = frozenset({"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj"})
@@ -357,6 +358,7 @@ HYBRIDS = {
             mamba_head_dim=16,
             ssm_state_size=16,
             n_groups=1,
+            chunk_size=32,
         ),
         "NemotronHForCausalLM",
         CHATML,
