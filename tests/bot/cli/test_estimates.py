@@ -23,7 +23,7 @@ ROWS = 210  # savings are shown from 200 rows on
 
 
 @pytest.fixture(autouse=True)
-def folder_with_tickets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder_with_tickets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked_once: None) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
     monkeypatch.setattr(estimates, "utc_today", lambda: date(2026, 11, 27))

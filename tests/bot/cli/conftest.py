@@ -1,0 +1,42 @@
+"""A fixture for commands that check a file before they do what is tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.cli import datasets
+from trainers.dataset import Columns, Report, check_file
+
+_checked: dict[tuple[object, ...], tuple[Report, dict[str, bytes]]] = {}
+
+
+@pytest.fixture
+def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is checked by the first command that reads it. Later ones get copies of its report and its parts."""
+    monkeypatch.setattr(datasets, "check_file", _check_once)
+
+
+def _check_once(
+    path: Path, name: str, columns: Columns, out_dir: Path | None, seed: int, **how: Any
+) -> Report:
+    if how.get("local_models") or how.get("previous") or how.get("holdout"):
+        return check_file(path, name, columns, out_dir, seed, **how)
+    options = repr({key: value for key, value in how.items() if key != "on_progress"})
+    key = (path.read_bytes(), name, columns, out_dir is None, seed, options)
+    if key not in _checked:
+        report = check_file(path, name, columns, out_dir, seed, **how)
+        _checked[key] = (report, _contents(out_dir))
+    report, parts = _checked[key]
+    if out_dir is not None:
+        for part, content in parts.items():
+            (out_dir / part).write_bytes(content)
+    return report
+
+
+def _contents(folder: Path | None) -> dict[str, bytes]:
+    if folder is None:
+        return {}
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
