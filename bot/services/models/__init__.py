@@ -4,6 +4,7 @@ rows, and followed until its end."""
 PUBLIC_MODULES = (
     "deployment_requests",
     "deployments",
+    "fallback_summaries",
     "models",
     "orphan_deployments",
     "promotables",

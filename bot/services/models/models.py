@@ -10,14 +10,12 @@ from bot.cards.common.blocks import CardBlock, Listing, code
 from bot.cards.common.candidates import table_name
 from bot.cards.common.plan_money import foreseen_text
 from bot.cards.datasets.datasets import unchecked_dataset
-from bot.cards.models import fallbacks as fallback_views
 from bot.cards.models import promotions as promotion_views
 from bot.cards.models import publications as publication_views
 from bot.cards.models.actuals import ModelActuals
 from bot.cards.models.call_instructions import Calling
 from bot.cards.models.deployments import stopped_refusal
-from bot.cards.models.fallbacks import FallbackSummary
-from bot.cards.models.models import FallbackInUse, InUse, ModelEntry
+from bot.cards.models.models import InUse, ModelEntry
 from bot.cards.models.promotions import PromotionSummary, SealedProof
 from bot.context import AppContext, CoreContext
 from bot.rules.facts import Looks
@@ -29,10 +27,10 @@ from bot.services.datasets.pairs import name_in_use
 from bot.services.evidence import evidence, notifications, promotion_evidence
 from bot.services.evidence.looks import load_looks, load_looks_at_run
 from bot.services.models import deployments
+from bot.services.models.fallback_summaries import fallback_in_use, fallback_of, hint
 from bot.settings import Settings
-from bot.values.evaluations import promoted_candidate
 from bot.values.runs import Refusal
-from storage.promotions import Fallback, Promotion
+from storage.promotions import Promotion
 from storage.records import Model, Promotable, Run
 from trainers.evaluation.results import Candidate, MeasuredCandidate
 from trainers.providers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
@@ -196,7 +194,7 @@ def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvide
             approved_by=approved_by,
             looks=_looks_at_measurement(context, promotion),
             calling=calling_of(context.settings, promotion.dataset),
-            fallback=_fallback(context, promotion),
+            fallback=fallback_of(context, promotion),
         )
     model = model_of(context, promotion)
     return PromotionSummary(
@@ -213,49 +211,8 @@ def card_values(context: AppContext, promotion: Promotion, proof: PromotionEvide
         sealed=_sealed(context, model),
         machine=_machine(context, model),
         calling=calling_of(context.settings, promotion.dataset),
-        fallback=_fallback(context, promotion),
+        fallback=fallback_of(context, promotion),
     )
-
-
-def fallback_summary(context: AppContext, fallback: Fallback, standing: Promotion | None) -> FallbackSummary:
-    """Returns a fallback with what is shown of it. `standing` is what it stands in for, None if nothing is in use."""
-    candidate = promoted_candidate(fallback.what)
-    measurement = context.store.measurements.get(fallback.measurement)
-    evaluation = finished_measurements.read_evaluation(measurement) if measurement else None
-    measured = None
-    if evaluation is not None:
-        candidates = evaluation.comparison.candidates
-        measured = next((each for each in candidates if each.identity == candidate), None)
-    return FallbackSummary(fallback, measured, _shared_provider(context, fallback, standing))
-
-
-def _shared_provider(context: AppContext, fallback: Fallback, standing: Promotion | None) -> str | None:
-    """Returns the title of a provider that both ask, None if there is none."""
-    candidate = promoted_candidate(fallback.what)
-    if standing is None or candidate is None or candidate.model is None:
-        return None
-    provider = candidate.model.partition("/")[0]
-    if provider != _provider_in_use(context, standing):
-        return None
-    return context.settings.title_of(provider)
-
-
-def _provider_in_use(context: AppContext, standing: Promotion) -> str | None:
-    """Returns who is asked by what is in use, None if nobody is."""
-    candidate = promoted_candidate(standing.what)
-    if candidate is None:
-        return model_of(context, standing).provider
-    if candidate.model is None:
-        return None
-    return candidate.model.partition("/")[0]
-
-
-def _fallback(context: AppContext, promotion: Promotion) -> FallbackSummary | None:
-    """Returns the fallback of what is in use, None if it has none or is not in use."""
-    fallback = context.store.fallbacks.current(promotion.dataset)
-    if fallback is None or promotion.ended_at is not None:
-        return None
-    return fallback_summary(context, fallback, promotion)
 
 
 def _approvers(context: AppContext, promotion: Promotion) -> tuple[str, ...]:
@@ -312,20 +269,10 @@ def promotion_details(
     if promotion.model is None:
         actuals = actuals_of_candidate(context, promotion)
         looks = _looks_at_measurement(context, promotion)
-        return promotion_views.details(actuals, looks, _fallback_hint(context, promotion))
+        return promotion_views.details(actuals, looks, hint(context, promotion))
     model = model_of(context, promotion)
     actuals = actuals_of(context, model, promotion.dataset)
-    return promotion_views.details(actuals, _looks(context, model), _fallback_hint(context, promotion))
-
-
-def _fallback_hint(context: AppContext, promotion: Promotion) -> str:
-    """Returns how to choose a fallback, "" if there is one or none is needed."""
-    candidate = promoted_candidate(promotion.what)
-    is_free = candidate is not None and candidate.model is None
-    has_one = context.store.fallbacks.current(promotion.dataset) is not None
-    if is_free or has_one or promotion.ended_at is not None:
-        return ""
-    return fallback_views.hint(promotion.dataset)
+    return promotion_views.details(actuals, _looks(context, model), hint(context, promotion))
 
 
 def _looks(context: AppContext, model: Model) -> Looks | None:
@@ -403,7 +350,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         is_stopped=_is_stopped(context, model, plan),
         ancestors=plan.starts_from.lineage if plan.starts_from else (),
         unanswered=why_unanswered(context.settings, promotion) if promotion else None,
-        fallback=_fallback_in_use(context, promotion) if promotion else None,
+        fallback=fallback_in_use(context, promotion) if promotion else None,
     )
 
 
@@ -420,7 +367,7 @@ def _in_use(context: AppContext, promotion: Promotion) -> InUse:
             ends=_end_of_candidate(context, scores.candidate),
             actuals=actuals_of_candidate(context, promotion),
             unanswered=why_unanswered(context.settings, promotion),
-            fallback=_fallback_in_use(context, promotion),
+            fallback=fallback_in_use(context, promotion),
         )
     model = model_of(context, promotion)
     plan = plan_of(context, model)
@@ -438,7 +385,7 @@ def _in_use(context: AppContext, promotion: Promotion) -> InUse:
         actuals=actuals_of(context, model, promotion.dataset),
         is_stopped=_is_stopped(context, model, plan),
         unanswered=why_unanswered(context.settings, promotion),
-        fallback=_fallback_in_use(context, promotion),
+        fallback=fallback_in_use(context, promotion),
     )
 
 
@@ -446,14 +393,6 @@ def why_unanswered(settings: Settings, promotion: Promotion) -> str | None:
     """Returns why programs get no answer from what is in use, None if they get one."""
     published = RecipeFolder(settings.recipes).published(alias_for(promotion.dataset))
     return publication_views.why_unanswered(published, promotion.id, promotion.trouble)
-
-
-def _fallback_in_use(context: AppContext, promotion: Promotion) -> FallbackInUse | None:
-    fallback = context.store.fallbacks.current(promotion.dataset)
-    if fallback is None:
-        return None
-    published = RecipeFolder(context.settings.recipes).published(alias_for(promotion.dataset))
-    return FallbackInUse(fallback.what, publication_views.why_on_fallback(published))
 
 
 def _end_of_candidate(context: AppContext, candidate: MeasuredCandidate | None) -> date | None:

@@ -18,6 +18,7 @@ from bot.rules.models.promotion import find_objections
 from bot.services.common import authorization
 from bot.services.evidence.promotion_evidence import promotion_proof
 from bot.services.models import models, promotables
+from bot.services.models.fallback_summaries import fallback_summary
 from bot.services.models.promotables import origin_of
 from bot.services.serving import recipes
 from bot.values.requests import Promote
@@ -145,4 +146,4 @@ def _shown(context: AppContext, fallback: Fallback, standing: Promotion | None) 
     """Has the card of what is in use show the change. Returns the fallback with what is said of it."""
     if standing is not None:
         models.show_again(context, standing)
-    return models.fallback_summary(context, fallback, standing)
+    return fallback_summary(context, fallback, standing)
