@@ -39,6 +39,7 @@ KIND_ALIASES: Mapping[str, CandidateKind] = {
     "embeddings": "encoder",
 }
 OTHER_METHODS = {"sft": "supervised"}
+MOST_SECONDS = 600  # a provider has no longer for an answer
 NAME_NOW = {"rungs": "candidates"}  # of options, by their name in 0.1.0
 MOST_PREDICTED = 10
 MOST_NAMES = 20
@@ -170,6 +171,13 @@ def read_count(text: str) -> int | Misread:
     if re.fullmatch(r"\d{1,4}", text) and 1 <= int(text) <= MOST_ROWS:
         return int(text)
     return Misread(f"“{shown(text)}” should be a number of rows, from 1 to {MOST_ROWS}.")
+
+
+def read_seconds(text: str) -> int | Misread:
+    match = re.fullmatch(r"(\d{1,3}) ?s?", text.strip().lower())
+    if match is not None and 1 <= int(match[1]) <= MOST_SECONDS:
+        return int(match[1])
+    return Misread(f"“{shown(text)}” should be a number of seconds, from 1 to {MOST_SECONDS}.")
 
 
 def read_day(text: str) -> date | Misread:
@@ -335,6 +343,7 @@ SHOTS = TextType("number", read_shots)
 TASK = TextType("task", read_task)
 PREDICT = TextType("numbers", read_predict)
 PATIENCE = TextType("number", read_patience)
+SECONDS = TextType("number", read_seconds)
 DAY = TextType("day", read_day)
 COUNT = TextType("number", read_count)
 LABEL_USD = _figure_type(inputs.LABEL_USD)

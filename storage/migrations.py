@@ -177,6 +177,7 @@ CREATE TABLE fallbacks (
     dataset TEXT NOT NULL,
     candidate TEXT NOT NULL,
     measurement INTEGER NOT NULL REFERENCES measurements (id),
+    after_s REAL,
     recipe TEXT,
     person TEXT NOT NULL,
     channel TEXT NOT NULL,

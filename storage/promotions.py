@@ -321,7 +321,8 @@ class PromotionRequests(Table):
 @dataclass(frozen=True)
 class Fallback:
     """A `candidate`, as JSON, as this `measurement` measured it, which a `person` chose as what answers for a dataset
-    when what is in use can't. It is current while `ended_at` is None.
+    when what is in use can't, or takes longer than `after_s` seconds, if that is set. It is current while `ended_at` is
+    None.
 
     `recipe` is the hash of what answers, None until it was built; `next_at` is when that is tried next, and `trouble`
     why it failed. `channel` is where it belongs.
@@ -331,6 +332,7 @@ class Fallback:
     dataset: str
     candidate: str
     measurement: int
+    after_s: float | None
     recipe: str | None
     person: str
     channel: str
@@ -352,6 +354,7 @@ class NewFallback:
     measurement: int
     person: str
     channel: str
+    after_s: float | None = None
 
 
 class Fallbacks(Table):

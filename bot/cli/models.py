@@ -22,7 +22,7 @@ from bot.cards.common.plan_money import foreseen_text
 from bot.cards.common.words import money
 from bot.cards.models.deployments import DeploymentSummary
 from bot.cli.options import DATABASE, EXIT_BLOCKED, exit_on_storage_error, load, refuse
-from bot.command_options import KIND, NAME, SHOTS
+from bot.command_options import KIND, NAME, SECONDS, SHOTS
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from bot.values.sunsets import ModelUse
@@ -156,23 +156,31 @@ def rollback(dataset: str, to: str | None, because: str | None) -> None:
 @click.argument("candidate", type=KIND, required=False)
 @click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
 @click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@click.option(
+    "--after", type=SECONDS, help="Also if what is in use has given no answer after so many seconds."
+)
 @click.option("--to", type=click.Choice(["nothing"]), help="No longer have anything answer then.")
 def fallback(
-    dataset: str, candidate: CandidateKind | None, model: str | None, shots: int | None, to: str | None
+    dataset: str,
+    candidate: CandidateKind | None,
+    model: str | None,
+    shots: int | None,
+    after: int | None,
+    to: str | None,
 ) -> None:
     """Have a measured CANDIDATE answer programs when what is in use for DATASET can't. The bot must be stopped."""
     from bot.cards.common.terminal import plain_text
     from bot.cards.models.fallbacks import chosen_text, ended_text
     from bot.command_options import normalize_name
     from bot.services.serving import fallbacks
-    from bot.values.requests import Promote
+    from bot.values.requests import ChooseFallback, Promote
 
     name = normalize_name(dataset)
     with stopped_bot(IN_SLACK) as context:
         if to is not None:
             click.echo(plain_text(ended_text(plain_value(fallbacks.end_as_operator(context, name)))))
         else:
-            wanted = Promote(name, candidate, model, shots)
+            wanted = ChooseFallback(Promote(name, candidate, model, shots), after)
             chosen = plain_value(fallbacks.choose_as_operator(context, wanted))
             click.echo(plain_text(chosen_text(chosen)))
         _publish_fallback(context, name)

@@ -51,6 +51,7 @@ from bot.command_options import (
     RUN,
     RUN_OR_MEASUREMENT,
     RUNS_OR_MEASUREMENTS,
+    SECONDS,
     SHOTS,
     TASK,
     Subject,
@@ -87,7 +88,7 @@ from bot.slack.replies import (
     promotion_reply,
     refusal_or_none,
 )
-from bot.values.requests import Baseline, Curve, Delete, Estimate, Promote, Start
+from bot.values.requests import Baseline, ChooseFallback, Curve, Delete, Estimate, Promote, Start
 from bot.values.runs import Refusal
 
 BECAUSE = "Why a soft rule about data does not apply here."
@@ -535,18 +536,22 @@ def roll_back(call: Call, dataset: str, to: str | None, because: str | None) -> 
     "fallback",
     help="have a measured candidate answer programs when what is in use can't, such as in a provider's outage",
     needs=("promote",),
-    usage="DATASET [encoder model=openai/gpt-4o-mini shots=10 to=nothing]",
+    usage="DATASET [encoder model=openai/gpt-4o-mini shots=10 after=30 to=nothing]",
 )
 @click.argument("dataset", type=DATASET)
 @click.argument("kind", type=KIND, required=False)
 @click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
 @click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@click.option(
+    "--after", type=SECONDS, help="Also if what is in use has given no answer after so many seconds."
+)
 @click.option("--to", type=DESTINATION, help="nothing: no longer have anything answer then.")
-def fallback(call: Call, dataset: str, to: str | None, **values: Any) -> Reply:
+def fallback(call: Call, dataset: str, after: int | None, to: str | None, **values: Any) -> Reply:
     if to is not None:
         over = fallbacks.end(call.context, dataset, call.person, call.channel)
         return card_or_refusal(over, fallback_cards.ended_message)
-    chosen = fallbacks.choose(call.context, Promote(dataset, **values), call.person, call.channel)
+    wanted = ChooseFallback(Promote(dataset, **values), after)
+    chosen = fallbacks.choose(call.context, wanted, call.person, call.channel)
     return card_or_refusal(chosen, fallback_cards.chosen_message)
 
 

@@ -49,6 +49,14 @@ class Promote:
 
 
 @dataclass(frozen=True)
+class ChooseFallback:
+    """A candidate of a dataset to answer when what is in use can't, or has given no answer `after` so many seconds."""
+
+    candidate: Promote
+    after: int | None = None
+
+
+@dataclass(frozen=True)
 class Baseline:
     """A measurement of candidates. Without `models` those of the bot's own trainer are asked, without `kinds` every
     candidate that fits is measured. `bar` and `task` default to the dataset's settings. `judge` None: no model judges.

@@ -136,7 +136,7 @@ class Calls:
             why: str | None = "unavailable"
         else:
             try:
-                return await self._try(request, body, published, published.recipe, None, answerer)
+                return await self._try_in_time(request, body, published, published.recipe, answerer)
             except (ApiError, VendorError) as error:
                 problem = error
                 why = reason_to_fall_back(error)
@@ -146,6 +146,22 @@ class Calls:
             return await self._try(request, body, published, published.fallback, why, answerer)
         except (ApiError, VendorError) as error:
             return failure(error, {FALLBACK_HEADER: why})
+
+    async def _try_in_time(
+        self, request: Request, body: Body, published: Published, sha256: str, answerer: Answerer
+    ) -> Response:
+        """Has what is in use answer, for as long as the team wants to wait before its fallback does. A stream has
+        answered once it begins."""
+        answering = self._try(request, body, published, sha256, None, answerer)
+        seconds = published.fallback_after_s
+        if published.fallback is None or seconds is None:
+            return await answering
+        try:
+            async with asyncio.timeout(seconds):
+                return await answering
+        except TimeoutError:
+            text = f"{published.name} gave no answer within {seconds:g} s."
+            raise ApiError(504, text, "too_slow", kind="server_error") from None
 
     async def _try(
         self,
@@ -169,7 +185,7 @@ class Calls:
         )
         try:
             response = await answerer(call)
-        except asyncio.CancelledError:  # the program hung up, and the provider may bill the call
+        except asyncio.CancelledError:  # nobody waits any more, and the provider may bill the call
             call.count(LOST)
             raise
         except ApiError as problem:

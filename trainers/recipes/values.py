@@ -97,7 +97,7 @@ class Published(JsonValue):
     `recipe` is the hash of the one in use. `promotion` is the number of the promotion that chose it; calls are counted
     for it. `model` is the name by which a model on a machine by the hour is called now, and `address` the machine's own
     address; both are None for all others. `fallback` is the hash of another recipe that answers if the first can't,
-    if somebody chose one.
+    or has given no answer after `fallback_after_s` seconds, if somebody chose that.
     """
 
     name: str
@@ -106,6 +106,7 @@ class Published(JsonValue):
     model: str | None = None
     address: str | None = None
     fallback: str | None = None
+    fallback_after_s: float | None = None
     unavailable: Unavailable | None = None
 
 

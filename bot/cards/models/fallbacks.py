@@ -41,9 +41,10 @@ def fallback_blocks(summary: FallbackSummary) -> Sequence[CardBlock]:
     fallback = summary.fallback
     who = f"Chosen by {by_whom(fallback.person)} on {day(fallback.at)}"
     parts = Parts()
-    parts.text(
-        f"*If it can't answer*, {promotable_text(fallback.what)} does{_figures(summary.candidate)}. {who}."
-    )
+    case = "*If it can't answer*"
+    if fallback.after_s is not None:
+        case = f"*If it can't answer within {fallback.after_s:g} s*"
+    parts.text(f"{case}, {promotable_text(fallback.what)} does{_figures(summary.candidate)}. {who}.")
     if fallback.trouble:
         parts.note(f"Programs don't get the fallback yet: {escape(cut(fallback.trouble, 300))}")
     if summary.shared_provider:
@@ -64,10 +65,15 @@ def chosen_text(summary: FallbackSummary) -> str:
     fallback = summary.fallback
     stand_in = capitalize(promotable_text(fallback.what)) + _short_figures(summary.candidate)
     alias = code(alias_for(summary.dataset))
+    cases = "its provider is out or busy, its machine is stopped, or its model has ended"
+    if fallback.after_s is not None:
+        cases = (
+            f"its provider is out or busy or takes longer than {fallback.after_s:g} s, its machine is stopped, or its "
+            "model has ended"
+        )
     text = (
-        f"{stand_in} now answers programs that call {alias} whenever what is in use can't: its provider "
-        "is out or busy, its machine is stopped, or its model has ended. Such an answer says so in the header "
-        "`x-finetune-fallback`."
+        f"{stand_in} now answers programs that call {alias} whenever what is in use can't: {cases}. Such an answer "
+        "says so in the header `x-finetune-fallback`."
     )
     if summary.shared_provider:
         text += f" {_shared(summary.shared_provider)}"

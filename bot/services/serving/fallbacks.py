@@ -21,7 +21,7 @@ from bot.services.models import models, promotables
 from bot.services.models.fallback_summaries import fallback_summary
 from bot.services.models.promotables import origin_of
 from bot.services.serving import recipes
-from bot.values.requests import Promote
+from bot.values.requests import ChooseFallback
 from bot.values.runs import Refusal
 from storage.promotions import Fallback, NewFallback, Promotion
 from storage.records import Promotable
@@ -29,16 +29,18 @@ from storage.records import Promotable
 AGAIN_S = 600.0
 
 
-def choose(context: AppContext, wanted: Promote, person: str, channel: str) -> FallbackSummary | Refusal:
+def choose(
+    context: AppContext, wanted: ChooseFallback, person: str, channel: str
+) -> FallbackSummary | Refusal:
     """Has what a command names answer for its dataset when what is in use can't."""
     refusal = authorization.refusal(context, person, "promote", channel)
-    refusal = refusal or authorization.dataset_refusal(context, wanted.name, person, channel)
+    refusal = refusal or authorization.dataset_refusal(context, wanted.candidate.name, person, channel)
     if refusal:
         return refusal
     return _choose(context, wanted, person)
 
 
-def choose_as_operator(context: AppContext, wanted: Promote) -> FallbackSummary | Refusal:
+def choose_as_operator(context: AppContext, wanted: ChooseFallback) -> FallbackSummary | Refusal:
     """For the terminal."""
     return _choose(context, wanted, OPERATOR)
 
@@ -85,18 +87,18 @@ def handle_step_failure(context: CoreContext, fallback: Fallback) -> None:
     context.store.fallbacks.postpone(fallback, until, "something went wrong in the bot.")
 
 
-def _choose(context: AppContext, wanted: Promote, person: str) -> FallbackSummary | Refusal:
-    name = wanted.name
+def _choose(context: AppContext, wanted: ChooseFallback, person: str) -> FallbackSummary | Refusal:
+    name = wanted.candidate.name
     standing = context.store.promotions.current(name)
     if standing is None:
         command = code(f"/finetune promote {name} CANDIDATE")
         return Refusal(
             f"Nothing is in use for {code(name)}, so nothing can stand in for it. {command} deploys something."
         )
-    what = promotables.find_candidate(context, wanted, fallback_command)
+    what = promotables.find_candidate(context, wanted.candidate, fallback_command)
     if isinstance(what, Refusal):
         return what
-    refusal = _unfit_refusal(context, name, what, standing)
+    refusal = _unfit_refusal(context, name, what, wanted.after, standing)
     if refusal:
         return refusal
     origin = origin_of(context, what)
@@ -106,6 +108,7 @@ def _choose(context: AppContext, wanted: Promote, person: str) -> FallbackSummar
         measurement=what.measurement or 0,
         person=person,
         channel=origin.channel,
+        after_s=wanted.after,
     )
     with context.store.transaction():
         freeze = context.store.freezes.current()
@@ -118,7 +121,7 @@ def _choose(context: AppContext, wanted: Promote, person: str) -> FallbackSummar
 
 
 def _unfit_refusal(
-    context: AppContext, dataset: str, what: Promotable, standing: Promotion
+    context: AppContext, dataset: str, what: Promotable, after: int | None, standing: Promotion
 ) -> Refusal | None:
     """Returns why something can't stand in for what is in use. Reads files."""
     name = capitalize(promotable_text(what))
@@ -130,7 +133,7 @@ def _unfit_refusal(
         )
     if what == standing.what:
         return Refusal(f"{name} is what is in use for {code(dataset)}; a fallback answers when that can't.")
-    if current is not None and current.what == what:
+    if current is not None and current.what == what and current.after_s == after:
         return Refusal(f"{name} is already the fallback for {code(dataset)}.")
     refusal = promotables.refusal(context, what)
     if refusal:

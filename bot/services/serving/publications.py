@@ -20,7 +20,7 @@ from bot.services.models import sunsets
 from bot.services.serving import recipes
 from bot.settings import Settings
 from storage.deployments import DeploymentRecord
-from storage.promotions import Promotion
+from storage.promotions import Fallback, Promotion
 from trainers.providers.providers import ProviderRow
 from trainers.recipes.folder import KEY_FILE, RecipeFolder
 from trainers.recipes.values import Published, Unavailable, Upstream, Upstreams
@@ -96,25 +96,27 @@ def _says_ended(published: Published) -> bool:
 
 
 def _published(context: CoreContext, promotion: Promotion, ends: date | None) -> Published:
+    fallback = _fallback(context, promotion.dataset)
     return Published(
         name=alias_for(promotion.dataset),
         recipe=promotion.recipe,
         promotion=promotion.id,
         model=_name_on_machine(context, promotion),
-        fallback=_fallback_recipe(context, promotion.dataset),
+        fallback=fallback.recipe if fallback else None,
+        fallback_after_s=fallback.after_s if fallback else None,
         unavailable=_why_unavailable(context, promotion, ends),
     )
 
 
-def _fallback_recipe(context: CoreContext, dataset: str) -> str | None:
-    """Returns the recipe of what stands in for what is in use, None if there is none or it is not built yet."""
+def _fallback(context: CoreContext, dataset: str) -> Fallback | None:
+    """Returns what stands in for what is in use, None if nothing does or its recipe is not built yet."""
     fallback = context.store.fallbacks.current(dataset)
     if fallback is None or fallback.recipe is None:
         return None
     if not recipes.folder_of(context).recipe_path(fallback.recipe).exists():
         context.store.fallbacks.forget_recipe(fallback)
         return None
-    return fallback.recipe
+    return fallback
 
 
 def _why_unavailable(context: CoreContext, promotion: Promotion, ends: date | None) -> Unavailable | None:

@@ -205,10 +205,12 @@ def test_a_freeze_keeps_everything_as_it_is(world: World) -> None:
 
 
 def test_both_at_one_provider_is_said(world: World) -> None:
-    reply = choose(world, "/finetune fallback tickets kshot")
-    assert "Both ask Acme Tuning, so if Acme Tuning is out, neither answers." in reply
+    reply = choose(world, "/finetune fallback tickets kshot after=20")
+    assert "or takes longer than 20 s" in reply and "Both ask Acme Tuning, so if Acme Tuning is out, neither answers." in reply
     world.find_message("is in use for tickets", "Both ask Acme Tuning")
-    assert "already the fallback" in world.type("/finetune fallback tickets kshot", user=BEN)
+    now = published(world)
+    assert now is not None and now.fallback_after_s == 20
+    assert "already the fallback" in world.type("/finetune fallback tickets kshot after=20", user=BEN)
     choose(world)
     world.tick_until(lambda: candidate_of(current(world)) == CLASSICAL, "the other one")
     assert len(world.store.fallbacks.all_current()) == 1

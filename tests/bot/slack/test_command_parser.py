@@ -54,6 +54,11 @@ def parse(text: str) -> Parsed | Refusal:
             {"name": "tickets", "kind": "kshot", "model": "gpt-4o-mini", "shots": 20},
         ),
         ("rollback Tickets", "rollback", {"dataset": "tickets"}),
+        (
+            "fallback tickets encoder after=30s",
+            "fallback",
+            {"dataset": "tickets", "kind": "encoder", "after": 30},
+        ),
         ("rollback tickets to=Nothing", "rollback", {"dataset": "tickets", "to": "nothing"}),
         (
             "rollback tickets because= it says nonsense",
@@ -424,6 +429,7 @@ def test_other_text_is_no_run_number(text: str) -> None:
         ("curve tickets rows=3", "`curve` has no `rows=`"),
         ("curve tickets target=local/tiny", "`curve` has no `target=`"),
         ("cancel x3", "is neither a run"),
+        ("fallback tickets encoder after=700", "should be a number of seconds, from 1 to 600"),
         ("estimate tickets hours=-1", "`hours=`"),
         ("estimate tickets rate=lots", "`rate=`"),
     ],

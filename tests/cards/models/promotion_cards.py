@@ -150,6 +150,7 @@ STANDS_IN = FallbackSummary(
         dataset="tickets",
         candidate=str(promotable_candidate(CLASSICAL, 4).candidate),
         measurement=4,
+        after_s=None,
         recipe="ab56",
         person=ANA,
         channel="C0TICKETS",
@@ -163,7 +164,9 @@ STANDS_IN = FallbackSummary(
 )
 IN_TROUBLE = replace(
     STANDS_IN,
-    fallback=replace(STANDS_IN.fallback, trouble="The rows with which it was measured were deleted."),
+    fallback=replace(
+        STANDS_IN.fallback, after_s=30.0, trouble="The rows with which it was measured were deleted."
+    ),
     shared_provider="OpenAI",
 )
 MISSES_BAR = PromotionEvidence(replace(FREE, standing="misses"), is_tuned=False)

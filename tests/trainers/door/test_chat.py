@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from demo.workspace import wait_until
-from tests.peers.chat_vendor import KEY, ChatVendor, error
+from tests.peers.chat_vendor import KEY, ChatVendor, error, serve_vendor
 from tests.prometheus_text import complaints, listed_metrics, read_families, read_values
 from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use, serve_door
 from trainers.client.client import Trainer
@@ -277,6 +277,35 @@ def test_a_fallback_answers_only_if_somebody_chose_one(
     put_in_use(door.folder, PROMPT, 32, unavailable=gone)
     with pytest.raises(openai.InternalServerError, match="The machine is stopped"):
         ask(client)
+
+
+def test_a_fallback_answers_once_what_is_in_use_takes_too_long(
+    door: Door, client: openai.OpenAI, vendor: ChatVendor
+) -> None:
+    other = replace(PROMPT, provider="quick", model="acme-large")
+    put_in_use(door.folder, PROMPT, 33, fallback=other, fallback_after_s=0.5)
+    with serve_vendor(ChatVendor()) as quick:
+        upstreams = (Upstream("acme", vendor.url, "ACME_KEY"), Upstream("quick", quick.url, "ACME_KEY"))
+        door.folder.publish_upstreams(Upstreams(upstreams))
+        vendor.delay_s = 60.0
+        raw = client.chat.completions.with_raw_response.create(model=NAME, messages=ASKED)
+        assert raw.headers["x-finetune-fallback"] == "too_slow"
+        assert raw.parse().choices[0].message.content == "billing"
+        with client.chat.completions.with_streaming_response.create(
+            model=NAME, messages=ASKED, stream=True
+        ) as streamed:
+            assert streamed.headers["x-finetune-fallback"] == "too_slow"
+            assert "[DONE]" in streamed.read().decode()
+        # A stream that has begun is not begun again, however long it takes.
+        vendor.delay_s = 0.0
+        vendor.part_s = 0.3
+        with client.chat.completions.with_streaming_response.create(
+            model=NAME, messages=ASKED, stream=True
+        ) as streamed:
+            assert "x-finetune-fallback" not in streamed.headers
+            assert "[DONE]" in streamed.read().decode()
+    wait_until(lambda: counted(door, 33).calls == 5, "the counts", seconds=10)
+    assert counted(door, 33).failed == 2
 
 
 def test_prometheus_reads_requests_without_names(door: Door, client: openai.OpenAI) -> None:
