@@ -542,9 +542,7 @@ def roll_back(call: Call, dataset: str, to: str | None, because: str | None) -> 
 @click.argument("kind", type=KIND, required=False)
 @click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
 @click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
-@click.option(
-    "--after", type=SECONDS, help="Also if what is in use has given no answer after so many seconds."
-)
+@click.option("--after", type=SECONDS, help="Also once it has given no answer for so many seconds.")
 @click.option("--to", type=DESTINATION, help="nothing: no longer have anything answer then.")
 def fallback(call: Call, dataset: str, after: int | None, to: str | None, **values: Any) -> Reply:
     if to is not None:
