@@ -206,7 +206,8 @@ def test_a_freeze_keeps_everything_as_it_is(world: World) -> None:
 
 def test_both_at_one_provider_is_said(world: World) -> None:
     reply = choose(world, "/finetune fallback tickets kshot after=20")
-    assert "or takes longer than 20 s" in reply and "Both ask Acme Tuning, so if Acme Tuning is out, neither answers." in reply
+    assert "or takes longer than 20 s" in reply
+    assert "Both ask Acme Tuning, so if Acme Tuning is out, neither answers." in reply
     world.find_message("is in use for tickets", "Both ask Acme Tuning")
     now = published(world)
     assert now is not None and now.fallback_after_s == 20
