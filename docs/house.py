@@ -351,7 +351,8 @@ def _running(tree: ast.Module) -> Iterator[ast.stmt]:
             continue
         if isinstance(node, ast.stmt):
             yield node
-        waiting.extend(ast.iter_child_nodes(node))
+        # No expression has a statement inside.
+        waiting.extend([child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)])
 
 
 def _imported(statements: Iterable[ast.stmt], names: frozenset[str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import ast
 import importlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,9 @@ METHODS = {
     "subn": "finditer",
     "split": "finditer",
 }
+# What a file must hold to be worth parsing.
+CALL = re.compile(rf"\bre\.(compile|{'|'.join(METHODS)})\b")
+USE = re.compile(rf"\.({'|'.join(METHODS)})\b")
 UNKNOWN = "a"  # stands for a value that is known only when the program runs
 
 
@@ -78,14 +81,13 @@ def test_fast_ones_are_not(pattern: str, method: str) -> None:
 
 def find_patterns() -> Iterator[Found]:
     for path in source_files():
-        text = path.read_text(encoding="utf-8")
-        if "re." not in text:
+        if not CALL.search(path.read_text(encoding="utf-8")):
             continue
-        tree = ast.parse(text)
-        calls = [node for node in ast.walk(tree) if is_call_of_re(node)]
+        nodes = nodes_of(path)
+        calls = [node for node in nodes if is_call_of_re(node)]
         if calls:
-            names = names_of_patterns(tree)
-            of_whole_values = frozenset(id(each) for node in ast.walk(tree) for each in annotated(node))
+            names = names_of_patterns(nodes)
+            of_whole_values = frozenset(id(each) for node in nodes for each in annotated(node))
             module = load(path)
             for call in calls:
                 where = f"{path.relative_to(ROOT)}:{call.lineno}"
@@ -97,6 +99,11 @@ def source_files() -> tuple[Path, ...]:
     # The engines' scripts run in the environments of the engines, whose packages are missing here.
     files = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
     return tuple(path for path in files if "scripts" not in path.parts)
+
+
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def load(path: Path) -> ModuleType:
@@ -131,10 +138,10 @@ def value_of(node: ast.expr, module: ModuleType) -> str | bytes:
     return value
 
 
-def names_of_patterns(tree: ast.Module) -> dict[int, str]:
+def names_of_patterns(nodes: Sequence[ast.AST]) -> dict[int, str]:
     """Returns the names that patterns are assigned to, by the id of the call."""
     names = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as call):
                 names[id(call)] = name
@@ -170,12 +177,11 @@ def uses() -> dict[str, set[str]]:
     """Returns the methods by which names are called anywhere in the product."""
     methods: dict[str, set[str]] = defaultdict(set)
     for path in source_files():
-        text = path.read_text(encoding="utf-8")
-        if not any(f".{method}" in text for method in METHODS):
+        if not USE.search(path.read_text(encoding="utf-8")):
             continue
-        for node in ast.walk(ast.parse(text)):
-            match node:
-                case ast.Attribute(value=ast.Name(id=name) | ast.Attribute(attr=name), attr=attr):
-                    if attr in METHODS:
-                        methods[name].add(METHODS[attr])
+        for node in nodes_of(path):
+            if isinstance(node, ast.Attribute) and node.attr in METHODS:
+                match node.value:
+                    case ast.Name(id=name) | ast.Attribute(attr=name):
+                        methods[name].add(METHODS[node.attr])
     return methods
