@@ -107,6 +107,10 @@ class Registry:
 
         return register
 
+    def include(self, other: Registry) -> None:
+        """Adds the commands of another module, after those that are declared so far."""
+        self.commands |= other.commands
+
     def __iter__(self) -> Iterator[Command]:
         return iter(self.commands.values())
 

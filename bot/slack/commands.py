@@ -1,4 +1,5 @@
-"""Every `/finetune …` command: its options, help, permission and handler in one place, and the listener that runs them.
+"""The `/finetune …` commands: their options, help, permission and handler in one place, and the listener that runs them.
+Those about what is in use are in model_commands.py.
 
 The help, docs/commands.md, the forms and the parser read these declarations, so a new command needs a service, a card
 and one function here. Only the person who typed the command sees the answer.
@@ -23,9 +24,6 @@ from bot.cards.common.help import CommandHelp
 from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
 from bot.cards.datasets import datasets as dataset_cards
 from bot.cards.evidence import wrong_rows as wrong_row_cards
-from bot.cards.models import fallbacks as fallback_cards
-from bot.cards.models import models as model_cards
-from bot.cards.models import tried_answers as answer_cards
 from bot.cards.training import audits
 from bot.cards.training import compared_results as compared_result_cards
 from bot.cards.training import runs as run_cards
@@ -34,16 +32,12 @@ from bot.command_options import (
     COUNT,
     DATASET,
     DAY,
-    DESTINATION,
     ESTIMATE_KEYS,
-    KIND,
     KINDS,
-    MODEL,
     NAME,
     NAMES,
     OPTIMISE,
     PREDICT,
-    PROMPT,
     QUESTION_OPTIONS,
     REASON,
     REST,
@@ -51,7 +45,6 @@ from bot.command_options import (
     RUN,
     RUN_OR_MEASUREMENT,
     RUNS_OR_MEASUREMENTS,
-    SECONDS,
     SHOTS,
     TASK,
     Subject,
@@ -73,9 +66,8 @@ from bot.services.measurement import (
     measurements,
     wrong_rows,
 )
-from bot.services.models import models, promotions
-from bot.services.serving import fallbacks, questions, tried_answers
 from bot.services.training import compared_results, runs
+from bot.slack import model_commands
 from bot.slack.forms import baseline_form, estimate_form, run_again_form, upload_form
 from bot.slack.inbox import answer
 from bot.slack.replies import (
@@ -85,10 +77,9 @@ from bot.slack.replies import (
     card_or_refusal,
     counted_reply,
     give_reply,
-    promotion_reply,
     refusal_or_none,
 )
-from bot.values.requests import Baseline, ChooseFallback, Curve, Delete, Estimate, Promote, Start
+from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
 from bot.values.runs import Refusal
 
 BECAUSE = "Why a soft rule about data does not apply here."
@@ -451,106 +442,7 @@ def show_audit(call: Call, run: int) -> Reply:
     return card_or_refusal(runs.audit_history(call.context, run, call.person, call.channel), audits.card)
 
 
-@finetune.command(
-    "models",
-    help="the tuned models, and what is in use for which dataset",
-    needs=("read",),
-    instead="`/finetune try MODEL TEXT` asks a single model.",
-)
-def list_models(call: Call) -> Reply:
-    tuned, used = models.listing(call.context, call.person, call.channel)
-    base_url = call.context.settings.serving.base_url
-    is_answering = call.context.answers_programs()
-    return model_cards.listing(tuned, used, base_url, answers_programs=is_answering)
-
-
-@finetune.command(
-    "try",
-    help="ask a tuned model something, or with a dataset's name what is in use for it",
-    needs=("try",),
-    usage="NAME your text",
-)
-@click.argument("model", type=MODEL)
-@click.argument("text", type=PROMPT)
-def try_model(call: Call, model: str, text: str) -> Reply:
-    question = questions.ask(call.context, model, text, call.person, call.channel)
-    return card_or_refusal(question, answer_cards.pending_card)
-
-
-@finetune.command(
-    "pairs",
-    help="make a dataset of preference pairs from people's verdicts on a dataset's models",
-    needs=("read", "upload"),
-)
-@click.argument("dataset", type=DATASET)
-def make_pairs(call: Call, dataset: str) -> Reply:
-    pairs = tried_answers.make_pairs(call.context, dataset, call.person, call.channel)
-    if isinstance(pairs, Refusal):
-        return pairs
-    notes = []
-    if pairs.empty:
-        notes.append(answer_cards.empty_answers(pairs.empty))
-    if pairs.held:
-        notes.append(answer_cards.held_out_pairs(dataset, pairs.held))
-    return " ".join(notes) or None
-
-
-@finetune.command(
-    "promote",
-    help="deploy a tuned model by its name, or with a dataset's name a candidate that was measured on it; what was in"
-    " use is kept for a rollback",
-    needs=("promote",),
-    usage="NAME [encoder model=openai/gpt-4o-mini shots=10 because=why it should be used anyway]",
-)
-@click.argument("name", type=MODEL)
-@click.argument("kind", type=KIND, required=False)
-@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
-@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
-@click.option(
-    "--because",
-    type=REASON,
-    help="Why to use it although the evidence doesn't support it; other people have to approve that.",
-)
-def promote(call: Call, **values: Any) -> Reply:
-    promoted = promotions.promote(call.context, Promote(**values), call.person, call.channel)
-    return promotion_reply(call, promoted)
-
-
-@finetune.command(
-    "rollback",
-    help="go back to what was deployed before; the first one is taken out of use",
-    needs=("rollback",),
-    usage="DATASET [to=nothing because=why]",
-)
-@click.argument("dataset", type=DATASET)
-@click.option("--to", type=DESTINATION, help="nothing: take it out of use, whatever was in use before.")
-@click.option("--because", type=REASON, help="Why; shown to the team.")
-def roll_back(call: Call, dataset: str, to: str | None, because: str | None) -> Reply:
-    standing = promotions.roll_back(
-        call.context, dataset, because, call.person, call.channel, to_nothing=to is not None
-    )
-    return promotion_reply(call, standing)
-
-
-@finetune.command(
-    "fallback",
-    help="have a measured candidate answer programs when what is in use can't, such as in a provider's outage",
-    needs=("promote",),
-    usage="DATASET [encoder model=openai/gpt-4o-mini shots=10 after=30 to=nothing]",
-)
-@click.argument("dataset", type=DATASET)
-@click.argument("kind", type=KIND, required=False)
-@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
-@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
-@click.option("--after", type=SECONDS, help="Also once it has given no answer for so many seconds.")
-@click.option("--to", type=DESTINATION, help="nothing: no longer have anything answer then.")
-def fallback(call: Call, dataset: str, after: int | None, to: str | None, **values: Any) -> Reply:
-    if to is not None:
-        over = fallbacks.end(call.context, dataset, call.person, call.channel)
-        return card_or_refusal(over, fallback_cards.ended_message)
-    wanted = ChooseFallback(Promote(dataset, **values), after)
-    chosen = fallbacks.choose(call.context, wanted, call.person, call.channel)
-    return card_or_refusal(chosen, fallback_cards.chosen_message)
+finetune.include(model_commands.registry)
 
 
 @finetune.command(

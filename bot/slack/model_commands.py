@@ -1,0 +1,122 @@
+"""The `/finetune …` commands about models and what is in use: listed, asked, judged, deployed and rolled back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bot.cards.models import fallbacks as fallback_cards
+from bot.cards.models import models as model_cards
+from bot.cards.models import tried_answers as answer_cards
+from bot.command_options import DATASET, DESTINATION, KIND, MODEL, NAME, PROMPT, REASON, SECONDS, SHOTS
+from bot.command_parser import Registry
+from bot.services.models import models, promotions
+from bot.services.serving import fallbacks, questions, tried_answers
+from bot.slack.replies import Call, Reply, card_or_refusal, promotion_reply
+from bot.values.requests import ChooseFallback, Promote
+from bot.values.runs import Refusal
+
+registry = Registry()
+
+
+@registry.command(
+    "models",
+    help="the tuned models, and what is in use for which dataset",
+    needs=("read",),
+    instead="`/finetune try MODEL TEXT` asks a single model.",
+)
+def list_models(call: Call) -> Reply:
+    tuned, used = models.listing(call.context, call.person, call.channel)
+    base_url = call.context.settings.serving.base_url
+    is_answering = call.context.answers_programs()
+    return model_cards.listing(tuned, used, base_url, answers_programs=is_answering)
+
+
+@registry.command(
+    "try",
+    help="ask a tuned model something, or with a dataset's name what is in use for it",
+    needs=("try",),
+    usage="NAME your text",
+)
+@click.argument("model", type=MODEL)
+@click.argument("text", type=PROMPT)
+def try_model(call: Call, model: str, text: str) -> Reply:
+    question = questions.ask(call.context, model, text, call.person, call.channel)
+    return card_or_refusal(question, answer_cards.pending_card)
+
+
+@registry.command(
+    "pairs",
+    help="make a dataset of preference pairs from people's verdicts on a dataset's models",
+    needs=("read", "upload"),
+)
+@click.argument("dataset", type=DATASET)
+def make_pairs(call: Call, dataset: str) -> Reply:
+    pairs = tried_answers.make_pairs(call.context, dataset, call.person, call.channel)
+    if isinstance(pairs, Refusal):
+        return pairs
+    notes = []
+    if pairs.empty:
+        notes.append(answer_cards.empty_answers(pairs.empty))
+    if pairs.held:
+        notes.append(answer_cards.held_out_pairs(dataset, pairs.held))
+    return " ".join(notes) or None
+
+
+@registry.command(
+    "promote",
+    help="deploy a tuned model by its name, or with a dataset's name a candidate that was measured on it; what was in"
+    " use is kept for a rollback",
+    needs=("promote",),
+    usage="NAME [encoder model=openai/gpt-4o-mini shots=10 because=why it should be used anyway]",
+)
+@click.argument("name", type=MODEL)
+@click.argument("kind", type=KIND, required=False)
+@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
+@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@click.option(
+    "--because",
+    type=REASON,
+    help="Why to use it although the evidence doesn't support it; other people have to approve that.",
+)
+def promote(call: Call, **values: Any) -> Reply:
+    promoted = promotions.promote(call.context, Promote(**values), call.person, call.channel)
+    return promotion_reply(call, promoted)
+
+
+@registry.command(
+    "rollback",
+    help="go back to what was deployed before; the first one is taken out of use",
+    needs=("rollback",),
+    usage="DATASET [to=nothing because=why]",
+)
+@click.argument("dataset", type=DATASET)
+@click.option("--to", type=DESTINATION, help="nothing: take it out of use, whatever was in use before.")
+@click.option("--because", type=REASON, help="Why; shown to the team.")
+def roll_back(call: Call, dataset: str, to: str | None, because: str | None) -> Reply:
+    standing = promotions.roll_back(
+        call.context, dataset, because, call.person, call.channel, to_nothing=to is not None
+    )
+    return promotion_reply(call, standing)
+
+
+@registry.command(
+    "fallback",
+    help="have a measured candidate answer programs when what is in use can't, such as in a provider's outage",
+    needs=("promote",),
+    usage="DATASET [encoder model=openai/gpt-4o-mini shots=10 after=30 to=nothing]",
+)
+@click.argument("dataset", type=DATASET)
+@click.argument("kind", type=KIND, required=False)
+@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
+@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@click.option("--after", type=SECONDS, help="Also once it has given no answer for so many seconds.")
+@click.option("--to", type=DESTINATION, help="nothing: no longer have anything answer then.")
+def fallback(call: Call, dataset: str, after: int | None, to: str | None, **values: Any) -> Reply:
+    if to is not None:
+        over = fallbacks.end(call.context, dataset, call.person, call.channel)
+        return card_or_refusal(over, fallback_cards.ended_message)
+    wanted = ChooseFallback(Promote(dataset, **values), after)
+    chosen = fallbacks.choose(call.context, wanted, call.person, call.channel)
+    return card_or_refusal(chosen, fallback_cards.chosen_message)
