@@ -1,5 +1,5 @@
-"""The `/finetune …` commands: their options, help, permission and handler in one place, and the listener that runs them.
-Those about what is in use are in model_commands.py.
+"""The `/finetune …` commands: their options, help, permission and handler in one place, and the listener that runs
+them. Those about what is in use are in model_commands.py.
 
 The help, docs/commands.md, the forms and the parser read these declarations, so a new command needs a service, a card
 and one function here. Only the person who typed the command sees the answer.
