@@ -25,6 +25,7 @@ MAX_BODY = 1024 * 1024
 MAX_HEAD = 64 * 1024
 REQUEST_S = 10
 CONNECTIONS = 200
+THREADS = 32  # a burst of people; with fewer, some wait for a thread, and a warning is logged for each
 # What Bolt raises for a body that is not of Slack's form. A database error is none of these: it stays a 500, after
 # which Slack delivers again.
 MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, RecursionError)
@@ -74,7 +75,7 @@ def new_server(application: Wsgi, host: str, port: int) -> Any:
         application,
         host=host,
         port=port,
-        threads=32,  # a burst of people; with fewer, some wait for a thread, and a warning is logged for each
+        threads=THREADS,
         asyncore_use_poll=True,  # select() raises once the process has 1,024 files open
         max_request_header_size=MAX_HEAD,
         max_request_body_size=MAX_BODY + 1,

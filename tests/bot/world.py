@@ -16,12 +16,14 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from unittest.mock import patch
 
 from bot.app import Service
 from bot.provider_threads import ProviderThreads
 from bot.reconciler import reconcile
 from bot.services.datasets import datasets
 from bot.settings import Settings, load_settings
+from bot.slack import http
 from bot.slack.limits import LookUpLimits
 from bot.worker_pool import WorkerPool
 from demo.people import ANA, BEN, BOT, TICKETS
@@ -61,6 +63,7 @@ START = f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}"
 JOBS = "/fine_tuning/jobs"
 WHY = "quality counts here, not cost"
 SECONDS_A_TICK = 3.0
+SLACK_THREADS = 4  # a story has few people, and to start a server's usual 32 takes a third of the start
 # lower when the wait is expected to fail, as for mutants
 PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))
 
@@ -187,15 +190,16 @@ class World:
     def boot(self) -> None:
         settings = self._settings()
         put_database(settings.database)
-        self._service = Service(
-            settings,
-            clock=lambda: self.clock + self.clock_error_s,
-            steady=lambda: self.clock,
-            workers=self.workers,
-            threads=self.threads,
-            # without limits, as a story's minute holds more clicks than people make
-            limits=LookUpLimits(lambda: self.clock, {}),
-        )
+        with patch.object(http, "THREADS", SLACK_THREADS):
+            self._service = Service(
+                settings,
+                clock=lambda: self.clock + self.clock_error_s,
+                steady=lambda: self.clock,
+                workers=self.workers,
+                threads=self.threads,
+                # without limits, as a story's minute holds more clicks than people make
+                limits=LookUpLimits(lambda: self.clock, {}),
+            )
         self._service.connection.open()
         self.slack.deliver_to(self._service.address)
         self.slack.settle = self.wait_until_idle
