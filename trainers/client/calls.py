@@ -239,14 +239,20 @@ class ApiClient:
 
         seconds = self.provider.timeout_s
         url = self._url
+        is_here = is_loopback(url)
         return openai.OpenAI(
             api_key=self._key,
             base_url=url,
             # A host that is down is noticed soon, while one that computes may take its time.
             timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
             max_retries=0,
-            # Following a redirect would turn a POST into a GET. Loopback addresses bypass any proxy.
-            http_client=openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(url)),
+            # Following a redirect would turn a POST into a GET. Loopback addresses bypass any proxy, and plain HTTP to
+            # them needs no certificates, which take a while to read.
+            http_client=openai.DefaultHttpxClient(
+                follow_redirects=False,
+                trust_env=not is_here,
+                verify=not (is_here and url.startswith("http:")),
+            ),
         )
 
     def _action(self, what: str) -> str:

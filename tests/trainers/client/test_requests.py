@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import time
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -409,6 +411,25 @@ def test_a_proxy_from_the_environment_is_not_used_for_loopback(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with Trainer(provider(server), server.key) as trainer:
         assert trainer.probe() is None
+
+
+@pytest.mark.parametrize(
+    ("url", "is_verified"),
+    [
+        ("http://127.0.0.1:1/v1", False),
+        ("https://127.0.0.1:1/v1", True),
+        ("http://trainer.example/v1", True),
+        ("https://trainer.example/v1", True),
+    ],
+)
+def test_certificates_are_verified_wherever_there_may_be_any(
+    server: Hosted, url: str, is_verified: bool
+) -> None:
+    row = replace(provider(server), base_url=url)
+    with Trainer(row, server.key) as trainer:
+        transport: Any = trainer._client._client._transport
+        context: ssl.SSLContext = transport._pool._ssl_context
+    assert (context.verify_mode is ssl.CERT_REQUIRED) is is_verified
 
 
 def test_a_file_that_changes_while_it_is_sent_is_deleted_again(
