@@ -34,16 +34,16 @@ from trainers.methods import METHODS, GrpoParameters
 # One token each, of which the base is 2% sure
 ANSWERS = {"my card was charged twice": "N", "the parcel has not arrived": "not"}
 SETTINGS = GrpoParameters(
-    n_epochs=4,
+    n_epochs=2,
     batch_size=4,
-    learning_rate=2e-2,
+    learning_rate=4e-2,
     lora_r=4,
     lora_alpha=8,
     lora_dropout=0.1,
     samples=16,
     max_new_tokens=1,
 )
-STEPS = 20
+STEPS = 10
 pytestmark = [
     pytest.mark.usefixtures("exact_numbers"),
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),  # of TRL
@@ -84,7 +84,7 @@ def rewards(folder: Path) -> list[float]:
 def test_rewards_rise_until_the_right_label_is_the_likeliest(undisturbed: Path) -> None:
     trained = rewards(undisturbed)
     assert len(trained) == STEPS
-    assert sum(trained[:3]) / 3 < 0.1 < 0.8 < sum(trained[-3:]) / 3
+    assert sum(trained[:3]) / 3 < 0.2 < 0.8 < sum(trained[-3:]) / 3
     validated = [row for row in read_results(undisturbed) if row["valid_loss"]]
     assert float(validated[-1]["valid_reward_mean"]) == 1.0
     assert all(
@@ -116,7 +116,7 @@ def test_a_long_step_logs_its_progress(
 def test_a_warning_says_once_that_no_answer_scored_better_than_another(
     undisturbed: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    folder = make_grpo_job(tmp_path / "job", tiny_model_dir, rows=8, reward="json", samples=2)
+    folder = make_grpo_job(tmp_path / "job", tiny_model_dir, rows=8, n_epochs=4, reward="json", samples=2)
     assert run_training(folder) == 0
     (warning,) = (message for message in event_messages(folder) if "nothing to learn" in message)
     assert warning.startswith("In 8 steps all answers to each question had the same reward (now 0.00")
@@ -127,7 +127,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     undisturbed: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     folder = make_grpo_job(tmp_path / "job", tiny_model_dir)
-    kill_after_step(folder, 7)
+    kill_after_step(folder, 4)
     assert run_training(folder) == 0
     assert_same_result(folder, undisturbed)
 
@@ -241,7 +241,7 @@ def test_training_continues_from_a_tuned_model_which_is_the_reference(
 
 
 def test_two_processes_share_the_questions_of_a_step(tiny_model_dir: Path, tmp_path: Path) -> None:
-    folder = make_grpo_job(tmp_path / "job", tiny_model_dir, n_epochs=2)
+    folder = make_grpo_job(tmp_path / "job", tiny_model_dir)
     assert run_processes(folder, 2) == [0, 0]
     assert rewards(folder)[-1] > 0.3
 
