@@ -37,7 +37,7 @@ def _backward_on_a_cpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flex, "_validate_device", lambda *_: None)
         patch.setattr(torch._dynamo.config, "recompile_limit", 100)
-        patch.setattr(block_attention, "ROWS", (60, 300, 150, 130))
+        patch.setattr(block_attention, "ROWS", (60, 200, 100, 80))
         yield
     torch.compiler.reset()
 
