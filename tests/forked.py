@@ -203,6 +203,7 @@ def _import(tests: Sequence[str]) -> None:
         import trainers.local.training.methods.grpo
         import trainers.local.training.sweep  # noqa: F401
 
+        _prepare_loading()
         if tests:
             import pytest
             import scipy.stats  # noqa: F401
@@ -215,6 +216,15 @@ def _import(tests: Sequence[str]) -> None:
             pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:faulthandler", *tests])
     gc.collect()
     gc.freeze()
+
+
+def _prepare_loading() -> None:
+    """Does here what every child would do when it first loads a model: transformers compiles a thousand patterns for
+    weights' names, which takes a tenth of a second, and imports the model's code."""
+    import transformers.models.llama.modeling_llama  # noqa: F401 - the toys' family
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")
 
 
 def _serve(link: socket.socket) -> dict[str, Any]:
