@@ -150,7 +150,7 @@ def kill_one_process(folder: Path, rank: int, count_logged: Callable[[], int], s
     while count_logged() < steps:
         assert all(process.is_alive() for process in processes), f"ended at step {count_logged()}"
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.005)
     processes[rank].kill()
     for process in processes:
         process.join(WAIT_S)
@@ -179,7 +179,7 @@ def wait_for_step(folder: Path, step: int, process: Process) -> None:
     while count_steps(folder) < step:
         assert process.is_alive(), f"ended with {process.exitcode} at step {count_steps(folder)}"
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.005)
 
 
 def count_steps(folder: Path) -> int:

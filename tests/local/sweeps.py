@@ -29,7 +29,7 @@ def kill_after_steps(folder: Path, steps: int) -> None:
     while count_trial_steps(folder) < steps:
         assert process.is_alive(), f"ended with {process.exitcode} at step {count_trial_steps(folder)}"
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.005)
     process.kill()
     process.join(20)
     assert process.exitcode == SIGKILLED

@@ -84,7 +84,7 @@ def test_a_sweep_that_is_paused_and_killed_loses_no_step_and_ends_with_the_same_
     folder = make_distributed_sweep(tmp_path, tiny_model_dir)
     processes = start_processes(folder, 2)
     while count_steps(folder / "arms" / "01") == 0:
-        processes[0].join(0.002)
+        processes[0].join(0.005)
         assert processes[0].is_alive()
     (folder / "PAUSED").touch()
     assert wait_for_first(processes) == PAUSED
