@@ -39,6 +39,7 @@ FORKED = (
     "bot",
     "tests.bot.operations.debugging_trainer",
     "tests.bot.quick_calibrate",
+    "tests.bot.slack.dying_bot",
     "tests.local.sizing.peaks",
     "tests.local.runs",
     "trainers.door",

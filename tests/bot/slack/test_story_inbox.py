@@ -26,33 +26,7 @@ from tests.bot.world import DORA, Rules, World, words_of
 from tests.peers.hosted import KEY
 
 ROOT = Path(__file__).parents[3]
-# Kills the bot before or after the named function has done its work.
-DIES = """
-import os, signal, sys, time
-import {module} as module
-original = module.{name}
-def cut_off(*args, **kwargs):
-    if sys.argv[1] == "after":
-        original(*args, **kwargs)
-    if sys.argv[1] == "after the ack":
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGKILL)
-module.{name} = cut_off
-"""
-OVER_HTTP = """
-from bot.cli import main
-main(["run"])
-"""
-OVER_A_SOCKET = """
-import json
-from slack_bolt.adapter.socket_mode.internals import run_bolt_app
-from slack_sdk.socket_mode.request import SocketModeRequest
-from bot.app import Service
-from bot.settings import load_settings
-service = Service(load_settings())
-run_bolt_app(service.app, SocketModeRequest("slash_commands", "envelope-1", json.loads(sys.argv[2])))
-time.sleep(20)  # it is killed while it carries out what it has acked
-"""
+DYING_BOT = (sys.executable, "-m", "tests.bot.slack.dying_bot")
 SLOW_AFTER = ["before", pytest.param("after", marks=pytest.mark.slow)]
 FREEZE = ("bot.services.decisions.freeze", "freeze")
 
@@ -66,7 +40,6 @@ def environment(world: World) -> Mapping[str, str]:
         "FINETUNE_CONFIG": str(world.folder / "finetune.toml"),
         "ACME_KEY": KEY,
         "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",
     }
 
 
@@ -74,8 +47,7 @@ def environment(world: World) -> Mapping[str, str]:
 def bot_that_dies(world: World, at: tuple[str, str], when: str) -> Iterator[None]:
     """Run another bot on the same data, over HTTP, that is killed at that call."""
     world.stop()
-    code = DIES.format(module=at[0], name=at[1]) + OVER_HTTP
-    command = [sys.executable, "-c", code, when]
+    command = [*DYING_BOT, *at, when]
     with subprocess.Popen(
         command, env=environment(world), cwd=world.folder, stdout=subprocess.PIPE, text=True
     ) as bot:
@@ -184,10 +156,8 @@ def test_a_command_over_a_socket_is_done_once_whoever_handles_it_first(
     """Slack repeats an envelope that was not acked over the next connection."""
     world.stop()
     body = freeze_payload(world)
-    code = DIES.format(module=FREEZE[0], name=FREEZE[1]) + OVER_A_SOCKET
-    process = subprocess.run(
-        [sys.executable, "-c", code, when, json.dumps(body)], env=environment(world), timeout=30
-    )
+    command = [*DYING_BOT, *FREEZE, when, json.dumps(body)]
+    process = subprocess.run(command, env=environment(world), timeout=30)
     assert process.returncode == -signal.SIGKILL
     world.clock = time.time()
     world.boot()
