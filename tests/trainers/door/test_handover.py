@@ -34,7 +34,7 @@ from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.usage import Usage
 
-CALLS = 300
+CALLS = 150
 AT_ONCE = 12
 BODY: dict[str, Any] = {"model": NAME, "messages": [{"role": "user", "content": "Charged twice: billing"}]}
 
