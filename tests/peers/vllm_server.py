@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import uvicorn
-from peft import PeftModel
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trainers.local.peft import PeftModel
 from trainers.local.serving.constraints import Guide
 from trainers.local.serving.vocabulary import Vocabulary
 
