@@ -20,23 +20,32 @@ from tests.trainers.evaluation.builders import make_orders
 from trainers.dataset import Columns, Report, check_file
 
 ROWS = 240
+"""With so many, measured alternatives are compared with the bar."""
+FEW_ROWS = 60
 
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
     world = make_world(Rules(more=PRICES))
-    seed_orders(world)
+    seed_orders(world, FEW_ROWS)
     return world
 
 
-def seed_orders(world: World) -> Report:
+@pytest.fixture
+def full_world(make_world: MakeWorld) -> World:
+    world = make_world(Rules(more=PRICES))
+    seed_orders(world, ROWS)
+    return world
+
+
+def seed_orders(world: World, rows: int) -> Report:
     """A ready dataset "orders" whose answers are JSON objects."""
     path = world.folder / "orders.jsonl"
-    rows = [
+    orders = [
         {"messages": [{"role": turn.role, "content": turn.content} for turn in order.messages]}
-        for order in make_orders(ROWS)
+        for order in make_orders(rows)
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(order) + "\n" for order in orders), encoding="utf-8")
     report = check_file(path, path.name, Columns(), world.service.settings.files, SEED)
     store = world.store
     new = NewDataset("orders", PRIVATE.id, DORA.id, path.name, "F0ORDERS")
@@ -50,24 +59,24 @@ def report_of(world: World) -> Report:
     return Report.from_json(str(world.store.datasets.get(1).report))
 
 
-def test_free_candidates_answer_in_json_and_the_card_shows_the_floor(world: World) -> None:
-    report = report_of(world)
+def test_free_candidates_answer_in_json_and_the_card_shows_the_floor(full_world: World) -> None:
+    report = report_of(full_world)
     assert report.scoring == "json" and report.floor is not None and 0.2 < report.floor < 0.6
-    assert world.type("/finetune baseline orders candidates=classical,encoder") == ""
-    until(world, "done")
-    comparison = comparison_of(world)
+    assert full_world.type("/finetune baseline orders candidates=classical,encoder") == ""
+    until(full_world, "done")
+    comparison = comparison_of(full_world)
     assert [candidate.kind for candidate in comparison.candidates] == ["classical", "encoder"]
     assert {candidate.scoring for candidate in comparison.candidates} == {
         "json"
     } and comparison.floor == report.floor
     classical = comparison.candidates[0]
     assert classical.score > comparison.floor + 0.2 and classical.usd_per_1000 == 0
-    assert measurement(world).actual_micros == 0 and world.provider.count(CHAT) == 0
-    world.find_message(
+    assert measurement(full_world).actual_micros == 0 and full_world.provider.count(CHAT) == 0
+    full_world.find_message(
         "Measurement m1", f"The commonest values alone get {100 * report.floor:.1f}% of fields right"
     )
     for kind in ("classical", "encoder"):
-        check_export(world, kind)
+        check_export(full_world, kind)
 
 
 def check_export(world: World, kind: str) -> None:
@@ -82,13 +91,13 @@ def check_export(world: World, kind: str) -> None:
 
 
 def test_an_estimate_asks_for_the_free_candidates_first_and_then_uses_the_one_that_meets_the_bar(
-    world: World,
+    full_world: World,
 ) -> None:
-    first = world.type("/finetune estimate orders current=acme/acme-small volume=10M")
+    first = full_world.type("/finetune estimate orders current=acme/acme-small volume=10M")
     assert "Measure the free models" in first
-    world.type("/finetune baseline orders candidates=classical,encoder bar=60%")
-    until(world, "done")
-    card = world.type("/finetune estimate orders current=acme/acme-small volume=10M bar=60%")
+    full_world.type("/finetune baseline orders candidates=classical,encoder bar=60%")
+    until(full_world, "done")
+    card = full_world.type("/finetune estimate orders current=acme/acme-small volume=10M bar=60%")
     assert "is good enough" in card and "Use the" in card
 
 

@@ -154,7 +154,7 @@ def test_a_curve_takes_the_price_of_a_label_from_a_shared_estimate(world: World)
     world.type(estimate)
     world.share_estimate()
     world.type("/finetune curve tickets")
-    assert json.loads(until(world, "done").plan)["label_usd"] == "0.25"
+    assert json.loads(measurement(world).plan)["label_usd"] == "0.25"
     world.type("/finetune curve tickets label_usd=2")
     assert json.loads(measurement(world, 2).plan)["label_usd"] == "2"
 
