@@ -59,7 +59,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalSlack(binary, Path(folder)) as slack,
-        RunningBot(Path(folder), slack.access, options.model, serves=True) as bot,
+        RunningBot(Path(folder), slack.access, options.model, approvers=(ANA.id, BEN.id), serves=True) as bot,
     ):
         slack.wait_for_bot()
         with open_page(slack.url, width=1440, height=1100, scale=1.25) as page:
