@@ -25,9 +25,9 @@ def test_a_mislabelled_training_row_is_the_first_and_copies_are_named_once() -> 
 
 @pytest.mark.parametrize("scoring", ["label", "json"])
 def test_pages_fit_together(scoring: str) -> None:
-    plain = make_orders(90)
+    plain = make_orders(60)
     if scoring == "label":
-        plain = make_rows(90)
+        plain = make_rows(60)
     rows = tuple(
         replace(row, messages=(row.messages[0], plain[place - 1].messages[1])) if place % 9 == 0 else row
         for place, row in enumerate(plain)
