@@ -53,7 +53,7 @@ def measure(model: Path, settle_s: float) -> tuple[float, float, float, float, f
             cpu = cpu_seconds(bot.pid)
             first = resident_mb(bot.pid)
             time.sleep(settle_s)
-            trainer = sum(resident_mb(child) for child in children(bot.pid))
+            trainer = sum(map(resident_mb_if_alive, children(bot.pid)))
             return ready, cpu, first, resident_mb(bot.pid), trainer
 
 
@@ -66,6 +66,14 @@ def cpu_seconds(pid: int) -> float:
 def resident_mb(pid: int) -> float:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def resident_mb_if_alive(child: int) -> float:
+    """Returns 0 for a child that has ended meanwhile."""
+    try:
+        return resident_mb(child)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
 
 
 def children(pid: int) -> list[int]:
