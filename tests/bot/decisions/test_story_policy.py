@@ -418,11 +418,11 @@ def test_rights_lists_what_a_person_may_do_and_who_may_do_the_rest(world: World)
     rights = world.type("/finetune rights").splitlines()
     allowed = next(line for line in rights if line.startswith("• *Yes*: "))
     assert "measure (`baseline`, `curve`, `distill`)" in allowed and "promote" not in allowed
-    (denied,) = (line for line in rights if "promote (`promote`, `rollback`)" in line)
+    (denied,) = (line for line in rights if "promote (`promote`, `rollback`, `fallback`)" in line)
     assert denied.startswith("• *No*: approve, ") and "Only an approver may do that: " in denied
     assert BEN.id in denied
     (allowed,) = (line for line in world.type("/finetune rights", user=BEN).splitlines() if "*Yes*" in line)
-    assert "promote (`promote`, `rollback`)" in allowed
+    assert "promote (`promote`, `rollback`, `fallback`)" in allowed
     guest = world.type("/finetune rights", user=GUS)
     assert "is a guest" in guest and BEN.id not in guest
     world.slack.share(PRIVATE.id)
