@@ -37,8 +37,13 @@ def world(make_world: MakeWorld) -> World:
 
 
 @pytest.fixture(scope="session")
-def quick_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The lines of finetune.toml that choose the quick encoder."""
+def quick_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quick-encoder")
     save_quick_encoder(folder)
-    return f'[encoder]\nmodel = "{folder}"\n'
+    return folder
+
+
+@pytest.fixture
+def quick_encoder(quick_encoder_dir: Path) -> str:
+    """The lines of finetune.toml that choose the quick encoder."""
+    return f'[encoder]\nmodel = "{quick_encoder_dir}"\n'

@@ -71,7 +71,7 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plan(files: Path) -> ComparisonPlan:
+def plan(files: Path, quick_encoder_dir: Path) -> ComparisonPlan:
     return ComparisonPlan(
         dataset="tickets",
         version=2,
@@ -86,7 +86,7 @@ def plan(files: Path) -> ComparisonPlan:
         documents=(),
         prices=PriceList((), date(2026, 12, 1)).to_json(),
         optimised="Sort this ticket: billing or delivery?",
-        encoder="all-minilm-l6-v2",
+        encoder=str(quick_encoder_dir),
         longest_answer=4,
         scoring="label",
     )
