@@ -20,6 +20,7 @@ from bot.services.datasets.dataset_worker import inspect
 from bot.worker_pool import MEMORY_BYTES, WorkerPool, WorkerStopped
 from demo.workspace import wait_until
 from tests.bot.cli_runner import ROOT
+from tests.forked import forked_spawns
 from trainers.dataset import Columns, read
 
 
@@ -36,16 +37,28 @@ def sleeps(seconds: float) -> str:
     return "slept"
 
 
+@pytest.fixture
+def forked() -> Iterator[None]:
+    """Tests of the memory limit and of a killed parent have processes that were spawned."""
+    with forked_spawns():
+        yield
+
+
 @pytest.fixture(scope="module")
-def shared_pool() -> Iterator[WorkerPool]:
-    """For tests that leave its processes alive."""
+def module_pool() -> Iterator[WorkerPool]:
     pool = WorkerPool()
     yield pool
     pool.close()
 
 
 @pytest.fixture
-def pool() -> Iterator[WorkerPool]:
+def shared_pool(module_pool: WorkerPool, forked: None) -> WorkerPool:
+    """For tests that leave its processes alive."""
+    return module_pool
+
+
+@pytest.fixture
+def pool(forked: None) -> Iterator[WorkerPool]:
     pool = WorkerPool()
     yield pool
     pool.close()
@@ -116,6 +129,7 @@ def test_a_killed_worker_is_replaced_and_reported_if_it_was_at_work(pool: Worker
     assert run_in_worker(pool, "c") not in (busy, idle, os.getpid())
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_task_past_its_deadline_is_ended_and_no_other_is_affected() -> None:
     pool = WorkerPool(deadline_s=3.0)
     try:
