@@ -1,6 +1,6 @@
 // What local-slack's page lacks and Slack has: a file field, number, multi-select and channel fields, initial values,
 // required fields, confirm dialogs, tables, fenced text, ephemerals that only their user sees, and text as it was meant
-// (escaped signs, indents), and links to messages, which it scrolls to. It wraps the page's websocket and adds to the
+// (escaped signs, dates, indents), and links to messages, which it scrolls to. It wraps the page's websocket and adds to the
 // page's own elements; it draws no other blocks.
 (() => {
   "use strict";
@@ -8,6 +8,7 @@
     "file_input", "number_input", "multi_static_select", "conversations_select", "channels_select", "users_select",
   ];
   const SIGNS = { "&lt;": "<", "&gt;": ">", "&amp;": "&" };
+  const DATE = /<!date\^(\d+)\^([^|>]*)\|[^>]*>/g;
   const LARGEST = 10 * 1024 * 1024;
   const blocksOf = new Map(); // message ts -> blocks
   const onlyFor = new Map(); // message ts -> user id
@@ -134,9 +135,24 @@
     if (text.dataset.ours === text.textContent) return;
     const nodes = document.createTreeWalker(text, NodeFilter.SHOW_TEXT);
     while (nodes.nextNode()) {
-      nodes.currentNode.data = nodes.currentNode.data.replace(/&(lt|gt|amp);/g, (sign) => SIGNS[sign]);
+      // Dates first: what a person typed may look like one once its signs are unescaped.
+      const dated = nodes.currentNode.data.replace(DATE, (mark, seconds, form) => dateText(new Date(1000 * seconds), form));
+      nodes.currentNode.data = dated.replace(/&(lt|gt|amp);/g, (sign) => SIGNS[sign]);
     }
     text.dataset.ours = text.textContent;
+  }
+
+  // The forms that the bot uses, of those that Slack knows.
+  function dateText(at, form) {
+    const day = at.toLocaleDateString("en-US", { month: "short", day: "numeric", year: "numeric" });
+    const isToday = at.toDateString() === new Date().toDateString();
+    const forms = {
+      date_short: day,
+      date_short_pretty: isToday ? "Today at" : day,
+      time: at.toLocaleTimeString("en-US", { hour: "numeric", minute: "2-digit" }),
+      time_secs: at.toLocaleTimeString("en-US"),
+    };
+    return form.replace(/\{(\w+)\}/g, (token, name) => forms[name] ?? token);
   }
 
   function drawTable(place, block) {

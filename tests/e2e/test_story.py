@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -313,4 +314,6 @@ def choose_a_fallback(scene: Scene, candidate: str) -> None:
     page.type(f"/finetune fallback tickets {candidate}")
     page.wait_for("now answers programs that call", seconds=60)
     page.wait_for("If it can't answer", seconds=60)
+    card = page.read("If it can't answer")
+    assert re.search(r"Chosen by @Ana Reyes on [A-Z][a-z]{2} \d{1,2}, 20\d\d\.", card), card
     scene.shot("fallback")

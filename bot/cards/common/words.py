@@ -341,11 +341,11 @@ def day_and_time(at: float) -> str:
 
 
 def day(at: float | date) -> str:
-    """A day that Slack shows in the reader's language: 'Sep 21, 2026', 'today'."""
+    """A day that Slack shows in the reader's language: 'Sep 21, 2026'. Never 'today', which can't follow “on”."""
     if isinstance(at, date):
         # Noon UTC is the same day in almost every time zone.
         at = datetime.combine(at, time(12), UTC).timestamp()
-    return _slack_date(at, "{date_short_pretty}", "%Y-%m-%d")
+    return _slack_date(at, "{date_short}", "%Y-%m-%d")
 
 
 def _slack_date(at: float, form: str, form_elsewhere: str) -> str:
