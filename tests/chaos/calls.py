@@ -167,11 +167,24 @@ class CallStorm:
     async def _replace_door(self) -> None:
         """A restart: a planned one, or one after the process that keeps the worker was killed."""
         port = self._doors[0].port
+        at = time.monotonic()
+        keeps_socket = True
         if self._chance.random() < 1 / 2:
-            self._running().process.kill()
+            keeps_socket = self._kill_keeper()
             self.kills["a worker's keeper"] += 1
         self._doors.append(await asyncio.to_thread(start_door, self.folder, f"127.0.0.1:{port}"))
         self.done["replaced"] += 1
+        if not keeps_socket:
+            self._down.append((at, time.monotonic(), "door"))
+
+    def _kill_keeper(self) -> bool:
+        """Returns False if no worker has the socket either, as while another is about to start in place of one that was
+        killed: then the calls that wait in its queue fail, and the next ones, until another door has started."""
+        keeper = psutil.Process(self._running().process.pid)
+        keeper.suspend()  # so that no worker starts between the look and the kill
+        has_worker = any(child.status() != psutil.STATUS_ZOMBIE for child in keeper.children())
+        self._running().process.kill()
+        return has_worker
 
     async def _kill_worker(self) -> None:
         at = time.monotonic()
