@@ -15,7 +15,7 @@ from bot.cli.models import context_without_slack, stopped_bot
 from bot.context import AppContext
 from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
 from bot.rules.units import day_of
-from bot.services import dataset_deletion, document_removal
+from bot.services import dataset_deletion, deletion_scope, document_removal
 from bot.services.datasets import row_deletion
 from bot.settings import Settings
 from bot.values.requests import Delete
@@ -34,7 +34,7 @@ def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str],
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
     with _open_context(settings) as context:
-        scope = dataset_deletion.find_scope(context, command)
+        scope = deletion_scope.find_scope(context, command)
         if isinstance(scope, Refusal):
             return scope
         if not confirm(views.deletion_question(scope)):
@@ -53,7 +53,7 @@ def delete_rows(
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
     with _open_context(settings) as context:
-        scope = dataset_deletion.find_scope(context, Delete(dataset), keeps_rest=True)
+        scope = deletion_scope.find_scope(context, Delete(dataset), keeps_rest=True)
         if isinstance(scope, Refusal):
             return scope
         if context.store.deletions.of(dataset):  # the line numbers belong to a version that is being deleted

@@ -4,7 +4,7 @@ A deletion is recorded at the click and carried out by ticks: first in the datab
 the copies elsewhere, then files, copies at trainers, and the freed bytes of the database. After a kill the next tick
 goes on.
 
-row_deletion.py writes a version without some rows.
+deletion_scope.py says what that includes, and row_deletion.py writes a version without some rows.
 """
 
 from __future__ import annotations
@@ -13,30 +13,32 @@ import logging
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from bot.cards.common.blocks import Message, code
-from bot.cards.common.candidates import promotable_name
 from bot.cards.datasets import dataset_deletion as views
-from bot.cards.datasets.dataset_deletion import DeletionScope, UnderWay
-from bot.cards.datasets.datasets import no_such_dataset
+from bot.cards.datasets.dataset_deletion import DeletionScope
 from bot.cards.models import promotions as promotion_views
-from bot.cards.training.runs import STATE_TEXTS
 from bot.context import AppContext, CoreContext
 from bot.rules.models.promotion import alias_for
 from bot.rules.permissions import Request
-from bot.rules.plans import plan_from_json
+from bot.services import deletion_scope
 from bot.services.common import authorization, provider_jobs
-from bot.services.datasets import datasets, row_deletion
-from bot.services.datasets.pairs import pairs_name
-from bot.services.models import models, promotables, promotion_records
+from bot.services.datasets import row_deletion
+from bot.services.models import models, promotion_records
 from bot.services.serving import publications, recipes
 from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from storage.deletion.dataset_deletion import DatasetDeletion, FilesInUse, RemoteCopy
 from storage.promotions import Fallback, Promotion
-from storage.records import OPEN_RUN_STATES, Dataset, Draft, Labelling, Measurement, Run
+from storage.records import (
+    Dataset,
+    Draft,
+    Labelling,
+    Measurement,
+    Run,
+    StoredEstimate,
+)
 from trainers.documents import TEXT_ENDING
 from trainers.errors import Refused, TrainerError
 
@@ -55,7 +57,7 @@ def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> 
     refusal = authorization.dataset_refusal(context, command.dataset, person, channel)
     if refusal:
         return refusal
-    versions = chosen_versions(context, command)
+    versions = deletion_scope.chosen_versions(context, command)
     if isinstance(versions, Refusal):
         return versions
     # Who uploaded everything may delete it without being named in the policy.
@@ -66,11 +68,11 @@ def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> 
     if refusal:
         return refusal
     # The deletion takes a model out of use, so it needs that right too.
-    if _standing_promotions(context, versions):
+    if deletion_scope.standing_promotions(context, versions):
         refusal = authorization.refusal(context, person, "promote", channel)
         if refusal:
             return refusal
-    return scope_of(context, command.dataset, versions)
+    return deletion_scope.scope_of(context, command.dataset, versions)
 
 
 def ask(context: AppContext, command: Delete, person: str, channel: str) -> DatasetDeletion | Refusal:
@@ -85,11 +87,11 @@ def record(
     context: CoreContext, command: Delete, person: str, channel: str | None
 ) -> DatasetDeletion | Refusal:
     """Records the request of a person whose right to make it was checked."""
-    versions = chosen_versions(context, command)
+    versions = deletion_scope.chosen_versions(context, command)
     if isinstance(versions, Refusal):
         return versions
     with context.store.transaction():
-        scope = scope_of(context, command.dataset, versions)
+        scope = deletion_scope.scope_of(context, command.dataset, versions)
         if isinstance(scope, Refusal):
             return scope
         deletion = _record(context, scope, versions, person, channel)
@@ -106,7 +108,7 @@ def commit_rewrite(
     name = new.before.name
     with context.store.transaction():
         versions = context.store.datasets.versions(name)
-        scope = scope_of(context, name, versions, keeps_rest=True)
+        scope = deletion_scope.scope_of(context, name, versions, keeps_rest=True)
         if isinstance(scope, Refusal):
             return scope
         deletion = _record(context, replace(scope, is_whole=False), versions, person, None)
@@ -120,161 +122,9 @@ def commit_rewrite(
 def expire(context: CoreContext, version: Dataset) -> None:
     """Records the deletion of a refused file whose retention is over."""
     with context.store.transaction():
-        scope = scope_of(context, version.name, [version])
+        scope = deletion_scope.scope_of(context, version.name, [version])
         if isinstance(scope, DeletionScope):
             _record(context, scope, [version], RETENTION, None)
-
-
-def find_scope(context: CoreContext, command: Delete, *, keeps_rest: bool = False) -> DeletionScope | Refusal:
-    """Returns what the command would delete, or why that can't be deleted now. With `keeps_rest` a version with the
-    other rows is added."""
-    versions = chosen_versions(context, command)
-    if isinstance(versions, Refusal):
-        return versions
-    return scope_of(context, command.dataset, versions, keeps_rest=keeps_rest)
-
-
-def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] | Refusal:
-    """Returns the versions that the command names, newest first."""
-    versions = context.store.datasets.versions(command.dataset)
-    if not versions:
-        return Refusal(no_such_dataset(command.dataset, []))
-    if command.before is None:
-        return versions
-    until = datetime.combine(command.before, datetime.min.time(), UTC).timestamp()
-    old = [version for version in versions if version.created_at < until]
-    if not old:
-        return Refusal(f"No version of {code(command.dataset)} was uploaded before {command.before}.")
-    return old
-
-
-def scope_of(
-    context: CoreContext,
-    dataset: str,
-    versions: Sequence[Dataset],
-    *,
-    takes_used: bool = False,
-    keeps_rest: bool = False,
-) -> DeletionScope | Refusal:
-    """Returns what is deleted with these versions, or why they can't be deleted now and what to do about it. With
-    `takes_used` a model in use that was trained on them may be deleted even though newer versions stay. `keeps_rest`
-    means that a version with the other rows will be added."""
-    ids = {version.id for version in versions}
-    standing = _standing_promotions(context, versions)
-    fallbacks = _standing_fallbacks(context, versions)
-    is_whole = all(version.id in ids for version in context.store.datasets.versions(dataset))
-    runs = context.store.runs.on(ids)
-    measurements = context.store.measurements.on(ids)
-    labellings = context.store.labellings.on(ids)
-    answered = sum(_count_answered(context, labelling) for labelling in labellings)
-    # The answers would be lost although the dataset lives on; with the whole of it they are meant to go.
-    loses_answers = answered > 0 and (keeps_rest or not is_whole)
-    why = _find_obstacle(versions, runs, measurements, labellings)
-    if standing and not is_whole and not takes_used:
-        why = views.in_use_obstacle(standing[0])
-    elif fallbacks and not is_whole and not takes_used:
-        why = views.fallback_obstacle(fallbacks[0])
-    elif why is None and loses_answers:
-        why = views.open_answers_obstacle(answered)
-    elif why is None and is_whole and context.store.documents.has_unread(dataset):
-        why = "a document is still being read. Try again in a minute."
-    if why:
-        return Refusal(f"{code(dataset)} can't be deleted now: {why}")
-    descendants, hidden = _find_descendants(context, versions[0].owner, runs)
-    under_way, hidden_runs = _find_under_way(context, versions[0].owner, runs)
-    return DeletionScope(
-        dataset,
-        _numbers_of(versions),
-        is_whole,
-        runs=len(runs),
-        measurements=len(measurements),
-        in_use=tuple(dict.fromkeys(promotable_name(each.what) for each in standing)),
-        answered=answered,
-        pairs=_find_pairs(context, versions[0]),
-        stays_in_use=_find_staying(context, dataset),
-        descendants=descendants,
-        hidden=hidden,
-        under_way=under_way,
-        hidden_runs=hidden_runs,
-    )
-
-
-def _numbers_of(versions: Sequence[Dataset]) -> tuple[int, ...]:
-    return tuple(sorted(version.version for version in versions))
-
-
-def _find_pairs(context: CoreContext, version: Dataset) -> str | None:
-    """Returns the name of the dataset of pairs that was made from verdicts on this dataset's models."""
-    name = pairs_name(version.name)
-    if context.store.datasets.owners().get(name) != version.owner:
-        return None
-    for other in context.store.datasets.versions(name):
-        report = datasets.report_of(other)
-        if report and report.pairs:
-            return name
-    return None
-
-
-def _find_staying(context: CoreContext, dataset: str) -> str | None:
-    """Returns what is in use for this dataset and learnt from the pairs of it, which stay, None if nothing is."""
-    current = context.store.promotions.current(dataset)
-    if current is None or promotables.origin_of(context, current.what).dataset.name == dataset:
-        return None
-    return promotable_name(current.what)
-
-
-def _find_descendants(
-    context: CoreContext, owner: str, runs: Sequence[Run]
-) -> tuple[tuple[tuple[str, str], ...], int]:
-    """Returns the models that were trained from the models of these runs and are not among them, each with its dataset,
-    and the number of those whose dataset belongs to another channel, where it may be private."""
-    named = []
-    hidden = 0
-    for run, dataset in _going_on_from(context, runs):
-        if run.model is None:
-            continue
-        if dataset.owner == owner:
-            named.append((run.model, dataset.name))
-        else:
-            hidden += 1
-    return tuple(named), hidden
-
-
-def _find_under_way(
-    context: CoreContext, owner: str, runs: Sequence[Run]
-) -> tuple[tuple[UnderWay, ...], int]:
-    """Returns the open runs that go on from the models of these runs, and the number of those in other channels."""
-    named = []
-    hidden = 0
-    for run, dataset in _going_on_from(context, runs):
-        if run.state not in OPEN_RUN_STATES:
-            continue
-        if dataset.owner == owner:
-            named.append(UnderWay(run.id, dataset.name, has_begun=run.job_id is not None))
-        elif run.job_id is not None:  # another has learnt nothing yet, and can't begin any more
-            hidden += 1
-    return tuple(named), hidden
-
-
-def _going_on_from(context: CoreContext, runs: Sequence[Run]) -> Iterator[tuple[Run, Dataset]]:
-    """Yields the runs whose training goes on from a model of these runs, with their datasets, which stay."""
-    deleted = {run.model for run in runs if run.model}
-    numbers = {run.id for run in runs}
-    for run in context.store.runs.going_on():
-        start = plan_from_json(run.plan).starts_from
-        if run.id in numbers or start is None or deleted.isdisjoint(start.lineage):
-            continue
-        dataset = context.store.datasets.get(run.dataset_id)
-        if dataset.forgotten_at is None:
-            yield run, dataset
-
-
-def _count_answered(context: CoreContext, labelling: Labelling) -> int:
-    """Returns how many rows of an open batch people have labelled."""
-    if labelling.state != "open" or labelling.teacher is not None:
-        return 0
-    labels = context.store.labellings.labels(labelling)
-    return len({label.place for label in labels})
 
 
 def step(context: AppContext, deletion: DatasetDeletion) -> None:
@@ -297,35 +147,10 @@ def _record(
     ids = [version.id for version in versions]
     deletion = context.store.deletions.ask(scope.dataset, ids, person=person, channel=channel, now=now)
     if deletion:
-        context.audit(person, "delete", f"dataset {max(ids)}", f"{scope.title}: {scope.with_it}")
+        subject = f"dataset {max(ids)}"
+        detail = f"{scope.title}: {scope.with_it}"
+        context.audit(person, "delete", subject, detail)
     return deletion
-
-
-def _find_obstacle(
-    versions: Sequence[Dataset],
-    runs: Sequence[Run],
-    measurements: Sequence[Measurement],
-    labellings: Sequence[Labelling],
-) -> str | None:
-    """Returns what has to end before these versions can be deleted, as a sentence, None if nothing has to."""
-    for run in runs:
-        if run.state == "needs_human":
-            return f"run {run.id} is waiting for a decision. Decide on its card first."
-        if run.state in OPEN_RUN_STATES:
-            return f"run {run.id} {STATE_TEXTS[run.state]}. `/finetune cancel {run.id}` ends it."
-    for measurement in measurements:
-        if measurement.state in ("asked", "running"):
-            return (
-                f"m{measurement.id} is using it. `/finetune cancel m{measurement.id}` ends that measurement."
-            )
-    if any(version.state in ("received", "checking") for version in versions):
-        return "a file is still being checked. Try again in a minute."
-    # A file that is fetched or written after the deletion would belong to no dataset, and never be deleted.
-    for labelling in labellings:
-        is_asking_a_teacher = labelling.state == "open" and labelling.teacher is not None
-        if labelling.state in ("received", "choosing", "closing") or is_asking_a_teacher:
-            return "a batch of rows to label is being read or written. Try again in a minute."
-    return None
 
 
 def _erase(context: AppContext, deletion: DatasetDeletion, *, takes_used: bool = False) -> None:
@@ -339,7 +164,7 @@ def _erase(context: AppContext, deletion: DatasetDeletion, *, takes_used: bool =
     in_use = store.deletions.files_of(ids, documents_of=documents_of)
     with store.transaction():
         versions = [store.datasets.get(dataset) for dataset in deletion.datasets]
-        scope = scope_of(context, deletion.dataset, versions, takes_used=takes_used)
+        scope = deletion_scope.scope_of(context, deletion.dataset, versions, takes_used=takes_used)
         if isinstance(scope, Refusal):  # a run, measurement or labelling began since the request
             store.deletions.end(deletion)
             message = views.not_deleted_card(deletion.dataset, scope.text)
@@ -366,29 +191,20 @@ def _erase_records(
     runs = store.runs.on(ids)
     measurements = store.measurements.on(ids)
     estimates = store.estimates.newest(deletion.dataset) if is_whole else []
-    standing = _standing_promotions(context, versions)
-
+    standing = deletion_scope.standing_promotions(context, versions)
     paths = [f"files/{file}{ending}" for file in files for ending in FILE_ENDINGS]
-    paths += [f"plots/dataset-{version}" for version in ids]
-    paths += [f"plots/estimate-{estimate.id}" for estimate in estimates]
-    for run in runs:
-        paths += [f"plots/run-{run.id}", f"plots/plan-{run.id}"]
-    paths += [f"measurements/m{measurement.id}" for measurement in measurements]
+    paths += _folders_of(ids, runs, measurements, estimates)
     serving = context.settings.recipes.name
     paths += [f"{serving}/recipes/{sha256}" for sha256 in recipes.learnt_from(context, ids)]
     elsewhere = [*_copies_of_runs(context, runs, standing), *_copies_of_curves(measurements)]
     # Listed in the same transaction: once the rows are gone, nothing else knows of these files and copies.
     store.deletions.begin(deletion, paths, files, elsewhere)
-    for fallback in _standing_fallbacks(context, versions):
-        store.fallbacks.end(fallback.dataset, deletion.person, now=now)
     for each in standing:
         _end_promotion(context, each, deletion.person)
+    for fallback in deletion_scope.standing_fallbacks(context, versions):
+        _end_fallback(context, fallback, deletion.person)
 
-    # Every key of messages about them: the names of their cards and threads, and the keys for posting once.
-    about = [f"{kind} {version}" for version in ids for kind in DATASET_MESSAGES]
-    about += [f"{kind} {run.id}" for run in runs for kind in RUN_MESSAGES]
-    about += [f"{kind} {measurement.id}" for measurement in measurements for kind in MEASUREMENT_MESSAGES]
-    about += [f"estimate {estimate.id}" for estimate in estimates]
+    about = _message_keys(ids, runs, measurements, estimates)
     if is_whole:
         _audit_documents(context, deletion.dataset)
     for labelling in store.labellings.on(ids):
@@ -398,9 +214,43 @@ def _erase_records(
             about.append(f"labelling {labelling.id}")
     for ask in store.deletions.waiting_asks(ids, deletion.dataset):
         message = views.unanswered_notice(ask.model).body()
-        store.outbox.put(Draft("ephemeral", ask.channel, message, person=ask.person), now=now)
+        notice = Draft("ephemeral", ask.channel, message, person=ask.person)
+        store.outbox.put(notice, now=now)
     store.deletions.erase(ids, deletion.dataset, files=files, about=about, is_whole=is_whole, now=now)
     store.wipes.request(now=now)
+
+
+def _folders_of(
+    versions: Collection[int],
+    runs: Sequence[Run],
+    measurements: Sequence[Measurement],
+    estimates: Sequence[StoredEstimate],
+) -> Iterator[str]:
+    """Yields the folders of what was made from these versions."""
+    for version in versions:
+        yield f"plots/dataset-{version}"
+    for estimate in estimates:
+        yield f"plots/estimate-{estimate.id}"
+    for run in runs:
+        yield f"plots/run-{run.id}"
+        yield f"plots/plan-{run.id}"
+    for measurement in measurements:
+        yield f"measurements/m{measurement.id}"
+
+
+def _message_keys(
+    versions: Collection[int],
+    runs: Sequence[Run],
+    measurements: Sequence[Measurement],
+    estimates: Sequence[StoredEstimate],
+) -> list[str]:
+    """Returns every key of messages about them: the names of their cards and threads, and the keys for posting once."""
+    about = [f"{kind} {version}" for version in versions for kind in DATASET_MESSAGES]
+    about += [f"{kind} {run.id}" for run in runs for kind in RUN_MESSAGES]
+    for measurement in measurements:
+        about += [f"{kind} {measurement.id}" for kind in MEASUREMENT_MESSAGES]
+    about += [f"estimate {estimate.id}" for estimate in estimates]
+    return about
 
 
 def _audit_documents(context: CoreContext, dataset: str) -> None:
@@ -411,13 +261,22 @@ def _audit_documents(context: CoreContext, dataset: str) -> None:
 
 def _end_promotion(context: AppContext, standing: Promotion, deleted_by: str) -> None:
     """Ends the use of what is deleted, with what stands in for it, and shows that on its card."""
+    store = context.store
     now = context.clock()
-    context.store.promotions.end(standing, now=now)
-    context.store.fallbacks.end(standing.dataset, deleted_by, now=now)
+    store.promotions.end(standing, now=now)
+    store.fallbacks.end(standing.dataset, deleted_by, now=now)
     name = models.card_name(standing)
     card = promotion_views.deleted_card(standing).letter()
-    context.store.outbox.show(name, standing.channel, card, now=now, concerns=standing.person)
+    store.outbox.show(name, standing.channel, card, now=now, concerns=standing.person)
     promotion_records.update_cards_after_end(context, standing)
+
+
+def _end_fallback(context: AppContext, fallback: Fallback, deleted_by: str) -> None:
+    """Ends what is deleted as the fallback of something that stays in use, and shows that on the card of this."""
+    context.store.fallbacks.end(fallback.dataset, deleted_by, now=context.clock())
+    standing = context.store.promotions.current(fallback.dataset)
+    if standing is not None:
+        models.show_card(context, standing, models.proof_of(context, standing))
 
 
 def _close_card(context: CoreContext, labelling: Labelling) -> None:
@@ -486,7 +345,7 @@ def _end(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) -
     versions = [context.store.datasets.get(dataset) for dataset in deletion.datasets]
     scope = DeletionScope(
         deletion.dataset,
-        _numbers_of(versions),
+        deletion_scope.numbers_of(versions),
         is_whole=not context.store.datasets.versions(deletion.dataset),
         runs=len(context.store.runs.on(ids)),
         measurements=len(context.store.measurements.on(ids)),
@@ -529,21 +388,6 @@ def _post_outcome(
         once = f"forgetting {deletion.id}"
         draft = Draft(kind="post", channel=versions[0].owner, body=message.letter(), dedupe=once)
         context.store.outbox.put(draft, now=context.clock())
-
-
-def _standing_promotions(context: CoreContext, versions: Sequence[Dataset]) -> Sequence[Promotion]:
-    """Returns the current promotions of what learnt from these versions. Those of pairs can be used for two datasets:
-    the one behind them and, by a promotion from before that was so, their own."""
-    ids = {version.id for version in versions}
-    current = context.store.promotions.all_current()
-    return [each for each in current if promotables.origin_of(context, each.what).dataset.id in ids]
-
-
-def _standing_fallbacks(context: CoreContext, versions: Sequence[Dataset]) -> Sequence[Fallback]:
-    """Returns the current fallbacks that were measured with these versions."""
-    ids = {version.id for version in versions}
-    current = context.store.fallbacks.all_current()
-    return [each for each in current if promotables.origin_of(context, each.what).dataset.id in ids]
 
 
 def _copies_of_runs(

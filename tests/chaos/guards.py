@@ -916,7 +916,7 @@ GUARDS = (
     Guard(
         "only who may promote deletes the model in use",
         "bot/services/dataset_deletion.py",
-        "    if _standing_promotions(context, versions):",
+        "    if deletion_scope.standing_promotions(context, versions):",
         "    if False:",
         f"{ERASURE}::test_deleting_a_dataset_erases_its_rows_from_every_documented_place",
     ),

@@ -13,7 +13,7 @@ from bot.cards.common import advice
 from bot.reconciler import maintain
 from bot.rules import units
 from bot.rules.models.promotion import PromotionEvidence, evidence_hash
-from bot.services import dataset_deletion
+from bot.services import deletion_scope
 from bot.services.models import promotion_requests, promotions, sunsets
 from bot.services.serving import alias_sync
 from bot.values.evaluations import ComparisonPlan, promotable_candidate, promoted_candidate
@@ -406,7 +406,7 @@ def test_old_rows_of_what_is_in_use_are_not_deleted(measured: World) -> None:
     world.pass_time(3 * 24 * 3600)
     newer = world.upload_and_check(tickets_csv(91))
     before = datetime.fromtimestamp(newer.created_at, UTC).date()
-    refusal = dataset_deletion.find_scope(world.service.context, Delete("tickets", before))
+    refusal = deletion_scope.find_scope(world.service.context, Delete("tickets", before))
     assert isinstance(refusal, Refusal) and "which is in use, was measured with it" in refusal.text
     assert "/finetune rollback tickets to=nothing" in refusal.text
 
@@ -431,6 +431,25 @@ def test_a_deletion_closes_requests_of_another_dataset_for_which_something_was_i
     world.send()
     assert standing(world) is None and request(world).state == "outdated"
     assert "The prompt alone on acme/acme-small for tickets: out of date" in "".join(world.cards())
+
+
+def test_what_stays_in_use_no_longer_shows_a_fallback_that_was_deleted(measured: World) -> None:
+    world = measured
+    world.seed_dataset(called="others", rows=60)
+    measure(world, LINE.replace("tickets", "others").replace("zero", "kshot"), number=2)
+    what = promotable_candidate(CLASSICAL, 2)
+    lent = NewPromotion("tickets", what, BEN.id, PRIVATE.id, instead_of=None, returns_to=None)
+    world.store.promotions.add(lent, now=world.clock)
+    assert "will answer programs" in world.type("/finetune fallback tickets zero", user=BEN)
+    world.send()
+    world.find_message("The classical model is in use for tickets", "*If it can't answer*")
+
+    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
+    assert world.slack.submit_modal(BEN.id, {"name": "tickets"}).accepted
+    world.tick_until(lambda: not world.store.deletions.open(), "the deletion")
+    world.send()
+    assert standing(world) is not None and world.store.fallbacks.current("tickets") is None
+    assert "If it can't answer" not in world.find_message("The classical model is in use for tickets")
 
 
 def test_the_end_of_a_prompted_model_in_use_is_announced_and_programs_read_it(measured: World) -> None:

@@ -7,9 +7,9 @@ import json
 from bot.command_options import dataset_name
 from bot.reconciler import apply_retention
 from bot.rules.plans import plan_from_json
-from bot.services.dataset_deletion import _standing_promotions
 from bot.services.datasets import dataset_worker
 from bot.services.datasets.pairs import pairs_name
+from bot.services.deletion_scope import standing_promotions
 from bot.services.evidence.promotion_evidence import promotion_proof
 from bot.services.serving.tried_answers import may_judge
 from bot.values.runs import Refusal
@@ -149,7 +149,7 @@ def ends_all_its_uses(world: World) -> None:
     )
     world.store.promotions.add(before, now=world.clock)
     versions = world.store.datasets.versions("tickets-pairs")
-    both = _standing_promotions(world.service.context, versions)
+    both = standing_promotions(world.service.context, versions)
     assert [each.dataset for each in both] == ["tickets", "tickets-pairs"], "a deletion ends both"
     world.type("/finetune rollback tickets to=nothing", user=BEN)
     model = world.store.model("tickets-pairs-2")
