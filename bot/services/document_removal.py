@@ -88,41 +88,52 @@ def remove_document(context: AppContext, document: Document, person: str) -> Ref
             "A retrieval with this document is being deployed. Try again in a minute, or undo that first: "
             f"`/finetune rollback {document.dataset}`."
         )
-    fallback = context.store.fallbacks.current(document.dataset)
-    if fallback and not _hashes(context, document).isdisjoint(recipes.documents_of(context, fallback.what)):
+    if _stands_in(context, document):
         ends = code(f"/finetune fallback {document.dataset} to=nothing")
         return Refusal(
             f"The fallback of {code(document.dataset)} answers from it: {ends} ends that. Then remove it."
         )
+    store = context.store
     now = context.clock()
-    standing = context.store.promotions.current(document.dataset)
-    with context.store.transaction():
-        removed = context.store.documents.remove(document, now=now)
+    name = f"document {document.id}"
+    standing = store.promotions.current(document.dataset)
+    with store.transaction():
+        removed = store.documents.remove(document, now=now)
         if not removed:
             return Refusal("This document is removed already.")
-        context.audit(person, "remove knowledge", f"document {document.id}", f"of dataset {document.dataset}")
+        context.audit(person, "remove knowledge", name, f"of dataset {document.dataset}")
         card = views.document_removed(document, person, use).letter()
         if standing and use.is_promoted:
             _take_out_of_use(context, standing, document, person)
-        name = f"document {document.id}"
-        context.store.outbox.show(name, document.channel, card, now=now, concerns=document.uploaded_by)
+        store.outbox.show(name, document.channel, card, now=now, concerns=document.uploaded_by)
     delete_files(context)
     return None
 
 
+def _stands_in(context: CoreContext, document: Document) -> bool:
+    """True if what answers when what is in use can't looks things up in this document."""
+    fallback = context.store.fallbacks.current(document.dataset)
+    if fallback is None:
+        return False
+    looked_up = recipes.documents_of(context, fallback.what)
+    return not _hashes(context, document).isdisjoint(looked_up)
+
+
 def _take_out_of_use(context: AppContext, standing: Promotion, document: Document, person: str) -> None:
     """Ends the use of what answers from a removed document. Call it in the transaction of the removal."""
+    store = context.store
     now = context.clock()
     why = f"{document.filename}, from which it answers, was removed"
-    over = context.store.promotions.take_out_of_use(standing, person, why, now=now)
+    over = store.promotions.take_out_of_use(standing, person, why, now=now)
     if over is None:
         return
-    context.store.fallbacks.end(over.dataset, person, now=now)
+    store.fallbacks.end(over.dataset, person, now=now)
+    origin = origin_of(context, over.what)
     detail = f"{promotable_name(over.what)} for {over.dataset}. Because: {why}"
-    context.audit(person, "take out of use", origin_of(context, over.what).subject, detail)
+    context.audit(person, "take out of use", origin.subject, detail)
     card = promotion_views.document_removed_card(over, document.filename).letter()
     name = models.card_name(over)
-    context.store.outbox.show(name, over.channel, card, now=now, concerns=over.person)
+    store.outbox.show(name, over.channel, card, now=now, concerns=over.person)
     promotion_records.update_cards_after_end(context, over)
 
 

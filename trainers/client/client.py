@@ -443,10 +443,12 @@ class Trainer(ApiClient):
         timeout_s: float,
     ) -> Answer:
         action = self._action(f"asking the model {model!r}")
-        body = payloads.chat_body(model, messages, tools, parameters) | dict(self.provider.chat_extra)
+        body = payloads.chat_body(model, messages, tools, parameters)
+        body |= self.provider.chat_extra
+        url = f"{self.provider.chat_base_url}/chat/completions"
         started = time.monotonic()
         # The SDK's own method would walk through each message by its types, which takes twice as long as the request.
-        answer = self._post(action, f"{self.provider.chat_base_url}/chat/completions", body, timeout_s)
+        answer = self._post(action, url, body, timeout_s)
         seconds = time.monotonic() - started
         return payloads.chat_answer(answer, action, seconds)
 
