@@ -361,8 +361,7 @@ class Fallbacks(Table):
     def choose(self, new: NewFallback, *, now: float) -> Fallback:
         """Adds a fallback in place of the dataset's current one. Call it in a transaction."""
         self.end(new.dataset, new.person, now=now)
-        row = self._db.insert_once("fallbacks", {**vars(new), "at": now})
-        assert row is not None  # noqa: S101 - the only unique one is the current one, which has ended
+        row = self._db.insert("fallbacks", {**vars(new), "at": now})
         return Fallback(**row)
 
     def end(self, dataset: str, person: str, *, now: float) -> Fallback | None:

@@ -312,7 +312,7 @@ def choose_a_fallback(scene: Scene, candidate: str) -> None:
     page.act_as(ANA.real_name)
     page.go_to(TICKETS.name)
     page.type(f"/finetune fallback tickets {candidate}")
-    page.wait_for("now answers programs that call", seconds=60)
+    page.wait_for("will answer programs that call", seconds=60)
     page.wait_for("If it can't answer", seconds=60)
     card = page.read("If it can't answer")
     assert re.search(r"Chosen by @Ana Reyes on [A-Z][a-z]{2} \d{1,2}, 20\d\d\.", card), card

@@ -387,7 +387,20 @@ def promote_command(dataset: str, what: Promotable) -> str:
     candidate = promoted_candidate(what)
     if candidate is None:
         return f"/finetune promote {what.model}"
-    words = ["/finetune promote", dataset, candidate.kind]
+    return f"/finetune promote {_candidate_words(dataset, candidate)}"
+
+
+def fallback_command(dataset: str, what: Promotable) -> str:
+    """'/finetune fallback tickets zero model=openai/gpt-4o-mini'; '' for a tuned model, which can't be one."""
+    candidate = promoted_candidate(what)
+    if candidate is None:
+        return ""
+    return f"/finetune fallback {_candidate_words(dataset, candidate)}"
+
+
+def _candidate_words(dataset: str, candidate: Candidate) -> str:
+    """A candidate as people type it in a command."""
+    words = [dataset, candidate.kind]
     if candidate.model:
         words.append(f"model={candidate.model}")
     if candidate.shots is not None:

@@ -11,7 +11,6 @@ from bot.cards.common.candidates import (
     price_in_sentence,
     promotable_name,
     promotable_text,
-    promote_command,
     short_meaning,
 )
 from bot.cards.common.general import text_message
@@ -72,7 +71,7 @@ def chosen_text(summary: FallbackSummary) -> str:
             "model has ended"
         )
     text = (
-        f"{stand_in} now answers programs that call {alias} whenever what is in use can't: {cases}. Such an answer "
+        f"{stand_in} will answer programs that call {alias} whenever what is in use can't: {cases}. Such an answer "
         "says so in the header `x-finetune-fallback`."
     )
     if summary.shared_provider:
@@ -99,11 +98,6 @@ def hint(dataset: str) -> str:
 def fallback_name(what: Promotable) -> str:
     """As its calls are counted: 'encoder, as fallback'. Unescaped."""
     return f"{promotable_name(what)}, as fallback"
-
-
-def fallback_command(dataset: str, what: Promotable) -> str:
-    """'/finetune fallback tickets zero model=openai/gpt-4o-mini'."""
-    return promote_command(dataset, what).replace("/finetune promote", "/finetune fallback", 1)
 
 
 def _short_figures(candidate: MeasuredCandidate | None) -> str:

@@ -42,7 +42,7 @@ def fallback_in_use(context: AppContext, promotion: Promotion) -> FallbackInUse 
     return FallbackInUse(fallback.what, publication_views.why_on_fallback(published))
 
 
-def hint(context: AppContext, promotion: Promotion) -> str:
+def fallback_hint(context: AppContext, promotion: Promotion) -> str:
     """Returns how to choose a fallback, "" if there is one or none is needed."""
     candidate = promoted_candidate(promotion.what)
     is_free = candidate is not None and candidate.model is None

@@ -27,7 +27,7 @@ from bot.services.datasets.pairs import name_in_use
 from bot.services.evidence import evidence, notifications, promotion_evidence
 from bot.services.evidence.looks import load_looks, load_looks_at_run
 from bot.services.models import deployments
-from bot.services.models.fallback_summaries import fallback_in_use, fallback_of, hint
+from bot.services.models.fallback_summaries import fallback_hint, fallback_in_use, fallback_of
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
@@ -269,10 +269,10 @@ def promotion_details(
     if promotion.model is None:
         actuals = actuals_of_candidate(context, promotion)
         looks = _looks_at_measurement(context, promotion)
-        return promotion_views.details(actuals, looks, hint(context, promotion))
+        return promotion_views.details(actuals, looks, fallback_hint(context, promotion))
     model = model_of(context, promotion)
     actuals = actuals_of(context, model, promotion.dataset)
-    return promotion_views.details(actuals, _looks(context, model), hint(context, promotion))
+    return promotion_views.details(actuals, _looks(context, model), fallback_hint(context, promotion))
 
 
 def _looks(context: AppContext, model: Model) -> Looks | None:

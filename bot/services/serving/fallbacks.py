@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from bot.cards.common import freeze as freeze_cards
 from bot.cards.common.blocks import code
-from bot.cards.common.candidates import promotable_name, promotable_text
+from bot.cards.common.candidates import fallback_command, promotable_name, promotable_text
 from bot.cards.common.words import OPERATOR, capitalize
 from bot.cards.models import promotion_requests as request_views
-from bot.cards.models.fallbacks import FallbackSummary, fallback_command
+from bot.cards.models.fallbacks import FallbackSummary
 from bot.context import AppContext, CoreContext
 from bot.rules.models.promotion import find_objections
 from bot.services.common import authorization
@@ -50,19 +50,12 @@ def end(context: AppContext, dataset: str, person: str, channel: str) -> Fallbac
     refusal = refusal or authorization.dataset_refusal(context, dataset, person, channel)
     if refusal:
         return refusal
-    return end_as_operator(context, dataset, person)
+    return _end(context, dataset, person)
 
 
-def end_as_operator(context: AppContext, dataset: str, person: str = OPERATOR) -> FallbackSummary | Refusal:
-    """For the terminal, where nobody has rights."""
-    standing = context.store.promotions.current(dataset)
-    with context.store.transaction():
-        over = context.store.fallbacks.end(dataset, person, now=context.clock())
-        if over is None:
-            return Refusal(f"{code(dataset)} has no fallback.")
-        detail = f"{promotable_name(over.what)} for {dataset}"
-        context.audit(person, "end fallback", origin_of(context, over.what).subject, detail)
-    return _shown(context, over, standing)
+def end_as_operator(context: AppContext, dataset: str) -> FallbackSummary | Refusal:
+    """For the terminal."""
+    return _end(context, dataset, OPERATOR)
 
 
 def build_step(context: AppContext, fallback: Fallback) -> None:
@@ -118,6 +111,17 @@ def _choose(context: AppContext, wanted: ChooseFallback, person: str) -> Fallbac
         detail = f"{promotable_name(what)} for {name}"
         context.audit(person, "choose fallback", origin.subject, detail)
     return _shown(context, chosen, standing)
+
+
+def _end(context: AppContext, dataset: str, person: str) -> FallbackSummary | Refusal:
+    standing = context.store.promotions.current(dataset)
+    with context.store.transaction():
+        over = context.store.fallbacks.end(dataset, person, now=context.clock())
+        if over is None:
+            return Refusal(f"{code(dataset)} has no fallback.")
+        detail = f"{promotable_name(over.what)} for {dataset}"
+        context.audit(person, "end fallback", origin_of(context, over.what).subject, detail)
+    return _shown(context, over, standing)
 
 
 def _unfit_refusal(

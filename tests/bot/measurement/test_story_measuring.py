@@ -235,7 +235,7 @@ def test_a_document_of_the_fallback_is_not_removed(world: World) -> None:
     measure(world, f"{BASELINE} candidates=retrieval,zero")
     set_bar(world, 0.01)
     assert world.type("/finetune promote tickets zero", user=BEN) == ""
-    assert "now answers programs" in world.type("/finetune fallback tickets retrieval", user=BEN)
+    assert "will answer programs" in world.type("/finetune fallback tickets retrieval", user=BEN)
     refused = document_removal.remove(world.service.context, "1", BEN.id)
     assert isinstance(refused, Refusal) and "/finetune fallback tickets to=nothing" in refused.text
     world.type("/finetune fallback tickets to=nothing", user=BEN)

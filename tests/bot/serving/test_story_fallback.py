@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from bot.cards.models import promotions
 from bot.reconciler import maintain
 from bot.rules import units
-from bot.services import dataset_deletion
+from bot.services import deletion_scope
 from bot.services.serving import fallbacks
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.requests import Delete
@@ -23,7 +22,8 @@ from storage.promotions import Fallback
 from tests.bot.cli.test_promotions import run
 from tests.bot.datasets.test_story_deletion import delete_and_wait
 from tests.bot.measurements import CHAT, PRICES, measure
-from tests.bot.props import LABELS, tickets_csv
+from tests.bot.models.test_story_use_candidate import answer_right
+from tests.bot.props import tickets_csv
 from tests.bot.saved_worlds import reached_once
 from tests.bot.serving.test_story_programs import door_of, look_until_it_answers
 from tests.bot.world import CLEO, MakeWorld, Rules, World
@@ -48,10 +48,6 @@ def seed_measured(world: World) -> None:
     """The classical model and two prompts were measured on 18 held-out rows."""
     world.upload_and_check(tickets_csv(90))
     measure(world, LINE)
-
-
-def answer_right(model: str, messages: list[dict[str, Any]]) -> str:
-    return next((label for label in LABELS if label in messages[-1]["content"]), "billing")
 
 
 @pytest.fixture
@@ -94,7 +90,7 @@ def test_it_answers_while_the_provider_is_out(world: World) -> None:
     world.click(ANA, promotions.DETAILS)
     assert "`/finetune fallback tickets CANDIDATE` has something else" in world.read_form(ANA)
     reply = choose(world)
-    assert "now answers programs that call `team/tickets` whenever what is in use can't" in reply
+    assert "will answer programs that call `team/tickets` whenever what is in use can't" in reply
     assert "free" in reply and END in reply and "Both ask" not in reply
     card = world.find_message("is in use for tickets", "*If it can't answer*, the classical model does")
     assert f"Chosen by <@{BEN.id}> on" in card
@@ -293,7 +289,7 @@ def test_its_version_is_not_deleted_and_it_goes_with_the_whole_dataset(world: Wo
         world.click(CLEO, "approve_promotion")
     assert world.store.promotions.current("tickets").measurement == 2
     day = datetime.fromtimestamp(newer.created_at, UTC).date()
-    refusal = dataset_deletion.find_scope(world.service.context, Delete("tickets", day))
+    refusal = deletion_scope.find_scope(world.service.context, Delete("tickets", day))
     assert isinstance(refusal, Refusal) and END in refusal.text
     assert (
         "the classical model, which answers when what is in use can't, was measured with it" in refusal.text
@@ -311,7 +307,7 @@ def test_the_terminal_chooses_and_ends_it(world: World) -> None:
     world.stop()
     chosen = run(world, "fallback", "tickets", "classical")
     assert chosen.exit_code == 0, chosen.output
-    assert "now answers programs that call team/tickets" in chosen.stdout
+    assert "will answer programs that call team/tickets" in chosen.stdout
     now = folder.published("team/tickets")
     assert now is not None and now.fallback is not None
     assert "team/tickets, and get the classical model if it can't answer" in run(world, "models").stdout
