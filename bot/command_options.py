@@ -349,6 +349,14 @@ COUNT = TextType("number", read_count)
 LABEL_USD = _figure_type(inputs.LABEL_USD)
 OPTIMISE = _figure_type(Figure("dollars for optimising a prompt", "2", Decimal("0.01"), Decimal(10_000)))
 
+# Which candidate of a dataset a command means, if its kind alone doesn't say.
+CANDIDATE_MODEL = click.option(
+    "--model", type=NAME, help="The model of the candidate, if several were measured."
+)
+CANDIDATE_SHOTS = click.option(
+    "--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured."
+)
+
 
 @dataclass(frozen=True)
 class QuestionOption:

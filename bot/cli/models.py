@@ -22,7 +22,7 @@ from bot.cards.common.plan_money import foreseen_text
 from bot.cards.common.words import money
 from bot.cards.models.deployments import DeploymentSummary
 from bot.cli.options import DATABASE, EXIT_BLOCKED, exit_on_storage_error, load, refuse
-from bot.command_options import KIND, NAME, SECONDS, SHOTS
+from bot.command_options import CANDIDATE_MODEL, CANDIDATE_SHOTS, KIND, SECONDS
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from bot.values.sunsets import ModelUse
@@ -118,8 +118,8 @@ def _print_how_to_call(dataset: str) -> None:
 @click.command()
 @click.argument("name")
 @click.argument("candidate", type=KIND, required=False)
-@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
-@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@CANDIDATE_MODEL
+@CANDIDATE_SHOTS
 def promote(name: str, candidate: CandidateKind | None, model: str | None, shots: int | None) -> None:
     """Deploy a tuned model by its NAME, or a CANDIDATE like encoder that was measured on the dataset NAME.
 
@@ -154,8 +154,8 @@ def rollback(dataset: str, to: str | None, because: str | None) -> None:
 @click.command()
 @click.argument("dataset")
 @click.argument("candidate", type=KIND, required=False)
-@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
-@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@CANDIDATE_MODEL
+@CANDIDATE_SHOTS
 @click.option(
     "--after", type=SECONDS, help="Also if what is in use has given no answer after so many seconds."
 )

@@ -9,7 +9,17 @@ import click
 from bot.cards.models import fallbacks as fallback_cards
 from bot.cards.models import models as model_cards
 from bot.cards.models import tried_answers as answer_cards
-from bot.command_options import DATASET, DESTINATION, KIND, MODEL, NAME, PROMPT, REASON, SECONDS, SHOTS
+from bot.command_options import (
+    CANDIDATE_MODEL,
+    CANDIDATE_SHOTS,
+    DATASET,
+    DESTINATION,
+    KIND,
+    MODEL,
+    PROMPT,
+    REASON,
+    SECONDS,
+)
 from bot.command_parser import Registry
 from bot.services.models import models, promotions
 from bot.services.serving import fallbacks, questions, tried_answers
@@ -73,8 +83,8 @@ def make_pairs(call: Call, dataset: str) -> Reply:
 )
 @click.argument("name", type=MODEL)
 @click.argument("kind", type=KIND, required=False)
-@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
-@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@CANDIDATE_MODEL
+@CANDIDATE_SHOTS
 @click.option(
     "--because",
     type=REASON,
@@ -109,8 +119,8 @@ def roll_back(call: Call, dataset: str, to: str | None, because: str | None) -> 
 )
 @click.argument("dataset", type=DATASET)
 @click.argument("kind", type=KIND, required=False)
-@click.option("--model", type=NAME, help="The model of the candidate, if several were measured.")
-@click.option("--shots", type=SHOTS, help="The number of examples in its prompt, if several were measured.")
+@CANDIDATE_MODEL
+@CANDIDATE_SHOTS
 @click.option("--after", type=SECONDS, help="Also once it has given no answer for so many seconds.")
 @click.option("--to", type=DESTINATION, help="nothing: no longer have anything answer then.")
 def fallback(call: Call, dataset: str, after: int | None, to: str | None, **values: Any) -> Reply:
