@@ -16,7 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -90,6 +90,50 @@ def faults_in(text: str) -> list[Fault]:
     return _faults(text, _PATTERNS)
 
 
+@dataclass(frozen=True)
+class Span:
+    """A place in a text, text[start:end], that has sensitive data. `kind` completes "holds …"."""
+
+    start: int
+    end: int
+    rule: Rule
+    kind: str
+
+
+def find_spans(text: str) -> list[Span]:
+    """Returns where the faults are that `faults_in` reports, in the order of the patterns. A secret's span may end
+    before the secret does; that of an e-mail address begins with its name."""
+    return [
+        Span(_first_letter(pattern, match), match.end(), pattern.rule, pattern.kind)
+        for pattern in _PATTERNS
+        for match in pattern.matches_in(text)
+    ]
+
+
+def _first_letter(pattern: _Pattern, match: re.Match[str]) -> int:
+    """Returns where what a match belongs to begins: the pattern of an address matches only its name's last letter."""
+    start = match.start()
+    if pattern.hint is _AT:
+        earliest = max(0, start - LONGEST_MAIL_NAME)
+        while start > earliest and _is_in_mail_name(match.string[start - 1]):
+            start -= 1
+    return start
+
+
+def _is_in_mail_name(letter: str) -> bool:
+    return letter.isalnum() or letter in ".!#$%&'*+/=?^_`{|}~-"
+
+
+def find_presidio_spans(text: str) -> list[Span]:
+    """Returns where presidio is sure enough that there is something personal. Its first call takes seconds."""
+    return [
+        Span(result.start, result.end, PERSONAL, f"what presidio calls {result.entity_type}")
+        for recogniser in _cached_recognisers()
+        for result in recogniser.analyze(text, recogniser.supported_entities)
+        if result.score >= PRESIDIO_MIN_SCORE
+    ]
+
+
 def find_harmless_row(rows: Sequence[Example]) -> ShownRow | None:
     """Returns the first row, of the first ones, that has no personal data or secret."""
     for place in range(min(len(rows), MOST_TRIED_AS_EXAMPLE)):
@@ -146,6 +190,13 @@ class _Pattern:
             return self.shape.search(text) is not None
         return any(map(self.is_real, self.shape.finditer(text)))
 
+    def matches_in(self, text: str) -> Iterator[re.Match[str]]:
+        if self.fixed not in text:
+            return
+        for match in self.shape.finditer(text):
+            if self.is_real is None or self.is_real(match):
+                yield match
+
 
 # Lengths in the ISO 13616 registry for the countries whose accounts European support desks are likely to see.
 _IBAN_LENGTHS = {
@@ -199,6 +250,7 @@ _ESCAPED = r"(?<=\\[nrt])"
 _STARTS = rf"(?:(?<![0-9A-Za-z])|{_ESCAPED})"
 _WORD_STARTS = rf"(?:(?<![a-z])|{_ESCAPED})"
 _EMAIL = r"[0-9A-Za-z]@[0-9A-Za-z-]{1,63}(?:\.[0-9A-Za-z-]{1,63}){0,5}\.[A-Za-z]{2,24}(?![0-9A-Za-z_])"
+LONGEST_MAIL_NAME = 64  # characters, by RFC 5321
 _IBAN = r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"
 # E.164: 8 to 15 digits after the plus
 _PHONE = rf"(?:(?<![0-9A-Za-z_+])|{_ESCAPED})\+[1-9](?:[ ().-]{{0,2}}[0-9]){{7,14}}(?![0-9])"
@@ -426,6 +478,11 @@ def _recognisers() -> list[PatternRecognizer]:
     return [recogniser for kinds, recogniser in by_kinds.items() if not _LEFT_OUT.intersection(kinds)]
 
 
+@cache
+def _cached_recognisers() -> Sequence[PatternRecognizer]:
+    return _recognisers()
+
+
 def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[str]:
     """Returns presidio's names for the kinds that it finds and our own patterns don't."""
     results = [
@@ -498,7 +555,7 @@ def find_sensitive_rows(examples: Sequence[Example], *, presidio: bool) -> froze
 def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[Fault]]:
     """Yields the secrets and personal data of each row. Its parsed strings are searched, since JSON may escape
     characters."""
-    texts = ["\n".join(_strings(orjson.loads(row))) for row in rows]
+    texts = ["\n".join(strings_in(orjson.loads(row))) for row in rows]
     presidio_faults: dict[int, list[Fault]] = {}
     if presidio:
         presidio_faults = _presidio_faults(lambda row: [texts[row]], len(texts), _SEED)
@@ -510,13 +567,14 @@ def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[F
             yield [fault for fault in faults if fault.rule in (PERSONAL, SECRET)]
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings_in(value: Any) -> Iterator[str]:
+    """Yields all texts of a value of JSON, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item)
+            yield from strings_in(item)
     elif isinstance(value, dict):
         for key, item in value.items():
             yield key
-            yield from _strings(item)
+            yield from strings_in(item)

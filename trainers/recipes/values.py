@@ -91,13 +91,27 @@ class Unavailable:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Which answered calls are stored as evidence (trainers/recipes/samples.py).
+
+    `share` is the probability, from 0 to 1, with which each of them is drawn. One with personal data is stored with a
+    placeholder in its place ("mask") or not at all ("drop"). `presidio`: its recognisers search the texts too.
+    """
+
+    share: float
+    personal: Literal["mask", "drop"]
+    presidio: bool = False
+
+
+@dataclass(frozen=True)
 class Published(JsonValue):
     """What programs get under a name such as 'team/tickets'.
 
     `recipe` is the hash of the one in use. `promotion` is the number of the promotion that chose it; calls are counted
     for it. `model` is the name by which a model on a machine by the hour is called now, and `address` the machine's own
     address; both are None for all others. `fallback` is the hash of another recipe that answers if the first can't,
-    or has given no answer after `fallback_after_s` seconds, if somebody chose that.
+    or has given no answer after `fallback_after_s` seconds, if somebody chose that. `sampling` is None if no call is
+    stored.
     """
 
     name: str
@@ -108,6 +122,7 @@ class Published(JsonValue):
     fallback: str | None = None
     fallback_after_s: float | None = None
     unavailable: Unavailable | None = None
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)
