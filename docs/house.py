@@ -27,7 +27,18 @@ DENSEST = 10  # of the files, printed one by one
 LONG_FILE = 100  # code lines: a shorter file says little about its density
 # Gerunds and participles that are nouns of the field.
 TERMS = frozenset(
-    {"training", "serving", "scheduling", "pricing", "sizing", "packing", "sharding", "decoding", "embedding"}
+    {
+        "training",
+        "serving",
+        "monitoring",
+        "scheduling",
+        "pricing",
+        "sizing",
+        "packing",
+        "sharding",
+        "decoding",
+    }
+    | {"embedding"}
     | {"distributed", "halving", "merged"}  # torch.distributed, successive halving, the export form `merged`
 )
 # As variable names, these say nothing about the value.
