@@ -97,7 +97,8 @@ def test_more_weeks_labels_and_rows_detect_smaller_drops() -> None:
     assert detectable_drop([60] * 13, HOLDOUT) == 10
     assert detectable_drop([20] * 13, Holdout(0.875, 2_000)) == 10
     assert detectable_drop([], HOLDOUT) is None
-    assert detectable_drop([20] * 52, Holdout(0.05, 200)) is None  # nothing can drop by more than there is
+    lowest = Holdout(0.01, 200)
+    assert lowest.reference == 0 and detectable_drop([20] * 52, lowest) is None
 
 
 @pytest.mark.parametrize(
