@@ -55,6 +55,7 @@ PUBLIC_MODULES = (
     "file_checks",
     "file_format",
     "formats",
+    "formats.text_files",
     "jsonl",
     "near_duplicates",
     "preference_pairs",

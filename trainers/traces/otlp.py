@@ -1,0 +1,173 @@
+"""Reads spans: OTLP's JSON, as exporters send it and the collector's file exporter writes it, and spans as
+OpenTelemetry's Python SDK prints them.
+
+OTLP: https://opentelemetry.io/docs/specs/otlp/. 64-bit integers are texts there, and ids are hexadecimal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainers.dataset.checks import Fault
+from trainers.traces.attributes import (
+    SpanEvent,
+    is_call,
+    read_answer,
+    read_messages,
+    read_model,
+    read_usage,
+)
+from trainers.traces.calls import NO_MODEL, NOT_A_CALL, Record, TracedCall, duration, finite, read_time
+
+OTLP_KEY = "resourceSpans"
+_DEEPEST = 32
+_ERRORS = (2, "2", "ERROR", "STATUS_CODE_ERROR")
+
+
+def is_otlp(record: Record) -> bool:
+    return isinstance(record.get(OTLP_KEY), list)
+
+
+def is_printed_span(record: Record) -> bool:
+    """True for what `span.to_json()` of the SDK returns, which ConsoleSpanExporter prints."""
+    context = record.get("context")
+    return (
+        isinstance(context, Mapping) and "span_id" in context and isinstance(record.get("attributes"), dict)
+    )
+
+
+def read_otlp(line: int, record: Record) -> Iterator[TracedCall | Fault]:
+    """Yields the calls among the spans of one OTLP document, and why the other spans are none."""
+    for resource_spans in _objects(record.get(OTLP_KEY)):
+        yield from read_resource_spans(line, resource_spans)
+
+
+def read_resource_spans(line: int, resource_spans: Record) -> Iterator[TracedCall | Fault]:
+    """Yields the same of one element of `resourceSpans`."""
+    for scope_spans in _objects(resource_spans.get("scopeSpans")):
+        for span in _objects(scope_spans.get("spans")):
+            yield _read_span(line, span)
+
+
+def resource_attributes(resource_spans: Record) -> Record:
+    """Returns the attributes of what sent these spans."""
+    resource = resource_spans.get("resource")
+    if not isinstance(resource, Mapping):
+        return {}
+    return _attributes(resource.get("attributes"))
+
+
+def read_printed_span(line: int, record: Record) -> Iterator[TracedCall | Fault]:
+    """Reads one span as the SDK prints it."""
+    events = [
+        SpanEvent(str(event.get("name")), _plain(event.get("attributes")))
+        for event in _objects(record.get("events"))
+    ]
+    context = _plain(record.get("context"))
+    parent = record.get("parent_id")
+    yield _read_call(
+        line,
+        _plain(record.get("attributes")),
+        events,
+        id=f"{context.get('trace_id')}/{context.get('span_id')}",
+        parent_id=f"{context.get('trace_id')}/{parent}" if parent else None,
+        begin=read_time(record.get("start_time")),
+        end=read_time(record.get("end_time")),
+        is_error=_plain(record.get("status")).get("status_code") in _ERRORS,
+    )
+
+
+def _read_span(line: int, span: Record) -> TracedCall | Fault:
+    events = [
+        SpanEvent(str(event.get("name")), _attributes(event.get("attributes")))
+        for event in _objects(span.get("events"))
+    ]
+    parent = span.get("parentSpanId")
+    status = span.get("status")
+    return _read_call(
+        line,
+        _attributes(span.get("attributes")),
+        events,
+        id=f"{span.get('traceId')}/{span.get('spanId')}",
+        parent_id=f"{span.get('traceId')}/{parent}" if parent else None,
+        begin=_nanoseconds(span.get("startTimeUnixNano")),
+        end=_nanoseconds(span.get("endTimeUnixNano")),
+        is_error=isinstance(status, Mapping) and status.get("code") in _ERRORS,
+    )
+
+
+def _read_call(
+    line: int,
+    attributes: Record,
+    events: list[SpanEvent],
+    *,
+    id: str,
+    parent_id: str | None,
+    begin: float | None,
+    end: float | None,
+    is_error: bool,
+) -> TracedCall | Fault:
+    if not is_call(attributes):
+        return Fault(NOT_A_CALL, "has a span that is no call of a model")
+    model = read_model(attributes)
+    if model is None:
+        return Fault(NO_MODEL, "has a call that names no model")
+    conversation = read_messages(attributes, events)
+    reply = read_answer(attributes, events)
+    usage = read_usage(attributes)
+    return TracedCall(
+        line=line,
+        id=id,
+        parent_id=parent_id,
+        at=begin,
+        model=model,
+        messages=conversation.messages,
+        answer=reply.text,
+        prompt_tokens=usage.prompt,
+        cached_tokens=usage.cached,
+        completion_tokens=usage.completion,
+        seconds=duration(begin, end),
+        is_error=is_error or "error.type" in attributes,
+        has_only_text=conversation.has_only_text and reply.has_only_text,
+    )
+
+
+def _attributes(pairs: object) -> Record:
+    """Returns OTLP's list of keys and typed values as an object."""
+    return {str(pair.get("key")): _value(pair.get("value"), 0) for pair in _objects(pairs)}
+
+
+def _value(typed: object, depth: int) -> Any:
+    """Returns the plain value of an AnyValue, None for one that is nested too deeply."""
+    if not isinstance(typed, Mapping) or depth > _DEEPEST:
+        return None
+    if "intValue" in typed:
+        number = finite(typed["intValue"])
+        return None if number is None else int(number)
+    if isinstance(typed.get("arrayValue"), Mapping):
+        return [_value(each, depth + 1) for each in typed["arrayValue"].get("values") or ()]
+    if isinstance(typed.get("kvlistValue"), Mapping):
+        pairs = _objects(typed["kvlistValue"].get("values"))
+        return {str(pair.get("key")): _value(pair.get("value"), depth + 1) for pair in pairs}
+    for kind in ("stringValue", "boolValue", "doubleValue"):
+        if kind in typed:
+            return typed[kind]
+    return None
+
+
+def _nanoseconds(value: object) -> float | None:
+    number = finite(value)
+    if not number:
+        return None
+    return number / 1e9
+
+
+def _objects(values: object) -> list[Record]:
+    if not isinstance(values, list):
+        return []
+    return [value for value in values if isinstance(value, Mapping)]
+
+
+def _plain(value: object) -> Record:
+    return value if isinstance(value, Mapping) else {}
