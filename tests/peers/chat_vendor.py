@@ -43,12 +43,14 @@ def last_words(body: Body) -> str:
 @dataclass
 class ChatVendor:
     """`refuses` maps a parameter to the sentence with which it is refused. `failures` are answers with an error, the
-    next first. `breaks_after` cuts streams after as many parts."""
+    next first. `breaks_after` cuts streams after as many parts. A stream has `pieces` in place of its answer, if there
+    are any."""
 
     answer: Callable[[Body], str] = last_words
     delay_s: float = 0.0
     part_s: float = 0.0
     parts: int = 3
+    pieces: tuple[str, ...] = ()
     refuses: dict[str, str] = field(default_factory=dict)
     failures: deque[tuple[int, Body]] = field(default_factory=deque)
     breaks_after: int | None = None
@@ -124,10 +126,11 @@ class ChatVendor:
     async def _stream(self, body: Body) -> AsyncIterator[bytes]:
         chunk = {**head(body), "object": "chat.completion.chunk"}
         try:
-            for number in range(self.parts):
+            pieces = self.pieces or (f"{self.answer(body)} ",) * self.parts
+            for number, piece in enumerate(pieces):
                 if number == self.breaks_after:
                     raise ConnectionResetError("as if a proxy had cut the stream")
-                delta = {"content": f"{self.answer(body)} "}
+                delta = {"content": piece}
                 if number == 0:
                     delta["role"] = "assistant"
                 choice = {"index": 0, "delta": delta, "finish_reason": None}

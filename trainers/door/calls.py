@@ -6,16 +6,20 @@ How a chat, Responses or a classification is asked and answered is in modules of
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from trainers.door.call_ids import AnsweredCall, CallIds
+from trainers.door.call_texts import StreamedText, Turn
 from trainers.door.counts import FAILED, LOST, UsageCounts
 from trainers.door.names import LoadedRecipe, Names
+from trainers.door.sampler import DrawnCall, ReadAnswer, Sampler
 from trainers.door.streams import read_object, while_connected
 from trainers.door.upstreams import UpstreamClients, VendorError
 from trainers.http.errors import ApiError, as_object, invalid
@@ -23,9 +27,11 @@ from trainers.recipes import prompts
 from trainers.recipes.usage import Usage
 from trainers.recipes.values import Published, Recipe, Unavailable, Upstream
 
+CALL_HEADER = "x-finetune-call"
 RECIPE_HEADER = "x-finetune-recipe"
 FALLBACK_HEADER = "x-finetune-fallback"
 SHORT_HASH = 12
+SIZE_OF_PARTS = 100_000  # bytes, assumed for a request without a length
 STREAM_OPTIONS = "stream_options"
 Body = dict[str, Any]
 
@@ -41,8 +47,18 @@ class Call:
     clients: UpstreamClients
     names: Names
     counts: UsageCounts
+    ids: CallIds
+    sampler: Sampler
     headers: Mapping[str, str]
     fallback_from: str | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """The id by which a program can say how good the answer was, "" for what nobody promoted."""
+        promotion = self.published.promotion
+        if promotion is None:
+            return ""
+        return self.ids.new(AnsweredCall(self.name, promotion, self.sha256, int(time.time())))
 
     @property
     def name(self) -> str:
@@ -92,6 +108,57 @@ class Call:
     def count(self, counted: Usage) -> None:
         self.counts.add(self.published.promotion, self.sha256, counted)
 
+    def note_own_id(self, answer: Mapping[str, Any]) -> None:
+        """Lets the program name the call by the id in its answer too. `answer` is one of a chat or of Responses."""
+        own_id = answer.get("id")
+        if self.id and isinstance(own_id, str):
+            self.ids.note(own_id, self.id)
+
+    def is_drawn(self) -> bool:
+        """Decides by chance whether the call is stored once it is answered. Ask once for each answer."""
+        return self.published.sampling is not None and self.sampler.draws(self.published)
+
+    def sample(self, read_answer: ReadAnswer, usage: Usage, size: int) -> None:
+        """Has the answered call stored, as it was drawn. `size` is the answer's, in bytes."""
+        self.sampler.add(self._drawn(read_answer, usage, size))
+
+    def sample_label(self, text: str, label: str, usage: Usage, place: int | None) -> None:
+        """Has the classification of one text stored, as it was drawn. `place` is its place among several."""
+        drawn = self._drawn(lambda: Turn("assistant", (label,)), usage, 0)
+        question = {**self.body, "messages": [{"role": "user", "content": text}]}
+        own_id = self.id if place is None else f"{self.id}.{place}"
+        self.sampler.add(replace(drawn, id=own_id, body=question, size=len(text)))
+
+    def begin_stream(self) -> StreamedText | None:
+        """Returns what collects the answer's text, None if the call was not drawn."""
+        return StreamedText() if self.is_drawn() else None
+
+    def end_stream(self, text: StreamedText | None, usage: Usage) -> None:
+        """Has the call stored if it was drawn and its answer is complete."""
+        if text is not None and text.is_complete:
+            drawn = self._drawn(text.read, usage, text.letters)
+            self.sampler.add(replace(drawn, is_too_long=text.is_too_long))
+
+    def _drawn(self, read_answer: ReadAnswer, usage: Usage, size: int) -> DrawnCall:
+        return DrawnCall(
+            id=self.id,
+            published=self.published,
+            recipe=self.sha256,
+            fallback_from=self.fallback_from,
+            at=time.time(),
+            body=self.body,
+            headers=self.headers,
+            read_answer=read_answer,
+            usage=usage,
+            size=size + self._request_bytes,
+        )
+
+    @property
+    def _request_bytes(self) -> int:
+        """The size of the request; a middling one if the program sent it in parts."""
+        length = self.headers.get("content-length", "")
+        return int(length) if length.isdigit() else SIZE_OF_PARTS
+
 
 Answerer = Callable[[Call], Awaitable[Response]]
 
@@ -103,6 +170,8 @@ class Calls:
     names: Names
     clients: UpstreamClients
     counts: UsageCounts
+    ids: CallIds
+    sampler: Sampler
 
     async def answer(self, request: Request, answerer: Answerer) -> Response:
         """Has `answerer` answer with what is in use, or with the fallback that somebody chose for it. Raises ApiError,
@@ -180,6 +249,8 @@ class Calls:
             self.clients,
             self.names,
             self.counts,
+            self.ids,
+            self.sampler,
             request.headers,
             fallback_from,
         )
@@ -197,6 +268,8 @@ class Calls:
             call.count(FAILED)
             raise
         response.headers.update(call.answer_headers)
+        if call.id:
+            response.headers[CALL_HEADER] = call.id
         return response
 
 

@@ -69,6 +69,19 @@ def objects_in(raw: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]
     return values
 
 
+def add_calls(calls: dict[int, dict[str, str]], deltas: Sequence[Mapping[str, Any]]) -> None:
+    """Adds the parts of calls, which arrive by the place of their call. Raises ApiError (502)."""
+    for delta in deltas:
+        place = delta.get("index", 0)
+        if type(place) is not int:
+            raise unreadable()
+        function = object_in(delta, "function")
+        call = calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
+        call["id"] = text_in(delta, "id") or call["id"]
+        call["name"] += text_in(function, "name")
+        call["arguments"] += text_in(function, "arguments")
+
+
 def unreadable() -> ApiError:
     text = "The model's answer is not what a chat completion looks like."
     return ApiError(502, text, "upstream_unreadable", kind="server_error")

@@ -4,6 +4,7 @@ for labels. Probabilities come from free candidates, and only if they were calib
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from starlette.responses import JSONResponse, Response
 
@@ -30,10 +31,14 @@ async def answer_classification(call: Call) -> Response:
         raise invalid(f"'input' has {len(texts)} texts; at most {most} are allowed.", "input")
     if call.recipe.is_free:
         results = await _read_labels(call, texts)
-        usage = Usage(calls=len(texts))
-        call.count(usage)
+        usages = [Usage(calls=1)] * len(texts)
+        call.count(sum(usages, Usage()))
     else:
-        results, usage = await _ask_for_labels(call, texts)
+        pairs = await _ask_for_labels(call, texts)
+        results = [result for result, _ in pairs]
+        usages = [usage for _, usage in pairs]
+    _sample(call, texts, results, usages)
+    usage = sum(usages, Usage())
     numbered = [{"index": number, **result} for number, result in enumerate(results)]
     tokens = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
     total = usage.prompt_tokens + usage.completion_tokens
@@ -62,7 +67,15 @@ async def _read_labels(call: Call, texts: list[str]) -> list[Body]:
     return results
 
 
-async def _ask_for_labels(call: Call, texts: list[str]) -> tuple[list[Body], Usage]:
+def _sample(call: Call, texts: Sequence[str], results: Sequence[Body], usages: Sequence[Usage]) -> None:
+    """Has the labels stored that are drawn, each as the answer to a chat."""
+    for place, (text, result, usage) in enumerate(zip(texts, results, usages, strict=True)):
+        if call.is_drawn():
+            label = result["label"] or result["answer"]
+            call.sample_label(text, label, usage, place if len(texts) > 1 else None)
+
+
+async def _ask_for_labels(call: Call, texts: list[str]) -> list[tuple[Body, Usage]]:
     free_places = asyncio.Semaphore(AT_ONCE)
 
     async def ask(text: str) -> tuple[Body, Usage]:
@@ -71,11 +84,10 @@ async def _ask_for_labels(call: Call, texts: list[str]) -> tuple[list[Body], Usa
 
     tasks = [asyncio.ensure_future(ask(text)) for text in texts]
     try:
-        pairs = await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()  # those that wait, if another failed
-    return [result for result, _ in pairs], sum((usage for _, usage in pairs), Usage())
 
 
 async def _ask_for_label(call: Call, text: str) -> tuple[Body, Usage]:

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from trainers.dataset.near_duplicates import question_text
+from trainers.door.call_texts import Turn
 from trainers.door.calls import Body, Call, read_messages, read_stream_options
 from trainers.door.streams import LAST_EVENT, EventStream, encode_event
 from trainers.http.errors import invalid
@@ -32,7 +33,7 @@ async def answer_chat(call: Call) -> Response:
         "created": int(time.time()),
         "model": call.name,
     }
-    call.count(ANSWERED)
+    note_answer(call, head, text)
     if call.body.get("stream") is True:
         return EventStream(
             _events(head, text, names_usage=bool(options.get("include_usage"))), nothing_to_close
@@ -40,6 +41,14 @@ async def answer_chat(call: Call) -> Response:
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     return JSONResponse({**head, "choices": [choice], "usage": NO_TOKENS})
+
+
+def note_answer(call: Call, head: Body, text: str) -> None:
+    """Counts an answer, whose body begins with `head`, and has it stored if it is drawn."""
+    call.count(ANSWERED)
+    call.note_own_id(head)
+    if call.is_drawn():
+        call.sample(lambda: Turn("assistant", (text,)), ANSWERED, len(text))
 
 
 def check_request(call: Call, body: Body) -> None:

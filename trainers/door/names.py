@@ -110,6 +110,11 @@ class Names:
             self._files[name] = file
         return published
 
+    def is_sampled(self, name: str) -> bool:
+        """True if calls under this name are stored at this moment."""
+        published = self.find(name)
+        return published is not None and published.sampling is not None
+
     def all(self) -> list[Published]:
         """Returns what is published under all names, in their order."""
         paths = sorted((self.folder.root / "names").glob("*.json"))

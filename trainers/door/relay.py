@@ -3,14 +3,16 @@ way."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx2
 import orjson
 from starlette.responses import Response
 
+from trainers.door.call_texts import StreamedText, read_answer
 from trainers.door.calls import Body, Call
 from trainers.door.chat_answers import read_object
 from trainers.door.counts import usage_of, usage_of_stream
@@ -45,15 +47,25 @@ def _take_headers(call: Call) -> Mapping[str, str]:
 
 def pass_on(call: Call, answer: httpx2.Response) -> Response:
     """Returns an answer that has arrived, as it came."""
-    call.count(usage_of(_usage_in(answer)))
+    note_answer(call, _object_in(answer), len(answer.content))
     return Response(answer.content, answer.status_code, passed_headers(answer.headers))
 
 
-def _usage_in(answer: httpx2.Response) -> object:
+def note_answer(call: Call, content: Mapping[str, Any], size: int) -> None:
+    """Counts a complete answer of a provider, and has it stored if it is drawn."""
+    usage = usage_of(content.get("usage"))
+    call.count(usage)
+    call.note_own_id(content)
+    if call.is_drawn():
+        call.sample(partial(read_answer, content), usage, size)
+
+
+def _object_in(answer: httpx2.Response) -> Mapping[str, Any]:
+    """Returns what a provider has answered, {} if that is no object of JSON."""
     try:
-        return read_object(answer).get("usage")
+        return read_object(answer)
     except ApiError:
-        return None
+        return {}
 
 
 def read_parts(answer: httpx2.Response) -> AsyncIterator[bytes]:
@@ -84,6 +96,11 @@ class ForwardedStream:
     encode_error: EncodeError
     _usage: object = None
     _is_complete: bool = field(default=False)
+    _has_id: bool = field(default=False)
+    _text: StreamedText | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._text = self.call.begin_stream()
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -91,6 +108,7 @@ class ForwardedStream:
                 passed = [event for event in events if not self._note(event)]
                 if passed:
                     yield b"".join(passed)
+                self._read(events)  # after they are sent, so that none is late
             self._is_complete = True
         except httpx2.HTTPError as error:
             problem = self.call.clients.down(self.call.upstream, error)
@@ -109,6 +127,19 @@ class ForwardedStream:
         self._usage = usage
         return self.is_ours(body)
 
+    def _read(self, events: Sequence[bytes]) -> None:
+        """Reads events for what is stored of the call: its id, and its text if it was drawn."""
+        if not self._has_id and events:
+            self._has_id = True
+            chunk = data_of(events[0]) or {}
+            response = chunk.get("response")
+            self.call.note_own_id(response if isinstance(response, dict) else chunk)
+        if self._text is not None:
+            self._text.add(events)
+
     async def close(self) -> None:
         await self.answer.aclose()
-        self.call.count(usage_of_stream(self._usage, is_complete=self._is_complete))
+        usage = usage_of_stream(self._usage, is_complete=self._is_complete)
+        self.call.count(usage)
+        if self._is_complete:
+            self.call.end_stream(self._text, usage)

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from trainers.door import chat, chat_answers, free_chat, relay
 from trainers.door.calls import Body, Call
-from trainers.door.counts import tokens_of, usage_of, usage_of_stream
+from trainers.door.counts import tokens_of, usage_of_stream
 from trainers.door.streams import EventStream, data_of, split_events
 from trainers.http import responses
 from trainers.http.errors import ApiError, as_object, invalid
@@ -102,7 +102,8 @@ async def _translate(call: Call) -> Response:
         return EventStream(stream.events(head), stream.close)
     content = chat_answers.read_object(answer)
     parts = _parts_of(content)
-    call.count(usage_of(content.get("usage")))
+    relay.note_answer(call, content, len(answer.content))
+    call.note_own_id(head)
     return JSONResponse(responses.complete_body(head, parts))
 
 
@@ -144,8 +145,10 @@ class _TranslatedStream:
         self._answer = answer
         self._usage: object = None
         self._is_complete = False
+        self._text = call.begin_stream()
 
     async def events(self, head: Body) -> AsyncGenerator[bytes, None]:
+        self._call.note_own_id(head)
         number = 0
         try:
             async for event in responses.encode_events(head, self._parts()):
@@ -163,6 +166,8 @@ class _TranslatedStream:
             async for events in split_events(relay.read_parts(self._answer)):
                 for event in events:
                     chunk = data_of(event) or {}
+                    if self._text is not None:
+                        self._text.add_chunk(chunk)
                     self._usage = chunk.get("usage") or self._usage
                     for choice in chat_answers.objects_in(chunk, "choices"):
                         delta = chat_answers.object_in(choice, "delta")
@@ -170,7 +175,7 @@ class _TranslatedStream:
                         text = chat_answers.read_text(delta)
                         if text:
                             yield Text(text)
-                        _add_calls(calls, chat_answers.objects_in(delta, "tool_calls"))
+                        chat_answers.add_calls(calls, chat_answers.objects_in(delta, "tool_calls"))
         except httpx2.HTTPError as error:
             raise self._call.clients.down(self._call.upstream, error) from error
         for place in sorted(calls):
@@ -179,29 +184,19 @@ class _TranslatedStream:
 
     async def close(self) -> None:
         await self._answer.aclose()
-        self._call.count(usage_of_stream(self._usage, is_complete=self._is_complete))
-
-
-def _add_calls(calls: dict[int, dict[str, str]], deltas: Sequence[Mapping[str, Any]]) -> None:
-    """Adds the parts of calls, which arrive by the place of their call. Raises ApiError (502)."""
-    for delta in deltas:
-        place = delta.get("index", 0)
-        if type(place) is not int:
-            raise chat_answers.unreadable()
-        function = chat_answers.object_in(delta, "function")
-        call = calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
-        call["id"] = chat_answers.text_in(delta, "id") or call["id"]
-        call["name"] += chat_answers.text_in(function, "name")
-        call["arguments"] += chat_answers.text_in(function, "arguments")
+        usage = usage_of_stream(self._usage, is_complete=self._is_complete)
+        self._call.count(usage)
+        if self._is_complete:
+            self._call.end_stream(self._text, usage)
 
 
 async def _answer_free(call: Call) -> Response:
     body = responses.as_chat(call.body)
     free_chat.check_request(call, body)
     text = await free_chat.answer_text(call, body["messages"])
-    call.count(free_chat.ANSWERED)
     parts: list[Part] = [Text(text), End(is_cut=False, usage=free_chat.NO_TOKENS)]
     head = responses.new_head(call.name, responses.echo(call.body))
+    free_chat.note_answer(call, head, text)
     if body.get("stream") is not True:
         return JSONResponse(responses.complete_body(head, parts))
 

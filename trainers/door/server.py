@@ -21,12 +21,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trainers.door.call_ids import CallIds
 from trainers.door.calls import Calls
 from trainers.door.chat import answer_chat
 from trainers.door.classify import answer_classification
 from trainers.door.counts import UsageCounts
 from trainers.door.names import Names
+from trainers.door.ratings import Ratings
 from trainers.door.responses import answer_response
+from trainers.door.sampler import Sampler
 from trainers.door.upstreams import UpstreamClients
 from trainers.http.errors import ApiError
 from trainers.http.guard import LimitedBody, host_problem, is_longer, is_same_key, key_missing, sent_key
@@ -36,7 +39,9 @@ from trainers.recipes.folder import RecipeFolder
 
 HEALTH = "/healthz"
 MODELS = "/v1/models"
-MEASURED_ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/classify", MODELS, METRICS, HEALTH)
+ANSWERED = ("/v1/chat/completions", "/v1/responses", "/v1/classify")
+FEEDBACK = "/v1/feedback"
+MEASURED_ENDPOINTS = (*ANSWERED, FEEDBACK, MODELS, METRICS, HEALTH)
 MAX_BODY_BYTES = 32 * 1024 * 1024  # images travel in it
 PREPARE_S = 1.0
 CLOSE = (b"connection", b"close")
@@ -56,12 +61,14 @@ class DoorState:
 
 
 def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, state: DoorState) -> Starlette:
-    """Returns the app. Its lifespan loads what is in use, and at its end stores the last counts."""
+    """Returns the app. Its lifespan loads what is in use, and at its end stores the last counts and samples."""
     executor = ThreadPoolExecutor(1, thread_name_prefix="answers")
     names = Names(folder, executor)
     counts = UsageCounts(folder.root)
     clients = UpstreamClients(answer_s)
-    endpoints = Endpoints(Calls(names, clients, counts), state)
+    ids = CallIds(names.key)
+    sampler = Sampler(folder.root, names.is_sampled, names.key)
+    endpoints = Endpoints(Calls(names, clients, counts, ids, sampler), Ratings(folder.root, ids), state)
     metrics = RequestCounts("door", MEASURED_ENDPOINTS)
     open_calls = Gauge("finetune_door_open_requests", "Requests under way.", registry=metrics.registry)
     open_calls.set_function(lambda: state.open_calls)
@@ -69,11 +76,16 @@ def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, stat
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await names.prepare()
-        tasks = [asyncio.create_task(counts.keep_storing()), asyncio.create_task(_keep_prepared(names))]
+        tasks = [
+            asyncio.create_task(counts.keep_storing()),
+            asyncio.create_task(sampler.keep_storing()),
+            asyncio.create_task(_keep_prepared(names)),
+        ]
         yield
         for task in tasks:
             task.cancel()
         await counts.store()
+        await sampler.store()
         await clients.close()
         executor.shutdown(wait=False)
 
@@ -106,6 +118,7 @@ async def _keep_prepared(names: Names) -> None:
 @dataclass(frozen=True)
 class Endpoints:
     calls: Calls
+    ratings: Ratings
     state: DoorState
 
     def routes(self) -> list[Route]:
@@ -113,6 +126,7 @@ class Endpoints:
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/responses", self.response, methods=["POST"]),
             Route("/v1/classify", self.classification, methods=["POST"]),
+            Route(FEEDBACK, self.ratings.answer, methods=["POST"]),
             Route(MODELS, self.models),
             Route(f"{MODELS}/{{name:path}}", self.model),
             Route(HEALTH, self.health),
@@ -212,7 +226,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     assert isinstance(error, HTTPException)  # noqa: S101
     text = (
         f"There is no endpoint {request.method} {request.url.path} here. Programs can POST to /v1/chat/completions, "
-        "/v1/responses and /v1/classify, and GET /v1/models."
+        "/v1/responses, /v1/classify and /v1/feedback, and GET /v1/models."
     )
     code = "unknown_url"
     if error.status_code == 405:
