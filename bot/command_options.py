@@ -250,6 +250,15 @@ def read_shots(text: str) -> int | Misread:
     return Misread(f"“{shown(text)}” should be a number of examples from 1 to {MOST_SHOTS}, or auto.")
 
 
+def read_prompt_number(text: str) -> int | Literal["all"] | Misread:
+    """Reads the number of instructions in a file of recorded calls, or 'all'."""
+    if text.lower() == "all":
+        return "all"
+    if re.fullmatch(r"[0-9]{1,6}", text):
+        return int(text)
+    return Misread(f"“{shown(text)}” should be the number of instructions that the card lists, or all.")
+
+
 def read_task(text: str) -> TaskKind | Misread:
     from bot.rules.facts import TASK_KINDS, task_kind
 
@@ -341,6 +350,7 @@ KINDS = TextType("candidates", read_kinds)
 DESTINATION = TextType("nothing", read_destination)
 SHOTS = TextType("number", read_shots)
 TASK = TextType("task", read_task)
+PROMPT_NUMBER = TextType("number", read_prompt_number)
 PREDICT = TextType("numbers", read_predict)
 PATIENCE = TextType("number", read_patience)
 SECONDS = TextType("number", read_seconds)

@@ -26,6 +26,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "baseline",
         "curve",
         "estimate",
+        "import-traces",
         "prices",
         "sunsets",
         "plan-memory",
@@ -58,7 +59,7 @@ FIRST = {
     "run": "Run the Slack app, with its own trainer.",
 }
 OTHERS = {
-    "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
+    "Before a run": ("import-traces", "curve", "prices", "sunsets", "plan-memory", "calibrate"),
     "After a run": ("report", "compare", "wrong", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
     "Programs": ("promote", "rollback", "fallback", "current", "serve"),

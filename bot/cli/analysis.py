@@ -1,11 +1,11 @@
-"""Commands about a file or a model, which need no Slack: check, baseline, curve, estimate, prices, sunsets,
-plan-memory, calibrate."""
+"""Commands about a file or a model, which need no Slack: check, baseline, curve, estimate, import-traces, prices,
+sunsets, plan-memory, calibrate."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -33,6 +33,7 @@ from bot.command_options import (
     KINDS,
     LABEL_USD,
     OPTIMISE,
+    PROMPT_NUMBER,
     SHOTS,
     TASK,
     build_question,
@@ -348,6 +349,59 @@ def estimate(
     else:
         parts = estimates.estimate_parts(estimated, rows, is_detailed=why)
         show(parts, estimates.TONES[estimated.verdict.kind])
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--model", help="Only calls of this model. Default: the one with the most calls.")
+@click.option(
+    "--prompt",
+    type=PROMPT_NUMBER,
+    help="Only calls with the instructions of this number, or all. Default: the most frequent ones.",
+)
+@click.option("--out", type=NEW_FILE, help="Write the questions as rows without labels into this new file.")
+@click.option(
+    "--label-with-answers",
+    is_flag=True,
+    help="With --out: write the model's own answers as labels, which nobody has checked.",
+)
+@click.option("--mask", is_flag=True, help="With --out: put placeholders in the place of personal data.")
+@JSON
+@limited_memory()
+def import_traces(
+    file: Path,
+    model: str | None,
+    prompt: int | Literal["all"] | None,
+    out: Path | None,
+    label_with_answers: bool,
+    mask: bool,
+    as_json: bool,
+) -> None:
+    """Read calls of a model that other tools recorded in FILE: today's model, calls a month and tokens for an estimate,
+    and questions as rows.
+
+    FILE is OTLP JSON, an export of Langfuse, logs of LiteLLM, stored completions of OpenAI, or lines with request and
+    response, also as gzip. Instructions are quoted; nothing is stored but OUT.
+    """
+    from bot.cli import estimates
+    from bot.services.datasets.traces import TraceChoice, import_traces, write_rows
+
+    if out is None and (label_with_answers or mask):
+        refuse("--label-with-answers and --mask say how rows are written: name their file with --out.")
+    wanted = TraceChoice(
+        model,
+        None if prompt == "all" else prompt,
+        all_prompts=prompt == "all",
+        with_answers=label_with_answers,
+        masks=mask,
+    )
+    imported = value_or_exit(import_traces(file, file.name, wanted))
+    if out is not None:
+        value_or_exit(write_rows(imported, out))
+    if as_json:
+        show_json(estimates.traces_json(imported, out))
+    else:
+        show(estimates.traces_parts(imported, out), "warning" if imported.file.findings else "good")
 
 
 @click.command()

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -19,10 +20,13 @@ from bot.cards.common.candidates import alternative_name, alternative_text
 from bot.cards.common.prices import listing
 from bot.cards.common.terminal import Tone, terminal_sentence
 from bot.cards.common.words import TerminalSpelling
+from bot.cards.datasets import traces
+from bot.cards.datasets.traces import TraceImport
 from bot.cards.decisions import estimates
 from bot.cards.decisions.assumptions import assumptions, machines_assumption
 from bot.cards.decisions.estimate_details import details
 from bot.cli.options import utc_today
+from bot.cli.output import text_block
 from bot.rules.advice import Verdict, enough_volume
 from bot.rules.alternatives import Alternative, UnmeasuredModel
 from bot.rules.estimate_inputs import Question
@@ -497,3 +501,54 @@ def _or_none(amount: Decimal | None) -> float | None:
 def _number(amount: Decimal) -> float:
     """Rounds to six decimal places. For JSON only, which has no decimal type."""
     return float(round(amount, 6))
+
+
+# Facts for an estimate from calls that other tools recorded.
+
+
+def traces_parts(imported: TraceImport, out: Path | None) -> tuple[CardBlock, ...]:
+    """Returns the card of `finetune import-traces` with its next step. `out` is the file of rows, if one was
+    written."""
+    parts = list(traces.facts_card(imported).parts)
+    if out is not None:
+        parts.append(traces.rows_lines(imported.rows, str(out), imported.group.model))
+    lines = []
+    if out is None:
+        lines.append(f"Next: add --out rows.jsonl to write {len(imported.rows.lines):,} questions as rows.")
+    elif not imported.rows.has_answers:
+        lines.append(f"Next: upload labelled rows in Slack, then /finetune label DATASET with {out}.")
+    estimate_it = "Then estimate, with your labelled rows as FILE:"
+    if imported.rows.has_answers and out is not None:
+        estimate_it = "Next: estimate."
+    lines += [estimate_it, f"  {estimate_command(imported, out)}"]
+    return (*parts, text_block("\n".join(lines)))
+
+
+def estimate_command(imported: TraceImport, out: Path | None) -> str:
+    """Returns the command that estimates with what the calls say: 'finetune estimate FILE current=gpt-4o …'."""
+    file = "FILE"
+    if out is not None and imported.rows.has_answers:
+        file = str(out)
+    options = [f"{key}={value}" for key, value in traces.estimate_options(imported).items()]
+    return shlex.join(["finetune", "estimate", file, *options])
+
+
+def traces_json(imported: TraceImport, out: Path | None) -> dict[str, Any]:
+    """Rows are counted, not printed: they are in `out`."""
+    rows = asdict(imported.rows)
+    rows["lines"] = len(imported.rows.lines)
+    return {
+        "name": imported.file.name,
+        "format": imported.file.format,
+        "facts": asdict(imported.facts),
+        "group": {
+            "model": imported.group.model,
+            "prompt": imported.group.prompt,
+            "left_out": [asdict(each) for each in imported.group.left_out],
+            "facts": asdict(imported.group_facts),
+        },
+        "rows": {**rows, "file": str(out) if out else None},
+        "findings": [asdict(finding) for finding in imported.file.findings],
+        "estimate": dict(traces.estimate_options(imported)),
+        "command": estimate_command(imported, out),
+    }

@@ -32,7 +32,7 @@ from bot.values.runs import Refusal
 from storage.records import Promotable
 from tests.cards import builders, measurements
 from tests.cards.builders import ANSWER, ASK, BUDGET, GO, HASH, LOSSES, NO_BUDGET, PREDICTED
-from tests.cards.datasets import dataset_cards, labelling_cards
+from tests.cards.datasets import dataset_cards, labelling_cards, trace_cards
 from tests.cards.decisions import estimate_cards
 from tests.cards.decisions.estimate_cards import TARGET
 from tests.cards.evidence import curve_cards, evaluation_cards, sealed_cards, sweep_cards, wrong_row_cards
@@ -287,7 +287,7 @@ def _views() -> dict[str, Json]:
 def messages() -> dict[str, Message]:
     modules = (
         dataset_cards, estimate_cards, evaluation_cards, curve_cards, sunset_cards, deployment_cards, sweep_cards,
-        sealed_cards, wrong_row_cards,
+        sealed_cards, trace_cards, wrong_row_cards,
         intervention_cards, labelling_cards, promotion_cards, run_cards, result_cards, compared_cards,
     )  # fmt: skip
     return {name: card for module in modules for name, card in module.cards().items()} | _models()

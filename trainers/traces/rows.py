@@ -13,6 +13,7 @@ import orjson
 from trainers.dataset.checks import Fault
 from trainers.dataset.rows import JoinedTexts, normalise_text
 from trainers.dataset.sensitive_data import PERSONAL, SECRET, faults_of_texts
+from trainers.recipes.placeholders import Masked, mask
 from trainers.traces.calls import TracedCall
 
 SEED = 20261201  # the same file gives the same rows in the same order
@@ -21,17 +22,20 @@ _TEXTS_AT_ONCE = 200
 
 @dataclass(frozen=True)
 class TracedRows:
-    """Lines of JSON, each a row. The other numbers count what was left out, and why:
+    """Lines of JSON, each a row. `has_answers`: with the answers of the model. The other numbers count what was left
+    out, and why:
 
     - `failed` calls have no answer; `without_question` have no recorded text of a single turn, `without_answer` no
       text as an answer, if the rows have answers.
     - `repeated` calls ask what another one asks.
-    - `secret` rows hold what looks like a secret. `personal` rows hold personal data and were not left out;
-      `personal_kinds` are their numbers by kind.
-    - `disagreeing` questions got different answers, of which the most frequent counts.
+    - `secret` rows hold what looks like a secret.
+
+    `personal` rows hold personal data and were not left out; `personal_kinds` are their numbers by kind. `masked` rows
+    have placeholders instead. `disagreeing` questions got different answers, of which the most frequent counts.
     """
 
     lines: tuple[bytes, ...]
+    has_answers: bool
     failed: int
     without_question: int
     without_answer: int
@@ -39,22 +43,31 @@ class TracedRows:
     secret: int
     personal: int
     personal_kinds: tuple[tuple[str, int], ...]
+    masked: int
     disagreeing: int
 
 
 @dataclass(frozen=True)
 class _Row:
+    """`answer` is None for a row without one, and then `instructions` are empty."""
+
     question: str
     answer: str | None
     instructions: str
     model: str
 
     @property
-    def texts(self) -> list[str]:
+    def texts(self) -> tuple[str, ...]:
         """Everything that is written."""
         if self.answer is None:
-            return [self.question]
-        return [self.instructions, self.question, self.answer]
+            return (self.question,)
+        return (self.question, self.answer, self.instructions)
+
+    def with_texts(self, texts: Sequence[str]) -> _Row:
+        if self.answer is None:
+            return _Row(texts[0], None, "", self.model)
+        question, answer, instructions = texts
+        return _Row(question, answer, instructions, self.model)
 
     def line(self) -> bytes:
         if self.answer is None:
@@ -66,8 +79,10 @@ class _Row:
         return orjson.dumps({"messages": messages, "teacher": self.model})
 
 
-def make_rows(calls: Sequence[TracedCall], *, with_answers: bool = False, seed: int = SEED) -> TracedRows:
-    """Makes a row of each different question."""
+def make_rows(
+    calls: Sequence[TracedCall], *, with_answers: bool = False, masks: bool = False, seed: int = SEED
+) -> TracedRows:
+    """Makes a row of each different question. With `masks`, placeholders stand for personal data."""
     answered = [call for call in calls if not call.is_error]
     with_question = [call for call in answered if call.question is not None]
     usable = with_question
@@ -78,22 +93,19 @@ def make_rows(calls: Sequence[TracedCall], *, with_answers: bool = False, seed: 
         calls_by_question[normalise_text(call.question or "")].append(call)
     rows = [_row(same, with_answers) for same in calls_by_question.values()]
     random.Random(seed).shuffle(rows)  # noqa: S311 - no secret
-    faults = _faults(rows)
-    clean = [place for place in range(len(rows)) if not _has(SECRET.code, faults[place])]
-    personal = [place for place in clean if _has(PERSONAL.code, faults[place])]
-    kinds = Counter(
-        fault.text for place in personal for fault in set(faults[place]) if fault.rule.code == PERSONAL.code
-    )
+    clean = _without_secrets(rows, masks=masks)
     return TracedRows(
-        lines=tuple(rows[place].line() for place in clean),
+        lines=tuple(row.line() for row in clean.rows),
+        has_answers=with_answers,
         failed=len(calls) - len(answered),
         without_question=len(answered) - len(with_question),
         without_answer=len(with_question) - len(usable),
         repeated=len(usable) - len(rows),
-        secret=len(rows) - len(clean),
-        personal=len(personal),
-        personal_kinds=tuple(kinds.most_common()),
-        disagreeing=sum(_disagree(same) for same in calls_by_question.values()) if with_answers else 0,
+        secret=len(rows) - len(clean.rows),
+        personal=clean.personal,
+        personal_kinds=tuple(clean.kinds.most_common()),
+        masked=clean.masked,
+        disagreeing=sum(map(_disagree, calls_by_question.values())) if with_answers else 0,
     )
 
 
@@ -101,17 +113,49 @@ def _row(same: Sequence[TracedCall], with_answers: bool) -> _Row:
     """Returns the row of calls that ask the same. Of several answers the most frequent one counts, of equally frequent
     ones the first."""
     first = same[0]
-    question = first.question or ""
     if not with_answers:
-        return _Row(question, None, "", first.model)
+        return _Row(first.question or "", None, "", first.model)
     counts = Counter(call.answer for call in same)
     answer = counts.most_common(1)[0][0]
     chosen = next(call for call in same if call.answer == answer)
-    return _Row(question, answer, chosen.instructions, chosen.model)
+    return _Row(chosen.question or "", answer, chosen.instructions, chosen.model)
 
 
 def _disagree(same: Sequence[TracedCall]) -> bool:
     return len({(call.answer or "").strip() for call in same}) > 1
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """Rows without secrets. `personal` of them hold personal data, by kind in `kinds`; `masked` have placeholders."""
+
+    rows: tuple[_Row, ...]
+    personal: int
+    kinds: Counter[str]
+    masked: int
+
+
+def _without_secrets(rows: Sequence[_Row], *, masks: bool) -> _Clean:
+    clean: list[_Row] = []
+    personal = 0
+    masked = 0
+    kinds: Counter[str] = Counter()
+    for row, faults in zip(rows, _faults(rows), strict=True):
+        if _has(SECRET.code, faults):
+            continue
+        is_personal = _has(PERSONAL.code, faults)
+        if is_personal and masks:
+            texts = mask(row.texts, "mask")
+            # What still looks personal or secret once it is masked is not written.
+            if isinstance(texts, Masked):
+                clean.append(row.with_texts(texts.texts))
+                masked += 1
+            continue
+        clean.append(row)
+        if is_personal:
+            personal += 1
+            kinds.update({fault.text for fault in faults if fault.rule.code == PERSONAL.code})
+    return _Clean(tuple(clean), personal, kinds, masked)
 
 
 def _faults(rows: Sequence[_Row]) -> list[list[Fault]]:

@@ -14,5 +14,6 @@ PUBLIC_MODULES = (
     "row_labels_worker",
     "sealed_rows",
     "taught_rows",
+    "traces",
     "trained_rows",
 )

@@ -74,3 +74,12 @@ def test_a_secret_in_the_instructions_leaves_no_labelled_row() -> None:
     messages = (Message("system", SECRET), Message("user", "Where is it?"))
     assert make_rows([call(messages=messages)], with_answers=True).lines == ()
     assert len(make_rows([call(messages=messages)]).lines) == 1
+
+
+def test_placeholders_stand_for_personal_data() -> None:
+    calls = [call("Write to anna@example.com"), call("Hello"), call(SECRET)]
+    rows = make_rows(calls, masks=True)
+    assert (rows.masked, rows.personal, rows.secret) == (1, 0, 1)
+    assert {json.loads(line)["text"] for line in rows.lines} == {"Hello", "Write to [e-mail address]"}
+    (labelled,) = make_rows([call("Hello", answer="Call +49 30 901820")], with_answers=True, masks=True).lines
+    assert json.loads(labelled)["messages"][-1]["content"] == "Call [phone number]"

@@ -1,0 +1,75 @@
+"""Imports calls that other tools recorded: reads a file, chooses the calls of one task, and writes their questions as
+rows. Stores nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.cards.datasets.traces import TraceImport
+from bot.values.runs import Refusal
+from trainers.traces.facts import NoSuchGroup, choose_group, gather_facts
+from trainers.traces.reader import TraceFile, read
+from trainers.traces.rows import make_rows
+
+
+@dataclass(frozen=True)
+class TraceChoice:
+    """Which calls are wanted, and how their rows are written. `model` is one of the file's, None for the one with the
+    most calls. `prompt` is the number of instructions, None for the most frequent ones; `all_prompts` takes all.
+
+    `with_answers` writes the model's own answers as labels, `masks` placeholders for personal data."""
+
+    model: str | None = None
+    prompt: int | None = None
+    all_prompts: bool = False
+    with_answers: bool = False
+    masks: bool = False
+
+
+def import_traces(path: Path, name: str, wanted: TraceChoice) -> TraceImport | Refusal:
+    """Reads a file of recorded calls. `name` is its name for people. Raises OSError as open() does."""
+    file = read(path, name)
+    if not file.calls:
+        return Refusal(_why_unread(file))
+    group = choose_group(file.calls, wanted.model, wanted.prompt, all_prompts=wanted.all_prompts)
+    facts = gather_facts(file.calls)
+    if isinstance(group, NoSuchGroup):
+        return Refusal(_no_such_group(group, [model.model for model in facts.models], len(facts.prompts)))
+    rows = make_rows(group.calls, with_answers=wanted.with_answers, masks=wanted.masks)
+    return TraceImport(file, facts, group, gather_facts(group.calls), rows)
+
+
+def _why_unread(file: TraceFile) -> str:
+    worst = [finding for finding in file.findings if finding.blocks] or list(file.findings)
+    return " ".join(f"{finding.message} {finding.cure}" for finding in worst[:2])
+
+
+def _no_such_group(wanted: NoSuchGroup, models: Sequence[str], prompts: int) -> str:
+    what = []
+    if wanted.model is not None:
+        what.append(f"of the model {wanted.model}")
+    if wanted.prompt is not None:
+        what.append(f"with instructions {wanted.prompt}")
+    return (
+        f"The file has no calls {' '.join(what)}. Its models are {', '.join(models[:10])}; its instructions have the "
+        f"numbers 1 to {prompts:,}."
+    )
+
+
+def write_rows(imported: TraceImport, out: Path) -> Refusal | None:
+    """Writes the rows into a new file that only this user may read. Returns a refusal if there are none, or if the file
+    exists or can't be written."""
+    if not imported.rows.lines:
+        return Refusal(f"{out} was not written: no call has a question that can become a row.")
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return Refusal(f"{out} exists already: name a new file.")
+    except OSError as error:
+        return Refusal(f"{out} can't be written: {error.strerror}. Name a file in a folder that is yours.")
+    with os.fdopen(descriptor, "wb") as file:
+        file.writelines(line + b"\n" for line in imported.rows.lines)
+    return None
