@@ -35,6 +35,7 @@ SHORT = {
     "soak": ("--seconds", "6", "--jobs", "20"),
     "startup": ("1", "--model", MODEL, "--settle", "0.5"),
     "training": ("--data", DATA, "--model", MODEL, "--steps", "3"),
+    "watch": ("--short",),
 }
 
 SLOW = SHORT.keys() - {"checking", "startup"}  # 10 to 50 s each even so

@@ -98,12 +98,7 @@ def judge_live_accuracy(weeks: Sequence[LabelledWeek], holdout: Holdout) -> Live
     Raises ValueError if the holdout has no rows or a share outside of 0 to 1, or if a week's counts are impossible.
     """
     _check(weeks, holdout)
-    statistic = 0.0
-    alarm_week = None
-    for number, week in enumerate(weeks, 1):
-        statistic = max(statistic + _evidence_of_drop(week, holdout.reference), 0.0)
-        if statistic >= THRESHOLD and alarm_week is None:
-            alarm_week = number
+    statistic, alarm_week = cumulative_sum(weeks, holdout.reference)
     shown = weeks[-SHOWN_WEEKS:]
     right = sum(week.right for week in shown)
     labels = sum(week.labelled for week in shown)
@@ -118,6 +113,19 @@ def judge_live_accuracy(weeks: Sequence[LabelledWeek], holdout: Holdout) -> Live
         recent=wilson(right, labels) if labels else None,
         detectable_drop=detectable_drop([week.labelled for week in weeks], holdout),
     )
+
+
+def cumulative_sum(weeks: Sequence[LabelledWeek], reference: float) -> tuple[float, int | None]:
+    """Returns the sum after the last week, and the first week after which it alarmed."""
+    of_right, of_wrong = _log_ratios(reference)
+    total = 0.0
+    alarm_week = None
+    for number, week in enumerate(weeks, 1):
+        wrong = week.labelled - week.right
+        total = max(total + week.right * of_right + wrong * of_wrong, 0.0)
+        if total >= THRESHOLD and alarm_week is None:
+            alarm_week = number
+    return total, alarm_week
 
 
 def detectable_drop(labelled: Sequence[int], holdout: Holdout) -> int | None:
@@ -170,11 +178,6 @@ def _check(weeks: Sequence[LabelledWeek], holdout: Holdout) -> None:
                 f"judging live answers: week {number} has {week.right} right answers of {week.labelled} labels; "
                 "they must be between 0 and the number of labels"
             )
-
-
-def _evidence_of_drop(week: LabelledWeek, reference: float) -> float:
-    of_right, of_wrong = _log_ratios(reference)
-    return week.right * of_right + (week.labelled - week.right) * of_wrong
 
 
 def _log_ratios(reference: float) -> tuple[float, float]:

@@ -7,8 +7,7 @@ pass one call. An alarm needs p <= `alarm_level`, so that all the weekly tests o
 most, although they share one reference. Drawing stops early when p is clearly large.
 
 The reference are the calls of the first weeks, not the training rows: these are often balanced by label, and would
-differ from any real week. With a mean, 20% of new calls are seen with 200 calls; a classifier between the two sees less
-and takes 50 times as long (docs/watching.md; `python benchmarks/watch.py`).
+differ from any real week. Figures are in docs/watching.md; `python benchmarks/watch.py` measures them.
 
 numpy is imported when needed.
 """
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 FEWEST_CALLS = 200  # of each side
-MOST_CALLS = 2_000  # of each side that are compared; more are thinned evenly
+MOST_CALLS = 1_000  # of each side that are compared; more are thinned evenly
 FALSE_ALARMS = 0.05  # of years, all datasets and tests together
 WEEKS = 52
 MOST_TESTS = 100  # a week; for more, the draws would take too long
 FEWEST_DRAWS = 20_000
-_ENOUGH = 20  # draws that differ as much end the drawing
+_ENOUGH = 10  # draws that differ as much end the drawing
 _AT_ONCE = 2_000_000  # random numbers at a time: 16 MB
 _FIRST_DRAWS = 200
 _ROWS_AT_ONCE = 1_000
@@ -118,11 +117,12 @@ def vector_shift(reference: Vectors, recent: Vectors, level: float, seed: int = 
     generator = np.random.default_rng(seed)
 
     def draw(count: int) -> Numbers:
-        order = generator.random((count, len(vectors)), dtype=np.float32).argpartition(len(later), axis=1)
-        is_recent = np.zeros(order.shape, dtype=np.float32)
-        np.put_along_axis(is_recent, order[:, : len(later)], 1, axis=1)
-        sums: Numbers = np.square(is_recent @ vectors).sum(axis=1, dtype=np.float64)
-        return sums
+        luck = generator.random((count, len(vectors)))
+        limit = np.partition(luck, len(later), axis=1)[:, len(later), None]
+        is_recent = (luck < limit).astype(np.float32)
+        sums = is_recent @ vectors
+        squares: Numbers = np.einsum("ij,ij->i", sums, sums)
+        return squares
 
     drawn = _permute(observed, draw, level, len(vectors))
     return Shift(len(earlier), len(later), drawn.distance, drawn.p, level, drawn.count)

@@ -63,9 +63,9 @@ def test_vectors_that_differ_alarm_and_others_do_not() -> None:
 
 
 def test_p_is_the_share_of_draws_that_differ_as_much() -> None:
-    """Drawing ends early, with 20 such draws."""
+    """Drawing ends early, with ten such draws."""
     shift = compared(vector_shift(draw(200, 1), draw(200, 2), LEVEL))
-    assert shift.draws < 2_000 and shift.p == 20 / shift.draws
+    assert shift.draws < 2_000 and shift.p == 10 / shift.draws
 
 
 def test_the_same_calls_and_seed_give_the_same_result_and_a_shift_of_all_changes_nothing() -> None:
