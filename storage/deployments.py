@@ -146,10 +146,11 @@ class Deployments(Table):
         )
         return self._db.change(sql, (person, now, record.id)) == 1
 
-    def micros_in_month(self, run_id: int, month: str) -> int:
-        """Returns what the machines of a run's model cost in a month like '2026-11', as far as it is booked."""
-        sql = f"{TOTAL_SQL} WHERE deployments.run_id = ? AND substr(days.day, 1, 7) = ?"
-        return int(self._db.value(sql, (run_id, month)))
+    def micros_between(self, run_id: int, first: str, end: str) -> int:
+        """Returns what the machines of a run's model cost from the day `first` ('2026-11-01') to before the day `end`,
+        as far as it is booked."""
+        sql = f"{TOTAL_SQL} WHERE deployments.run_id = ? AND days.day >= ? AND days.day < ?"
+        return int(self._db.value(sql, (run_id, first, end)))
 
     def bill(self, record: DeploymentRecord, until: float) -> None:
         """Books the time since `billed_until`, per day in UTC. Call it in the transaction that moves the record."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
@@ -232,3 +232,50 @@ def month_of(now: float) -> str:
 
 def day_of(now: float) -> date:
     return datetime.fromtimestamp(now, UTC).date()
+
+
+@dataclass(frozen=True)
+class Period:
+    """The days from `first` to before `end`, in UTC: a calendar month, called '2026-11', or a week, called by its
+    Monday."""
+
+    name: str
+    first: date
+    end: date
+
+    @property
+    def start_s(self) -> float:
+        """Its beginning in unix seconds."""
+        return _midnight(self.first)
+
+    @property
+    def end_s(self) -> float:
+        return _midnight(self.end)
+
+    @property
+    def hours_per_month(self) -> Decimal:
+        """The hours of the month; of an average one for a week."""
+        if self.first.day == self.end.day == 1:
+            return Decimal((self.end - self.first).days * 24)
+        return HOURS_PER_MONTH
+
+    def has(self, day: str) -> bool:
+        """True if a day like '2026-11-27' is in it."""
+        return f"{self.first}" <= day < f"{self.end}"
+
+
+def month_period(month: str) -> Period:
+    """Returns a month like '2026-11' with its days."""
+    first = date.fromisoformat(f"{month}-01")
+    end = (first + timedelta(days=32)).replace(day=1)
+    return Period(month, first, end)
+
+
+def week_period(day: date) -> Period:
+    """Returns the week, from Monday to Sunday, that this day is in."""
+    monday = day - timedelta(days=day.weekday())
+    return Period(f"{monday}", monday, monday + timedelta(days=7))
+
+
+def _midnight(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()

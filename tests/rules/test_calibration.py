@@ -25,6 +25,7 @@ from bot.rules.training.calibration import (
     share_of_month,
     tuned_calls_usd,
 )
+from bot.rules.units import month_period
 from tests.rules.builders import ARTICLE
 
 
@@ -171,4 +172,5 @@ def moment(text: str) -> float:
     ],
 )
 def test_the_share_of_a_month_in_use(month: str, spans: Sequence[tuple[str, str]], share: str) -> None:
-    assert share_of_month(month, [(moment(since), moment(until)) for since, until in spans]) == Decimal(share)
+    times = [(moment(since), moment(until)) for since, until in spans]
+    assert share_of_month(month_period(month), times) == Decimal(share)

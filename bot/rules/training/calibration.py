@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal, get_args
 
 from bot.rules.bills import MILLION, Rates, Tokens, Traffic, bill
 from bot.rules.roi import Inputs
+from bot.rules.units import Period
 from trainers.money import from_micros
 
 Quantity = Literal["tokens", "dollars", "minutes", "quality"]
@@ -198,14 +198,11 @@ def _ratio(other: int, other_requests: int, tuned: int, tuned_requests: int) -> 
     return Fraction(other * tuned_requests, other_requests * tuned)
 
 
-def share_of_month(month: str, spans: list[tuple[float, float]]) -> Decimal:
-    """Returns the share (0 to 1) of a month like '2026-11' that lies within `spans`, which are unix seconds and don't
-    overlap."""
-    year, number = map(int, month.split("-"))
-    start = datetime(year, number, 1, tzinfo=UTC).timestamp()
-    end = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC).timestamp()
+def share_of_month(period: Period, spans: Sequence[tuple[float, float]]) -> Decimal:
+    """Returns how much of a month (0 to 1) lies within `spans` during a period. The spans are unix seconds and don't
+    overlap. A week is at most 7 / 30.4 of a month."""
     within = 0.0
     for since, until in spans:
-        overlap = min(end, until) - max(start, since)
+        overlap = min(period.end_s, until) - max(period.start_s, since)
         within += max(0.0, overlap)
-    return Decimal(round(within)) / Decimal(round(end - start))
+    return Decimal(round(within)) / (period.hours_per_month * 3600)

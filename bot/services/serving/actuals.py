@@ -25,7 +25,7 @@ from bot.rules.plans import plan_from_json
 from bot.rules.prices import MissingPrice, rates_from_row
 from bot.rules.training import calibration as rules
 from bot.rules.training.calibration import CallTotals
-from bot.rules.units import Volume
+from bot.rules.units import Period, Volume, month_period
 from bot.services.datasets import datasets
 from bot.services.decisions import estimate_requests, estimates
 from bot.services.evidence import evidence
@@ -91,7 +91,7 @@ def update(context: AppContext, aliased: Uses) -> None:
             continue
         if before is not None and before.calls < use.total.calls:
             _keep_machine_running(context, use.promotion)
-        context.store.actuals.keep(_actual_month(context, key, use))
+        context.store.actuals.keep(cost_of(context, key.dataset, key.name, use, month_period(key.month)))
 
 
 def count_aliased(context: AppContext, trainer: Trainer, promotion: Promotion) -> Uses:
@@ -127,16 +127,20 @@ def _count_at_door(context: AppContext) -> Uses:
         promotion = context.store.promotions.get(counted.promotion)
         if promotion is None:  # of a database that a backup has replaced
             continue
-        name = promotable_name(promotion.what)
-        fallback = _fallback_of(context, promotion, counted.recipe)
-        if fallback is not None:
-            name = fallback_name(fallback.what)
-        key = MonthKey(promotion.dataset, name, counted.day[:7])
+        fallback = fallback_of(context, promotion, counted.recipe)
+        key = MonthKey(promotion.dataset, name_of(promotion, fallback), counted.day[:7])
         uses.setdefault(key, MonthUse(promotion, fallback)).days[counted.day] += use
     return uses
 
 
-def _fallback_of(context: AppContext, promotion: Promotion, recipe: str) -> Fallback | None:
+def name_of(promotion: Promotion, fallback: Fallback | None) -> str:
+    """Returns what people call it that has answered: the fallback, if there is one here."""
+    if fallback is not None:
+        return fallback_name(fallback.what)
+    return promotable_name(promotion.what)
+
+
+def fallback_of(context: AppContext, promotion: Promotion, recipe: str) -> Fallback | None:
     """Returns the fallback that answered by this recipe while something else was in use, None if none did."""
     if promotion.recipe == recipe:
         return None
@@ -163,12 +167,13 @@ def _keep_machine_running(context: AppContext, promotion: Promotion) -> None:
         context.store.deployments.record_use(f"{model.provider}/{model.provider_model}", now=context.clock())
 
 
-def _actual_month(context: AppContext, key: MonthKey, use: MonthUse) -> ActualMonth:
+def cost_of(context: AppContext, dataset: str, name: str, use: MonthUse, period: Period) -> ActualMonth:
+    """Returns a period's calls with their cost, and what they would have cost otherwise."""
     total = use.total
     counted = ActualMonth(
-        dataset=key.dataset,
-        model=key.name,
-        month=key.month,
+        dataset=dataset,
+        model=name,
+        month=period.name,
         calls=total.calls,
         prompt_tokens=total.prompt_tokens,
         completion_tokens=total.completion_tokens,
@@ -182,10 +187,10 @@ def _actual_month(context: AppContext, key: MonthKey, use: MonthUse) -> ActualMo
     what = use.fallback.what if use.fallback else use.promotion.what
     candidate = promoted_candidate(what)
     if candidate is None:
-        return _month_of_model(context, counted, use.promotion, total)
+        return _cost_of_model(context, counted, use.promotion, total, period)
     share = Decimal(0)  # a fallback's model runs for its own sake
     if use.fallback is None:
-        share = _share_of_month(context, use.promotion, key.month)
+        share = _share_of_month(context, use.promotion, period)
     usd = call_costs.candidate_usd(context, candidate, use.days, share)
     if isinstance(usd, str):
         counted = replace(counted, cost_unknown=usd)
@@ -194,24 +199,24 @@ def _actual_month(context: AppContext, key: MonthKey, use: MonthUse) -> ActualMo
     return call_costs.with_saving(context, counted, call_costs.before_of(context, use.promotion))
 
 
-def _share_of_month(context: AppContext, promotion: Promotion, month: str) -> Decimal:
-    """Returns the share (0 to 1) of a month in which this was in use."""
+def _share_of_month(context: AppContext, promotion: Promotion, period: Period) -> Decimal:
+    """Returns the share (0 to 1) of a month in which this was in use during the period."""
     now = context.clock()
     of_dataset = context.store.promotions.for_dataset(promotion.dataset)
     spans = [(each.at, each.ended_at or now) for each in of_dataset if each.what == promotion.what]
-    return rules.share_of_month(month, spans)
+    return rules.share_of_month(period, spans)
 
 
-def _month_of_model(
-    context: AppContext, counted: ActualMonth, promotion: Promotion, total: Usage
+def _cost_of_model(
+    context: AppContext, counted: ActualMonth, promotion: Promotion, total: Usage, period: Period
 ) -> ActualMonth:
     """Adds the cost of the calls to a tuned model, and what the alternative would have cost."""
     use = call_costs.totals_of(total)
     result = _estimate_again(context, str(promotion.model))
     if isinstance(result, Refusal):
         return replace(counted, cost_unknown="estimate", saving_unknown="cost")
-    machine = call_costs.machine_micros(context, promotion, counted.month)
-    share = _share_of_month(context, promotion, counted.month)
+    machine = call_costs.machine_micros(context, promotion, period)
+    share = _share_of_month(context, promotion, period)
     inputs = result.inputs
     if inputs:
         tuned: Rates | MissingPrice = inputs.tuned

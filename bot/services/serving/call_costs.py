@@ -15,6 +15,7 @@ from bot.rules.plans import plan_from_json
 from bot.rules.prices import rates_from_row
 from bot.rules.training import calibration as rules
 from bot.rules.training.calibration import CallTotals
+from bot.rules.units import Period
 from bot.services.datasets import datasets
 from bot.services.decisions.team_questions import last_question
 from bot.services.evidence import evidence, promotion_evidence
@@ -147,9 +148,9 @@ def _todays_model(context: AppContext, dataset: str) -> Before | None:
     return Before(name, 1_000 * usd)
 
 
-def machine_micros(context: AppContext, promotion: Promotion, month: str) -> int | None:
-    """Returns what the hours of a tuned model's machine cost in a month; None if it needs none."""
+def machine_micros(context: AppContext, promotion: Promotion, period: Period) -> int | None:
+    """Returns what the hours of a tuned model's machine cost in a period; None if it needs none."""
     model = models.model_of(context, promotion)
     if plan_from_json(context.store.runs.of_model(model).plan).hosting is None:
         return None
-    return context.store.deployments.micros_in_month(model.run_id, month)
+    return context.store.deployments.micros_between(model.run_id, f"{period.first}", f"{period.end}")
