@@ -47,9 +47,9 @@ _MOST_OF = 0.8
 _READ_LETTERS = 4_000
 # Letters only, joined by apostrophes and hyphens, with punctuation around them.
 _WORD = re.compile(
-    r"""(?P<before>["'(„“«¿¡]*)"""
-    r"""(?P<word>[^\W\d_]{2,30}(?:['’-][^\W\d_]{1,30}){0,3})"""
-    r"""(?P<after>["')”»,.;:!?…]*)"""
+    r"""(?P<before>["'(„“«¿¡]{0,9}+)"""
+    r"""(?P<word>[^\W\d_]{2,30}+(?:['’-][^\W\d_]{1,30}+){0,3}+)"""
+    r"""(?P<after>["')”»,.;:!?…]{0,9}+)"""
 )
 
 
@@ -82,11 +82,30 @@ class Shift:
 
 @dataclass(frozen=True)
 class ChangedWord:
-    """A word, or two in a row, that `share` of the recent texts have, and had `share_before` of the earlier ones."""
+    """A word, or two in a row, that `share` of the recent texts have, and at most `share_before` of the earlier
+    ones."""
 
     words: str
     share_before: float
     share: float
+
+
+@dataclass(frozen=True)
+class WordCounts:
+    """How many of the `texts` have a word, or two in a row. Only `frequent` ones, which at least three texts have:
+    rarer ones may be somebody's own, and are forgotten with the texts."""
+
+    texts: int
+    frequent: Mapping[str, int]
+
+    def __add__(self, other: WordCounts) -> WordCounts:
+        frequent = Counter(self.frequent)
+        frequent.update(other.frequent)
+        return WordCounts(self.texts + other.texts, frequent)
+
+    def count(self, words: str) -> int:
+        """Returns in how many texts the words are; of rare ones, in how many they may be."""
+        return self.frequent.get(words, min(_FEWEST_SOURCES - 1, self.texts))
 
 
 def alarm_level(datasets: int, tests: int = 1) -> float:
@@ -158,8 +177,15 @@ def label_shift(
     return Shift(n_before, n_now, drawn.distance, drawn.p, level, drawn.count)
 
 
+def count_words(texts: Sequence[str]) -> WordCounts:
+    """Counts the words of texts, for a comparison with later ones."""
+    counted = Counter(words for text in texts for words in _words_of(text))
+    frequent = {words: count for words, count in counted.items() if count >= _FEWEST_SOURCES}
+    return WordCounts(len(texts), frequent)
+
+
 def changed_words(
-    reference: Sequence[str], recent: Sequence[str], sources: Sequence[str] | None = None, count: int = 5
+    before: WordCounts, recent: Sequence[str], sources: Sequence[str] | None = None, count: int = 5
 ) -> tuple[ChangedWord, ...]:
     """Returns up to `count` words, or two in a row, whose share of the texts grew most, if chance doesn't explain it:
     Fisher's exact one-sided test with Bonferroni's correction over all words that were tested.
@@ -171,9 +197,8 @@ def changed_words(
     """
     if sources is not None and len(sources) != len(recent):
         raise ValueError(f"comparing words: {len(recent)} texts have {len(sources)} sources; each needs one")
-    if not reference or not recent:
+    if not before.texts or not recent:
         return ()
-    before = Counter(words for text in reference for words in _words_of(text))
     now: Counter[str] = Counter()
     seen_in: dict[str, set[str]] = defaultdict(set)
     for place, text in enumerate(recent):
@@ -184,7 +209,7 @@ def changed_words(
             now[words] += 1
             seen_in[words].add(source)
     tested = [
-        ChangedWord(words, before[words] / len(reference), texts / len(recent))
+        ChangedWord(words, before.count(words) / before.texts, texts / len(recent))
         for words, texts in now.items()
         if len(seen_in[words]) >= _FEWEST_SOURCES
     ]
@@ -192,7 +217,8 @@ def changed_words(
     certain = [
         word
         for word in grown
-        if _tail(now[word.words], before[word.words], len(recent), len(reference)) <= _WORD_LEVEL / len(grown)
+        if _tail(now[word.words], before.count(word.words), len(recent), before.texts)
+        <= _WORD_LEVEL / len(grown)
     ]
     return _choose_words(certain, count)
 
