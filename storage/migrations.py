@@ -30,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m034_fallbacks"  # the last step below
+NEWEST = "m036_watches"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -190,6 +190,42 @@ CREATE TABLE fallbacks (
 CREATE UNIQUE INDEX one_current_fallback ON fallbacks (dataset) WHERE ended_at IS NULL;
 """
 
+# Datasets that a team has watched, at most one watch of each at a time; past weeks; labels of sampled calls.
+WATCHES = """
+CREATE TABLE watches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL,
+    person TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    share REAL NOT NULL,
+    time_zone TEXT NOT NULL,
+    at REAL NOT NULL,
+    consented_by TEXT,
+    consented_at REAL,
+    ended_at REAL,
+    ended_by TEXT
+);
+CREATE UNIQUE INDEX one_current_watch ON watches (dataset) WHERE ended_at IS NULL;
+CREATE TABLE watched_weeks (
+    dataset TEXT NOT NULL,
+    week TEXT NOT NULL,
+    facts TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (dataset, week)
+);
+CREATE TABLE live_labels (
+    dataset TEXT NOT NULL,
+    call TEXT NOT NULL,
+    recipe TEXT NOT NULL,
+    called_at REAL NOT NULL,
+    person TEXT NOT NULL,
+    label TEXT,
+    is_right INTEGER,
+    at REAL NOT NULL,
+    PRIMARY KEY (dataset, call)
+);
+"""
+
 
 def _execute(db: SqliteUtils, script: str) -> None:
     """Executes a script statement by statement, because `executescript` would commit the migration's transaction."""
@@ -268,4 +304,5 @@ _add(
     ("m032_call_counts", CALL_COUNTS),
     ("m033_asks_of_promotions", "ALTER TABLE asks ADD COLUMN promotion INTEGER;"),
     ("m034_fallbacks", FALLBACKS),
+    ("m036_watches", WATCHES),
 )

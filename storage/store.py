@@ -22,6 +22,7 @@ from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Prefer
 from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, Outbox
 from storage.money import Estimates, Freezes, Ledger
+from storage.monitoring.watches import LiveLabels, WatchedWeeks, Watches
 from storage.promotions import Fallbacks, PromotionRequests, Promotions
 from storage.questions import Questions, TriedAnswers
 from storage.records import Model, RunState
@@ -79,6 +80,9 @@ class Store:
         self.scans = Scans(self.database)
         self.deletions = DatasetDeletions(self.database)
         self.labellings = Labellings(self.database)
+        self.watches = Watches(self.database)
+        self.watched_weeks = WatchedWeeks(self.database)
+        self.live_labels = LiveLabels(self.database)
         self.wipes = Wipes(self.database)
         self.expiries = Expiries(self.database)
 

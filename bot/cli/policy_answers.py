@@ -19,6 +19,7 @@ from bot.rules.permissions import (
     Policy,
     Request,
     Tier,
+    WatchLimits,
     rule_verdicts,
 )
 from trainers.money import usd_micros
@@ -96,7 +97,22 @@ def policy_table(policy: Policy) -> str:
         f"quality bar, unless somebody sets one: {100 * limits.bar:g}%",
         f"rows that an upload seals for a promotion, unless somebody types a number: {limits.sealed or 'none'}",
     ]
-    return "\n".join([*who, "", *_approvals(policy), "", *promotion, "", *_data(policy)])
+    return "\n".join(
+        [*who, "", *_approvals(policy), "", *promotion, "", _watch(policy.watch), "", *_data(policy)]
+    )
+
+
+def _watch(limits: WatchLimits) -> str:
+    sampled = "no call may be sampled"
+    if limits.share:
+        personal = "without those that have personal data"
+        if limits.personal == "mask":
+            personal = "personal data masked"
+        sampled = (
+            f"up to {100 * limits.share:g}% of the calls may be sampled for {limits.days} days, {personal}"
+        )
+    spent = f"up to ${limits.usd_per_month} a month for measuring on its own"
+    return f"watch     {sampled}; {spent}{_in_brackets(limits.where)}"
 
 
 def policy_json(policy: Policy) -> dict[str, Any]:
@@ -117,7 +133,23 @@ def policy_json(policy: Policy) -> dict[str, Any]:
             "sealed_rows": policy.promotion.sealed,
             "rule": policy.promotion.where,
         },
+        "watch": _watch_json(policy.watch),
         "data": [_data_rule_json(rule) for rule in policy.data],
+    }
+
+
+def _watch_json(limits: WatchLimits) -> dict[str, Any]:
+    channels = None
+    if limits.channels is not None:
+        channels = sorted(limits.channels)
+    return {
+        "sample_share": limits.share,
+        "days": limits.days,
+        "personal": limits.personal,
+        "usd_per_month": str(limits.usd_per_month),
+        "margin": limits.margin,
+        "channels": channels,
+        "rule": limits.where,
     }
 
 

@@ -182,6 +182,32 @@ DEFAULT_PROMOTION_LIMITS = PromotionLimits()
 
 
 @dataclass(frozen=True)
+class WatchLimits:
+    """Limits for all datasets whose calls are watched.
+
+    At most `share` (0 to 1) of a dataset's calls may be sampled, and they are deleted after `days` days. `personal`
+    says whether personal data in them is masked, or such calls are not stored. `usd_per_month` is what measuring new
+    models and shadow answers may cost together in a calendar month. On live calls a cheaper candidate may be worse by
+    less than `margin` (0 to 1). Only datasets that belong to `channels` may be watched; None means any.
+    """
+
+    share: Annotated[float, Limits(ge=0, le=100), Key("sample_percent", convert=_share)] = 1.0
+    days: Annotated[int, Limits(ge=1, le=365)] = 30
+    personal: Literal["mask", "drop"] = "mask"
+    usd_per_month: Decimal = Decimal(0)
+    margin: Annotated[float, Limits(gt=0, le=20), Key("margin_points", convert=_share)] = 0.05
+    channels: Annotated[frozenset[ChannelId] | None, Key(wants='ids of channels, like ["C123"]')] = None
+    where: Annotated[str, SET_BY_CALLER] = BUILT_IN
+
+    def may_watch(self, channel: str) -> bool:
+        """True if datasets that belong to this channel may be watched."""
+        return self.channels is None or channel in self.channels
+
+
+DEFAULT_WATCH_LIMITS = WatchLimits()
+
+
+@dataclass(frozen=True)
 class Policy:
     """`tiers` are sorted from cheap to expensive and not empty. A plan waits `expires_s` seconds for its approvals, and
     approvers are reminded `remind_s` seconds before the end."""
@@ -192,6 +218,7 @@ class Policy:
     expires_s: float = DEFAULT_EXPIRY_S
     remind_s: tuple[float, ...] = DEFAULT_REMINDERS_S
     promotion: PromotionLimits = DEFAULT_PROMOTION_LIMITS
+    watch: WatchLimits = DEFAULT_WATCH_LIMITS
 
     def named(self, action: Action) -> NamedPeople:
         """Returns whom the action's rule names; nobody if there is no rule."""

@@ -11,6 +11,7 @@ from typing import Annotated
 from bot.rules.permissions import (
     BUILT_IN,
     DEFAULT_PROMOTION_LIMITS,
+    DEFAULT_WATCH_LIMITS,
     GROUP,
     RULES,
     USER,
@@ -21,6 +22,7 @@ from bot.rules.permissions import (
     PromotionLimits,
     Rule,
     Tier,
+    WatchLimits,
     default_rules,
 )
 from bot.settings.toml_file import TomlFile
@@ -56,6 +58,7 @@ class PolicyTable:
     tiers: tuple[Tier, ...] = ()
     data: tuple[DataRule, ...] = ()
     promotion: PromotionLimits = DEFAULT_PROMOTION_LIMITS
+    watch: WatchLimits = DEFAULT_WATCH_LIMITS
 
 
 def build_policy(
@@ -69,10 +72,11 @@ def build_policy(
         who = _read_who(table.who, approvers, file)
     data = [_read_data_rule(row, number, providers, file) for number, row in enumerate(table.data)]
     promotion = table.promotion
-    if promotion == DEFAULT_PROMOTION_LIMITS:
-        promotion = replace(promotion, where=BUILT_IN)
-    else:
+    if promotion != DEFAULT_PROMOTION_LIMITS:
         promotion = replace(promotion, where=file.place("policy", "promotion"))
+    watch = table.watch
+    if watch != DEFAULT_WATCH_LIMITS:
+        watch = replace(watch, where=file.place("policy", "watch"))
     policy = Policy(
         who=who,
         tiers=_read_tiers(people.quorum, table.tiers, file),
@@ -80,6 +84,7 @@ def build_policy(
         expires_s=table.expires_h * 3600.0,
         remind_s=_read_reminders(table, file),
         promotion=promotion,
+        watch=watch,
     )
     _check_people(policy, file)
     return policy

@@ -100,6 +100,9 @@ DELETE FROM documents WHERE dataset = :name;
 DELETE FROM estimates WHERE dataset = :name;
 DELETE FROM dataset_settings WHERE name = :name;
 DELETE FROM tried_answers WHERE dataset = :name;
+DELETE FROM live_labels WHERE dataset = :name;
+DELETE FROM watched_weeks WHERE dataset = :name;
+UPDATE watches SET ended_at = :now, ended_by = 'finetune' WHERE dataset = :name AND ended_at IS NULL;
 DELETE FROM actual_months WHERE dataset = :name
     AND NOT EXISTS (SELECT 1 FROM promotions WHERE dataset = :name AND ended_at IS NULL);
 """

@@ -163,6 +163,13 @@ INSERT INTO row_requests (id, dataset_id, subject, person, first, at) VALUES (1,
     "m033_asks_of_promotions": """
 UPDATE asks SET model = 'team/tickets', promotion = 3 WHERE id = 1;
 """,
+    "m036_watches": """
+INSERT INTO watches (id, dataset, person, channel, share, time_zone, at, consented_by, consented_at)
+    VALUES (1, 'tickets', 'U1', 'C1', 0.05, 'Europe/Berlin', 1700.0, 'U1', 1700.0);
+INSERT INTO watched_weeks (dataset, week, facts, at) VALUES ('tickets', '2026-09-21', '{"week": "2026-09-21"}', 1700.0);
+INSERT INTO live_labels (dataset, call, recipe, called_at, person, label, is_right, at)
+    VALUES ('tickets', 'c-1', 'abc', 1700.0, 'U1', 'refund', 1, 1700.0);
+""",
     "m034_fallbacks": """
 INSERT INTO fallbacks (id, dataset, candidate, measurement, recipe, person, channel, at)
     VALUES (1, 'tickets', '{"rung": "encoder", "model": null, "shots": null}', 1, 'ab56', 'U1', 'C1', 1900.0);

@@ -1,0 +1,1 @@
+"""What a team has watched of the calls to what is in use."""
