@@ -188,19 +188,31 @@ def read_day(text: str) -> date | Misread:
 
 
 def read_bar(text: str) -> float | Misread:
-    """Reads a share in (0, 1): '90%', '90' and '0.9' are all 0.9; '0.5%' is 0.005. A comma is a decimal one, as a share
-    has no thousands: '92,5%' is 0.925."""
-    misread = Misread(f"“{shown(text)}” should be the share of right answers that is good enough, like 90%.")
-    match = re.fullmatch(r"([0-9]{0,2}(?:[.,][0-9]{1,4})?)\s*(%?)", text)
-    if match is None:
-        return misread
-    digits, percent = match.groups()
-    share = float(digits.replace(",", ".") or 0)
-    if percent or share > 1:
+    """Reads a share in (0, 1): '90%', '90' and '0.9' are all 0.9; '0.5%' is 0.005."""
+    share = _parse_share(text)
+    if share is not None and 0 < share < 1:
+        return share
+    return Misread(f"“{shown(text)}” should be the share of right answers that is good enough, like 90%.")
+
+
+def read_sample(text: str) -> float | Misread:
+    """Reads a share in [0, 1]: '5%', '5' and '0.05' are all 0.05."""
+    share = _parse_share(text)
+    if share is not None and share <= 1:
+        return share
+    return Misread(f"“{shown(text)}” should be the share of the calls to sample, like 5%.")
+
+
+def _parse_share(text: str) -> float | None:
+    """Returns a share that was typed with or without its percent sign. A comma is a decimal one, as a share has no
+    thousands: '92,5%' is 0.925."""
+    match = re.fullmatch(r"([0-9]{0,3}(?:[.,][0-9]{1,4})?)\s*(%?)", text)
+    if match is None or not match[1]:
+        return None
+    share = float(match[1].replace(",", "."))
+    if match[2] or share > 1:
         share /= 100
-    if 0 < share < 1:
-        return round(share, 6)
-    return misread
+    return round(share, 6)
 
 
 def read_predict(text: str) -> tuple[int, ...] | Misread:
@@ -349,6 +361,7 @@ KIND = TextType("candidate", read_kind)
 KINDS = TextType("candidates", read_kinds)
 DESTINATION = TextType("nothing", read_destination)
 SHOTS = TextType("number", read_shots)
+SAMPLE = TextType("share", read_sample)
 TASK = TextType("task", read_task)
 PROMPT_NUMBER = TextType("number", read_prompt_number)
 PREDICT = TextType("numbers", read_predict)

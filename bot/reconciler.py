@@ -44,7 +44,8 @@ from bot.services.models import (
     promotions,
     sunsets,
 )
-from bot.services.serving import alias_sync, fallbacks, publications, questions, recipes
+from bot.services.monitoring import weeks
+from bot.services.serving import alias_sync, call_samples, fallbacks, publications, questions, recipes
 from bot.services.training import interventions, orphan_jobs, reports, run_results, training
 from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import provider_of
@@ -235,6 +236,7 @@ def reconcile(context: AppContext) -> None:
             partial(fallbacks.handle_step_failure, context, fallback),
         )
     _run_guarded(partial(publications.sync, context), "what programs get")
+    _run_guarded(partial(weeks.post_due, context), "weeks of calls")
     _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
     _run_guarded(partial(promotion_requests.expire, context), "requests to deploy")
     _run_guarded(partial(superseded_plans.link_superseded, context), "links between plans")
@@ -441,6 +443,7 @@ MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (
     (deployments.tell_unused, "machines that are kept for nothing"),
     (provider_jobs.delete_unneeded_uploads, "uploaded files"),
     (alias_sync.sweep, "models in use"),
+    (call_samples.delete_old, "sampled calls that are old or no longer watched"),
     (recipes.delete_unneeded, "recipes that are not needed any more"),
     (publications.sync_ends, "models in use that have ended"),
 )

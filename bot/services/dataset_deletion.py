@@ -25,7 +25,7 @@ from bot.services import deletion_scope
 from bot.services.common import authorization, provider_jobs
 from bot.services.datasets import row_deletion
 from bot.services.models import models, promotion_records
-from bot.services.serving import publications, recipes
+from bot.services.serving import call_samples, publications, recipes
 from bot.values.learning_curves import trained_curve
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
@@ -106,6 +106,7 @@ def commit_rewrite(
     """Records the version without the rows and deletes all earlier versions, in one transaction. A model in use that
     was trained on one of them is deleted too: the rows have to go before a newer model can be trained."""
     name = new.before.name
+    call_samples.delete_rows(context, new.named)
     with context.store.transaction():
         versions = context.store.datasets.versions(name)
         scope = deletion_scope.scope_of(context, name, versions, keeps_rest=True)
@@ -302,6 +303,8 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
     in unused space."""
     row_deletion.move_rewritten_files(context, deletion.dataset)
     publications.sync(context)  # before the files of what answers are gone, also while no bot runs
+    if context.store.datasets.newest(deletion.dataset) is None:
+        call_samples.delete_of(context, deletion.dataset)
     for name in deletion.paths:
         path = context.settings.data / name
         if path.is_dir():

@@ -31,6 +31,9 @@ from bot.cards.models import deployments, sunsets
 from bot.cards.models import promotion_requests as promotion_request_cards
 from bot.cards.models import promotions as promotion_cards
 from bot.cards.models import tried_answers as answer_cards
+from bot.cards.monitoring import live_labels as live_label_cards
+from bot.cards.monitoring import watches as watch_cards
+from bot.cards.monitoring import weeks as week_cards
 from bot.cards.training import interventions as intervention_cards
 from bot.cards.training import results, runs
 from bot.context import AppContext
@@ -49,6 +52,7 @@ from bot.services.measurement import human_preferences, judge_checks, measuremen
 from bot.services.models import deployment_requests, orphan_deployments, promotion_requests, promotions
 from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
+from bot.services.monitoring import live_labels, watches
 from bot.services.serving import better_answers, tried_answers
 from bot.services.training import interventions
 from bot.services.training import runs as run_services
@@ -150,6 +154,8 @@ SHOWN: Mapping[str, _ByValue[object]] = {
     results.MEASURE: _with_number(evaluation_services.ask_after_run),
     promotion_cards.ROLLBACK: _with_number(promotions.roll_back_from),
     check_reports.START_FROM_PAIRS: better_answers.train_further,
+    watch_cards.CONSENT: _with_number(watches.consent),
+    watch_cards.REFUSE: _with_number(watches.refuse),
     row_labels.MAKE_VERSION: _with_number(row_label_services.close),
     row_labels.DISCARD: _with_number(row_label_services.discard),
     **{button: _choose_by(button) for button in judge_agreement.CHOICES},
@@ -164,6 +170,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     app.action(_one_of(FORMS))(listeners.open_form)
     app.action(_one_of((*general.READINGS, wrong_row_cards.WRONG_ROWS)))(listeners.run_line)
     app.action(_one_of(row_labels.ANSWERS))(listeners.label_row)
+    app.action(_one_of(live_label_cards.ANSWERS))(listeners.label_call)
     app.action(document_cards.REMOVE)(listeners.remove_document)
 
 
@@ -226,6 +233,14 @@ class _Listeners:
         result = self._counted(
             click,
             lambda: row_label_services.answer(self.context, click.action, click.value, click.person),
+        )
+        self.wake()
+        _update_form(body, client, result)
+
+    def label_call(self, body: dict[str, Any], client: WebClient) -> None:
+        click = read_click(self.context, body)
+        result = self._counted(
+            click, lambda: live_labels.answer(self.context, click.action, click.value, click.person)
         )
         self.wake()
         _update_form(body, client, result)
@@ -410,6 +425,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     promotion_cards.TRY: _try,
     answer_cards.NOT_GOOD: _better_answer,
     row_labels.LABEL_ROWS: _label_rows,
+    week_cards.LABEL: lambda click: live_labels.next_call(click.context, click.value, click.person),
     distillations.CONTRADICTIONS: _contradictions,
     **dict.fromkeys(intervention_cards.BUTTONS, _decide),
 }

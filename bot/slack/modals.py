@@ -24,6 +24,7 @@ from bot.cards.evidence import distillations as distillation_cards
 from bot.cards.evidence import evaluations as evaluation_cards
 from bot.cards.models import promotion_requests as promotion_request_cards
 from bot.cards.models import tried_answers as answer_cards
+from bot.cards.monitoring import watches as watch_cards
 from bot.cards.training import interventions as intervention_cards
 from bot.command_options import ASKED_KINDS, normalize_name, read_count
 from bot.command_parser import parse_form, strip_quotes
@@ -40,6 +41,8 @@ from bot.services.decisions import approvals, estimate_requests, plans, run_agai
 from bot.services.measurement import distillations, evaluations
 from bot.services.measurement.distillations import RowsToTeach
 from bot.services.models import promotion_requests
+from bot.services.monitoring import watches
+from bot.services.monitoring.watches import WatchRequest
 from bot.services.serving import questions, tried_answers
 from bot.services.training import interventions
 from bot.slack import commands
@@ -334,6 +337,11 @@ def _decide(answers: Answers) -> Errors:
     return _errors_by_field(result, "reason")
 
 
+def _watch(answers: Answers) -> Errors:
+    wanted = WatchRequest(answers.dataset, float(answers.text("share")))
+    return _errors(watches.receive(answers.context, wanted, answers.person, answers.channel), "share")
+
+
 # Each function records what a form asks for, or returns errors, which Slack shows below their fields.
 FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     dataset_cards.UPLOAD: _receive,
@@ -352,6 +360,7 @@ FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     row_label_cards.FORM: _label,
     distillation_cards.FORM: _distil,
     answer_cards.BETTER_FORM: _better,
+    watch_cards.FORM: _watch,
 }
 
 
@@ -370,6 +379,7 @@ FORMS_OF_A_CHANNEL = frozenset(
         answer_cards.TRY_FORM,
         row_label_cards.FORM,
         distillation_cards.FORM,
+        watch_cards.FORM,
     }
 )
 """Forms whose metadata begin with the channel that they were opened in."""

@@ -1,4 +1,5 @@
-"""The `/finetune …` commands about models and what is in use: listed, asked, judged, deployed and rolled back."""
+"""The `/finetune …` commands about models and what is in use: listed, asked, judged, deployed, rolled back and
+watched."""
 
 from __future__ import annotations
 
@@ -18,10 +19,13 @@ from bot.command_options import (
     MODEL,
     PROMPT,
     REASON,
+    SAMPLE,
     SECONDS,
 )
 from bot.command_parser import Registry
 from bot.services.models import models, promotions
+from bot.services.monitoring import watches, weeks
+from bot.services.monitoring.watches import WatchRequest
 from bot.services.serving import fallbacks, questions, tried_answers
 from bot.slack.replies import Call, Reply, card_or_refusal, promotion_reply
 from bot.values.requests import ChooseFallback, Promote
@@ -130,3 +134,23 @@ def fallback(call: Call, dataset: str, after: int | None, to: str | None, **valu
     wanted = ChooseFallback(Promote(dataset, **values), after)
     chosen = fallbacks.choose(call.context, wanted, call.person, call.channel)
     return card_or_refusal(chosen, fallback_cards.chosen_message)
+
+
+@registry.command(
+    "watch",
+    help="how what is in use did this week; every Monday in its channel, once you have it watched",
+    needs=("read", "measure"),
+    usage="DATASET [sample=5% to=nothing]",
+)
+@click.argument("dataset", type=DATASET)
+@click.option("--sample", type=SAMPLE, help="Have it watched, with this share of the calls sampled, like 5%.")
+@click.option("--to", type=DESTINATION, help="nothing: no longer watch it, and delete the sampled calls.")
+def watch(call: Call, dataset: str, sample: float | None, to: str | None) -> Reply:
+    if to is not None:
+        return watches.end(call.context, dataset, call.person, call.channel)
+    if sample is not None:
+        return watches.begin(call.context, WatchRequest(dataset, sample), call.person, call.channel)
+    week = weeks.show_now(call.context, dataset, call.person, call.channel)
+    if week is None:
+        return watches.form(call.context, dataset, call.person, call.channel)
+    return week

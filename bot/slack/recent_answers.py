@@ -47,6 +47,9 @@ class RecentAnswers:
         name = self._recall(("name", user_id), lambda: self._slack.name(user_id))
         return name or user_id
 
+    def time_zone(self, user_id: str) -> str | None:
+        return self._recall(("time zone", user_id), lambda: self._slack.time_zone(user_id))
+
     def members(self, group_id: str) -> frozenset[str] | None:
         return self._recall(("group", group_id), lambda: self._slack.members(group_id))
 

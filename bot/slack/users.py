@@ -11,6 +11,7 @@ from functools import cache
 from http.client import HTTPException
 from typing import Any
 from urllib.error import URLError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
@@ -137,6 +138,22 @@ class SlackDirectory:
     def name(self, user_id: str) -> str:
         """Returns the person's name, or the id if Slack doesn't answer."""
         return _name_in(self._ask("users.info", self._slack.users_info, user=user_id), user_id)
+
+    def time_zone(self, user_id: str) -> str | None:
+        """Returns the person's time zone, like 'Europe/Berlin'; None if Slack doesn't answer or names none that is
+        known here."""
+        answer = self._ask("users.info", self._slack.users_info, user=user_id)
+        if answer is None:
+            return None
+        name = str(answer["user"].get("tz") or "")
+        try:
+            return ZoneInfo(name).key
+        except (
+            ValueError,
+            OSError,
+            ZoneInfoNotFoundError,
+        ):  # none, or a newer one than those of this machine
+            return None
 
     def members(self, group_id: str) -> frozenset[str] | None:
         """Returns the ids of a user group's members, None if unknown."""

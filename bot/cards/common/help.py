@@ -40,6 +40,7 @@ OTHERS = (
             "promote",
             "rollback",
             "fallback",
+            "watch",
         ),
     ),
     ("Money and people", ("prices", "budget", "rights", "audit", "freeze", "unfreeze")),

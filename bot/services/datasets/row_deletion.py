@@ -20,26 +20,27 @@ from bot.services.common.targets import default_row_limit
 from bot.services.datasets import datasets, taught_rows
 from bot.services.datasets.dataset_worker import FULL_LIST, SEED, Inspection, inspect
 from bot.services.datasets.pairs import judged_model
-from bot.services.datasets.row_labels_worker import key_of_text, write_table
+from bot.services.datasets.row_labels_worker import as_unanswered, write_table
 from bot.values.runs import Refusal
 from storage.datasets import NewDataset
 from storage.records import Dataset
 from trainers.dataset import Columns, Report, read
 from trainers.dataset.conversion import open_converted
-from trainers.dataset.rows import question_key
+from trainers.dataset.rows import Example, question_key
 from trainers.dataset.versions import Previous, store_without_questions
 
 
 @dataclass(frozen=True)
 class RewrittenDataset:
     """The version `before` without `rows` rows, `rows_held_out` of which were held out. `inspected` is the check of the
-    remaining rows, which are in these `columns` of its file."""
+    remaining rows, which are in these `columns` of its file. `named` are the rows that were to be deleted."""
 
     before: Dataset
     inspected: Inspection
     rows: int
     rows_held_out: int
     columns: Columns
+    named: tuple[Example, ...]
 
 
 def rewrite_without_rows(
@@ -51,16 +52,15 @@ def rewrite_without_rows(
     report = datasets.report_of(before) if before else None
     if before is None or report is None:
         return Refusal(f"{code(dataset)} has no usable version, so no row can be deleted from it.")
-    key_by_line = _keys_by_line(context, before)
-    unknown = sorted(set(lines) - key_by_line.keys())
+    row_by_line = _rows_by_line(context, before)
+    unknown = sorted(set(lines) - row_by_line.keys())
     if unknown:
         listed = ", ".join(str(line) for line in unknown)
         return Refusal(
             f"No row of {code(before.name)}, version {before.version}, begins at line {listed}. Use the line numbers "
             f"of {before.filename}, as its card and `finetune check` show them."
         )
-    keys = frozenset(key_by_line[line] for line in lines)
-    return _rewrite(context, before, report, keys)
+    return _rewrite(context, before, report, tuple(row_by_line[line] for line in lines))
 
 
 def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dataset:
@@ -129,19 +129,20 @@ def _folder(context: CoreContext, dataset: str) -> Path:
     return context.settings.data / "rewritten" / dataset
 
 
-def _keys_by_line(context: CoreContext, version: Dataset) -> dict[int, bytes]:
-    """Returns the question's key for each line of the version's file at which a row begins."""
+def _rows_by_line(context: CoreContext, version: Dataset) -> dict[int, Example]:
+    """Returns the row for each line of the version's file at which one begins."""
     columns = datasets.columns_of(version)
     path = context.settings.files / str(version.sha256)
     reading = read(path, version.filename, columns=columns, limits=FULL_LIST)
-    keys = {example.line: question_key(example) for example in reading.examples}
-    return keys | {row.line: key_of_text(row.text) for row in reading.unlabelled}
+    rows = {example.line: example for example in reading.examples}
+    return rows | {row.line: as_unanswered(row.text) for row in reading.unlabelled}
 
 
 def _rewrite(
-    context: CoreContext, before: Dataset, report: Report, keys: frozenset[bytes]
+    context: CoreContext, before: Dataset, report: Report, named: tuple[Example, ...]
 ) -> RewrittenDataset | Refusal:
-    """Writes and checks the version without the questions in `keys`."""
+    """Writes and checks the version without the questions of the `named` rows."""
+    keys = frozenset(map(question_key, named))
     # An attempt that a kill ended may have left files.
     discard_rewrite(context, before.name)
     folder = _folder(context, before.name)
@@ -165,7 +166,7 @@ def _rewrite(
     held = report.n_holdout + report.n_sealed - new.n_holdout - new.n_sealed
     unlabelled = report.n_unlabelled - new.n_unlabelled
     rows = report.n_train - new.n_train + held + unlabelled
-    return RewrittenDataset(before, inspection, rows, held, columns)
+    return RewrittenDataset(before, inspection, rows, held, columns, named)
 
 
 def _write_parts(
@@ -204,11 +205,12 @@ def _join(
     except for what they lack: the rejected answers of pairs, and rows without a label."""
     source = context.settings.files / str(before.sha256)
     if report.pairs:
-        keys_by_line = _keys_by_line(context, before)
+        row_by_line = _rows_by_line(context, before)
+        gone = {number for number, row in row_by_line.items() if question_key(row) in keys}
         with open_converted(source, FULL_LIST) as converted, joined.open("wb") as file:
             converted.file.seek(0)
             lines = enumerate(converted.file, 1)
-            file.writelines(line for number, line in lines if keys_by_line.get(number) not in keys)
+            file.writelines(line for number, line in lines if number not in gone)
         return Columns()
     if report.n_unlabelled and report.system is not None:
         return write_table(before.filename, source, datasets.columns_of(before), parts, keys, joined)

@@ -387,9 +387,14 @@ def _apply_label(row: Example, labels: Mapping[str, str | None]) -> Example | No
     return replace(changed, row=orjson.dumps(written))
 
 
+def as_unanswered(text: str) -> Example:
+    """Returns a row without a label as a row whose answer is empty."""
+    return _as_chat(LabelledText(text, ""), "")
+
+
 def key_of_text(text: str) -> bytes:
     """Returns the question's key of a row without a label, the same as with one."""
-    return question_key(_as_chat(LabelledText(text, ""), ""))
+    return question_key(as_unanswered(text))
 
 
 def _question_text(row: Example) -> str:

@@ -4,10 +4,12 @@ cost, questions to it, and a folder to take along."""
 PUBLIC_MODULES = (
     "alias_sync",
     "better_answers",
+    "call_samples",
     "candidate_exports",
     "fallbacks",
     "publications",
     "questions",
     "recipes",
     "tried_answers",
+    "week_counts",
 )

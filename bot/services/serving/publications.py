@@ -17,7 +17,7 @@ from bot.context import CoreContext
 from bot.rules import units
 from bot.rules.models.promotion import alias_for
 from bot.services.models import sunsets
-from bot.services.serving import recipes
+from bot.services.serving import call_samples, recipes
 from bot.settings import Settings
 from storage.deployments import DeploymentRecord
 from storage.promotions import Fallback, Promotion
@@ -105,6 +105,7 @@ def _published(context: CoreContext, promotion: Promotion, ends: date | None) ->
         fallback=fallback.recipe if fallback else None,
         fallback_after_s=fallback.after_s if fallback else None,
         unavailable=_why_unavailable(context, promotion, ends),
+        sampling=call_samples.sampling_of(context, promotion.dataset),
     )
 
 

@@ -1,0 +1,98 @@
+"""The form in which people label sampled calls, one after the other. Only the person who opened it sees the text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bot.cards.common import forms
+from bot.cards.common.blocks import Block, CardBlock, Note, Text, actions, button, code, escape, plain, quote
+from bot.cards.common.general import details_modal
+from bot.cards.common.words import pluralize, shorten, shorten_apart
+
+CHOOSE = "call_label"
+RIGHT = "call_right"
+WRONG = "call_wrong"
+UNCLEAR = "call_unclear"
+ANSWERS = (CHOOSE, RIGHT, WRONG, UNCLEAR)
+LONGEST_TEXT = 2_500
+LONGEST_OPTION = 75
+
+
+@dataclass(frozen=True)
+class CallToLabel:
+    """A sampled call. `labels` are the choices, empty if answers are no labels; then the person judges the `answer`.
+    `left` calls wait, with this one."""
+
+    id: str
+    question: str
+    answer: str
+    labels: tuple[str, ...]
+    left: int
+
+
+@dataclass(frozen=True)
+class PreviousCall:
+    """The answer to the call that the person has labelled just now, and whether it was right; None if they couldn't
+    tell."""
+
+    answer: str
+    is_right: bool | None
+
+
+def call_form(call: CallToLabel, previous: PreviousCall | None) -> Block:
+    blocks: list[CardBlock | Block] = []
+    if previous is not None:
+        blocks.append(Note(_previous_text(previous)))
+    blocks.append(Text(quote(call.question, LONGEST_TEXT)))
+    unclear = button("Can't tell", UNCLEAR, call.id)
+    if call.labels:
+        blocks += _label_selects(call)
+        blocks.append(actions(unclear))
+    else:
+        blocks.append(Text(f"*Its answer*\n{quote(call.answer, LONGEST_TEXT)}"))
+        blocks.append(actions(button("Right", RIGHT, call.id), button("Wrong", WRONG, call.id), unclear))
+    left = pluralize(call.left, "call")
+    blocks.append(
+        Note(f"{left} left, chosen at random. Each answer is saved at once and used to measure only.")
+    )
+    return details_modal("What is right?", blocks)
+
+
+def finished_form(dataset: str, previous: PreviousCall | None) -> Block:
+    blocks: list[CardBlock | Block] = []
+    if previous is not None:
+        blocks.append(Note(_previous_text(previous)))
+    blocks.append(
+        Text(
+            f"No more calls of {code(shorten(dataset))} wait for a label. Thank you. The week's card shows what the "
+            "labels say."
+        )
+    )
+    return details_modal("All calls labelled", blocks)
+
+
+def _previous_text(previous: PreviousCall) -> str:
+    answer = escape(shorten(previous.answer.strip() or "nothing", 60))
+    if previous.is_right is None:
+        return f"The answer to the last one was “{answer}”; it isn't counted."
+    verdict = "right" if previous.is_right else "wrong"
+    return f"The answer to the last one was “{answer}”: {verdict}."
+
+
+def _label_selects(call: CallToLabel) -> list[Block]:
+    """Selects of all labels. An option's value is the call and the label's index, as a label may be longer than a value
+    may be."""
+    names = shorten_apart(call.labels, LONGEST_OPTION)
+    selects = []
+    for start in range(0, len(names), forms.MOST_OPTIONS):
+        options = []
+        for place in range(start, min(start + forms.MOST_OPTIONS, len(names))):
+            options.append({"text": plain(names[place], LONGEST_OPTION), "value": f"{call.id} {place}"})
+        select = {
+            "type": "static_select",
+            "action_id": CHOOSE,
+            "placeholder": plain("The right label", 150),
+            "options": options,
+        }
+        selects.append({"type": "section", "text": plain("Which label is right?", 150), "accessory": select})
+    return selects

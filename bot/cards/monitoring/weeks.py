@@ -1,0 +1,186 @@
+"""The card of a week of calls: what they cost and saved, whether the answers are still right, and what has changed. At
+most seven lines, each only if there is something to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from bot.cards.common.blocks import Message, button, code, escape
+from bot.cards.common.builder import Parts
+from bot.cards.common.general import text_message
+from bot.cards.common.words import (
+    day,
+    interval,
+    money,
+    p_value,
+    percent,
+    pluralize,
+    shorten,
+)
+from bot.rules.models.promotion import alias_for
+from bot.values.monitoring import USUAL_LABELS, LiveAnswers, WeekFacts, WeekShift
+from storage.monitoring.watches import Watch
+from trainers.recipes.samples import SampleCounts
+
+LABEL = "label_calls"
+LONGEST_NAME = 40
+WEEKS_A_MONTH = 365 / 12 / 7
+
+
+@dataclass(frozen=True)
+class ModelEnding:
+    """A model that answers now and whose end is near. `ends` is the first day without an answer."""
+
+    model: str
+    ends: date
+    days_left: int
+
+
+@dataclass(frozen=True)
+class WeekSummary:
+    """A week of a watched dataset with what its card shows. `is_over` is False for the week so far. `live` is what
+    people's labels say, None if no call can be labelled. `to_label` counts the calls that wait for a label."""
+
+    watch: Watch
+    facts: WeekFacts
+    is_over: bool
+    live: LiveAnswers | None = None
+    to_label: int = 0
+    ending: ModelEnding | None = None
+
+    @property
+    def dataset(self) -> str:
+        return self.watch.dataset
+
+
+def week_card(summary: WeekSummary) -> Message:
+    """Posted on Monday, and edited as people label calls."""
+    facts = summary.facts
+    parts = Parts()
+    if facts.failed:
+        parts.text(f"*Failed*: {facts.failed:,} of {pluralize(facts.calls, 'call')}{_by_name(facts)}")
+    if summary.live is not None:
+        parts.text(live_text(summary.live))
+    if facts.shift is not None and facts.shift.is_shown:
+        parts.text(_shift_text(facts.shift))
+    if facts.thumbs_up or facts.thumbs_down:
+        parts.text(
+            f"*Feedback from programs*: {facts.thumbs_up:,} good, {facts.thumbs_down:,} bad. Whoever is annoyed "
+            "answers more often, so this is no measure of accuracy."
+        )
+    if summary.ending is not None:
+        parts.text(_ending_text(summary.ending))
+    parts.note(_sample_text(summary))
+    if summary.to_label:
+        label = button(f"Label {min(summary.to_label, USUAL_LABELS)}", LABEL, summary.dataset)
+        parts.buttons(label)
+    return parts.titled(f"{summary.dataset} {_when(summary)}: {_money_text(facts)}")
+
+
+def no_calls_yet(watch: Watch) -> Message:
+    """The week so far, if nothing was called."""
+    return text_message(
+        f"No program has called {code(alias_for(watch.dataset))} this week. The card of a week is posted in "
+        f"<#{watch.channel}> on the Monday after it, if anything was called."
+    )
+
+
+def live_text(live: LiveAnswers) -> str:
+    """Live answers beside those on the held-out rows."""
+    if not live.labelled:
+        return "*Live*: no call is labelled yet, so whether answers are still right isn't known."
+    share = percent(live.right / live.labelled)
+    between = interval(live.interval.low, live.interval.high)
+    calls = pluralize(live.labelled, "random call")
+    text = f"*Live*: {share} right ({between}) of {calls} with labels; {percent(live.holdout)} of the held-out rows."
+    accuracy = live.accuracy
+    if accuracy.is_alarm:
+        baseline = code("/finetune baseline")
+        return (
+            f"{text} *Answers are worse than measured*, and that is hardly chance. {baseline} on newly labelled rows "
+            "shows what is better now."
+        )
+    if accuracy.detectable_drop is None:
+        return f"{text} So few labels might not show even a drop of 30 points."
+    return f"{text} A drop of {pluralize(accuracy.detectable_drop, 'point')} would most likely show by now."
+
+
+def _when(summary: WeekSummary) -> str:
+    if summary.is_over:
+        return "last week"
+    return "this week so far"
+
+
+def _money_text(facts: WeekFacts) -> str:
+    """'12,480 calls for $3.10, saved $21.00 (planned $19.00)', as plain text."""
+    text = pluralize(facts.calls, "call")
+    if facts.micros is None:
+        return f"{text}, cost unknown"
+    if facts.micros:
+        text += f" for {money(facts.micros)}"
+    else:
+        text += ", free"
+    saving = facts.saving_micros
+    if saving is None:
+        return text
+    if saving < 0:
+        return f"{text}, {money(-saving)} more than before"
+    text += f", saved {money(saving)}"
+    if facts.planned_micros is not None:
+        planned = round(facts.planned_micros / WEEKS_A_MONTH)
+        text += f" (planned {money(planned)})"
+    return text
+
+
+def _by_name(facts: WeekFacts) -> str:
+    """Who failed, if several have answered."""
+    if len(facts.uses) < 2:
+        return "."
+    parts = [f"{escape(shorten(use.name, LONGEST_NAME))} {use.failed:,}" for use in facts.uses if use.failed]
+    return f": {', '.join(parts)}."
+
+
+def _shift_text(shift: WeekShift) -> str:
+    words = ""
+    if shift.words:
+        quoted = ", ".join(f"“{escape(shorten(word))}”" for word in shift.words[:3])
+        words = f", for instance {quoted}"
+    about = "The measured scores are about calls as they were."
+    if shift.texts is not None and shift.texts.is_alarm:
+        return f"*Calls have changed* since the first weeks ({p_value(shift.texts.p)}){words}. {about}"
+    p = p_value(shift.answers.p) if shift.answers else ""
+    return f"*Labels are answered in other shares* than in the first weeks ({p}), by the same model. {about}"
+
+
+def _ending_text(ending: ModelEnding) -> str:
+    model = escape(shorten(ending.model, LONGEST_NAME))
+    if ending.days_left <= 0:
+        return f"*{model} has ended*: it no longer answers."
+    return f"*{model} ends in {pluralize(ending.days_left, 'day')}*, on {day(ending.ends)}."
+
+
+def _sample_text(summary: WeekSummary) -> str:
+    """How many calls were sampled, and what is missing from them."""
+    watch = summary.watch
+    if watch.awaits_consent:
+        return "No call is sampled yet: somebody who decides about the rows has to agree."
+    if not watch.share:
+        return f"No call is sampled: {code(f'/finetune watch {watch.dataset} sample=5%')} would show more."
+    sampled = summary.facts.sampled
+    text = f"{pluralize(sampled.stored, 'call')} sampled ({100 * watch.share:g}%)."
+    if sampled.left_out:
+        text += f" Left out: {_left_out(sampled)}."
+    if summary.facts.is_uncompared:
+        text += " Comparing them failed; the bot's log says why."
+    return text
+
+
+def _left_out(counts: SampleCounts) -> str:
+    reasons = (
+        (counts.personal + counts.secret, "with personal data or a secret"),
+        (counts.too_long + counts.not_text, "too long or not text"),
+        (counts.opted_out, "opted out"),
+        (counts.no_room + counts.lost, "without room"),
+    )
+    return ", ".join(f"{count:,} {why}" for count, why in reasons if count)

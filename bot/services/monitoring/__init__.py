@@ -1,0 +1,8 @@
+"""Watches the calls to what is in use: the card of each week, labels of sampled calls, and what has changed. Quiet and
+cheap; nothing here starts a training or switches what is in use."""
+
+PUBLIC_MODULES = (
+    "live_labels",
+    "watches",
+    "weeks",
+)

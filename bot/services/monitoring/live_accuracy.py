@@ -1,0 +1,84 @@
+"""What people's labels of random calls say about the answers of what is in use, and which calls wait for a label.
+
+Only calls that were sampled at random count, in an order that nobody has chosen, and each once. Rows that were chosen
+because they teach much are never among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from bot.context import AppContext
+from bot.rules import units
+from bot.rules.models.promotion import alias_for
+from bot.services.evidence.promotion_evidence import promotion_proof
+from bot.values.monitoring import USUAL_LABELS, LiveAnswers
+from storage.monitoring.watches import LiveLabel, Watch
+from storage.promotions import Promotion
+from trainers.monitoring.live_accuracy import SHOWN_WEEKS, Holdout, LabelledWeek, judge_live_accuracy
+from trainers.recipes import samples
+
+WEEK_S = 7 * 24 * 3600.0
+
+
+def live_answers(context: AppContext, watch: Watch) -> LiveAnswers | None:
+    """Returns None if no calls are sampled, or what is in use has no score to compare them with."""
+    promotion = context.store.promotions.current(watch.dataset)
+    if promotion is None or promotion.recipe is None or not watch.samples:
+        return None
+    candidate = promotion_proof(context, promotion.what, None).candidate
+    if candidate is None:
+        return None
+    labels = _labels_since(context, promotion)
+    accuracy = judge_live_accuracy(
+        _past_weeks(labels, context.clock()), Holdout(candidate.score, candidate.n)
+    )
+    recent = [label for label in labels if label.at >= context.clock() - SHOWN_WEEKS * WEEK_S]
+    certain = [label for label in recent if label.is_right is not None]
+    return LiveAnswers(
+        accuracy=accuracy,
+        right=sum(label.is_right is True for label in certain),
+        labelled=len(certain),
+        unclear=len(recent) - len(certain),
+        holdout=candidate.score,
+    )
+
+
+def open_calls(context: AppContext, watch: Watch) -> tuple[str, ...]:
+    """Returns the ids of the calls that people are asked to label now, in the order in which they are asked: of those
+    that what is in use has answered in the last seven days, so many that with the labels of these days they are
+    USUAL_LABELS."""
+    promotion = context.store.promotions.current(watch.dataset)
+    if promotion is None or promotion.recipe is None or not watch.samples:
+        return ()
+    since = max(context.clock() - WEEK_S, promotion.at)
+    ids = samples.ids(context.settings.recipes, alias_for(watch.dataset), promotion.recipe, since=since)
+    labelled = {label.call: label for label in context.store.live_labels.of(watch.dataset)}
+    done = sum(label.at >= since for label in labelled.values())
+    waiting = sorted((each for each in ids if each not in labelled), key=_at_random)
+    return tuple(waiting[: max(USUAL_LABELS - done, 0)])
+
+
+def _at_random(call: str) -> bytes:
+    """A key that puts calls into an order that has nothing to do with them."""
+    return hashlib.sha256(call.encode()).digest()
+
+
+def _labels_since(context: AppContext, promotion: Promotion) -> list[LiveLabel]:
+    """Returns the labels of answers of this recipe since it was promoted."""
+    labels = context.store.live_labels.of(promotion.dataset)
+    return [label for label in labels if label.recipe == promotion.recipe and label.called_at >= promotion.at]
+
+
+def _past_weeks(labels: Sequence[LiveLabel], now: float) -> list[LabelledWeek]:
+    """Counts the labels by the week in which they were given, without the current week, which still changes."""
+    counts: dict[str, tuple[int, int]] = {}
+    this_week = units.week_period(units.day_of(now)).name
+    for label in labels:
+        week = units.week_period(units.day_of(label.at)).name
+        if label.is_right is None or week == this_week:
+            continue
+        right, labelled = counts.get(week, (0, 0))
+        counts[week] = (right + label.is_right, labelled + 1)
+    return [LabelledWeek(right, labelled) for _, (right, labelled) in sorted(counts.items())]

@@ -1,0 +1,146 @@
+"""Compares a week's sampled calls with those of the first weeks, in a worker process: what they ask, how they are
+answered, and which words have become more frequent.
+
+Of the first weeks numbers are kept, since their texts are deleted after some days: vectors, how many texts have a word
+(only of words that several have), and how many answers were which label.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot.values.monitoring import WeekShift
+from trainers.dataset.rows import INSTRUCTION_ROLES
+from trainers.encoders.embedding import load_encoder
+from trainers.monitoring import shift
+from trainers.monitoring.shift import Shift, TooFewCalls, WordCounts
+from trainers.recipes import samples
+from trainers.recipes.samples import SampledCall
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+FIRST_WEEKS = 4
+TESTS = 2  # a week for each dataset: of the texts and of the answers
+
+
+@dataclass(frozen=True)
+class WeekOfCalls:
+    """The sampled calls under `name` in `recipes` from `since` to before `until` (unix seconds), in the `week` of that
+    Monday. `labels` is the hash of the recipe whose answers are labels and are counted, None if they aren't labels.
+    `first_weeks` is the folder of what is kept of the first weeks, which were read by this `encoder`. `level` is that
+    of each test."""
+
+    recipes: Path
+    name: str
+    week: str
+    since: float
+    until: float
+    labels: str | None
+    first_weeks: Path
+    encoder: str
+    level: float
+
+
+def compare(calls: WeekOfCalls) -> WeekShift:
+    """Compares a week with the weeks before it, of which the first four that were no different are kept. A week is
+    among them from the next one on."""
+    week = _read(calls)
+    earlier = [_load(path) for path in _kept(calls)]
+    compared = _compare(earlier, week, calls.level)
+    if len(earlier) < FIRST_WEEKS and not compared.is_shown and len(week.vectors):
+        _keep(calls.first_weeks / f"{calls.week}.npz", week)
+    return compared
+
+
+@dataclass(frozen=True)
+class _Week:
+    """`texts` and who they are from, empty for earlier weeks. `answers` counts labels by the recipe that gave them."""
+
+    vectors: Vectors
+    words: WordCounts
+    answers: Mapping[str, Mapping[str, int]]
+    texts: Sequence[str] = ()
+    sources: Sequence[str] = ()
+
+
+def _read(calls: WeekOfCalls) -> _Week:
+    sampled = samples.read(calls.recipes, calls.name, since=calls.since, until=calls.until)
+    # Calls of a conversation depend on each other, so only its first one is compared.
+    firsts = list({call.conversation: call for call in reversed(sampled)}.values())[::-1]
+    texts = [_question_of(call) for call in firsts]
+    answers: dict[str, Counter[str]] = {}
+    if calls.labels is not None:
+        labels = Counter(call.answer.strip() for call in firsts if call.recipe == calls.labels)
+        answers[calls.labels] = labels
+    return _Week(
+        vectors=load_encoder(calls.encoder).embed(texts),
+        words=shift.count_words(texts),
+        answers=answers,
+        texts=texts,
+        sources=[call.conversation for call in firsts],
+    )
+
+
+def _question_of(call: SampledCall) -> str:
+    turns = [turn.content for turn in call.example.prompt if turn.role not in INSTRUCTION_ROLES]
+    return "\n".join(turns)
+
+
+def _compare(earlier: Sequence[_Week], week: _Week, level: float) -> WeekShift:
+    import numpy as np
+
+    if not earlier:
+        return WeekShift()
+    vectors = np.concatenate([each.vectors for each in earlier])
+    texts = _certain(shift.vector_shift(vectors, week.vectors, level))
+    answers = None
+    for recipe, now in week.answers.items():
+        before: Counter[str] = Counter()
+        for each in earlier:
+            before.update(each.answers.get(recipe, {}))
+        answers = _certain(shift.label_shift(before, now, level))
+    words: tuple[str, ...] = ()
+    if texts is not None and texts.is_alarm:
+        counted = sum((each.words for each in earlier[1:]), earlier[0].words)
+        changed = shift.changed_words(counted, week.texts, week.sources)
+        words = tuple(word.words for word in changed)
+    return WeekShift(texts, answers, words)
+
+
+def _certain(result: Shift | TooFewCalls) -> Shift | None:
+    return None if isinstance(result, TooFewCalls) else result
+
+
+def _kept(calls: WeekOfCalls) -> list[Path]:
+    """Returns the files of the first weeks, without that of this week, which a kill may have left."""
+    paths = sorted(calls.first_weeks.glob("*.npz"))
+    return [path for path in paths if path.stem != calls.week][:FIRST_WEEKS]
+
+
+def _keep(path: Path, week: _Week) -> None:
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    counts = {"texts": week.words.texts, "words": week.words.frequent, "answers": week.answers}
+    partial = path.with_suffix(".tmp")
+    with partial.open("wb") as file:
+        np.savez(file, vectors=week.vectors, counts=np.array(json.dumps(counts)))
+    partial.replace(path)
+
+
+def _load(path: Path) -> _Week:
+    import numpy as np
+
+    with np.load(path) as arrays:
+        counts = json.loads(str(arrays["counts"]))
+        vectors: Vectors = arrays["vectors"]
+    return _Week(vectors, WordCounts(counts["texts"], counts["words"]), counts["answers"])

@@ -1,0 +1,175 @@
+"""The card of a week of calls: posted on Monday at nine, in the time zone of the person who began the watch, and shown
+at any time by the command. A week is counted once and stored, so that a kill neither repeats its card nor loses it.
+
+A week without a call has no card. Of several weeks in which the bot was off, only the last one has a card.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from bot.cards.common.blocks import Message
+from bot.cards.monitoring import weeks as views
+from bot.cards.monitoring.weeks import ModelEnding, WeekSummary
+from bot.context import AppContext
+from bot.rules import units
+from bot.rules.models.promotion import alias_for
+from bot.rules.units import Period
+from bot.services.common import authorization
+from bot.services.models import sunsets
+from bot.services.monitoring import live_accuracy, week_worker
+from bot.services.monitoring.week_worker import WeekOfCalls
+from bot.services.serving import week_counts
+from bot.services.serving.call_samples import first_weeks_folder
+from bot.values.monitoring import WeekFacts, WeekShift
+from bot.values.runs import Refusal
+from bot.values.sunsets import ending_soon
+from bot.worker_pool import WorkerStopped
+from storage.monitoring.watches import Watch, WatchedWeek
+from storage.promotions import Promotion
+from trainers.encoders import EncoderError
+from trainers.monitoring.shift import MOST_TESTS, alarm_level
+from trainers.recipes.folder import RecipeFolder
+
+HOUR = time(9)
+
+log = logging.getLogger(__name__)
+
+
+def show_now(context: AppContext, dataset: str, person: str, channel: str) -> Message | Refusal | None:
+    """Answers the command with the week so far. Returns None if the dataset isn't watched."""
+    refusal = authorization.dataset_refusal(context, dataset, person, channel)
+    if refusal:
+        return refusal
+    watch = context.store.watches.current(dataset)
+    if watch is None:
+        return None
+    facts = count_week(context, watch, units.week_period(context.today()))
+    if not facts.calls:
+        return views.no_calls_yet(watch)
+    return views.week_card(_summary(context, watch, facts, is_over=False))
+
+
+def post_due(context: AppContext) -> None:
+    """Counts the last week of each watched dataset whose Monday has come, and posts its card. A worker compares the
+    sampled calls first, which takes some ticks."""
+    for watch in context.store.watches.all_current():
+        week = due_week(watch, context.clock())
+        if week is None or context.store.watched_weeks.get(watch.dataset, week.name) is not None:
+            continue
+        facts = count_week(context, watch, week)
+        if not watch.samples or not facts.calls:
+            _post(context, watch, facts)
+            continue
+        try:
+            shift = _compare(context, watch, week)
+        except (WorkerStopped, EncoderError, OSError) as trouble:
+            log.warning("comparing the calls of %s: %s", watch.dataset, trouble)
+            _post(context, watch, replace(facts, is_uncompared=True))
+            continue
+        if shift is not None:
+            _post(context, watch, replace(facts, shift=shift))
+
+
+def due_week(watch: Watch, now: float) -> Period | None:
+    """Returns the week whose card was due last, None if the watch is younger than that."""
+    zone = ZoneInfo(watch.time_zone)
+    here = datetime.fromtimestamp(now, zone)
+    monday = here.date() - timedelta(days=here.weekday())
+    due = datetime.combine(monday, HOUR, zone)
+    if here < due:
+        monday -= timedelta(days=7)
+        due = datetime.combine(monday, HOUR, zone)
+    if watch.at > due.timestamp():
+        return None
+    return units.week_period(monday - timedelta(days=1))
+
+
+def update_card(context: AppContext, dataset: str) -> None:
+    """Shows new labels on the card of the last week."""
+    watch = context.store.watches.current(dataset)
+    stored = context.store.watched_weeks.of(dataset)
+    if watch is None or not stored:
+        return
+    _show(context, watch, WeekFacts.from_json(stored[-1].facts))
+
+
+def count_week(context: AppContext, watch: Watch, week: Period) -> WeekFacts:
+    uses = week_counts.uses_of_week(context, watch.dataset, week)
+    return WeekFacts(
+        week=week.name,
+        uses=uses,
+        planned_micros=week_counts.planned_micros(context, watch.dataset),
+        sampled=week_counts.samples_of_week(context, watch.dataset, week),
+    )
+
+
+def _compare(context: AppContext, watch: Watch, week: Period) -> WeekShift | None:
+    """Returns None while the worker compares. Raises WorkerStopped, EncoderError and OSError."""
+    sampled = [each for each in context.store.watches.all_current() if each.samples]
+    datasets = min(len(sampled), MOST_TESTS // week_worker.TESTS)
+    promotion = context.store.promotions.current(watch.dataset)
+    calls = WeekOfCalls(
+        recipes=context.settings.recipes,
+        name=alias_for(watch.dataset),
+        week=week.name,
+        since=week.start_s,
+        until=week.end_s,
+        labels=_recipe_of_labels(context, promotion),
+        first_weeks=first_weeks_folder(context, watch),
+        encoder=context.settings.encoder,
+        level=alarm_level(datasets, week_worker.TESTS),
+    )
+    return context.workers.poll(f"week {watch.id} {week.name}", week_worker.compare, calls)
+
+
+def _recipe_of_labels(context: AppContext, promotion: Promotion | None) -> str | None:
+    """Returns the hash of the recipe in use if its answers are labels."""
+    if promotion is None or promotion.recipe is None:
+        return None
+    recipe = RecipeFolder(context.settings.recipes).read(promotion.recipe)
+    if recipe is None or recipe.scoring != "label":
+        return None
+    return promotion.recipe
+
+
+def _post(context: AppContext, watch: Watch, facts: WeekFacts) -> None:
+    stored = WatchedWeek(watch.dataset, facts.week, facts.to_json(), context.clock())
+    with context.store.transaction():
+        if context.store.watched_weeks.add(stored) and facts.calls:
+            _show(context, watch, facts)
+
+
+def _show(context: AppContext, watch: Watch, facts: WeekFacts) -> None:
+    if not facts.calls:
+        return
+    card = views.week_card(_summary(context, watch, facts, is_over=True))
+    context.show(card_name(watch.dataset, facts.week), watch.channel, card, concerns=watch.person)
+
+
+def card_name(dataset: str, week: str) -> str:
+    return f"week {dataset} {week}"
+
+
+def _summary(context: AppContext, watch: Watch, facts: WeekFacts, *, is_over: bool) -> WeekSummary:
+    return WeekSummary(
+        watch=watch,
+        facts=facts,
+        is_over=is_over,
+        live=live_accuracy.live_answers(context, watch),
+        to_label=len(live_accuracy.open_calls(context, watch)),
+        ending=_ending(context, watch.dataset),
+    )
+
+
+def _ending(context: AppContext, dataset: str) -> ModelEnding | None:
+    """Returns the model in use that ends first, None if none ends soon."""
+    today = context.today()
+    uses = sunsets.list_uses(context.store, context.settings, today, [dataset])
+    for use in ending_soon(uses, today):
+        if use.kind == "in use" and use.ends is not None:
+            return ModelEnding(use.model, use.ends, (use.ends - today).days)
+    return None

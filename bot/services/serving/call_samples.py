@@ -1,0 +1,64 @@
+"""Which calls to a dataset's name the door samples: a random share, once somebody who decides about its rows has
+agreed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from bot.context import CoreContext
+from bot.rules.models.promotion import alias_for
+from storage.monitoring.watches import Watch
+from trainers.dataset.rows import Example
+from trainers.recipes import samples
+from trainers.recipes.values import Sampling
+
+DAY_S = 24 * 3600.0
+FIRST_WEEKS = "watched"  # a folder of the data folder
+
+
+def sampling_of(context: CoreContext, dataset: str) -> Sampling | None:
+    """Returns what the door samples of the calls to this dataset, None if nothing."""
+    watch = context.store.watches.current(dataset)
+    limits = context.settings.policy.watch
+    if watch is None or not watch.samples or not limits.may_watch(watch.channel):
+        return None
+    share = min(watch.share, limits.share)
+    if not share:
+        return None
+    return Sampling(share, limits.personal, presidio=context.settings.presidio)
+
+
+def first_weeks_folder(context: CoreContext, watch: Watch) -> Path:
+    """Returns the folder of what is kept of the first weeks of calls (monitoring/week_worker.py)."""
+    return context.settings.data / FIRST_WEEKS / str(watch.id)
+
+
+def delete_old(context: CoreContext) -> None:
+    """Deletes the calls that are older than the policy's days, and those of datasets that are no longer watched."""
+    folder = context.settings.recipes
+    now = context.clock()
+    samples.forget_before(folder, now - context.settings.policy.watch.days * DAY_S)
+    sampled = [watch for watch in context.store.watches.all_current() if watch.samples]
+    for name in samples.names(folder) - {alias_for(watch.dataset) for watch in sampled}:
+        samples.forget_name(folder, name, now=now)
+    needed = {first_weeks_folder(context, watch) for watch in sampled}
+    for path in (context.settings.data / FIRST_WEEKS).glob("*"):
+        if path not in needed:
+            shutil.rmtree(path)
+
+
+def delete_rows(context: CoreContext, rows: Iterable[Example]) -> None:
+    """Deletes the sampled calls, under all names, that ask what one of these rows asks."""
+    samples.forget_rows(context.settings.recipes, rows, presidio=context.settings.presidio)
+
+
+def delete_of(context: CoreContext, dataset: str) -> None:
+    """Deletes every sampled call of a dataset that was deleted. Its name has to be published without sampling
+    before."""
+    folder = context.settings.recipes
+    if folder.exists():
+        samples.forget_name(folder, alias_for(dataset), now=context.clock())
+    for watch in context.store.watches.of(dataset):
+        shutil.rmtree(first_weeks_folder(context, watch), ignore_errors=True)

@@ -1,0 +1,101 @@
+"""What is known of a week of calls to what is in use for a dataset, as it is stored and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainers.evaluation.statistics import Interval, wilson
+from trainers.json_values import JsonValue
+from trainers.monitoring.live_accuracy import LiveAccuracy
+from trainers.monitoring.shift import Shift
+from trainers.recipes.samples import SampleCounts
+
+NO_SAMPLES = SampleCounts()
+USUAL_LABELS = 20  # sampled calls that people are asked to label in a week
+
+
+@dataclass(frozen=True)
+class WeekUse:
+    """The calls of a week to what people call `name`. Costs are in micro-dollars: `micros` is what they cost, and
+    `saving_micros` how much more the same calls would have cost otherwise; None if that is unknown."""
+
+    name: str
+    calls: int
+    failed: int
+    micros: int | None
+    saving_micros: int | None
+
+
+@dataclass(frozen=True)
+class WeekShift(JsonValue):
+    """Whether a week's calls differ from those of the first weeks: in what they ask (`texts`) and in which labels they
+    are answered with (`answers`). None if that was not tested, because there were too few. `words` have become more
+    frequent."""
+
+    texts: Shift | None = None
+    answers: Shift | None = None
+    words: tuple[str, ...] = ()
+
+    @property
+    def is_shown(self) -> bool:
+        """True if the calls are shown to differ."""
+        return any(test is not None and test.is_alarm for test in (self.texts, self.answers))
+
+
+@dataclass(frozen=True)
+class WeekFacts(JsonValue):
+    """A week, called by its Monday, as it was counted. `planned_micros` is what the plan of the model in use expected
+    to save in a month, None if there was none. `shift` is None if no calls are sampled, or if comparing them failed
+    (`is_uncompared`). `thumbs_up` and `thumbs_down` are the verdicts of programs and their users, which are never mixed
+    with labels."""
+
+    week: str
+    uses: tuple[WeekUse, ...] = ()
+    planned_micros: int | None = None
+    sampled: SampleCounts = NO_SAMPLES
+    shift: WeekShift | None = None
+    is_uncompared: bool = False
+    thumbs_up: int = 0
+    thumbs_down: int = 0
+
+    @property
+    def calls(self) -> int:
+        return sum(use.calls for use in self.uses)
+
+    @property
+    def failed(self) -> int:
+        return sum(use.failed for use in self.uses)
+
+    @property
+    def micros(self) -> int | None:
+        """What the calls cost, None if some of it is unknown."""
+        return _sum([use.micros for use in self.uses])
+
+    @property
+    def saving_micros(self) -> int | None:
+        return _sum([use.saving_micros for use in self.uses])
+
+
+@dataclass(frozen=True)
+class LiveAnswers:
+    """What people said of the answers to random calls since the promotion of what is in use. `accuracy` judges them by
+    the weeks that have ended. `right` of the `labelled` calls of the last weeks were answered right, counted now;
+    of `unclear` ones people could not tell. `holdout` is the share on the held-out rows."""
+
+    accuracy: LiveAccuracy
+    right: int
+    labelled: int
+    unclear: int
+    holdout: float
+
+    @property
+    def interval(self) -> Interval:
+        """Raises ValueError if nothing is labelled."""
+        return wilson(self.right, self.labelled)
+
+
+def _sum(amounts: Sequence[int | None]) -> int | None:
+    if None in amounts:
+        return None
+    return sum(amount for amount in amounts if amount is not None)
