@@ -6,7 +6,6 @@ How a chat, Responses or a classification is asked and answered is in modules of
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -58,7 +57,7 @@ class Call:
         promotion = self.published.promotion
         if promotion is None:
             return ""
-        return self.ids.new(AnsweredCall(self.name, promotion, self.sha256, int(time.time())))
+        return self.ids.new(AnsweredCall(self.name, promotion, self.sha256, int(self.counts.clock())))
 
     @property
     def name(self) -> str:
@@ -145,7 +144,7 @@ class Call:
             published=self.published,
             recipe=self.sha256,
             fallback_from=self.fallback_from,
-            at=time.time(),
+            at=self.counts.clock(),
             body=self.body,
             headers=self.headers,
             read_answer=read_answer,

@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,17 @@ def _count(raw: Mapping[str, Any], *names: str) -> int | None:
 
 @dataclass
 class UsageCounts:
+    """`clock` gives the time in unix seconds, by which calls are counted and dated."""
+
     folder: Path
+    clock: Callable[[], float] = time.time
     _waiting: dict[UsageKey, Usage] = field(default_factory=dict)
 
     def add(self, promotion: int | None, recipe: str, counted: Usage) -> None:
         """Counts for a promotion. What nobody promoted is not counted."""
         if promotion is None:
             return
-        key = UsageKey(promotion, recipe, datetime.now(UTC).date().isoformat())
+        key = UsageKey(promotion, recipe, usage.day_of(self.clock()))
         self._waiting[key] = self._waiting.get(key, Usage()) + counted
 
     async def keep_storing(self) -> None:

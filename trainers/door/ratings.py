@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from trainers.door.streams import read_object
 from trainers.http.errors import ApiError, invalid
 from trainers.recipes import feedback
 from trainers.recipes.feedback import RATED_DAYS, RATINGS, FeedbackFullError, FeedbackKey, Rating
-from trainers.recipes.samples import day_of
+from trainers.recipes.usage import day_of
 
 DAY_S = 24 * 3600
 
@@ -28,10 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ratings:
-    """Counts ratings of answered calls."""
+    """Counts ratings of answered calls. `clock` gives the time in unix seconds."""
 
     folder: Path
     ids: CallIds
+    clock: Callable[[], float] = time.time
 
     async def answer(self, request: Request) -> Response:
         """Raises ApiError."""
@@ -65,7 +67,7 @@ class Ratings:
                 "is known for the last calls only, and until this server restarts."
             )
             raise ApiError(404, text, "call_not_found", "id")
-        if time.time() - call.at > RATED_DAYS * DAY_S:
+        if self.clock() - call.at > RATED_DAYS * DAY_S:
             raise ApiError(
                 404, f"Answers can be rated for {RATED_DAYS} days; this one is older.", "too_old", "id"
             )

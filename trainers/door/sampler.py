@@ -24,8 +24,8 @@ from trainers.door.call_texts import MOST_LETTERS, Turn, read_question
 from trainers.door.conversations import hash_conversation
 from trainers.recipes import samples
 from trainers.recipes.placeholders import Masked, mask
-from trainers.recipes.samples import CountKey, SampleCounts, SampledCall, day_of
-from trainers.recipes.usage import Usage
+from trainers.recipes.samples import CountKey, SampleCounts, SampledCall
+from trainers.recipes.usage import Usage, day_of
 from trainers.recipes.values import Published
 
 OPT_OUT_HEADER = "x-finetune-sample"

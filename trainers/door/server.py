@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -60,15 +61,24 @@ class DoorState:
     open_calls: int = 0
 
 
-def build_app(folder: RecipeFolder, hosts: frozenset[str], answer_s: float, state: DoorState) -> Starlette:
-    """Returns the app. Its lifespan loads what is in use, and at its end stores the last counts and samples."""
+def build_app(
+    folder: RecipeFolder,
+    hosts: frozenset[str],
+    answer_s: float,
+    state: DoorState,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """Returns the app. `clock` gives the time in unix seconds by which calls are counted. Its lifespan loads what is in
+    use, and at its end stores the last counts and samples."""
     executor = ThreadPoolExecutor(1, thread_name_prefix="answers")
     names = Names(folder, executor)
-    counts = UsageCounts(folder.root)
+    counts = UsageCounts(folder.root, clock)
     clients = UpstreamClients(answer_s)
     ids = CallIds(names.key)
     sampler = Sampler(folder.root, names.is_sampled, names.key)
-    endpoints = Endpoints(Calls(names, clients, counts, ids, sampler), Ratings(folder.root, ids), state)
+    endpoints = Endpoints(
+        Calls(names, clients, counts, ids, sampler), Ratings(folder.root, ids, clock), state
+    )
     metrics = RequestCounts("door", MEASURED_ENDPOINTS)
     open_calls = Gauge("finetune_door_open_requests", "Requests under way.", registry=metrics.registry)
     open_calls.set_function(lambda: state.open_calls)

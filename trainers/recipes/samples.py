@@ -17,10 +17,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 
 from trainers.dataset.rows import INSTRUCTION_ROLES, Example, question_key
+from trainers.recipes.usage import day_of
 from trainers.types import Message
 
 FILE = "samples.db"
@@ -118,10 +118,6 @@ Counts = Mapping[CountKey, SampleCounts]
 NO_COUNTS: Counts = {}
 _COLUMNS = ", ".join(field.name for field in fields(SampledCall))
 _COUNT_NAMES = tuple(field.name for field in fields(SampleCounts))
-
-
-def day_of(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).date().isoformat()
 
 
 def add(folder: Path, calls: Sequence[SampledCall], counts: Counts = NO_COUNTS) -> None:

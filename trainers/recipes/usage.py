@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 
 FILE = "usage.db"
@@ -60,6 +61,11 @@ class Usage:
 
 Counts = Mapping[UsageKey, Usage]
 _NAMES = tuple(field.name for field in fields(Usage))
+
+
+def day_of(at: float) -> str:
+    """Returns the day (UTC) of a time in unix seconds, like '2026-11-27'."""
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
 
 
 def add(folder: Path, counts: Counts) -> None:

@@ -98,12 +98,14 @@ def update_card(context: AppContext, dataset: str) -> None:
 
 
 def count_week(context: AppContext, watch: Watch, week: Period) -> WeekFacts:
-    uses = week_counts.uses_of_week(context, watch.dataset, week)
+    rated = week_counts.feedback_of_week(context, watch.dataset, week)
     return WeekFacts(
         week=week.name,
-        uses=uses,
+        uses=week_counts.uses_of_week(context, watch.dataset, week),
         planned_micros=week_counts.planned_micros(context, watch.dataset),
         sampled=week_counts.samples_of_week(context, watch.dataset, week),
+        thumbs_up=rated.up,
+        thumbs_down=rated.down,
     )
 
 

@@ -11,7 +11,9 @@ from bot.context import CoreContext
 from bot.rules.models.promotion import alias_for
 from storage.monitoring.watches import Watch
 from trainers.dataset.rows import Example
-from trainers.recipes import samples
+from trainers.recipes import feedback, samples
+from trainers.recipes.feedback import RATED_DAYS
+from trainers.recipes.usage import day_of
 from trainers.recipes.values import Sampling
 
 DAY_S = 24 * 3600.0
@@ -40,6 +42,7 @@ def delete_old(context: CoreContext) -> None:
     folder = context.settings.recipes
     now = context.clock()
     samples.forget_before(folder, now - context.settings.policy.watch.days * DAY_S)
+    feedback.forget_ratings(folder, day_of(now - RATED_DAYS * DAY_S))
     sampled = [watch for watch in context.store.watches.all_current() if watch.samples]
     for name in samples.names(folder) - {alias_for(watch.dataset) for watch in sampled}:
         samples.forget_name(folder, name, now=now)
@@ -60,5 +63,6 @@ def delete_of(context: CoreContext, dataset: str) -> None:
     folder = context.settings.recipes
     if folder.exists():
         samples.forget_name(folder, alias_for(dataset), now=context.clock())
+        feedback.forget_name(folder, alias_for(dataset))
     for watch in context.store.watches.of(dataset):
         shutil.rmtree(first_weeks_folder(context, watch), ignore_errors=True)

@@ -11,7 +11,8 @@ from bot.services.serving import actuals
 from bot.services.serving.actuals import MonthUse
 from bot.values.monitoring import WeekUse
 from storage.actuals import ActualMonth
-from trainers.recipes import samples, usage
+from trainers.recipes import feedback, samples, usage
+from trainers.recipes.feedback import Feedback
 from trainers.recipes.samples import SampleCounts
 
 
@@ -45,6 +46,17 @@ def samples_of_week(context: AppContext, dataset: str, week: Period) -> SampleCo
         if key.name == alias_for(dataset) and week.has(key.day):
             total += counted
     return total
+
+
+def feedback_of_week(context: AppContext, dataset: str, week: Period) -> Feedback:
+    """Returns how many answers of a week programs have rated good and bad."""
+    up = 0
+    down = 0
+    for key, counted in feedback.read(context.settings.recipes, since=f"{week.first}").items():
+        if key.name == alias_for(dataset) and week.has(key.day):
+            up += counted.up
+            down += counted.down
+    return Feedback(up, down)
 
 
 def _count(context: AppContext, dataset: str, week: Period) -> dict[str, MonthUse]:

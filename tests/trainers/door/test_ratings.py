@@ -20,7 +20,7 @@ from trainers.door.call_ids import AnsweredCall, CallIds
 from trainers.recipes import feedback
 from trainers.recipes.feedback import Feedback, FeedbackKey
 from trainers.recipes.folder import RecipeFolder
-from trainers.recipes.samples import day_of
+from trainers.recipes.usage import day_of
 
 CALL = AnsweredCall("team/tickets", 3, "ab" * 32, 1_796_040_000)
 DAY_S = 24 * 3600
