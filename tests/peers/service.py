@@ -95,6 +95,8 @@ class Service:
     results_csv: str | None = None
     warnings: Sequence[str] = ()
     """Warnings among the events of every job."""
+    billed: list[dict[str, int]] = field(default_factory=list)
+    """The usage of every answer to a chat, in order."""
     files: dict[str, StoredFile] = field(default_factory=dict)
     jobs: dict[str, StoredJob] = field(default_factory=dict)
     _uploads: int = 0
@@ -387,13 +389,15 @@ class Service:
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if isinstance(text, list):
             message |= {"content": None, "tool_calls": text}
+        usage = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
+        self.billed.append(usage)
         return 200, {
             "id": "chatcmpl-1",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": body["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
-            "usage": {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens},
+            "usage": usage,
         }
 
     def _spoken(self, model: str, body: dict[str, Any]) -> tuple[Any, int, str]:

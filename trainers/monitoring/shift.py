@@ -43,6 +43,7 @@ _ROWS_AT_ONCE = 1_000
 _USUAL = 0.95  # share of earlier calls that have an earlier one this near
 _FEWEST_SOURCES = 3
 _WORD_LEVEL = 0.05
+_COMMON = 0.1  # of the texts
 _MOST_OF = 0.8
 _READ_LETTERS = 4_000
 # Letters only, joined by apostrophes and hyphens, with punctuation around them.
@@ -211,7 +212,7 @@ def changed_words(
     tested = [
         ChangedWord(words, before.count(words) / before.texts, texts / len(recent))
         for words, texts in now.items()
-        if len(seen_in[words]) >= _FEWEST_SOURCES
+        if len(seen_in[words]) >= _FEWEST_SOURCES and not _has_common_part(words, before)
     ]
     grown = [word for word in tested if word.share > word.share_before]
     certain = [
@@ -221,6 +222,12 @@ def changed_words(
         <= _WORD_LEVEL / len(grown)
     ]
     return _choose_words(certain, count)
+
+
+def _has_common_part(words: str, before: WordCounts) -> bool:
+    """True for two words of which one was common before, such as 'the': the other one says as much alone."""
+    parts = words.split()
+    return len(parts) > 1 and any(before.count(part) >= _COMMON * before.texts for part in parts)
 
 
 def choose_new(reference: Vectors, recent: Vectors, count: int = 20) -> list[int]:
@@ -368,12 +375,13 @@ def _choose_words(words: Sequence[ChangedWord], count: int) -> tuple[ChangedWord
     """Chooses those that grew most, of which none has a word in common with another. Two words stand for each of them
     if they have most of its growth."""
 
-    def growth(word: ChangedWord) -> tuple[float, int, str]:
+    def growth(word: ChangedWord) -> tuple[float, int, int, str]:
         gain = word.share - word.share_before
         is_pair = " " in word.words
         if is_pair:
             gain /= _MOST_OF
-        return -gain, -is_pair, word.words
+        # Of those that grew alike, longer ones say more.
+        return -gain, -is_pair, -len(word.words), word.words
 
     chosen: list[ChangedWord] = []
     used: set[str] = set()

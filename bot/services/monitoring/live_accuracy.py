@@ -47,7 +47,7 @@ def live_answers(context: AppContext, watch: Watch) -> LiveAnswers | None:
 
 def open_calls(context: AppContext, watch: Watch) -> tuple[str, ...]:
     """Returns the ids of the calls that people are asked to label now, in the order in which they are asked: of those
-    that what is in use has answered in the last seven days, so many that with the labels of these days they are
+    that what is in use has answered in the last seven days, so many that with the labels of this week they are
     USUAL_LABELS."""
     promotion = context.store.promotions.current(watch.dataset)
     if promotion is None or promotion.recipe is None or not watch.samples:
@@ -55,7 +55,8 @@ def open_calls(context: AppContext, watch: Watch) -> tuple[str, ...]:
     since = max(context.clock() - WEEK_S, promotion.at)
     ids = samples.ids(context.settings.recipes, alias_for(watch.dataset), promotion.recipe, since=since)
     labelled = {label.call: label for label in context.store.live_labels.of(watch.dataset)}
-    done = sum(label.at >= since for label in labelled.values())
+    this_week = units.week_period(context.today())
+    done = sum(label.at >= this_week.start_s for label in labelled.values())
     waiting = sorted((each for each in ids if each not in labelled), key=_at_random)
     return tuple(waiting[: max(USUAL_LABELS - done, 0)])
 

@@ -74,8 +74,7 @@ class _Week:
 
 def _read(calls: WeekOfCalls) -> _Week:
     sampled = samples.read(calls.recipes, calls.name, since=calls.since, until=calls.until)
-    # Calls of a conversation depend on each other, so only its first one is compared.
-    firsts = list({call.conversation: call for call in reversed(sampled)}.values())[::-1]
+    firsts = _first_calls(sampled)
     texts = [_question_of(call) for call in firsts]
     answers: dict[str, Counter[str]] = {}
     if calls.labels is not None:
@@ -88,6 +87,22 @@ def _read(calls: WeekOfCalls) -> _Week:
         texts=texts,
         sources=[call.conversation for call in firsts],
     )
+
+
+def _first_calls(sampled: Sequence[SampledCall]) -> list[SampledCall]:
+    """Returns the first call of each conversation, since its later ones depend on it. Calls that begin alike have the
+    same hash as those of one conversation; each that is the first of its own counts."""
+    firsts = [call for call in sampled if _count_questions(call) == 1]
+    begun = {call.conversation for call in firsts}
+    for call in sampled:
+        if call.conversation not in begun:
+            firsts.append(call)
+            begun.add(call.conversation)
+    return firsts
+
+
+def _count_questions(call: SampledCall) -> int:
+    return sum(turn.role == "user" for turn in call.example.prompt)
 
 
 def _question_of(call: SampledCall) -> str:

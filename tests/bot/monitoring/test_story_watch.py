@@ -237,8 +237,8 @@ def test_people_label_calls_at_random_before_they_see_the_answer(world: World) -
     assert not world.has_button(weeks.LABEL)
 
 
-def choose(world: World, label: str) -> bool:
-    """Chooses a label in Ana's form. Returns whether the sampled answer was that."""
+def choose(world: World, label: str, answer: str = "refund") -> bool:
+    """Chooses a label in Ana's form. Returns whether the sampled `answer` was that."""
     before = world.read_form(ANA)
     form = world.slack.view(ANA.id)
     assert form is not None
@@ -246,7 +246,7 @@ def choose(world: World, label: str) -> bool:
     value = next(option["value"] for option in options if option["text"]["text"] == label)
     world.slack.press(ANA.id, live_labels.CHOOSE, value=value)
     wait_until(lambda: world.read_form(ANA) != before, "the next call")
-    return "“refund”: right" in world.read_form(ANA)
+    return f"“{answer}”: right" in world.read_form(ANA)
 
 
 def test_ending_a_watch_deletes_the_sampled_calls(world: World) -> None:
