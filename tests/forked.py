@@ -57,6 +57,8 @@ SPAWNED = "--multiprocessing-fork"  # the last argument of a process that multip
 READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "LD_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TRANSFORMERS_")
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+MADV_COLLAPSE = 25  # madvise(2)
+HUGE_PAGE_BYTES = 2 << 20
 MESSAGE_BYTES, MESSAGE_FILES = 1 << 17, 32
 FREE_FILES, MOST_FILES = 1 << 9, 1 << 16
 ROOM = " " * 4096
@@ -217,6 +219,22 @@ def _import(tests: Sequence[str]) -> None:
             pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:faulthandler", *tests])
     gc.collect()
     gc.freeze()
+    _use_huge_pages()
+
+
+def _use_huge_pages() -> None:
+    """Moves this process's memory into pages of 2 MB, so that a fork copies three hundred entries instead of 150,000,
+    which takes a third of the time. A kernel that can't do it (Linux before 6.1) refuses, and forks only take longer.
+    """
+    advise = ctypes.CDLL(None).madvise
+    advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        addresses, rights, *_ = line.split()
+        start, end = (int(address, 16) for address in addresses.split("-"))
+        first = -(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
+        bytes_in_pages = end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES - first
+        if rights == "rw-p" and bytes_in_pages > 0:
+            advise(first, bytes_in_pages, MADV_COLLAPSE)
 
 
 def _prepare_loading() -> None:
