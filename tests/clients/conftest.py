@@ -56,14 +56,12 @@ def door(
         yield door
 
 
-@pytest.fixture(params=["trainer", "door"])
-def address(request: pytest.FixtureRequest) -> Address:
-    """Our trainer, and the door in front of it."""
-    if request.param == "trainer":
-        trainer: TrainerServer = request.getfixturevalue("trainer")
-        return Address(trainer.url, KEY, has_completions=True)
-    door: Door = request.getfixturevalue("door")
-    return Address(door.url, door.folder.call_key(), has_completions=False)
+@pytest.fixture(scope="session")
+def addresses(trainer: TrainerServer, door: Door) -> dict[str, Address]:
+    return {
+        "trainer": Address(trainer.url, KEY, has_completions=True),
+        "door": Address(door.url, door.folder.call_key(), has_completions=False),
+    }
 
 
 @pytest.fixture(scope="session")

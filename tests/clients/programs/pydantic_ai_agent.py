@@ -28,6 +28,10 @@ def run_agent(model: OpenAIChatModel | OpenAIResponsesModel) -> dict[str, object
     return {"text": text, "cities": cities, "ticket": ticket.model_dump()}
 
 
-provider = OpenAIProvider(base_url=sys.argv[1], api_key=sys.argv[2])
-kinds = (OpenAIChatModel, OpenAIResponsesModel)
-print(json.dumps([run_agent(kind("scripted", provider=provider)) for kind in kinds]))
+def use_server(url: str, key: str) -> list[dict[str, object]]:
+    provider = OpenAIProvider(base_url=url, api_key=key)
+    kinds = (OpenAIChatModel, OpenAIResponsesModel)
+    return [run_agent(kind("scripted", provider=provider)) for kind in kinds]
+
+
+print(json.dumps([use_server(server["url"], server["key"]) for server in json.loads(sys.argv[1])]))
