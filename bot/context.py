@@ -18,7 +18,7 @@ from bot.settings import Settings
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerPool
 from storage.database import Stopped as Stopped  # for bot.slack and the scheduler, which import no storage
-from storage.records import Draft
+from storage.records import Draft, Topic
 from storage.store import Store
 from trainers.client.client import Trainer
 from trainers.deployments.port import Deployments
@@ -144,12 +144,18 @@ class AppContext:
         """Records in the audit log what a person, or "finetune" itself, did. Call it in the same transaction."""
         self.store.audit.add(at=self.clock(), who=who, action=action, subject=subject, detail=detail)
 
+    def wants(self, topic: Topic, place: str) -> bool:
+        """Returns whether a person or a channel (`place` is its id) gets messages of this topic. The outbox drops the
+        others by itself; this is for code that says something elsewhere instead."""
+        return self.store.message_settings.is_on(place, topic)
+
     def send(self, draft: Draft) -> None:
+        """Puts a message into the outbox, unless its person or channel doesn't want its topic."""
         self.store.outbox.put(draft, now=self.clock())
 
-    def post(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
-        """Puts a plain message into the outbox."""
-        self.send(Draft("post", channel, body, dedupe=dedupe))
+    def post(self, channel: str, body: Mapping[str, Any], *, topic: Topic, dedupe: str | None = None) -> None:
+        """Puts a plain message into the outbox, unless the channel doesn't want its topic."""
+        self.send(Draft("post", channel, body, dedupe=dedupe, topic=topic))
 
     def show(
         self,
@@ -161,6 +167,7 @@ class AppContext:
         thread: str | None = None,
         private: bool = False,
         progress: bool = False,
+        topic: Topic = "cards",
     ) -> None:
         """Posts this card, or edits it if it is posted already; see Outbox.show."""
         self.store.outbox.show(
@@ -172,6 +179,7 @@ class AppContext:
             private=private,
             concerns=concerns,
             progress=progress,
+            topic=topic,
         )
 
     def link(self, card: str, text: str) -> str:

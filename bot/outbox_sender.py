@@ -489,13 +489,15 @@ class OutboxSender:
         has_fallback = self.fallback_channel not in (None, item.channel)
         belongs_to_nobody = not item.channel or _is_direct(item.channel)
         if has_fallback and (readers.is_public or belongs_to_nobody):
-            self._put(Draft("post", str(self.fallback_channel), body, dedupe=once))
+            self._put(Draft("post", str(self.fallback_channel), body, dedupe=once, topic="receipts"))
         elif is_for_a_person:
-            self._put(Draft("post", item.channel, body, dedupe=once))
+            self._put(Draft("post", item.channel, body, dedupe=once, topic="receipts"))
         elif item.concerns:
-            self._put(Draft("direct", item.channel, body, dedupe=once, person=item.concerns))
+            self._put(
+                Draft("direct", item.channel, body, dedupe=once, person=item.concerns, topic="receipts")
+            )
         elif has_fallback:
-            self._put(Draft("post", str(self.fallback_channel), body, dedupe=once))
+            self._put(Draft("post", str(self.fallback_channel), body, dedupe=once, topic="receipts"))
 
     def _report_missing_scope(self, item: OutboxItem, needed: str) -> None:
         """Reports a missing scope once a day. Slack refuses the method everywhere, so the report names no channel or
@@ -505,7 +507,8 @@ class OutboxSender:
         channel = self.fallback_channel or item.channel
         body = general.missing_scope(needed).body()
         day = int(self.clock() // 86_400)
-        self._put(Draft("post", channel, body, dedupe=f"missing scope {needed} {day}"))
+        once = f"missing scope {needed} {day}"
+        self._put(Draft("post", channel, body, dedupe=once, topic="receipts"))
 
     def _put(self, draft: Draft) -> None:
         self.store.outbox.put(draft, now=self.clock())

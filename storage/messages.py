@@ -1,5 +1,5 @@
-"""Messages from and to Slack: deliveries, stored until they have been handled, and posts and edits, stored until they
-have been sent."""
+"""Messages from and to Slack: deliveries, stored until they have been handled; posts and edits, stored until they have
+been sent; and the topics that people and channels don't want."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.database import Database, Table
-from storage.records import Card, Draft, OutboxItem, OutboxKind, due_sql
+from storage.records import Card, Draft, OutboxItem, OutboxKind, Topic, due_sql
 
 DELIVERY_KEPT_S = 24 * 3600.0
 SLACK_TOKEN_FIELD = "token"  # noqa: S105 - the name of a key: Slack's old verification token comes with every delivery
@@ -147,15 +147,57 @@ LANE_SQL = """CASE WHEN kind = 'edit' THEN 'edits ' || channel
     ELSE 'posts ' || channel END"""
 
 
+@dataclass(frozen=True)
+class MessageSetting:
+    """Whether a person or a channel (`place` is its id) gets messages of a topic, and who set that when."""
+
+    place: str
+    topic: Topic
+    is_on: bool
+    person: str
+    at: float
+
+
+class MessageSettings(Table):
+    """What people and channels have switched off or on again. A topic without a setting is on."""
+
+    def of(self, place: str) -> dict[Topic, MessageSetting]:
+        rows = self._db.rows(
+            "SELECT place, topic, is_on, person, at FROM message_settings WHERE place = ?", (place,)
+        )
+        return {row["topic"]: MessageSetting(**{**row, "is_on": bool(row["is_on"])}) for row in rows}
+
+    def is_on(self, place: str, topic: Topic) -> bool:
+        setting = self.of(place).get(topic)
+        return setting is None or setting.is_on
+
+    def set(self, place: str, topic: Topic, *, is_on: bool, by: str, now: float) -> bool:
+        """Returns False, and keeps who set it, if it was set so already."""
+        with self._db.immediate():
+            if self.is_on(place, topic) == is_on:
+                return False
+            self._db.change(
+                "INSERT INTO message_settings (place, topic, is_on, person, at) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (place, topic) DO UPDATE SET is_on = excluded.is_on, person = excluded.person,"
+                " at = excluded.at",
+                (place, topic, is_on, by, now),
+            )
+        return True
+
+
 class Outbox(Table):
     """Messages to Slack, stored in the transaction of the fact that they report and sent later, each once.
+
+    Every message has a topic. One whose person or channel has switched that off is dropped here, for good, and for this
+    person or channel only.
 
     A card is a message that is edited in place. Only its newest text matters: a waiting post or edit gets the newer
     text, and a text that this process has just sent is not sent again.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settings: MessageSettings) -> None:
         super().__init__(database)
+        self._settings = settings
         self._shown: dict[
             str, bytes
         ] = {}  # digests of the texts by card; a superfluous edit after a restart is harmless
@@ -163,7 +205,9 @@ class Outbox(Table):
     def put(self, draft: Draft, *, now: float) -> None:
         """Adds a message to send once. A second one with the same `dedupe` does nothing."""
         with self._db.immediate():
-            if draft.dedupe is None or not self._was_sent(draft.dedupe):
+            if draft.dedupe is not None and self._was_sent(draft.dedupe):
+                return
+            if self._is_wanted(draft, draft.dedupe, now):
                 self._add(draft.kind, draft, draft.dedupe, now)
 
     def show(
@@ -177,10 +221,14 @@ class Outbox(Table):
         private: bool = False,
         concerns: str | None = None,
         progress: bool = False,
+        topic: Topic = "cards",
     ) -> None:
         """Posts a card, or edits it if it was posted; a waiting text is replaced. A card whose post was given up is
-        posted again. The other arguments are those of a Draft."""
-        draft = Draft("post", channel, body, None, card, thread, None, private, concerns, progress)
+        posted again. The other arguments are those of a Draft. Only a card that just tells something has a topic of its
+        own; people act on the others."""
+        draft = Draft(
+            "post", channel, body, None, card, thread, None, private, concerns, progress, topic=topic
+        )
         text = _text(body)
         with self._db.immediate():
             # A waiting message keeps its place. A decision is not delayed when progress replaces its text.
@@ -194,7 +242,7 @@ class Outbox(Table):
             if self.card(card):
                 if self._shown.get(card) != _digest(text):
                     self._add("edit", draft, None, now)
-            else:
+            elif self._is_wanted(draft, card, now):
                 # A new post replaces one that was given up, by reusing its dedupe.
                 sql = "SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'"
                 self._add("post", draft, self._db.value(sql, (card,)) or card, now)
@@ -233,9 +281,12 @@ class Outbox(Table):
         return [OutboxItem(**row) for row in rows]
 
     def was_put(self, dedupe: str) -> bool:
-        """Returns True if a message with this `dedupe` waits or was sent."""
-        waits = self._db.value("SELECT 1 FROM outbox WHERE dedupe = ?", (dedupe,)) is not None
-        return waits or self._was_sent(dedupe)
+        """Returns True if a message with this `dedupe` waits, was sent, or was dropped because nobody wanted it."""
+        for table in ("outbox", "sent_once", "unwanted_messages"):
+            sql = f"SELECT 1 FROM {table} WHERE dedupe = ?"  # noqa: S608  constants
+            if self._db.value(sql, (dedupe,)) is not None:
+                return True
+        return False
 
     def files(self) -> set[str]:
         """Returns the paths of the files that are waiting to be sent."""
@@ -323,6 +374,23 @@ class Outbox(Table):
     def is_waiting(self, card: str) -> bool:
         """Returns True if a message of this card is waiting to be sent."""
         return bool(self._db.value("SELECT 1 FROM outbox WHERE card = ? AND state = 'due'", (card,)))
+
+    def is_shown(self, card: str) -> bool:
+        """Returns True if the card is posted or is about to be."""
+        return self.card(card) is not None or self.is_waiting(card)
+
+    def _is_wanted(self, draft: Draft, dedupe: str | None, now: float) -> bool:
+        """Returns False if its person or channel doesn't want the message, and remembers that: what was dropped stays
+        dropped when they switch its topic on."""
+        if dedupe is not None:
+            sql = "SELECT 1 FROM unwanted_messages WHERE dedupe = ? AND place = ?"
+            if self._db.value(sql, (dedupe, draft.place)) is not None:
+                return False
+        if self._settings.is_on(draft.place, draft.topic):
+            return True
+        if dedupe is not None:
+            self._db.insert("unwanted_messages", {"dedupe": dedupe, "place": draft.place, "at": now})
+        return False
 
     def _add(self, kind: OutboxKind, draft: Draft, dedupe: str | None, now: float) -> None:
         self._db.change(

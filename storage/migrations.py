@@ -190,6 +190,26 @@ CREATE TABLE fallbacks (
 CREATE UNIQUE INDEX one_current_fallback ON fallbacks (dataset) WHERE ended_at IS NULL;
 """
 
+# Which topics a person or a channel (its id is `place`) has switched off, or on again, by whom; without a row a topic
+# is on. A message that is dropped because of that is noted for its place only: another place may still get the same,
+# and it isn't sent later, when the topic is switched on.
+MESSAGE_SETTINGS = """
+CREATE TABLE message_settings (
+    place TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    is_on INTEGER NOT NULL CHECK (is_on IN (0, 1)),
+    person TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (place, topic)
+);
+CREATE TABLE unwanted_messages (
+    dedupe TEXT NOT NULL,
+    place TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (dedupe, place)
+);
+"""
+
 # Datasets that a team has watched, at most one watch of each at a time; past weeks; labels of sampled calls.
 WATCHES = """
 CREATE TABLE watches (
@@ -304,5 +324,6 @@ _add(
     ("m032_call_counts", CALL_COUNTS),
     ("m033_asks_of_promotions", "ALTER TABLE asks ADD COLUMN promotion INTEGER;"),
     ("m034_fallbacks", FALLBACKS),
+    ("m035_message_settings", MESSAGE_SETTINGS),
     ("m036_watches", WATCHES),
 )

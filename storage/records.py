@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 DatasetState = Literal["received", "checking", "ready", "refused"]
@@ -23,6 +23,20 @@ RunState = Literal[
 Decision = Literal["approve", "reject"]
 LedgerKind = Literal["reserve", "settle", "release"]
 OutboxKind = Literal["post", "edit", "ephemeral", "direct", "file"]
+# What a message is about, by which people and channels choose what they get (`/finetune notify`).
+Topic = Literal[
+    "results",
+    "changes",
+    "approvals",
+    "money",
+    "ends",
+    "weekly",
+    "problems",
+    "answers",
+    "questions",
+    "receipts",
+    "cards",
+]
 ComparedModel = Literal["base", "tuned"]
 Wish = Literal["pause", "resume"]
 MeasurementKind = Literal["ladder", "curve"]
@@ -59,7 +73,7 @@ def due_sql(column: str) -> str:
 
 def unreported_sql(table: str, subject: str) -> str:
     """Returns a query for the rows that have had a result since a time (its parameter) but no report in the outbox yet.
-    Rows of deleted datasets are left out."""
+    A report that its channel didn't want counts as posted. Rows of deleted datasets are left out."""
     once = f"'report of {subject} ' || {table}.id"
     return (
         f"SELECT {table}.* FROM {table} JOIN datasets ON datasets.id = dataset_id"  # noqa: S608
@@ -67,6 +81,7 @@ def unreported_sql(table: str, subject: str) -> str:
         " AND forgotten_at IS NULL"
         f" AND NOT EXISTS (SELECT 1 FROM outbox WHERE dedupe = {once})"
         f" AND NOT EXISTS (SELECT 1 FROM sent_once WHERE dedupe = {once})"
+        f" AND NOT EXISTS (SELECT 1 FROM unwanted_messages WHERE dedupe = {once})"
     )
 
 
@@ -409,6 +424,7 @@ class Promotable:
 class Draft:
     """A message to send, stored in the transaction of the fact that it reports.
 
+    `topic` is what it is about: a person or a channel that doesn't want this topic isn't sent the message.
     `card` names a message that is edited in place; `thread` names the card to reply under. `person` is set for
     ephemeral and direct messages, and for a file that goes to one person. A second draft with the same `dedupe` does
     nothing. A `private` message is only for the members of its channel, or that person, and is dropped rather than sent
@@ -426,6 +442,12 @@ class Draft:
     private: bool = False
     concerns: str | None = None
     progress: bool = False
+    topic: Topic = field(kw_only=True)
+
+    @property
+    def place(self) -> str:
+        """The id of the person or the channel that the message is for."""
+        return self.person or self.channel
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from storage.deletion.wipes import Wipes
 from storage.deployments import Deployments
 from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Preferences, SentQuestions
 from storage.jobs import Interventions, Uploads
-from storage.messages import PATIENT_TRIES, Inbox, Outbox
+from storage.messages import PATIENT_TRIES, Inbox, MessageSettings, Outbox
 from storage.money import Estimates, Freezes, Ledger
 from storage.monitoring.watches import LiveLabels, WatchedWeeks, Watches
 from storage.promotions import Fallbacks, PromotionRequests, Promotions
@@ -60,7 +60,8 @@ class Store:
         self.shown_rows = AllShownRows(self.database)
         self.row_requests = RowRequests(self.database)
         self.runs = Runs(self.database)
-        self.outbox = Outbox(self.database)
+        self.message_settings = MessageSettings(self.database)
+        self.outbox = Outbox(self.database, self.message_settings)
         self.audit = Audit(self.database)
         self.waivers = Waivers(self.database)
         self.cleanings = Cleanings(self.database)

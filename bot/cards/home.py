@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bot.cards.common import help
+from bot.cards.common import help, message_topics
 from bot.cards.common.blocks import (
     Block,
     CardBlock,
@@ -91,7 +91,7 @@ def _welcome() -> list[CardBlock]:
             "• *Upload* your examples: a table with a text and a label column, or JSONL.\n"
             "• *Look first*: `make demo` in a checkout plays the whole story with sample data."
         ),
-        actions(button("Upload", help.UPLOAD, "home", style="primary"), _commands()),
+        actions(button("Upload", help.UPLOAD, "home", style="primary"), _commands(), _notifications()),
         Lines(["*The five steps*", *help.first_steps()]),
     ]
 
@@ -113,7 +113,7 @@ def _sections(overview: HomeOverview) -> list[CardBlock]:
     if overview.recent:
         parts.add(Headline("Latest results"))
         parts.lines([*map(list_entry, overview.recent[:RECENT])])
-    parts.buttons(button("Upload", help.UPLOAD, "home"), _commands())
+    parts.buttons(button("Upload", help.UPLOAD, "home"), _commands(), _notifications())
     parts.add(*unchecked_notes(overview.unchecked))
     parts.note(f"Budget left: {budget_left(overview.budget)}")
     return parts
@@ -121,6 +121,10 @@ def _sections(overview: HomeOverview) -> list[CardBlock]:
 
 def _commands() -> Block:
     return button("All commands", help.ALL_COMMANDS, "home")
+
+
+def _notifications() -> Block:
+    return button("Messages to you", message_topics.OPEN_FORM, "home")
 
 
 def _waiting(overview: HomeOverview) -> list[CardBlock]:

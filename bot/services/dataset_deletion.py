@@ -215,7 +215,7 @@ def _erase_records(
             about.append(f"labelling {labelling.id}")
     for ask in store.deletions.waiting_asks(ids, deletion.dataset):
         message = views.unanswered_notice(ask.model).body()
-        notice = Draft("ephemeral", ask.channel, message, person=ask.person)
+        notice = Draft("ephemeral", ask.channel, message, person=ask.person, topic="answers")
         store.outbox.put(notice, now=now)
     store.deletions.erase(ids, deletion.dataset, files=files, about=about, is_whole=is_whole, now=now)
     store.wipes.request(now=now)
@@ -389,7 +389,7 @@ def _post_outcome(
     """Posts the outcome in the dataset's channel. A refused file is deleted silently, as its card announced."""
     if deletion.person != RETENTION:
         once = f"forgetting {deletion.id}"
-        draft = Draft(kind="post", channel=versions[0].owner, body=message.letter(), dedupe=once)
+        draft = Draft("post", versions[0].owner, message.letter(), dedupe=once, topic="receipts")
         context.store.outbox.put(draft, now=context.clock())
 
 

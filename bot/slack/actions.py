@@ -17,6 +17,7 @@ from slack_sdk.errors import SlackApiError
 from bot.cards import home
 from bot.cards.common import advice, general, judge_agreement
 from bot.cards.common import help as help_cards
+from bot.cards.common import message_topics as topic_cards
 from bot.cards.common.blocks import Block, Message
 from bot.cards.datasets import check_reports, data_policy, datasets, findings, row_labels
 from bot.cards.datasets import dataset_columns as column_cards
@@ -57,7 +58,7 @@ from bot.services.serving import better_answers, tried_answers
 from bot.services.training import interventions
 from bot.services.training import runs as run_services
 from bot.slack.commands import help_list, reply_to
-from bot.slack.forms import baseline_form, estimate_form, run_again_form, upload_form
+from bot.slack.forms import baseline_form, estimate_form, notify_form, run_again_form, upload_form
 from bot.slack.homes import Homes
 from bot.slack.replies import Call, Form, counted_reply, give_reply
 from bot.values.runs import Refusal
@@ -415,6 +416,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
         lambda click: estimate_form(click.call, click.value),
     ),
     help_cards.UPLOAD: lambda click: upload_form(click.call),
+    topic_cards.OPEN_FORM: lambda click: notify_form(click.call),
     help_cards.ALL_COMMANDS: lambda _: help_cards.all_commands(help_list()),
     estimates.DETAILS: _estimate_details,
     plans.DETAILS: _plan_details,

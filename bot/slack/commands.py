@@ -1,5 +1,5 @@
 """The `/finetune …` commands: their options, help, permission and handler in one place, and the listener that runs
-them. Those about what is in use are in model_commands.py.
+them. Those about what is in use are in model_commands.py, the choice of messages in message_commands.py.
 
 The help, docs/commands.md, the forms and the parser read these declarations, so a new command needs a service, a card
 and one function here. Only the person who typed the command sees the answer.
@@ -67,7 +67,7 @@ from bot.services.measurement import (
     wrong_rows,
 )
 from bot.services.training import compared_results, runs
-from bot.slack import model_commands
+from bot.slack import message_commands, model_commands
 from bot.slack.forms import baseline_form, estimate_form, run_again_form, upload_form
 from bot.slack.inbox import answer
 from bot.slack.replies import (
@@ -312,7 +312,9 @@ def _start(call: Call, request: Start) -> Refusal | None:
     if not isinstance(result, Refusal):
         return None
     message = general.text_message(result.text)
-    messages.tell_person(call.context, None, call.person, call.channel, message, thread_ts=call.thread)
+    messages.tell_person(
+        call.context, None, call.person, call.channel, message, topic="answers", thread_ts=call.thread
+    )
     return result
 
 
@@ -434,6 +436,9 @@ def start_freeze(call: Call, reason: str) -> Reply:
 )
 def end_freeze(call: Call) -> Reply:
     return refusal_or_none(freeze.unfreeze(call.context, call.person, call.channel))
+
+
+finetune.include(message_commands.registry)
 
 
 @finetune.command("audit", help="who did what to a run, and when", needs=("read",))

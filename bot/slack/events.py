@@ -51,7 +51,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         message = _reply(Call(context, person, channel, thread), text)
         if person and message:
             once = f"mention {event['ts']}"
-            messages.tell_person(context, once, person, channel, message, thread_ts=thread)
+            messages.tell_person(context, once, person, channel, message, topic="answers", thread_ts=thread)
         wake()
 
     @app.event("message")
@@ -64,7 +64,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         channel = str(event["channel"])
         message = _reply(Call(context, str(event["user"]), channel), str(event.get("text") or ""))
         if message:
-            context.post(channel, message.letter(), dedupe=f"message {event['ts']}")
+            context.post(channel, message.letter(), topic="answers", dedupe=f"message {event['ts']}")
         wake()
 
     @app.event("file_shared")
@@ -72,7 +72,8 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         """Answers a file in a direct message to the bot. Ignores files elsewhere."""
         channel = str(event.get("channel_id") or "")
         if channel.startswith("D"):
-            context.post(channel, general.file_hint().body(), dedupe=f"file {event.get('file_id')}")
+            once = f"file {event.get('file_id')}"
+            context.post(channel, general.file_hint().body(), topic="answers", dedupe=once)
             wake()
 
     @app.event("app_home_opened")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bot.cards.common import message_topics as topic_cards
 from bot.cards.datasets import datasets as dataset_cards
 from bot.cards.decisions import estimate_form as estimate_cards
 from bot.cards.decisions import run_again as run_again_cards
 from bot.cards.decisions.estimate_form import AskedEstimate
 from bot.cards.evidence import evaluations as evaluation_cards
-from bot.services.common import authorization
+from bot.services.common import authorization, message_topics
 from bot.services.decisions import estimate_requests, run_again
 from bot.services.measurement import evaluations
 from bot.slack.replies import Call, Form
@@ -60,3 +61,9 @@ def run_again_form(call: Call, run: int) -> Form | Refusal:
     if isinstance(earlier, Refusal):
         return earlier
     return run_again_cards.form(earlier)
+
+
+def notify_form(call: Call) -> Form:
+    """Returns the form for the messages that the person and, in a channel, the channel get."""
+    chosen = message_topics.chosen_topics(call.context, call.person, call.channel)
+    return topic_cards.form(call.channel, chosen)

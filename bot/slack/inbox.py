@@ -105,7 +105,7 @@ def tell(context: AppContext, delivery: str, body: Mapping[str, Any], message: M
     person = _id_in(body, "user")
     channel = _id_in(body, "channel")
     if person:
-        messages.tell_person(context, f"cut off: {delivery}", person, channel, message)
+        messages.tell_person(context, f"cut off: {delivery}", person, channel, message, topic="answers")
 
 
 def _id_in(body: Mapping[str, Any], kind: str) -> str:
@@ -131,7 +131,7 @@ def answer(context: AppContext, body: Mapping[str, Any], respond: Respond, messa
     person = str(body["user_id"])
     channel = str(body["channel_id"])
     command = hashlib.sha256(str(body["trigger_id"]).encode()).hexdigest()
-    messages.tell_person(context, f"answer {command}", person, channel, message)
+    messages.tell_person(context, f"answer {command}", person, channel, message, topic="answers")
 
 
 def _is_accepted(respond: Respond, message: Message) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from slack_bolt import Ack, App
 
 from bot.cards import home
+from bot.cards.common import message_topics as topic_cards
 from bot.cards.common import permissions as permission_cards
 from bot.cards.datasets import data_policy as waiver_cards
 from bot.cards.datasets import dataset_columns as column_cards
@@ -32,7 +33,7 @@ from bot.context import AppContext
 from bot.health import metrics
 from bot.rules.units import Misread, Volume, parse_request_volume
 from bot.services import dataset_deletion
-from bot.services.common import authorization
+from bot.services.common import authorization, message_topics
 from bot.services.datasets import data_policy, dataset_columns, datasets, documents, row_labels
 from bot.services.datasets.datasets import Upload
 from bot.services.datasets.documents import DocumentUpload
@@ -329,6 +330,17 @@ def _delete(answers: Answers) -> Errors:
     return _errors(result, "name")
 
 
+def _choose_messages(answers: Answers) -> Errors:
+    channel = ""
+    of_channel = None
+    if "channel" in answers.blocks:  # the App Home has no channel to choose for
+        channel = answers.channel
+        of_channel = answers.several("channel")
+    of_person = answers.several("person")
+    result = message_topics.save_form(answers.context, answers.person, channel, of_person, of_channel)
+    return _errors(result, "channel")
+
+
 def _decide(answers: Answers) -> Errors:
     choice, number = intervention_cards.parse_metadata(answers.metadata)
     reason = answers.text("reason")
@@ -361,6 +373,7 @@ FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     distillation_cards.FORM: _distil,
     answer_cards.BETTER_FORM: _better,
     watch_cards.FORM: _watch,
+    topic_cards.FORM: _choose_messages,
 }
 
 
@@ -380,6 +393,7 @@ FORMS_OF_A_CHANNEL = frozenset(
         row_label_cards.FORM,
         distillation_cards.FORM,
         watch_cards.FORM,
+        topic_cards.FORM,
     }
 )
 """Forms whose metadata begin with the channel that they were opened in."""

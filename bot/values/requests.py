@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -9,7 +10,16 @@ from decimal import Decimal
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import TaskKind
 from bot.rules.plans import Continued, Retraining
+from storage.records import Topic
 from trainers.evaluation.results import CandidateKind
+
+CHANNEL_TOPICS: tuple[Topic, ...] = ("results", "changes", "money", "ends", "weekly", "problems")
+"""What a channel may switch off."""
+PERSON_TOPICS: tuple[Topic, ...] = ("results", "approvals", "money", "problems")
+"""What a person may switch off: direct messages about what they asked for, pay for or keep running."""
+ALWAYS_ON: tuple[Topic, ...] = ("answers", "questions", "receipts", "cards")
+"""What nobody may switch off; bot/cards/common/message_topics.py says why."""
+TOPICS: tuple[Topic, ...] = tuple(dict.fromkeys((*CHANNEL_TOPICS, *PERSON_TOPICS, *ALWAYS_ON)))
 
 
 @dataclass(frozen=True)
@@ -95,3 +105,16 @@ class Delete:
 
     dataset: str
     before: date | None = None
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Switches topics of messages on or off, for the channel or for the person who asks."""
+
+    switches: Mapping[Topic, bool]
+    is_for_channel: bool = False
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """The topics that can be switched."""
+        return CHANNEL_TOPICS if self.is_for_channel else PERSON_TOPICS

@@ -9,9 +9,10 @@ from functools import cache
 from typing import Any
 
 from bot.cards import home
-from bot.cards.common import general, judge_agreement
+from bot.cards.common import general, judge_agreement, message_topics
 from bot.cards.common import help as help_cards
 from bot.cards.common.blocks import Message
+from bot.cards.common.message_topics import ChosenTopics
 from bot.cards.datasets import data_policy, dataset_columns, datasets, documents
 from bot.cards.datasets.documents import DocumentEntry, DocumentUse
 from bot.cards.decisions import estimate_form, estimates, plan_details, plans, run_again
@@ -48,6 +49,8 @@ from trainers.recipes.free import FreeAnswer
 
 Json = Mapping[str, Any]
 FREE_ANSWER = FreeAnswer("lost_parcel", (("lost_parcel", 0.87), ("late_parcel", 0.09), ("refund", 0.04)))
+
+NOT_ALL_TOPICS = ChosenTopics(frozenset({"results", "money", "problems"}), frozenset({"money", "ends"}))
 
 
 def _details() -> dict[str, Json]:
@@ -145,6 +148,12 @@ def _models() -> dict[str, Message]:
                 general.Right("promote", ("promote", "rollback"), "Only an approver may do that: <@U0BEN>."),
             ]
         ),
+        "messages-chosen": message_topics.card("C0TICKETS", NOT_ALL_TOPICS),
+        "messages-chosen-directly": message_topics.card("", ChosenTopics(frozenset(), None)),
+        "messages-of-a-channel": message_topics.channel_notice("U0ANA", {"results": False, "weekly": True}),
+        "messages-direct-result": general.text_message(
+            message_topics.result_notice("run 7", "Use it: 91% right, <above> the bar", "7")
+        ),
         "file-hint": general.file_hint(),
         "command-asked-back": general.answer(_asked_back()),
     }
@@ -200,6 +209,8 @@ def _views() -> dict[str, Json]:
             builders.report(),
             [FirstRows("", (("id", "message", "intent", "agent"), ("1", "Where?", "delivery", "A")))],
         ),
+        "form-messages": message_topics.form("C0TICKETS", NOT_ALL_TOPICS),
+        "form-messages-of-a-person": message_topics.form("C0TICKETS", ChosenTopics(frozenset(), None)),
         "form-upload": datasets.upload_modal("C0TICKETS"),
         "form-upload-again": datasets.upload_modal("C0TICKETS", name="tickets"),
         "form-all-commands": help_cards.all_commands(help_list()),

@@ -48,7 +48,7 @@ def create_sender(store: Store, slack: SlackEmulator, blocks: Blocks, clock: Clo
 
 def post(store: Store, clock: Clock, message: Message, **more: Any) -> None:
     clock.now += 60
-    draft: dict[str, Any] = {"kind": "post", "channel": TICKETS.id, **more}
+    draft: dict[str, Any] = {"kind": "post", "channel": TICKETS.id, "topic": "results", **more}
     store.outbox.put(Draft(body=message.letter(), **draft), now=clock.now)
 
 

@@ -88,7 +88,7 @@ def test_during_a_freeze_no_file_is_sent_to_the_provider(world: World) -> None:
 def test_the_sdk_does_not_repeat_a_post_whose_answer_was_cut_off(world: World) -> None:
     """The outbox repeats it later, and counts the try."""
     world.slack.fail("chat.postMessage", cut_off())
-    world.store.outbox.put(Draft("post", PRIVATE.id, {"text": "once"}), now=world.clock)
+    world.store.outbox.put(Draft("post", PRIVATE.id, {"text": "once"}, topic="results"), now=world.clock)
     assert world.service.notices.send_due() == 0
     assert len(world.slack.calls("chat.postMessage")) == 1
 

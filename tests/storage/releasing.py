@@ -174,6 +174,10 @@ INSERT INTO live_labels (dataset, call, recipe, called_at, person, label, is_rig
 INSERT INTO fallbacks (id, dataset, candidate, measurement, recipe, person, channel, at)
     VALUES (1, 'tickets', '{"rung": "encoder", "model": null, "shots": null}', 1, 'ab56', 'U1', 'C1', 1900.0);
 """,
+    "m035_message_settings": """
+INSERT INTO message_settings (place, topic, is_on, person, at) VALUES ('C1', 'results', 0, 'U1', 2000.0);
+INSERT INTO unwanted_messages (dedupe, place, at) VALUES ('report of run 2', 'C1', 2001.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

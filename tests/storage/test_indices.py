@@ -9,7 +9,17 @@ import pytest
 
 from storage.store import Store, read_metrics
 
-GROWING = ("runs", "audit", "replies", "answers", "models", "cards", "deliveries", "sent_once")
+GROWING = (
+    "runs",
+    "audit",
+    "replies",
+    "answers",
+    "models",
+    "cards",
+    "deliveries",
+    "sent_once",
+    "unwanted_messages",
+)
 """Tables that grow with everything that ever happened."""
 QUERIES: dict[str, Callable[[Store], Any]] = {
     "due runs": lambda store: store.runs.due(5.0, ("awaiting_approval",)),
@@ -36,6 +46,7 @@ QUERIES: dict[str, Callable[[Store], Any]] = {
     "cached answers": lambda store: store.answers.count(["a", "b"], since=0.0),
     "a model's answers": lambda store: store.answers.totals_of("gpt", since=0.0),
     "opened Homes": lambda store: store.outbox.homes(5.0),
+    "a message that was put": lambda store: store.outbox.was_put("reminder 7"),
     "a delivery": lambda store: store.inbox.receive("event 1", {}, now=5.0),
     "open deliveries": lambda store: store.inbox.waiting(),
     "spending of a month": lambda store: store.committed("2026-11"),

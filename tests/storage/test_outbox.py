@@ -15,7 +15,8 @@ def show(store: Store, card: str, text: str, *, now: float = 1.0, **rest: Any) -
 
 
 def put(store: Store, kind: OutboxKind = "post", text: str = "x", *, now: float = 1.0, **rest: Any) -> None:
-    store.outbox.put(Draft(**{"kind": kind, "channel": "C1", "body": {"text": text}, **rest}), now=now)
+    values = {"kind": kind, "channel": "C1", "body": {"text": text}, "topic": "results", **rest}
+    store.outbox.put(Draft(**values), now=now)
 
 
 def due(store: Store, now: float = 10.0) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from bot.cards.common.blocks import Block, CardBlock, plain, slack_blocks
@@ -140,13 +140,21 @@ def multi_select_input(
 
 
 def checkbox_input(
-    name: str, label: str, options: Sequence[tuple[str, str]], *, is_consent: bool = False
+    name: str,
+    label: str,
+    options: Sequence[tuple[str, str]],
+    *,
+    ticked: Collection[str] | None = None,
+    is_consent: bool = False,
 ) -> Block:
-    """Checkboxes for (value, words), all ticked at first. A consent starts unticked and is required."""
+    """Checkboxes for (value, words). At first those in `ticked` are ticked; all, if it is None. A consent starts
+    unticked and is required."""
     entries = [_option(value, words) for value, words in options[:MOST_BOXES]]
     element: Block = {"type": "checkboxes", "action_id": "value", "options": entries}
-    if not is_consent:
-        element["initial_options"] = entries
+    initial = [entry for entry in entries if ticked is None or entry["value"] in ticked]
+    # Slack refuses an empty list.
+    if initial and not is_consent:
+        element["initial_options"] = initial
     return _input(name, label, element, optional=not is_consent)
 
 

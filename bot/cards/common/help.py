@@ -43,7 +43,7 @@ OTHERS = (
             "watch",
         ),
     ),
-    ("Money and people", ("prices", "budget", "rights", "audit", "freeze", "unfreeze")),
+    ("Money and people", ("prices", "budget", "rights", "notify", "audit", "freeze", "unfreeze")),
 )
 
 

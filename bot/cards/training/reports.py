@@ -211,11 +211,16 @@ def measurement_notice(
     more = _page_missing(number)
     if has_page:
         more = "Open the report in a browser."
-    headline = evaluation_results.headline(comparison)
-    if test:
-        outcome = ComparisonProgress.from_json(measurement.progress).outcome
-        headline = sealed_rows.headline(comparison, test, outcome)
-    return f"<@{measurement.requested_by}> {number} is done. {escape(headline)}. {more}"
+    headline = escape(measurement_headline(measurement, comparison, test))
+    return f"<@{measurement.requested_by}> {number} is done. {headline}. {more}"
+
+
+def measurement_headline(measurement: Measurement, comparison: Comparison, test: SealedTest | None) -> str:
+    """The answer in one sentence; unescaped."""
+    if test is None:
+        return evaluation_results.headline(comparison)
+    outcome = ComparisonProgress.from_json(measurement.progress).outcome
+    return sealed_rows.headline(comparison, test, outcome)
 
 
 def _page_missing(subject: str) -> str:

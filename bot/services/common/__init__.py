@@ -8,6 +8,7 @@ PUBLIC_MODULES = (
     "freeze_scope",
     "hardware",
     "hourly_prices",
+    "message_topics",
     "messages",
     "model_history",
     "provider_jobs",

@@ -146,15 +146,15 @@ def _warning_draft(
         newest = month.commitments[0].channel
     match budget.kind:
         case "channel":
-            return Draft(kind="post", channel=budget.id, body=body, dedupe=once)
+            return Draft("post", budget.id, body, dedupe=once, topic="money")
         case "person":
             channel = newest or budget.id
-            return Draft(kind="direct", channel=channel, person=budget.id, body=body, dedupe=once)
+            return Draft("direct", channel, body, person=budget.id, dedupe=once, topic="money")
         case "team":
             team_channel = messages.team_channel(context) or newest
             if not team_channel:
                 return None
-            return Draft(kind="post", channel=team_channel, body=body, dedupe=once)
+            return Draft("post", team_channel, body, dedupe=once, topic="money")
 
 
 def _month_summary(context: AppContext, own: tuple[Budget, ...] = ()) -> views.Month:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bot.cards.common.blocks import Message
 from bot.cards.common.general import files_body, text_message
 from bot.context import AppContext, CoreContext
-from storage.records import Draft, OutboxKind
+from storage.records import Draft, OutboxKind, Topic
 
 
 def tell_person(
@@ -19,6 +19,7 @@ def tell_person(
     channel: str,
     message: Message,
     *,
+    topic: Topic,
     thread_ts: str | None = None,
 ) -> None:
     """Sends a message that only this person sees: in the channel, or directly if `channel` is ''. `thread_ts` is the
@@ -27,7 +28,17 @@ def tell_person(
     if thread_ts:
         body = {**body, "thread_ts": thread_ts}
     kind: OutboxKind = "ephemeral" if channel else "direct"
-    context.send(Draft(kind, channel, body, dedupe=once, person=person))
+    context.send(Draft(kind, channel, body, dedupe=once, person=person, topic=topic))
+
+
+def tell_result_directly(context: AppContext, person: str, channel: str, text: str, *, once: str) -> None:
+    """Tells the person who asked for a result that it is there, if its channel doesn't want results and they may still
+    read it. `text` is our own mrkdwn."""
+    if context.wants("results", channel):
+        return
+    body = text_message(text).body()
+    draft = Draft("direct", channel, body, dedupe=once, person=person, private=True, topic="results")
+    context.send(draft)
 
 
 def team_channel(context: CoreContext) -> str:
@@ -52,6 +63,7 @@ def put_files(
     channel: str,
     files: Sequence[tuple[Path, str]],
     *,
+    topic: Topic,
     once: str,
     comment: str = "",
     concerns: str | None = None,
@@ -67,5 +79,5 @@ def put_files(
     else:
         kind = "post"
         body = text_message(comment).body()
-    draft = Draft(kind, channel, body, dedupe=once, thread=card, concerns=concerns)
+    draft = Draft(kind, channel, body, dedupe=once, thread=card, concerns=concerns, topic=topic)
     context.store.outbox.put(draft, now=context.clock())

@@ -117,6 +117,7 @@ def _draft(cleaning: Cleaning, dataset: Dataset, written: CleanedFile, place: Ro
         },
         dedupe=f"cleaned {cleaning.id} of dataset {dataset.id}",
         private=True,
+        topic="answers",
     )
     if place == "thread":
         return replace(draft, thread=f"dataset {dataset.id}", concerns=cleaning.person)
@@ -124,7 +125,8 @@ def _draft(cleaning: Cleaning, dataset: Dataset, written: CleanedFile, place: Ro
 
 
 def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) -> None:
-    context.send(Draft("direct", dataset.channel, text_message(text).body(), person=cleaning.person))
+    body = text_message(text).body()
+    context.send(Draft("direct", dataset.channel, body, person=cleaning.person, topic="answers"))
 
 
 def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Refusal:

@@ -296,7 +296,8 @@ def change_settings(
     if after.task != before.task:
         context.audit(person, "task", f"dataset {dataset.id}", f"{before.task or 'none'} to {after.task}")
     if (after.bar, after.task) != (before.bar, before.task):
-        context.post(dataset.channel, new_standard(dataset.name, person, before, after).body())
+        body = new_standard(dataset.name, person, before, after).body()
+        context.post(dataset.channel, body, topic="changes")
 
 
 def sealed_of_refused_version(context: AppContext, name: str) -> str:
@@ -361,6 +362,7 @@ def _ask_for_waiver(context: AppContext, dataset: Dataset, message: Message) -> 
         card=card,
         dedupe=f"{card} {int(now // ASK_AGAIN_S)}",
         concerns=dataset.uploaded_by,
+        topic="questions",
     )
     context.store.outbox.put(draft, now=now)
 
@@ -534,6 +536,7 @@ def post_in_thread(context: CoreContext, dataset: Dataset, message: Message) -> 
         thread=card,
         dedupe=f"what changed in {card}",
         concerns=dataset.uploaded_by,
+        topic="changes",
     )
     context.store.outbox.put(draft, now=context.clock())
 
@@ -545,7 +548,7 @@ def _post_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -
     chosen = " ".join(filter(None, (dataset.text_column, dataset.label_column, dataset.sheet)))
     once = f"files of {card} {chosen}".rstrip()  # other columns give other files
     who = dataset.uploaded_by
-    messages.put_files(context, card, dataset.channel, titled, once=once, concerns=who)
+    messages.put_files(context, card, dataset.channel, titled, topic="cards", once=once, concerns=who)
 
 
 def _retry_or_refuse(context: AppContext, dataset: Dataset, trouble: str, most: int) -> None:

@@ -569,7 +569,8 @@ def fail(context: AppContext, labelling: Labelling, why: str) -> None:
         person = labelling.closed_by or labelling.person
         # One batch can fail to close several times, and people hear of each.
         once = f"labelling {moved.id} {moved.state} {now}"
-        messages.tell_person(context, once, person, moved.channel, views.failed_notice(moved, why))
+        message = views.failed_notice(moved, why)
+        messages.tell_person(context, once, person, moved.channel, message, topic="answers")
 
 
 def show(context: AppContext, labelling: Labelling, message: Message) -> None:

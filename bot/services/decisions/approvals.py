@@ -280,7 +280,7 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> Run:
     left = request.asked_at + policy.expires_s - now
     name = notifications.link_to(context, run)
     message = plan_views.reminder(name, plan, waiting, left)
-    context.post(run.channel, message.letter(), dedupe=once)
+    context.post(run.channel, message.letter(), topic="approvals", dedupe=once)
     return run
 
 
@@ -397,7 +397,8 @@ def tell_decision(context: AppContext, run: Run, sentence: str) -> None:
     if run.state == "expired":
         text = f"{text} `/finetune start` makes a new plan."
     # A plan whose approvals were voided is decided on again, and each decision is told.
-    notifications.tell_requester(context, run, text, once=f"decision {run.id} {run.state_since:.0f}")
+    once = f"decision {run.id} {run.state_since:.0f}"
+    notifications.tell_requester(context, run, text, topic="approvals", once=once)
 
 
 def _close(context: AppContext, run: Run, state: notifications.ClosedState, text: str) -> None:
@@ -499,5 +500,6 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
         name = notifications.link_to(context, moved)
         message = plan_views.voided_card(moved, plan, lapsed.reason, name)
         # One plan can have its approvals voided several times, so the key has the time.
-        context.post(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
-        notifications.tell_requester(context, moved, message.text, once=f"void dm {run.id} {now}")
+        context.post(run.channel, message.letter(), topic="approvals", dedupe=f"void {run.id} {now}")
+        once = f"void dm {run.id} {now}"
+        notifications.tell_requester(context, moved, message.text, topic="approvals", once=once)

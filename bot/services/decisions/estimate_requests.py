@@ -87,7 +87,7 @@ def answer(
 
     Its thousands of draws take over a second at a cold start, so call it after the ack.
     """
-    tell = partial(messages.tell_person, context, None, person, channel, thread_ts=thread)
+    tell = partial(messages.tell_person, context, None, person, channel, topic="answers", thread_ts=thread)
     checked = datasets.load_usable(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):  # the dataset has changed since `may_ask`
         tell(general.text_message(checked.text))
@@ -305,7 +305,7 @@ def step(context: AppContext, estimate: StoredEstimate) -> None:
             if context.store.estimates.mark_shared(estimate.id):
                 text = f"The estimate of {estimate.dataset} could not be shared. {result.text}"
                 body = text_message(text).body()
-                context.send(Draft("direct", estimate.channel, body, person=estimate.person))
+                context.send(Draft("direct", estimate.channel, body, person=estimate.person, topic="answers"))
         return
     folder = context.settings.data / "plots" / f"estimate-{estimate.id}"
     plots = draw_outlook(context, f"estimate {estimate.id}", result.outlook, folder)
@@ -345,10 +345,10 @@ def put_plots(
     """Posts the plots in the card's thread, in one message, or why they are missing."""
     once = f"plots of {card}"
     if isinstance(plots, Refusal):
-        messages.put_files(context, card, channel, (), once=once, comment=plots.text)
+        messages.put_files(context, card, channel, (), topic="cards", once=once, comment=plots.text)
         return
     files = [(path, views.alt_text(dataset)) for path in plots]
-    messages.put_files(context, card, channel, files, once=once)
+    messages.put_files(context, card, channel, files, topic="cards", once=once)
 
 
 def estimate_for_person(

@@ -34,7 +34,8 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
         runs, measured = _find_frozen(context)
         _show_cards(context, runs, measured)
         plan_requests.refresh_requests(context)
-        context.post(channel, views.frozen_card(freeze, len(runs)).letter(), dedupe=f"freeze {freeze.id}")
+        card = views.frozen_card(freeze, len(runs))
+        context.post(channel, card.letter(), topic="receipts", dedupe=f"freeze {freeze.id}")
     return freeze
 
 
@@ -70,10 +71,12 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
             card = views.unfrozen_card(standing, by[-UNFREEZERS:])
             # The channel that read of the freeze has to read of its end; it may be the same one.
             for channel_id in dict.fromkeys((channel, standing.channel)):
-                context.post(channel_id, card.letter(), dedupe=f"unfrozen {standing.id} {channel_id}")
+                once = f"unfrozen {standing.id} {channel_id}"
+                context.post(channel_id, card.letter(), topic="receipts", dedupe=once)
         else:
             message = views.unfreeze_requested(person, others)
-            context.post(channel, message.letter(), dedupe=f"unfreeze {standing.id} {person}")
+            once = f"unfreeze {standing.id} {person}"
+            context.post(channel, message.letter(), topic="questions", dedupe=once)
     return standing
 
 

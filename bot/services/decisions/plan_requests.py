@@ -207,6 +207,7 @@ def ping_approvers(context: AppContext, run: Run, plan: Plan) -> None:
         body=message.letter(),
         dedupe=f"approvers of run {run.id}",
         thread=notifications.card_of(context, run),
+        topic="approvals",
     )
     context.send(draft)
 
@@ -222,7 +223,7 @@ def find_earlier_run(context: AppContext, plan: Plan, before: int | None = None)
         other = plan_from_json(run.plan)
         if not begins_alike(other, plan):
             continue
-        card = notifications.result_card_of(run)
+        card = notifications.posted_result_card_of(context, run)
         name = context.link(card, f"run {run.id}")
         candidate = evidence.tuned_candidate(context.store, run)
         # A score on other held-out rows can't stand beside this plan's prediction.

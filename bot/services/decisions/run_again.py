@@ -94,4 +94,5 @@ def start(context: AppContext, request: Start, person: str, channel: str) -> Non
     """Makes the plan once the form has closed, and tells the person if it can't be made."""
     result = plans.start(context, request, person, channel)
     if isinstance(result, Refusal):
-        messages.tell_person(context, None, person, channel, text_message(result.text))
+        message = text_message(result.text)
+        messages.tell_person(context, None, person, channel, message, topic="answers")

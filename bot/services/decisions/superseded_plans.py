@@ -38,7 +38,8 @@ def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None
         context.store.runs.move(former, "cancelled", now=context.clock(), error=sentence)
         what = escape(plan_views.plan_title(plan_from_json(former.plan)))
         text = f"Your {notifications.link_to(context, former)} ({what}) was cancelled. {sentence}"
-        notifications.tell_requester(context, former, text, once=f"decision {former.id}")
+        once = f"decision {former.id}"
+        notifications.tell_requester(context, former, text, topic="approvals", once=once)
     context.store.replacements.add(former.id, new.id)
     context.audit(new.requester, "replace", f"run {former.id}", f"run {new.id}")
     show_superseded(context, former.id, sentence, money)

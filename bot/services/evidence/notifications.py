@@ -1,7 +1,8 @@
 """Writes a run's messages into the outbox, in the transaction of the change that they report.
 
 A run has one card from its plan to its end, which is edited in place. An edit notifies nobody, so the result is a
-message of its own, and a decision or an end without a result is also sent to the requester directly."""
+message of its own, and a decision or an end without a result is also sent to the requester directly. In a channel that
+doesn't want results, the run's card says how to see it, and the requester is told directly."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from hashlib import sha256
 from typing import Literal
 
 from bot.cards.common import freeze as freeze_cards
+from bot.cards.common import message_topics as topic_cards
 from bot.cards.common.advice import NOT_OFFERED, Offered
-from bot.cards.common.blocks import Message
+from bot.cards.common.blocks import Message, code
 from bot.cards.common.general import text_message
 from bot.cards.decisions import plans as plan_views
 from bot.cards.evidence import sweeps
@@ -26,12 +28,12 @@ from bot.rules.budgets import actual_micros
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.training.calibration import Actual, RunningError, run_actuals, running_error
 from bot.rules.training.results import best_alternative, is_alternative_enough
-from bot.services.common import freeze_scope
+from bot.services.common import freeze_scope, messages
 from bot.services.common.model_history import is_machine_stopped, load_after_result
 from bot.services.evidence import checked_judges, promotion_evidence
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
-from storage.records import OPEN_RUN_STATES, Draft, Run
+from storage.records import OPEN_RUN_STATES, Draft, Run, Topic
 from trainers.evaluation.results import Candidate
 from trainers.providers.pricing import PriceList
 
@@ -106,15 +108,23 @@ def result_card_of(run: Run) -> str:
     return f"result {run.id}"
 
 
+def posted_result_card_of(context: CoreContext, run: Run) -> str:
+    """Returns the name of the card below which one reads the result: the run's own if its channel got no result."""
+    card = result_card_of(run)
+    if context.store.outbox.is_shown(card):
+        return card
+    return card_of(context, run)
+
+
 def show_plan(context: AppContext, run: Run, message: Message) -> None:
     """Posts or edits the card with the plan. Once the plan is decided on, the card shows the decision in place of its
     buttons."""
     _show(context, run, f"plan {run.id}", message)
 
 
-def tell_requester(context: AppContext, run: Run, text: str, *, once: str) -> None:
+def tell_requester(context: AppContext, run: Run, text: str, *, topic: Topic, once: str) -> None:
     body = Message(text).body()
-    context.send(Draft("direct", run.channel, body, dedupe=once, person=run.requester))
+    context.send(Draft("direct", run.channel, body, dedupe=once, person=run.requester, topic=topic))
 
 
 def show_progress(context: AppContext, run: Run) -> None:
@@ -130,12 +140,19 @@ def show_progress(context: AppContext, run: Run) -> None:
         spent_micros=training_cost(plan, known_so_far),
         can_pause=can_pause(context, run),
         decided=plan_views.approved_by(approvals) if approvals else "",
-        result=context.link(result_card_of(run), "a message below"),
+        result=_where_result_is(context, run),
     )
     freeze = freeze_scope.run_freeze(context, run)
     if freeze:
         message = freeze_cards.add_freeze_notice(message, freeze)
     _show(context, run, card_of(context, run), message, progress=run.state in OPEN_RUN_STATES)
+
+
+def _where_result_is(context: AppContext, run: Run) -> str:
+    card = result_card_of(run)
+    if run.state == "done" and not context.store.outbox.is_shown(card):
+        return code(f"/finetune results {run.id}")
+    return context.link(card, "a message below")
 
 
 def post_warning(context: AppContext, run: Run, warning: str) -> None:
@@ -144,7 +161,9 @@ def post_warning(context: AppContext, run: Run, warning: str) -> None:
     once = f"warning {run.id} {sha256(warning.encode()).hexdigest()[:16]}"
     body = text_message(views.trainer_warning(warning)).body()
     card = card_of(context, run)
-    context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=run.requester))
+    context.send(
+        Draft("post", run.channel, body, dedupe=once, thread=card, concerns=run.requester, topic="problems")
+    )
 
 
 def can_pause(context: AppContext, run: Run) -> bool:
@@ -157,7 +176,7 @@ def post_intervention(context: AppContext, run: Run, why: str) -> None:
     show_progress(context, run)
     show_intervention(context, run, ())
     text = views.ended_notice(run, link_to(context, run), why)
-    tell_requester(context, run, text, once=f"dm of {_intervention_card(run)}")
+    tell_requester(context, run, text, topic="questions", once=f"dm of {_intervention_card(run)}")
 
 
 def show_intervention(
@@ -188,7 +207,7 @@ def show_end(context: AppContext, run: Run, why: str) -> None:
     message = views.ended_card(run, plan_from_json(run.plan), why)
     _show(context, run, card_of(context, run), message)
     text = views.ended_notice(run, link_to(context, run), why)
-    tell_requester(context, run, text, once=f"end dm {run.id}")
+    tell_requester(context, run, text, topic="problems", once=f"end dm {run.id}")
 
 
 def post_result(
@@ -201,16 +220,31 @@ def post_result(
     """Posts the result card, and in its thread the trials of a sweep and the changed rows."""
     card = result_card_of(run)
     _show_result(context, run, plan, result)
+    headline = result_views.list_headline(result, may_be_used=bool(result.is_offered))
+    text = topic_cards.result_notice(link_to(context, run), headline, f"{run.id}")
+    messages.tell_result_directly(context, run.requester, run.channel, text, once=f"dm of {card}")
     concerns = run.requester
     if result.trials:
         body = sweeps.table(plan, result.trials).letter()
         once = f"arms of {card}"  # the stored word for trials
-        context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=concerns))
+        context.send(
+            Draft("post", run.channel, body, dedupe=once, thread=card, concerns=concerns, topic="results")
+        )
     if changed:
         body = result_details.changed_rows_card(changed, result.start or result.before).letter()
         once = f"changed {run.id}"
-        rows = Draft("post", run.channel, body, dedupe=once, thread=card, private=True, concerns=concerns)
-        context.send(rows)
+        context.send(
+            Draft(
+                "post",
+                run.channel,
+                body,
+                dedupe=once,
+                thread=card,
+                private=True,
+                concerns=concerns,
+                topic="results",
+            )
+        )
 
 
 def update_result(context: AppContext, run: Run) -> None:
@@ -242,7 +276,7 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
         is_stopped=is_machine_stopped(context.store, run, plan),
         offered=_find_offered(context, plan, result),
     )
-    _show(context, run, result_card_of(run), message)
+    _show(context, run, result_card_of(run), message, topic="results")
 
 
 def update_results_about(context: AppContext, dataset: str, candidate: Candidate) -> None:
@@ -293,5 +327,13 @@ def cancelled_cost(plan: Plan, progress: Progress) -> int:
     return training_cost(plan, replace(progress, trained_tokens=tokens))
 
 
-def _show(context: AppContext, run: Run, card: str, message: Message, *, progress: bool = False) -> None:
-    context.show(card, run.channel, message, concerns=run.requester, progress=progress)
+def _show(
+    context: AppContext,
+    run: Run,
+    card: str,
+    message: Message,
+    *,
+    topic: Topic = "cards",
+    progress: bool = False,
+) -> None:
+    context.show(card, run.channel, message, concerns=run.requester, progress=progress, topic=topic)

@@ -96,10 +96,12 @@ def _put_plot(context: AppContext, measurement: Measurement, curve: MeasuredCurv
         measurements.card_of(measurement),
         measurement.channel,
         plots,
+        topic="results",
         once=f"curve of measurement {measurement.id}",
         comment=comment,
         concerns=measurement.requested_by,
     )
+    measurements.tell_result_directly(context, measurement, views.headline(curve))
 
 
 def _plan(context: AppContext, checked: CheckedDataset, command: Curve) -> CurvePlan | Refusal:

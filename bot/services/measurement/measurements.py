@@ -10,6 +10,7 @@ from typing import Literal
 from bot import logs
 from bot.cards.common import freeze as freeze_cards
 from bot.cards.common import judge_agreement
+from bot.cards.common import message_topics as topic_cards
 from bot.cards.common.blocks import CardBlock, Message, escape
 from bot.cards.common.general import text_message
 from bot.cards.evidence import evaluation_details
@@ -24,7 +25,7 @@ from bot.rules import units
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import UNCHECKED
 from bot.rules.permissions import VALID_FOR_S, Request
-from bot.services.common import authorization, budgets, finished_measurements, freeze_scope
+from bot.services.common import authorization, budgets, finished_measurements, freeze_scope, messages
 from bot.services.datasets import data_policy, datasets, sealed_rows
 from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets.datasets import CheckedDataset
@@ -83,7 +84,8 @@ def add(
         data_policy.record_egress(context, permission, new.requested_by, subject)
         if permission.notes:
             notes = text_message(f"m{measurement.id}: {escape(' '.join(permission.notes))}")
-            context.post(new.channel, notes.letter(), dedupe=f"rules of {subject}")
+            once = f"rules of {subject}"
+            context.post(new.channel, notes.letter(), topic="receipts", dedupe=once)
     return measurement
 
 
@@ -109,6 +111,15 @@ def result_card_of(context: AppContext, measurement: Measurement) -> str:
     if context.store.outbox.card(second):
         return second
     return card_of(measurement)
+
+
+def tell_result_directly(context: AppContext, measurement: Measurement, headline: str) -> None:
+    """Tells the person who asked for it, if its channel doesn't want results: the card's edit notifies nobody."""
+    number = f"m{measurement.id}"
+    name = context.link(card_of(measurement), f"measurement {number}")
+    text = topic_cards.result_notice(name, headline, number)
+    once = f"dm of result {number}"
+    messages.tell_result_directly(context, measurement.requested_by, measurement.channel, text, once=once)
 
 
 def _message(context: AppContext, measurement: Measurement, why: str) -> Message:
@@ -321,6 +332,7 @@ def end(
                 message.body(),
                 dedupe=f"end of {subject}",
                 person=moved.requested_by,
+                topic="problems",
             )
             context.send(letter)
 

@@ -278,13 +278,21 @@ def _give_up(context: AppContext, request: RowRequest, why: str) -> None:
     body = text_message(why).body()
     with context.store.transaction():
         if context.store.row_requests.finish(request):
-            context.send(Draft("direct", dataset.channel, body, person=request.person))
+            context.send(Draft("direct", dataset.channel, body, person=request.person, topic="answers"))
 
 
 def _draft(answered: _Answered, body: Block, person: str, place: RowDelivery) -> Draft:
     if place == "thread":
-        return Draft("post", answered.channel, body, thread=answered.card, private=True, concerns=person)
-    return Draft("direct", answered.channel, body, person=person, private=True)
+        return Draft(
+            "post",
+            answered.channel,
+            body,
+            thread=answered.card,
+            private=True,
+            concerns=person,
+            topic="answers",
+        )
+    return Draft("direct", answered.channel, body, person=person, private=True, topic="answers")
 
 
 def _place(context: AppContext, answered: _Answered, person: str) -> RowDelivery | Refusal:
@@ -358,7 +366,7 @@ def _load_run(context: AppContext, subject: Subject) -> _Answered | Refusal:
         subject=subject,
         dataset=dataset,
         channel=run.channel,
-        card=notifications.result_card_of(run),
+        card=notifications.posted_result_card_of(context, run),
         holdout=plan.holdout_sha256,
         train=_training_part(dataset),
         candidates=(measured,),

@@ -81,7 +81,7 @@ def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -
         return _begin_serving(context, run, plan, planned) or waits
     lost = views.lost_text(_summary(context, newest))
     text = f"Your {notifications.link_to(context, run)} waits. {lost}"
-    notifications.tell_requester(context, run, text, once=f"lost {newest.name}")
+    notifications.tell_requester(context, run, text, topic="problems", once=f"lost {newest.name}")
     lost_for_s = context.clock() - (newest.ended_at or 0.0)
     return Serving(note=lost, is_given_up=lost_for_s > LOST_S)
 
@@ -358,8 +358,10 @@ def _tell_users(context: AppContext, record: DeploymentRecord) -> None:
             continue
         text = views.in_use_stopped(summary, promotion.dataset, machine)
         message = text_message(text)
-        context.post(promotion.channel, {"text": text}, dedupe=once)
-        messages.tell_person(context, f"{once} direct", promotion.person, promotion.channel, message)
+        context.post(promotion.channel, {"text": text}, topic="problems", dedupe=once)
+        messages.tell_person(
+            context, f"{once} direct", promotion.person, promotion.channel, message, topic="problems"
+        )
 
 
 def tell_unused(context: AppContext) -> None:
@@ -395,8 +397,8 @@ def _say_unused(
     message = views.unused_card(summary, successor)
     once = f"kept for nothing {record.id} {day}"
     with context.store.transaction():
-        context.post(record.channel, message.letter(), dedupe=once)
-        messages.tell_person(context, f"{once} direct", keeper, "", message)
+        context.post(record.channel, message.letter(), topic="money", dedupe=once)
+        messages.tell_person(context, f"{once} direct", keeper, "", message, topic="money")
 
 
 def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
@@ -505,7 +507,8 @@ def take_back(context: AppContext, record: DeploymentRecord, deployment: Deploym
             show(context, moved)
             _update_result(context, moved)
             text = views.found_again(record.model, context.settings.title_of(record.provider))
-            context.post(record.channel, {"text": text}, dedupe=f"found {record.name} {now:.0f}")
+            once = f"found {record.name} {now:.0f}"
+            context.post(record.channel, {"text": text}, topic="money", dedupe=once)
     return moved is not None
 
 
@@ -520,7 +523,8 @@ def stop_again(
         _update_result(context, record)
         audit(context, record, "finetune", "hosting stopped", "again")
         text = views.still_running(record.name, context.settings.title_of(record.provider))
-        context.post(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")
+        once = f"again {record.name} {now:.0f}"
+        context.post(record.channel, {"text": text}, topic="money", dedupe=once)
 
 
 def running(store: Store, settings: Settings, now: float) -> list[DeploymentSummary]:

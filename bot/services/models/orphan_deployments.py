@@ -107,7 +107,8 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
         if new and channel:
             log.error("running at %s, and started by nobody here: %s", provider, new)
             message = views.strays_card(title, provider, new, PREFIX)
-            context.post(channel, message.letter(), dedupe=f"strays {provider} {now:.0f}")
+            once = f"strays {provider} {now:.0f}"
+            context.post(channel, message.letter(), topic="questions", dedupe=once)
 
 
 def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:

@@ -230,7 +230,14 @@ def _end(
     if person != request.person:
         once = f"end of {request_card_name(request)}"
         message = views.outcome_notice(ended, person, reason)
-        draft = Draft("direct", request.channel, message.letter(), dedupe=once, person=request.person)
+        draft = Draft(
+            "direct",
+            request.channel,
+            message.letter(),
+            dedupe=once,
+            person=request.person,
+            topic="approvals",
+        )
         context.send(draft)
     return ended
 

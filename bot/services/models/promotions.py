@@ -213,7 +213,7 @@ def _record_sealed(
     link = context.link(f"measurement {measurement.id}", f"m{measurement.id}")
     text = f"<@{measurement.requested_by}>: the sealed rows were opened ({link}). {refusal.text}"
     once = f"sealed {measurement.id}"
-    context.post(measurement.channel, text_message(text).letter(), dedupe=once)
+    context.post(measurement.channel, text_message(text).letter(), topic="answers", dedupe=once)
     return SealedOutcome(is_deployed=False, why=refusal.text)
 
 

@@ -131,7 +131,7 @@ def tell(context: AppContext, use: ModelUse, once: str, gone_from: str | None = 
         retuned=retuned,
         target=retuned.target.name if retuned else None,
     )
-    context.post(dataset.channel, views.card(sunset).letter(), dedupe=once)
+    context.post(dataset.channel, views.card(sunset).letter(), topic="ends", dedupe=once)
 
 
 def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, listed: Collection[str]) -> None:

@@ -63,7 +63,7 @@ def receive(context: AppContext, wanted: WatchRequest, person: str, channel: str
     begun = begin(context, wanted, person, channel)
     if isinstance(begun, Refusal):
         return begun
-    messages.tell_person(context, None, person, channel, text_message(begun))
+    messages.tell_person(context, None, person, channel, text_message(begun), topic="answers")
     return None
 
 

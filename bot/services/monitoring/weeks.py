@@ -149,7 +149,8 @@ def _show(context: AppContext, watch: Watch, facts: WeekFacts) -> None:
     if not facts.calls:
         return
     card = views.week_card(_summary(context, watch, facts, is_over=True))
-    context.show(card_name(watch.dataset, facts.week), watch.channel, card, concerns=watch.person)
+    name = card_name(watch.dataset, facts.week)
+    context.show(name, watch.channel, card, concerns=watch.person, topic="weekly")
 
 
 def card_name(dataset: str, week: str) -> str:

@@ -187,7 +187,7 @@ def _record_presence(context: AppContext, model: Model, gone_at: float | None) -
         context.audit("finetune", action, f"run {model.run_id}")
         for promotion in context.store.promotions.current_of(model.name):
             message = card(model, promotion.dataset, provider)
-            context.post(promotion.channel, message.letter(), dedupe=once)
+            context.post(promotion.channel, message.letter(), topic="ends", dedupe=once)
 
 
 def _set_again(context: AppContext, promotion: Promotion, model: Model, target: str | None) -> None:
@@ -202,5 +202,5 @@ def _set_again(context: AppContext, promotion: Promotion, model: Model, target: 
         context.audit("finetune", "strayed", f"run {model.run_id}", detail)
         message = views.alias_mismatch(promotion.dataset, model, target, provider)
         once = f"strayed {promotion.id} {context.clock():.0f}"
-        context.post(promotion.channel, message.letter(), dedupe=once)
+        context.post(promotion.channel, message.letter(), topic="problems", dedupe=once)
         models.show_card(context, noted, proof)

@@ -211,7 +211,7 @@ def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
 
 def _tell(context: AppContext, ask: Ask, message: Card, micros: int) -> None:
     if context.store.questions.end(ask, micros):
-        context.send(Draft("ephemeral", ask.channel, message.body(), person=ask.person))
+        context.send(Draft("ephemeral", ask.channel, message.body(), person=ask.person, topic="answers"))
 
 
 def _owner(ask: Ask) -> str:

@@ -83,7 +83,7 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
         noted = _note_verdict(context, tried)
         dataset = context.store.datasets.newest(tried.dataset)
         message = views.noted_message(noted, dataset.id) if dataset else text_message(noted)
-        messages.tell_person(context, None, person, "", message)
+        messages.tell_person(context, None, person, "", message, topic="answers")
     return noted
 
 

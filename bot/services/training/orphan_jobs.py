@@ -171,7 +171,7 @@ def _alert(
         log.error("job %s at %s: %s", job.id, provider, message.text)
         context.audit("finetune", "stray job", f"job {job.id}", message.text)
         if where:
-            context.post(where, message.letter(), dedupe=f"stray {account} {job.id}")
+            context.post(where, message.letter(), topic="questions", dedupe=f"stray {account} {job.id}")
 
 
 def _unfinished(jobs: Sequence[Job]) -> list[Job]:

@@ -152,6 +152,7 @@ def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
             notifications.result_card_of(run),
             run.channel,
             files,
+            topic="results",
             once=f"report of run {run.id}",
             comment=cards.run_notice(run, has_page=bool(pages)),
             concerns=run.requester,
@@ -169,15 +170,19 @@ def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequ
     files += [(path, cards.measurement_title(measurement, comparison)) for path in pages]
     test = sealed_rows.load_test(context.store, measurement)
     comment = cards.measurement_notice(measurement, comparison, test, has_page=bool(pages))
-    messages.put_files(
-        context,
-        measurements.result_card_of(context, measurement),
-        measurement.channel,
-        files,
-        once=f"report of measurement {measurement.id}",
-        comment=comment,
-        concerns=measurement.requested_by,
-    )
+    headline = cards.measurement_headline(measurement, comparison, test)
+    with context.store.transaction():
+        messages.put_files(
+            context,
+            measurements.result_card_of(context, measurement),
+            measurement.channel,
+            files,
+            topic="results",
+            once=f"report of measurement {measurement.id}",
+            comment=comment,
+            concerns=measurement.requested_by,
+        )
+        measurements.tell_result_directly(context, measurement, headline)
 
 
 def _everything_measured(

@@ -378,8 +378,8 @@ def _finish(step: ResultStep, judged: JudgedRun, trials: tuple[SweepTrial, ...])
             return
         context.store.runs.book(moved, "settle", settled, month=units.month_of(now), now=now)
         context.audit("finetune", "done", f"run {run.id}")
-        notifications.show_progress(context, moved)
         notifications.post_result(context, moved, step.plan, result, changed)
+        notifications.show_progress(context, moved)  # it says where the result is
 
 
 def _build_result(

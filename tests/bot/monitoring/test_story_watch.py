@@ -212,6 +212,21 @@ def test_the_card_of_a_week_is_posted_once_on_monday_at_nine(world: World) -> No
     assert len(world.store.watched_weeks.of("tickets")) == 2
 
 
+def test_a_channel_may_do_without_the_card_of_a_week(world: World) -> None:
+    world.type("/finetune notify channel weekly=off", user=DORA)
+    world.type("/finetune watch tickets sample=0", user=DORA)
+    count_calls(world, 100)
+    pass_week(world)
+    assert not any("tickets last week" in text for text in world.texts())
+    world.type("/finetune notify channel weekly=on", user=DORA)
+    world.restart()
+    world.tick(3)
+    assert not any("tickets last week" in text for text in world.texts()), "only the next one"
+    count_calls(world, 50)
+    pass_week(world)
+    assert world.find_message("tickets last week: 50 calls for")
+
+
 def test_people_label_calls_at_random_before_they_see_the_answer(world: World) -> None:
     world.type("/finetune watch tickets sample=100%", user=DORA)
     sample_calls(world, [f"call {number} about a refund" for number in range(30)])

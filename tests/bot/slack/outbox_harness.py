@@ -30,7 +30,7 @@ class OutboxHarness:
         self.sender = OutboxSender(store, client, fallback, clock=lambda: self.now)
 
     def put(self, kind: OutboxKind = "post", text: str = "x", **rest: Any) -> None:
-        values: dict[str, Any] = {"channel": TICKETS.id, "body": {"text": text}, **rest}
+        values: dict[str, Any] = {"channel": TICKETS.id, "body": {"text": text}, "topic": "results", **rest}
         self.store.outbox.put(Draft(kind=kind, **values), now=self.now)
 
     def show(self, card: str, text: str, *, channel: str = TICKETS.id, progress: bool = False) -> None:
