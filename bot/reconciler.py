@@ -44,7 +44,7 @@ from bot.services.models import (
     promotions,
     sunsets,
 )
-from bot.services.monitoring import weeks
+from bot.services.monitoring import new_models, proposal_measurements, weeks
 from bot.services.serving import alias_sync, call_samples, fallbacks, publications, questions, recipes
 from bot.services.training import interventions, orphan_jobs, reports, run_results, training
 from bot.settings import store_model_ends, with_announced_ends
@@ -237,6 +237,7 @@ def reconcile(context: AppContext) -> None:
         )
     _run_guarded(partial(publications.sync, context), "what programs get")
     _run_guarded(partial(weeks.post_due, context), "weeks of calls")
+    _run_guarded(partial(proposal_measurements.step, context), "measurements of new models")
     _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
     _run_guarded(partial(promotion_requests.expire, context), "requests to deploy")
     _run_guarded(partial(superseded_plans.link_superseded, context), "links between plans")
@@ -436,6 +437,7 @@ MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (
     (nightly.shrink_database, "shrinking the database"),
     (fetch_model_ends, "when models end"),
     (announce_model_ends, "models that end"),
+    (new_models.propose, "new models"),
     (apply_retention, "the retention"),
     (retention.expire, "the retention of old runs"),
     (orphan_jobs.sweep, "stray jobs"),

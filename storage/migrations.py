@@ -30,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m036_watches"  # the last step below
+NEWEST = "m037_proposals"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -246,6 +246,31 @@ CREATE TABLE live_labels (
 );
 """
 
+# Models that are proposed to watched datasets, each once; and measurements that watching led to.
+PROPOSALS = """
+CREATE TABLE proposals (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL,
+    model TEXT NOT NULL,
+    micros INTEGER NOT NULL,
+    in_use_micros INTEGER NOT NULL,
+    at REAL NOT NULL,
+    shown_week TEXT,
+    ended_at REAL,
+    UNIQUE (dataset, model)
+);
+CREATE UNIQUE INDEX one_proposal_a_week ON proposals (dataset, shown_week) WHERE shown_week IS NOT NULL;
+CREATE TABLE watch_measurements (
+    measurement INTEGER PRIMARY KEY REFERENCES measurements (id),
+    dataset TEXT NOT NULL,
+    proposal INTEGER REFERENCES proposals (id),
+    person TEXT,
+    at REAL NOT NULL,
+    begun_at REAL
+);
+CREATE INDEX watch_measurements_by_proposal ON watch_measurements (proposal);
+"""
+
 
 def _execute(db: SqliteUtils, script: str) -> None:
     """Executes a script statement by statement, because `executescript` would commit the migration's transaction."""
@@ -326,4 +351,5 @@ _add(
     ("m034_fallbacks", FALLBACKS),
     ("m035_message_settings", MESSAGE_SETTINGS),
     ("m036_watches", WATCHES),
+    ("m037_proposals", PROPOSALS),
 )

@@ -15,6 +15,7 @@ from bot.settings.loader import SettingsProblems as SettingsProblems
 from bot.settings.loader import collect_secrets as collect_secrets
 from bot.settings.loader import has_presidio as has_presidio
 from bot.settings.loader import load_settings as load_settings
+from bot.settings.model_ends import listed_models_of as listed_models_of
 from bot.settings.model_ends import models_listed_before as models_listed_before
 from bot.settings.model_ends import store_model_ends as store_model_ends
 from bot.settings.model_ends import with_announced_ends as with_announced_ends

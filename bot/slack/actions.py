@@ -53,7 +53,7 @@ from bot.services.measurement import human_preferences, judge_checks, measuremen
 from bot.services.models import deployment_requests, orphan_deployments, promotion_requests, promotions
 from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
-from bot.services.monitoring import live_labels, watches
+from bot.services.monitoring import live_labels, proposal_measurements, watches
 from bot.services.serving import better_answers, tried_answers
 from bot.services.training import interventions
 from bot.services.training import runs as run_services
@@ -157,6 +157,7 @@ SHOWN: Mapping[str, _ByValue[object]] = {
     check_reports.START_FROM_PAIRS: better_answers.train_further,
     watch_cards.CONSENT: _with_number(watches.consent),
     watch_cards.REFUSE: _with_number(watches.refuse),
+    week_cards.MEASURE_NEW: _with_number(proposal_measurements.ask),
     row_labels.MAKE_VERSION: _with_number(row_label_services.close),
     row_labels.DISCARD: _with_number(row_label_services.discard),
     **{button: _choose_by(button) for button in judge_agreement.CHOICES},

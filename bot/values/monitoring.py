@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainers.evaluation.results import MeasuredCandidate
 from trainers.evaluation.statistics import Interval, wilson
 from trainers.json_values import JsonValue
 from trainers.monitoring.live_accuracy import LiveAccuracy
@@ -93,6 +94,34 @@ class LiveAnswers:
     def interval(self) -> Interval:
         """Raises ValueError if nothing is labelled."""
         return wilson(self.right, self.labelled)
+
+
+@dataclass(frozen=True)
+class NewModelScore:
+    """The measurement of a new model: its `name` for people, which may be a link, and what it has cost. `score` is None
+    while it is under way, and if it ended without a result (`is_over`). `in_use` is the share of right answers of what
+    is in use, None if unknown. `is_unasked`: the policy had it measured."""
+
+    name: str
+    is_over: bool
+    is_unasked: bool
+    micros: int | None = None
+    score: MeasuredCandidate | None = None
+    in_use: float | None = None
+
+
+@dataclass(frozen=True)
+class NewModel:
+    """A new model that is proposed. Per 1,000 calls it costs `micros` micro-dollars instead of `in_use_micros`. Its
+    measurement asks it about `rows` held-out rows, for about `cost_micros`; None if a judge is asked too."""
+
+    proposal: int
+    model: str
+    micros: int
+    in_use_micros: int
+    rows: int
+    cost_micros: int | None
+    measured: NewModelScore | None = None
 
 
 def _sum(amounts: Sequence[int | None]) -> int | None:

@@ -170,6 +170,12 @@ INSERT INTO watched_weeks (dataset, week, facts, at) VALUES ('tickets', '2026-09
 INSERT INTO live_labels (dataset, call, recipe, called_at, person, label, is_right, at)
     VALUES ('tickets', 'c-1', 'abc', 1700.0, 'U1', 'refund', 1, 1700.0);
 """,
+    "m037_proposals": """
+INSERT INTO proposals (id, dataset, model, micros, in_use_micros, at, shown_week)
+    VALUES (1, 'tickets', 'acme/acme-tiny', 120000, 200000, 2000.0, '2026-09-21');
+INSERT INTO watch_measurements (measurement, dataset, proposal, person, at, begun_at)
+    VALUES (1, 'tickets', 1, NULL, 2001.0, 2002.0);
+""",
     "m034_fallbacks": """
 INSERT INTO fallbacks (id, dataset, candidate, measurement, recipe, person, channel, at)
     VALUES (1, 'tickets', '{"rung": "encoder", "model": null, "shots": null}', 1, 'ab56', 'U1', 'C1', 1900.0);

@@ -3,13 +3,17 @@ most seven lines, each only if there is something to say."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
 from bot.cards.common.blocks import Message, button, code, escape
 from bot.cards.common.builder import Parts
+from bot.cards.common.candidates import quality
 from bot.cards.common.general import text_message
 from bot.cards.common.words import (
+    about_usd,
+    charge,
     day,
     interval,
     money,
@@ -19,11 +23,21 @@ from bot.cards.common.words import (
     shorten,
 )
 from bot.rules.models.promotion import alias_for
-from bot.values.monitoring import USUAL_LABELS, LiveAnswers, WeekFacts, WeekShift
+from bot.rules.monitoring.proposals import WeekLine, choose_lines, saved_percent
+from bot.values.monitoring import (
+    USUAL_LABELS,
+    LiveAnswers,
+    NewModel,
+    NewModelScore,
+    WeekFacts,
+    WeekShift,
+)
 from storage.monitoring.watches import Watch
+from trainers.money import from_micros
 from trainers.recipes.samples import SampleCounts
 
 LABEL = "label_calls"
+MEASURE_NEW = "measure_new_model"
 LONGEST_NAME = 40
 WEEKS_A_MONTH = 365 / 12 / 7
 
@@ -40,7 +54,8 @@ class ModelEnding:
 @dataclass(frozen=True)
 class WeekSummary:
     """A week of a watched dataset with what its card shows. `is_over` is False for the week so far. `live` is what
-    people's labels say, None if no call can be labelled. `to_label` counts the calls that wait for a label."""
+    people's labels say, None if no call can be labelled. `to_label` counts the calls that wait for a label. `new` is a
+    model that is proposed."""
 
     watch: Watch
     facts: WeekFacts
@@ -48,6 +63,7 @@ class WeekSummary:
     live: LiveAnswers | None = None
     to_label: int = 0
     ending: ModelEnding | None = None
+    new: NewModel | None = None
 
     @property
     def dataset(self) -> str:
@@ -56,26 +72,44 @@ class WeekSummary:
 
 def week_card(summary: WeekSummary) -> Message:
     """Posted on Monday, and edited as people label calls."""
-    facts = summary.facts
+    texts = _texts(summary)
+    shown = choose_lines(texts)
     parts = Parts()
+    for line, text in texts.items():
+        if line in shown and line == "sample":
+            parts.note(text)
+        elif line in shown:
+            parts.text(text)
+    buttons = []
+    if summary.to_label:
+        buttons.append(button(f"Label {min(summary.to_label, USUAL_LABELS)}", LABEL, summary.dataset))
+    if summary.new is not None and summary.new.measured is None and "new" in shown:
+        buttons.append(button("Measure", MEASURE_NEW, str(summary.new.proposal)))
+    parts.buttons(*buttons)
+    return parts.titled(f"{summary.dataset} {_when(summary)}: {_money_text(summary.facts)}")
+
+
+def _texts(summary: WeekSummary) -> Mapping[WeekLine, str]:
+    """The lines that have something to say, from top to bottom."""
+    facts = summary.facts
+    texts: dict[WeekLine, str] = {}
     if facts.failed:
-        parts.text(f"*Failed*: {facts.failed:,} of {pluralize(facts.calls, 'call')}{_by_name(facts)}")
+        texts["failed"] = f"*Failed*: {facts.failed:,} of {pluralize(facts.calls, 'call')}{_by_name(facts)}"
     if summary.live is not None:
-        parts.text(live_text(summary.live))
+        texts["live"] = live_text(summary.live)
     if facts.shift is not None and facts.shift.is_shown:
-        parts.text(_shift_text(facts.shift))
+        texts["shift"] = _shift_text(facts.shift)
     if facts.thumbs_up or facts.thumbs_down:
-        parts.text(
+        texts["feedback"] = (
             f"*Feedback from programs*: {facts.thumbs_up:,} good, {facts.thumbs_down:,} bad. Whoever is annoyed "
             "answers more often, so this is no measure of accuracy."
         )
     if summary.ending is not None:
-        parts.text(_ending_text(summary.ending))
-    parts.note(_sample_text(summary))
-    if summary.to_label:
-        label = button(f"Label {min(summary.to_label, USUAL_LABELS)}", LABEL, summary.dataset)
-        parts.buttons(label)
-    return parts.titled(f"{summary.dataset} {_when(summary)}: {_money_text(facts)}")
+        texts["ending"] = _ending_text(summary.ending)
+    if summary.new is not None:
+        texts["new"] = new_model_text(summary.new)
+    texts["sample"] = _sample_text(summary)
+    return texts
 
 
 def no_calls_yet(watch: Watch) -> Message:
@@ -104,6 +138,43 @@ def live_text(live: LiveAnswers) -> str:
     if accuracy.detectable_drop is None:
         return f"{text} So few labels might not show even a drop of 30 points."
     return f"{text} A drop of {pluralize(accuracy.detectable_drop, 'point')} would most likely show by now."
+
+
+def new_model_text(new: NewModel) -> str:
+    """What a new model costs beside what is in use, and how it can be, or was, measured."""
+    model = escape(shorten(new.model, LONGEST_NAME))
+    saved = saved_percent(new.micros, new.in_use_micros)
+    text = f"*New*: {model} answers for {saved}% less{_prices_text(new)}."
+    if new.measured is not None:
+        return f"{text} {_measured_text(new.measured)}"
+    rows = pluralize(new.rows, "held-out row")
+    if new.cost_micros is None:
+        return f"{text} Nobody has measured it on the {rows} yet; you see the cost before anything is spent."
+    cost = about_usd(from_micros(new.cost_micros))
+    return f"{text} Measuring it on the {rows} costs {cost}."
+
+
+def _prices_text(new: NewModel) -> str:
+    """' ($0.12 instead of $0.20 per 1,000 calls)', if the two can be told apart."""
+    now = money(new.in_use_micros)
+    then = money(new.micros)
+    if now == then:
+        return f" ({now} per 1,000 calls)"
+    return f" ({then} instead of {now} per 1,000 calls)"
+
+
+def _measured_text(measured: NewModelScore) -> str:
+    if not measured.is_over:
+        return f"It is being measured: {measured.name}."
+    if measured.score is None:
+        return f"Its measurement, {measured.name}, ended without a result."
+    text = f"Measured in {measured.name}"
+    if measured.is_unasked:
+        text += f" for {charge(measured.micros)}, as {code('[policy.watch]')} allows without asking"
+    text += f": {quality(measured.score)} of the held-out rows"
+    if measured.in_use is not None:
+        text += f"; what is in use: {percent(measured.in_use)}"
+    return f"{text}."
 
 
 def _when(summary: WeekSummary) -> str:

@@ -273,7 +273,17 @@ def suggest_models(
 
 
 def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) -> PriceRow | None:
-    """Returns the cheapest model of these providers that is capable, and is not shut down soon. A model counts as
+    """Returns the cheapest model of these providers that is capable, and is not shut down soon."""
+    living = [
+        price
+        for price in capable_models(settings, sellers, today)
+        if price.ends is None or price.ends - today > NEAR_THE_END
+    ]
+    return min(living, key=_price_rank, default=None)
+
+
+def capable_models(settings: Settings, sellers: Collection[str], today: date) -> list[PriceRow]:
+    """Returns the prices of the models of these providers that are capable, by their full names. A model counts as
     capable if its maker names it as another one's successor, or if it can be tuned. Models without a price per token,
     such as those on our own machines, are left out."""
     rows = [row for row in settings.providers if row.name in sellers and row.name != OWN]
@@ -282,14 +292,13 @@ def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) 
         for model in row.models:
             name = model.aliases[0] if model.aliases else model.name
             capable.append((row, name))
-    living = []
+    priced = []
     for row, name in capable:
         price = price_of(settings, row, name, today)
         if isinstance(price, UnknownPrice) or price.usd_per_hour is not None or price.price.input is None:
             continue
-        if price.ends is None or price.ends - today > NEAR_THE_END:
-            living.append(replace(price, model=f"{row.name}/{name}"))
-    return min(living, key=_price_rank, default=None)
+        priced.append(replace(price, model=f"{row.name}/{name}"))
+    return priced
 
 
 def _price_rank(price: PriceRow) -> tuple[Decimal, ...]:

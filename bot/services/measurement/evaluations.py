@@ -15,7 +15,7 @@ the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from bot.cards.common.blocks import escape
@@ -70,8 +70,16 @@ class SealedConclusion:
     comparison: Comparison
 
 
-def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
-    """Records what to measure and posts its card in the channel; the ticks do the rest."""
+def ask(
+    context: AppContext,
+    command: Baseline,
+    person: str,
+    channel: str,
+    *,
+    record: Callable[[Measurement], None] = lambda _: None,
+) -> Measurement | Refusal:
+    """Records what to measure and posts its card in the channel; the ticks do the rest. `record` stores more about it,
+    in the same transaction."""
     checked = measurements.dataset_to_measure(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
@@ -89,7 +97,17 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
             context, checked.dataset, person, bar=command.bar, task=command.task, prompt=command.prompt
         )
         new = NewMeasurement(COMPARISON, checked.dataset.id, channel, person, plan.to_json())
-        return measurements.add(context, new, permission, action="measure")
+        measurement = measurements.add(context, new, permission, action="measure")
+        record(measurement)
+    return measurement
+
+
+def find_refusal(context: AppContext, checked: CheckedDataset, command: Baseline) -> Refusal | None:
+    """Returns why this can't be measured by anybody: no key, an unknown price, a rule about data. None if it can."""
+    planned = _plan(context, checked, command)
+    if isinstance(planned, Refusal):
+        return planned
+    return None
 
 
 def ask_after_run(context: AppContext, number: int, person: str) -> Measurement | Refusal:

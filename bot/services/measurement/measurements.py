@@ -213,6 +213,19 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
     return moved
 
 
+def begin_unasked(context: AppContext, measurement: Measurement, because: str) -> bool:
+    """Begins a measurement without a click, as a policy allows. Returns False if its cost wasn't reserved this month,
+    or its rows may not leave now; then it waits for a person. Call it in a transaction."""
+    now = context.clock()
+    progress = ComparisonProgress.from_json(measurement.progress)
+    if progress.stage != "asking" or measurement.month != units.month_of(now):
+        return False
+    if egress_refusal(context, measurement) or not _begin(context, measurement, progress.start(now), now):
+        return False
+    context.audit("finetune", "agree", f"measurement {measurement.id}", because)
+    return True
+
+
 def expire_or_wait(context: AppContext, measurement: Measurement) -> None:
     """Waits for somebody to agree to the cost, for 24 hours."""
     now = context.clock()

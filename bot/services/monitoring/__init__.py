@@ -3,6 +3,8 @@ cheap; nothing here starts a training or switches what is in use."""
 
 PUBLIC_MODULES = (
     "live_labels",
+    "new_models",
+    "proposal_measurements",
     "watches",
     "weeks",
 )

@@ -20,7 +20,7 @@ from bot.rules.models.promotion import alias_for
 from bot.rules.units import Period
 from bot.services.common import authorization
 from bot.services.models import sunsets
-from bot.services.monitoring import live_accuracy, week_worker
+from bot.services.monitoring import live_accuracy, proposals, week_worker
 from bot.services.monitoring.week_worker import WeekOfCalls
 from bot.services.serving import week_counts
 from bot.services.serving.call_samples import first_weeks_folder
@@ -140,8 +140,11 @@ def _recipe_of_labels(context: AppContext, promotion: Promotion | None) -> str |
 
 def _post(context: AppContext, watch: Watch, facts: WeekFacts) -> None:
     stored = WatchedWeek(watch.dataset, facts.week, facts.to_json(), context.clock())
+    chosen = proposals.choose(context, watch.dataset) if facts.calls else None
     with context.store.transaction():
         if context.store.watched_weeks.add(stored) and facts.calls:
+            if chosen is not None:
+                context.store.proposals.show(chosen.proposal, facts.week, chosen.offer)
             _show(context, watch, facts)
 
 
@@ -165,7 +168,18 @@ def _summary(context: AppContext, watch: Watch, facts: WeekFacts, *, is_over: bo
         live=live_accuracy.live_answers(context, watch),
         to_label=len(live_accuracy.open_calls(context, watch)),
         ending=_ending(context, watch.dataset),
+        new=proposals.shown(
+            context, watch.dataset, _proposed_in(context, watch, facts.week, is_over=is_over)
+        ),
     )
+
+
+def _proposed_in(context: AppContext, watch: Watch, week: str, *, is_over: bool) -> str:
+    """Returns the week whose proposal is shown: before a week is over, that of the last card."""
+    stored = context.store.watched_weeks.of(watch.dataset)
+    if is_over or not stored:
+        return week
+    return stored[-1].week
 
 
 def _ending(context: AppContext, dataset: str) -> ModelEnding | None:

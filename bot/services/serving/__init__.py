@@ -4,6 +4,7 @@ cost, questions to it, and a folder to take along."""
 PUBLIC_MODULES = (
     "alias_sync",
     "better_answers",
+    "call_costs",
     "call_samples",
     "candidate_exports",
     "fallbacks",

@@ -63,7 +63,7 @@ def candidate_usd(
             return "no_price"
         if rates.usd_per_hour:
             return rules.tuned_calls_usd(totals_of(total), rates, Traffic(), share)
-        usd += _tokens_usd(use, rates)
+        usd += tokens_usd(use, rates)
     return usd
 
 
@@ -89,7 +89,7 @@ def before_of(context: AppContext, promotion: Promotion) -> Before | None:
     the team named as today's. Returns None if nobody named any."""
     replaced = replaced_by(context, promotion)
     if replaced is not None:
-        return Before(promotable_name(replaced.what), _measured_usd(context, replaced))
+        return Before(promotable_name(replaced.what), measured_usd(context, replaced))
     return _todays_model(context, promotion.dataset)
 
 
@@ -101,7 +101,8 @@ def replaced_by(context: AppContext, promotion: Promotion) -> Promotion | None:
     return context.store.promotions.get(first.instead_of or 0)
 
 
-def _tokens_usd(use: Usage, rates: Rates) -> Decimal:
+def tokens_usd(use: Usage, rates: Rates) -> Decimal:
+    """Returns what these calls cost by the token."""
     cached_input = rates.input
     if rates.cached_input is not None:
         cached_input = rates.cached_input
@@ -111,7 +112,7 @@ def _tokens_usd(use: Usage, rates: Rates) -> Decimal:
     return tokens / MILLION + answered * rates.usd_per_request
 
 
-def _measured_usd(context: AppContext, promotion: Promotion) -> Decimal | None:
+def measured_usd(context: AppContext, promotion: Promotion) -> Decimal | None:
     """Returns the USD of 1,000 requests to what was promoted, by its measurement."""
     candidate = promoted_candidate(promotion.what)
     if candidate is not None:

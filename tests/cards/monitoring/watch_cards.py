@@ -14,9 +14,9 @@ from bot.cards.monitoring import live_labels, watches, weeks
 from bot.cards.monitoring.live_labels import CallToLabel, PreviousCall
 from bot.cards.monitoring.weeks import ModelEnding, WeekSummary
 from bot.rules.permissions import WatchLimits
-from bot.values.monitoring import LiveAnswers, WeekFacts, WeekShift, WeekUse
+from bot.values.monitoring import LiveAnswers, NewModel, NewModelScore, WeekFacts, WeekShift, WeekUse
 from storage.monitoring.watches import Watch
-from tests.cards import builders
+from tests.cards import builders, measurements
 from tests.cards.builders import ANA, BEN, NOW
 from trainers.monitoring.live_accuracy import Holdout, LabelledWeek, judge_live_accuracy
 from trainers.monitoring.shift import Shift
@@ -59,6 +59,9 @@ SHIFT = WeekShift(
     words=("invoice app", "two-factor", "*export*"),
 )
 ANSWERS = WeekShift(answers=Shift(1_240, 612, 3.1, 0.00005, 0.00048, 20_000))
+NEW = NewModel(5, "acme/acme-tiny", 120_000, 200_000, 200, 24_000)
+TINY = measurements.candidate("zero", "acme/acme-tiny", 168)
+SCORED = NewModelScore("m7", is_over=True, is_unasked=True, micros=21_000, score=TINY, in_use=0.875)
 LABELS = ("refund", "lost parcel", "invoice & <tax>")
 
 
@@ -102,6 +105,20 @@ def cards() -> dict[str, Message]:
             summary(
                 facts=replace(FAILING, shift=SHIFT, is_uncompared=True), ending=replace(ending, days_left=0)
             )
+        ),
+        "week-new-model": weeks.week_card(summary(new=NEW)),
+        "week-new-model-judged": weeks.week_card(
+            summary(new=replace(NEW, micros=2_000, in_use_micros=4_000, cost_micros=None), to_label=0)
+        ),
+        "week-new-model-under-way": weeks.week_card(
+            summary(new=replace(NEW, measured=NewModelScore("m7", is_over=False, is_unasked=False)))
+        ),
+        "week-new-model-measured": weeks.week_card(summary(new=replace(NEW, measured=SCORED))),
+        "week-new-model-failed": weeks.week_card(
+            summary(new=replace(NEW, measured=NewModelScore("m7", is_over=True, is_unasked=True)))
+        ),
+        "week-with-too-much": weeks.week_card(
+            summary(facts=replace(FAILING, shift=SHIFT), ending=replace(ending, days_left=0), new=NEW)
         ),
         "week-without-calls": weeks.no_calls_yet(WATCH),
     }
