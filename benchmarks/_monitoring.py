@@ -19,7 +19,15 @@ from trainers.encoders.embedding import load_encoder
 from trainers.evaluation.statistics import Interval, wilson
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.monitoring.live_accuracy import Holdout, LabelledWeek, cumulative_sum
-from trainers.monitoring.shift import Shift, TooFewCalls, alarm_level, label_shift, vector_shift
+from trainers.monitoring.shift import (
+    RECENT_WEEKS,
+    REFERENCE_WEEKS,
+    Shift,
+    TooFewCalls,
+    alarm_level,
+    label_shift,
+    vector_shift,
+)
 from trainers.monitoring.switch_tests import (
     MARGIN,
     CallVerdict,
@@ -31,12 +39,12 @@ from trainers.monitoring.switch_tests import (
 
 TICKETS = Path(__file__).resolve().parent.parent / "examples" / "support_tickets.csv"
 WEEKS = 52
-REFERENCE_WEEKS = 4
 CALLS = 200  # a week
 DATASETS = 10
+COMPARED = range(REFERENCE_WEEKS, WEEKS - RECENT_WEEKS + 1)  # the first of the recent weeks
 MOST_CALLS = 4_000  # of a test that does not end before
-USUAL = 0.998  # share of weeks whose distance is certainly no alarm at 1 in 10,000, so that no p is computed
-USUAL_YEARS = 100
+USUAL = 0.9995  # share of weeks whose distance is certainly no alarm at 1 in 10,000, so that no p is computed
+USUAL_YEARS = 400
 
 Vectors = NDArray[np.float32]
 Judge = Callable[[Sequence[CallVerdict], float], SwitchTest]
@@ -113,7 +121,7 @@ def false_alarms_of_accuracy(labels: Labels, histories: int, seed: int) -> Share
 
 def false_alarms_of_shift(tickets: Tickets, years: int, seed: int) -> Share:
     """Returns the share of years in which any of ten datasets has an alarm, if all calls of a dataset are drawn from
-    the same tickets. Each week is compared with the first four."""
+    the same tickets. Each two weeks, which overlap, are compared with the first four."""
     generator = np.random.default_rng(seed)
     level = alarm_level(DATASETS)
     drawn = [_draw_year(tickets.vectors, generator).distances for _ in range(USUAL_YEARS)]
@@ -127,7 +135,7 @@ def false_alarms_of_shift(tickets: Tickets, years: int, seed: int) -> Share:
 
 @dataclass(frozen=True)
 class _Year:
-    """The rows (52, 200) that a dataset's calls are drawn from, and the squared distances (48) of the means of later
+    """The rows (52, 200) that a dataset's calls are drawn from, and the squared distances of the means of the COMPARED
     weeks from that of the first four."""
 
     rows: NDArray[np.int64]
@@ -141,17 +149,18 @@ def _draw_year(vectors: Vectors, generator: np.random.Generator) -> _Year:
     counts = np.bincount(places.ravel(), minlength=WEEKS * n).reshape(WEEKS, n)
     means = counts.astype(np.float32) @ vectors / CALLS
     reference = means[:REFERENCE_WEEKS].mean(axis=0)
-    distances = np.square(means[REFERENCE_WEEKS:] - reference).sum(axis=1)
+    recent = np.array([means[week : week + RECENT_WEEKS].mean(axis=0) for week in COMPARED])
+    distances = np.square(recent - reference).sum(axis=1)
     return _Year(rows, distances)
 
 
 def _has_alarm(vectors: Vectors, year: _Year, level: float, most: float) -> bool:
     reference = vectors[year.rows[:REFERENCE_WEEKS].ravel()]
-    unusual = np.flatnonzero(year.distances > most) + REFERENCE_WEEKS
-    return any(
-        _is_alarm(vector_shift(reference, vectors[year.rows[week]], level, seed=int(week)))
-        for week in unusual
-    )
+    for week, distance in zip(COMPARED, year.distances, strict=True):
+        recent = year.rows[week : week + RECENT_WEEKS].ravel()
+        if distance > most and _is_alarm(vector_shift(reference, vectors[recent], level, seed=week)):
+            return True
+    return False
 
 
 def _is_alarm(result: Shift | TooFewCalls) -> bool:
@@ -170,8 +179,9 @@ def false_alarms_of_labels(tickets: Tickets, years: int, seed: int) -> Share:
         alarms = False
         for of_dataset in weekly:
             before = dict(zip(names, of_dataset[:REFERENCE_WEEKS].sum(axis=0).tolist(), strict=True))
-            for week in of_dataset[REFERENCE_WEEKS:].tolist():
-                now = dict(zip(names, week, strict=True))
+            for week in COMPARED:
+                recent = of_dataset[week : week + RECENT_WEEKS].sum(axis=0).tolist()
+                now = dict(zip(names, recent, strict=True))
                 alarms |= _is_alarm(label_shift(before, now, level, seed=year))
         years_with_alarm += alarms
     return Share(years_with_alarm, years)
@@ -189,14 +199,14 @@ def new_requests_seen(tickets: Tickets, share: float, cases: int, seed: int) -> 
         new = tickets.vectors[is_new]
         usual = tickets.vectors[~is_new]
         reference = usual[generator.integers(0, len(usual), REFERENCE_WEEKS * CALLS)]
-        for week in range(REFERENCE_WEEKS):
+        last_week = usual[generator.integers(0, len(usual), CALLS)]
+        for week in range(4):
             count = generator.binomial(CALLS, share)
-            recent = np.concatenate(
-                [
-                    new[generator.integers(0, len(new), count)],
-                    usual[generator.integers(0, len(usual), CALLS - count)],
-                ]
-            )
+            of_new = new[generator.integers(0, len(new), count)]
+            of_usual = usual[generator.integers(0, len(usual), CALLS - count)]
+            this_week = np.concatenate([of_new, of_usual])
+            recent = np.concatenate([last_week, this_week])
+            last_week = this_week
             if _is_alarm(vector_shift(reference, recent, level, seed=week)):
                 seen += 1
                 break
