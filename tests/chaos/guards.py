@@ -1057,6 +1057,27 @@ GUARDS = (
         "tests/trainers/door/test_chat.py::test_only_the_key_and_our_host_names_are_let_in",
     ),
     Guard(
+        "no sampled call has a secret",
+        "trainers/recipes/placeholders.py",
+        "    if SECRET in rules:\n        return \"secret\"\n    if PERSONAL",
+        "    if PERSONAL",
+        "tests/trainers/recipes/test_placeholders.py::test_a_text_with_a_secret_is_left_out",
+    ),
+    Guard(
+        "a forgotten name gets no call back that the door still had",
+        "trainers/recipes/samples.py",
+        "if call.at > forgotten_at.get(call.name, 0.0):",
+        "if True:",
+        "tests/trainers/recipes/test_samples.py::test_a_forgotten_name_gets_none_of_its_earlier_calls_back",
+    ),
+    Guard(
+        "a program can keep a call out of the sample",
+        "trainers/door/sampler.py",
+        "        if drawn.headers.get(OPT_OUT_HEADER",
+        "        if False and drawn.headers.get(OPT_OUT_HEADER",
+        "tests/trainers/door/test_samples.py::test_a_program_can_opt_out",
+    ),
+    Guard(
         "no program reads a vendor's key",
         "trainers/door/upstreams.py",
         'content.replace(key.encode(), b"(the key)")',
