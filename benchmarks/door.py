@@ -9,6 +9,7 @@
     open         as many calls as the door takes with 200 open, a vendor that answers at once
     restarts     100 calls a second of 0.2 s, without a retry, across four handovers and ten promotions; then a kill
     memory       of the door without and with free candidates
+    samples      at 50 calls a second: two doors, of which one stores every call, with personal data to mask
     free         labels a second from free candidates through the door, one call at a time of eight callers
 
 The vendor, the door and the caller share the machine. The door's CPU time is firm; times on the wall depend on what
@@ -44,7 +45,8 @@ from trainers.encoders.embedding import load_encoder  # noqa: E402
 from trainers.recipes.classical import freeze_classical  # noqa: E402
 from trainers.recipes.encoder import freeze_encoder  # noqa: E402
 from trainers.recipes.folder import RecipeFolder  # noqa: E402
-from trainers.recipes.values import Published, Recipe, Shot  # noqa: E402
+from trainers.recipes.samples import count  # noqa: E402
+from trainers.recipes.values import Published, Recipe, Sampling, Shot  # noqa: E402
 
 TICKETS = ROOT / "examples" / "support_tickets.csv"
 SEED = 20261124
@@ -59,6 +61,7 @@ TARGETS = {
     "long": "CPU 2 ms, p50 +3 ms, p99 +10 ms",
     "open": "700/s",
     "restarts": "0 failed",
+    "samples": "CPU +1 ms, p50 +1 ms",
     "memory": "80 MB, 320 MB with an encoder",
     "free": "classical 1,000/s, encoder 110/s at 32 tokens and 40/s at 128, for a core",
 }
@@ -220,6 +223,46 @@ def long(folder: RecipeFolder, calls: int) -> Iterator[str]:
     yield from paired(folder, calls, "--delay", "3")
 
 
+def samples(folder: RecipeFolder, calls: int) -> Iterator[str]:
+    """Two doors with the same vendor are called at the same moments; the first of them stores every call."""
+    with serve_vendor("--delay", "0.03") as url:
+        doors = [
+            _serve_sampled(folder.root / "every", url, 1.0),
+            _serve_sampled(folder.root / "none", url, 0.0),
+        ]
+        try:
+            yield from _compare(doors[0], doors[1], calls)
+        finally:
+            for door in doors:
+                door.stop()
+
+
+def _serve_sampled(root: Path, url: str, share: float) -> Door:
+    folder = RecipeFolder(root)
+    put_in_use(folder, prompt_in_use(), sampling=Sampling(share, "mask"))
+    add_vendor(folder, url)
+    return start_door(folder)
+
+
+def _compare(every: Door, none: Door, calls: int) -> Iterator[str]:
+    for is_stream in (False, True):
+        body = request_body(NAME, f"{TEXT}, and write to anna@example.org", stream=is_stream)
+        callers = [Caller(f"{door.url}/chat/completions", door.folder.call_key()) for door in (every, none)]
+        pair = Pair(callers[0], callers[1], body)
+        asyncio.run(pair.run(RATE, min(calls, 100)))
+        pids = [door.worker_pid() for door in (every, none)]
+        before = [cpu_s(pid) for pid in pids]
+        stored, not_stored = asyncio.run(pair.run(RATE, calls))
+        time.sleep(2)  # until the last ones are stored
+        used_ms = [(cpu_s(pid) - at) / calls * 1000 for pid, at in zip(pids, before, strict=True)]
+        kind = "streams" if is_stream else "calls"
+        yield (
+            f"{kind}: CPU {used_ms[1]:.2f} + {used_ms[0] - used_ms[1]:.2f} ms a call; "
+            f"{added(stored, not_stored)}; {count(every.folder.root, NAME)} are stored"
+        )
+    yield f"memory: {memory_text(none)} without, {memory_text(every)} with samples"
+
+
 def open_calls(folder: RecipeFolder, calls: int) -> Iterator[str]:
     with serve_both(folder) as (door, url):
         pair = pair_of(door, url, request_body(NAME))
@@ -355,6 +398,7 @@ PARTS = {
     "long": long,
     "open": open_calls,
     "restarts": restarts,
+    "samples": samples,
     "memory": memory,
     "free": free,
 }

@@ -35,16 +35,18 @@ from tests.fuzz.mutations import Json, mutated, odd_texts, raw_json
 from tests.peers.chat_vendor import ChatVendor, serve_vendor
 from tests.trainers.door.doors import PROMPT, Door, serve_door
 from trainers.dataset.rows import Example
-from trainers.recipes import usage
+from trainers.recipes import samples, usage
 from trainers.recipes.classical import freeze_classical
 from trainers.recipes.folder import RecipeFolder
-from trainers.recipes.values import Published, Recipe, Upstream, Upstreams
+from trainers.recipes.values import Published, Recipe, Sampling, Upstream, Upstreams
 from trainers.types import Message
 
 PROMPTED = "team/tickets"
 CLASSIFIED = "team/labels"
 PASSED_ON = "team/stored"
 LABELS = ("billing", "delivery")
+EVERY = Sampling(1.0, "mask")
+RATING: Json = {"id": "chatcmpl-1", "rating": "up"}
 INPUTS: Json = {"input": ["Where is my parcel?", "I paid twice."]}
 
 
@@ -68,7 +70,8 @@ class OddVendor(ChatVendor):
 
 @contextmanager
 def running_door(root: Path, vendor: ChatVendor) -> Iterator[Door]:
-    """A door with a prompt at a vendor of chats, the same at one of Responses, and a classical model in use."""
+    """A door with a prompt at a vendor of chats, the same at one of Responses, and a classical model in use. Every
+    answered call is stored."""
     folder = RecipeFolder(root / "serving")
     with serve_vendor(vendor):
         chats = Upstream("acme", vendor.url, "ACME_KEY")
@@ -83,7 +86,7 @@ def running_door(root: Path, vendor: ChatVendor) -> Iterator[Door]:
             PASSED_ON: folder.add(other, {}),
         }
         for promotion, (name, recipe) in enumerate(recipes.items(), 1):
-            folder.publish(Published(name, recipe.sha256, promotion))
+            folder.publish(Published(name, recipe.sha256, promotion, sampling=EVERY))
         with serve_door(folder) as door:
             yield door
 
@@ -127,6 +130,7 @@ def _calls() -> st.SearchStrategy[Call]:
     ]
     names = (PROMPTED, CLASSIFIED, PASSED_ON)
     posted = [posts(path, {**body, "model": name}) for path, body in bodies for name in names]
+    posted.append(posts("/v1/feedback", RATING))
     paths = st.sampled_from(("/v1/models", "/v1/models/team/tickets", "/v1/models/", "/metrics", "/v1/", "/"))
     methods = st.sampled_from(("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD"))
     queries = odd_texts.map(lambda text: "?" + "".join(filter(str.isalnum, text))[:200])
@@ -211,3 +215,11 @@ def wait_until_counted(door: Door, calls: int) -> None:
         return sum(each.calls for each in counts.values()) >= calls
 
     wait_until(counted, "the counts", seconds=20)
+
+
+def check_samples(door: Door) -> None:
+    """Checks of a door that has ended that the texts of every answered call could be read and stored."""
+    counts = samples.counts(door.folder.root).values()
+    assert sum(each.stored for each in counts) > 0
+    assert sum(each.lost for each in counts) == 0
+    assert "storing a sample" not in door.log

@@ -10,6 +10,7 @@ from tests.fuzz.door_calls import (
     LABELS,
     USUAL_CALLS,
     OddVendor,
+    check_samples,
     odd_answers,
     odd_calls,
     running_door,
@@ -25,6 +26,7 @@ def test_no_call_causes_a_500_at_the_door(tmp_path: Path) -> None:
     with running_door(tmp_path, ChatVendor(answer=lambda body: LABELS[0])) as door:
         strategy, complaint = odd_calls(door)
         assert not count_complaints(strategy, complaint, CALLS)
+    check_samples(door)
 
 
 def test_no_answer_of_a_vendor_causes_a_500_or_breaks_off(tmp_path: Path) -> None:
@@ -33,3 +35,4 @@ def test_no_answer_of_a_vendor_causes_a_500_or_breaks_off(tmp_path: Path) -> Non
         strategy, complaint = odd_answers(door, vendor)
         assert not count_complaints(strategy, complaint, ANSWERS)
         wait_until_counted(door, ANSWERS * len(USUAL_CALLS))
+    check_samples(door)

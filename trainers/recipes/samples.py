@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 from trainers.dataset.rows import INSTRUCTION_ROLES, Example, question_key
@@ -117,6 +119,7 @@ class CountKey:
 Counts = Mapping[CountKey, SampleCounts]
 NO_COUNTS: Counts = {}
 _COLUMNS = ", ".join(field.name for field in fields(SampledCall))
+_values = attrgetter(*(field.name for field in fields(SampledCall)))  # astuple would copy the texts
 _COUNT_NAMES = tuple(field.name for field in fields(SampleCounts))
 
 
@@ -126,34 +129,32 @@ def add(folder: Path, calls: Sequence[SampledCall], counts: Counts = NO_COUNTS) 
     for a full disk."""
     with _open(folder / FILE) as database, database:
         _add_counts(database, counts)
+        forgotten_at = dict(database.execute("SELECT name, at FROM forgotten_names"))
+        calls_by_key = defaultdict(list)
         for call in calls:
-            if not _is_forgotten(database, call):
-                _add_call(database, call)
+            if call.at > forgotten_at.get(call.name, 0.0):
+                calls_by_key[CountKey(call.name, day_of(call.at))].append(call)
+        for key, of_day in calls_by_key.items():
+            _add_calls(database, key, of_day)
 
 
-def _add_call(database: sqlite3.Connection, call: SampledCall) -> None:
-    key = CountKey(call.name, day_of(call.at))
-    if _has_room(database, key):
-        values = astuple(call)
-        places = ", ".join("?" * len(values))
-        database.execute(f"INSERT INTO samples ({_COLUMNS}) VALUES ({places})", values)  # noqa: S608  our own names
-        _add_counts(database, {key: SampleCounts(stored=1)})
-    else:
-        _add_counts(database, {key: SampleCounts(no_room=1)})
+def _add_calls(database: sqlite3.Connection, key: CountKey, calls: Sequence[SampledCall]) -> None:
+    """Stores as many of a day's calls as there is room for."""
+    room = _room(database, key)
+    rows = [_values(call) for call in calls[:room]]
+    places = ", ".join("?" * len(fields(SampledCall)))
+    database.executemany(f"INSERT INTO samples ({_COLUMNS}) VALUES ({places})", rows)  # noqa: S608  our own names
+    _add_counts(database, {key: SampleCounts(stored=len(rows), no_room=len(calls) - len(rows))})
 
 
-def _is_forgotten(database: sqlite3.Connection, call: SampledCall) -> bool:
-    row = database.execute("SELECT at FROM forgotten_names WHERE name = ?", (call.name,)).fetchone()
-    return row is not None and call.at <= row[0]
-
-
-def _has_room(database: sqlite3.Connection, key: CountKey) -> bool:
+def _room(database: sqlite3.Connection, key: CountKey) -> int:
+    """Returns for how many more calls of a name's day there is room."""
     pages = _pragma(database, "page_count") - _pragma(database, "freelist_count")
     if pages * _pragma(database, "page_size") >= MOST_BYTES:
-        return False
+        return 0
     query = "SELECT stored FROM sample_counts WHERE name = ? AND day = ?"
     row = database.execute(query, astuple(key)).fetchone()
-    return row is None or row[0] < MOST_A_DAY
+    return max(0, MOST_A_DAY - (row[0] if row else 0))
 
 
 def _add_counts(database: sqlite3.Connection, counts: Counts) -> None:
