@@ -1059,7 +1059,7 @@ GUARDS = (
     Guard(
         "no sampled call has a secret",
         "trainers/recipes/placeholders.py",
-        "    if SECRET in rules:\n        return \"secret\"\n    if PERSONAL",
+        '    if SECRET in rules:\n        return "secret"\n    if PERSONAL',
         "    if PERSONAL",
         "tests/trainers/recipes/test_placeholders.py::test_a_text_with_a_secret_is_left_out",
     ),

@@ -41,7 +41,9 @@ def delete_old(context: CoreContext) -> None:
     """Deletes the calls that are older than the policy's days, and those of datasets that are no longer watched."""
     folder = context.settings.recipes
     now = context.clock()
-    samples.forget_before(folder, now - context.settings.policy.watch.days * DAY_S)
+    # A day at a time, since the file is rewritten after each deletion.
+    midnight = now // DAY_S * DAY_S
+    samples.forget_before(folder, midnight - (context.settings.policy.watch.days - 1) * DAY_S)
     feedback.forget_ratings(folder, day_of(now - RATED_DAYS * DAY_S))
     sampled = [watch for watch in context.store.watches.all_current() if watch.samples]
     for name in samples.names(folder) - {alias_for(watch.dataset) for watch in sampled}:
