@@ -64,7 +64,10 @@ def counted(folder: Path, name: str) -> SampleCounts:
 def wait_for(door: Door, name: str, drawn: int = 1) -> tuple[SampledCall, ...]:
     """Waits until as many calls were drawn, and returns those that are stored."""
     root = door.folder.root
-    wait_until(lambda: counted(root, name).drawn >= drawn, f"{drawn} calls of {name}")
+    what = f"{drawn} calls of {name}"
+    wait_until(
+        lambda: counted(root, name).drawn >= drawn, what, seconds=60
+    )  # an earlier door may drain first
     assert counted(root, name).drawn == drawn
     return samples.read(root, name)
 
@@ -348,17 +351,21 @@ def test_what_a_full_disk_does_not_take_is_lost_and_no_answer(tmp_path: Path) ->
 
 def test_a_handover_loses_no_sample(tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
-    with serve_vendor(ChatVendor(delay_s=0.3)) as vendor, serve_door(folder) as door:
+    with serve_vendor(ChatVendor(delay_s=0.5)) as vendor, serve_door(folder) as door:
         add_vendor(folder, vendor.url)
         put_in_use(door, "team/a", EVERY)
-        with door.client() as client, ThreadPoolExecutor(8) as pool:
-            answers = [pool.submit(ask, client, "team/a", f"{number} billing") for number in range(40)]
-            successor = start_door(folder, f"127.0.0.1:{door.port}")
-            assert {each.result().choices[0].message.content for each in answers} == {"billing"}
-        assert successor.stop() == 0
-        calls = wait_for(door, "team/a", 40)
-        assert len({call.messages for call in calls}) == 40
-        assert len({call.conversation for call in calls}) == 40
+        with door.client() as client, ThreadPoolExecutor(9) as pool:
+            starting = pool.submit(start_door, folder, f"127.0.0.1:{door.port}")
+            number = 0
+            while number < 40 or not starting.done():
+                texts = [f"{each} billing" for each in range(number, number + 8)]
+                answers = pool.map(lambda text: ask(client, "team/a", text), texts)
+                assert {each.choices[0].message.content for each in answers} == {"billing"}
+                number += 8
+        assert starting.result().stop() == 0
+        calls = wait_for(door, "team/a", number)
+        assert len({call.messages for call in calls}) == number
+        assert len({call.conversation for call in calls}) == number
 
 
 @pytest.mark.slow
