@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from demo.workspace import wait_until
 from tests.clients.environment import CLIENTS, PROGRAMS, python
 from tests.peers.chat_vendor import KEY, ChatVendor, serve_vendor
+from tests.trainers.door.doors import serve_door
+from trainers.recipes import samples
+from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.values import Published, Sampling
 from trainers.traces.calls import TracedCall
 from trainers.traces.facts import gather_facts
 from trainers.traces.reader import TraceFile, detect, read
@@ -150,3 +155,25 @@ def test_langfuses_exports_are_read(model: ChatVendor, tmp_path: Path) -> None:
         assert answered.at == datetime(2026, 11, 3, 10, tzinfo=UTC).timestamp()
         assert failed.is_error and failed.answer is None
         assert [finding.count for finding in traces.findings if finding.code == "not_a_call"] == [1]
+
+
+def test_an_exporter_sends_spans_to_the_door(model: ChatVendor, tmp_path: Path) -> None:
+    folder = RecipeFolder(tmp_path / "serving")
+    folder.publish(Published("team/tickets", sampling=Sampling(1.0, "mask")))
+    with serve_door(folder) as door:
+        record(
+            model,
+            "record_spans.py",
+            "openllmetry",
+            str(tmp_path),
+            f"{door.url}/traces",
+            OTEL_EXPORTER_OTLP_HEADERS=f"Authorization=Bearer {folder.call_key()}",
+            OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
+        )
+        wait_until(lambda: samples.count(folder.root, "team/tickets", traced=True) == 3, "three calls")
+        calls = samples.read(folder.root, "team/tickets", traced=True)
+    assert {call.recipe for call in calls} == {"gpt-4o"}
+    assert sorted(call.answer for call in calls) == ["parcel?", "parcel?", "twice."]
+    # The call of a tool has no text, and the failed one no answer.
+    (counts,) = samples.counts(folder.root).values()
+    assert (counts.stored, counts.not_text, counts.drawn) == (3, 1, 4)

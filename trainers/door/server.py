@@ -31,6 +31,7 @@ from trainers.door.names import Names
 from trainers.door.ratings import Ratings
 from trainers.door.responses import answer_response
 from trainers.door.sampler import Sampler
+from trainers.door.traces.endpoint import TraceIntake
 from trainers.door.upstreams import UpstreamClients
 from trainers.http.errors import ApiError
 from trainers.http.guard import LimitedBody, host_problem, is_longer, is_same_key, key_missing, sent_key
@@ -42,7 +43,8 @@ HEALTH = "/healthz"
 MODELS = "/v1/models"
 ANSWERED = ("/v1/chat/completions", "/v1/responses", "/v1/classify")
 FEEDBACK = "/v1/feedback"
-MEASURED_ENDPOINTS = (*ANSWERED, FEEDBACK, MODELS, METRICS, HEALTH)
+TRACES = "/v1/traces"
+MEASURED_ENDPOINTS = (*ANSWERED, FEEDBACK, TRACES, MODELS, METRICS, HEALTH)
 MAX_BODY_BYTES = 32 * 1024 * 1024  # images travel in it
 PREPARE_S = 1.0
 CLOSE = (b"connection", b"close")
@@ -76,9 +78,9 @@ def build_app(
     clients = UpstreamClients(answer_s)
     ids = CallIds(names.key)
     sampler = Sampler(folder.root, names.is_sampled, names.key)
-    endpoints = Endpoints(
-        Calls(names, clients, counts, ids, sampler), Ratings(folder.root, ids, clock), state
-    )
+    calls = Calls(names, clients, counts, ids, sampler)
+    ratings = Ratings(folder.root, ids, clock)
+    endpoints = Endpoints(calls, ratings, TraceIntake(names, sampler, clock), state)
     metrics = RequestCounts("door", MEASURED_ENDPOINTS)
     open_calls = Gauge("finetune_door_open_requests", "Requests under way.", registry=metrics.registry)
     open_calls.set_function(lambda: state.open_calls)
@@ -129,6 +131,7 @@ async def _keep_prepared(names: Names) -> None:
 class Endpoints:
     calls: Calls
     ratings: Ratings
+    traces: TraceIntake
     state: DoorState
 
     def routes(self) -> list[Route]:
@@ -137,6 +140,7 @@ class Endpoints:
             Route("/v1/responses", self.response, methods=["POST"]),
             Route("/v1/classify", self.classification, methods=["POST"]),
             Route(FEEDBACK, self.ratings.answer, methods=["POST"]),
+            Route(TRACES, self.traces.answer, methods=["POST"]),
             Route(MODELS, self.models),
             Route(f"{MODELS}/{{name:path}}", self.model),
             Route(HEALTH, self.health),

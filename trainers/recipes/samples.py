@@ -30,6 +30,7 @@ BUSY_S = 10.0
 KEPT_DAYS = 30  # by the bot, which calls forget_before each night
 MOST_A_DAY = 2_000
 MOST_BYTES = 256 * 1024**2  # a VACUUM has as much in memory
+TRACED = 0  # the promotion of calls that another tool recorded, as real numbers begin at 1
 IS_UNCLEAN = 1  # in the file's user_version: rows were deleted, and copies of them may be left
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (
@@ -53,7 +54,8 @@ class SampledCall:
     """A call under `name` and its answer, at `at` (seconds since 1970).
 
     `promotion` is the promotion's number and `recipe` the hash of what answered: the fallback's, if `fallback_from`
-    says in a word why it did. `messages` is a JSON list of objects with `role` and `content`, both texts. Tokens are
+    says in a word why it did. Of a call that another tool recorded, `promotion` is TRACED and `recipe` the name of the
+    model that answered. `messages` is a JSON list of objects with `role` and `content`, both texts. Tokens are
     None if they are unknown. `is_masked`: placeholders stand for personal data. Calls of the same conversation have the
     same `conversation`, a keyed hash.
     """
@@ -167,22 +169,36 @@ def _add_counts(database: sqlite3.Connection, counts: Counts) -> None:
 
 
 def read(
-    folder: Path, name: str, *, since: float = 0.0, until: float | None = None, limit: int | None = None
+    folder: Path,
+    name: str,
+    *,
+    since: float = 0.0,
+    until: float | None = None,
+    limit: int | None = None,
+    traced: bool = False,
 ) -> tuple[SampledCall, ...]:
     """Returns the calls under a name from `since` on and before `until`, the oldest first; with `limit` the first
-    ones."""
+    ones. With `traced` they are those that another tool recorded, which no promotion answered; without, all others."""
     if not (folder / FILE).exists():
         return ()
     with _open(folder / FILE) as database:
         rows = database.execute(
-            f"SELECT {_COLUMNS} FROM samples WHERE name = ? AND at >= ? AND at < ? ORDER BY at, number LIMIT ?",  # noqa: S608
-            (name, since, _end(until), -1 if limit is None else limit),
+            f"""
+            SELECT {_COLUMNS} FROM samples WHERE name = ? AND at >= ? AND at < ? AND (promotion = {TRACED}) = ?
+            ORDER BY at, number LIMIT ?""",  # noqa: S608  our own names
+            (name, since, _end(until), traced, -1 if limit is None else limit),
         )
         return tuple(map(_as_call, rows))
 
 
 def ids(
-    folder: Path, name: str, recipe: str | None = None, *, since: float = 0.0, until: float | None = None
+    folder: Path,
+    name: str,
+    recipe: str | None = None,
+    *,
+    since: float = 0.0,
+    until: float | None = None,
+    traced: bool = False,
 ) -> tuple[str, ...]:
     """Returns the ids of the calls that `read` would return, with a `recipe` of those that it has answered: enough to
     choose some of them."""
@@ -190,9 +206,10 @@ def ids(
         return ()
     with _open(folder / FILE) as database:
         rows = database.execute(
-            "SELECT id FROM samples WHERE name = ?1 AND recipe = coalesce(?2, recipe) AND at >= ?3 AND at < ?4"
-            " ORDER BY at, number",
-            (name, recipe, since, _end(until)),
+            f"""
+            SELECT id FROM samples WHERE name = ?1 AND recipe = coalesce(?2, recipe) AND at >= ?3 AND at < ?4
+            AND (promotion = {TRACED}) = ?5 ORDER BY at, number""",  # noqa: S608  our own number
+            (name, recipe, since, _end(until), traced),
         )
         return tuple(row[0] for row in rows)
 
@@ -215,13 +232,14 @@ def get(folder: Path, id: str) -> SampledCall | None:
         return _as_call(row) if row else None
 
 
-def count(folder: Path, name: str, *, since: float = 0.0) -> int:
-    """Returns how many calls are stored."""
+def count(folder: Path, name: str, *, since: float = 0.0, traced: bool = False) -> int:
+    """Returns how many calls `read` would return."""
     if not (folder / FILE).exists():
         return 0
     with _open(folder / FILE) as database:
-        query = "SELECT count(*) FROM samples WHERE name = ? AND at >= ?"
-        (number,) = database.execute(query, (name, since)).fetchone()
+        query = f"""
+            SELECT count(*) FROM samples WHERE name = ? AND at >= ? AND (promotion = {TRACED}) = ?"""  # noqa: S608
+        (number,) = database.execute(query, (name, since, traced)).fetchone()
         return int(number)
 
 

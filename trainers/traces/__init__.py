@@ -11,4 +11,4 @@ facts          models, instructions, tokens and calls a month
 rows           the questions as rows without labels, or with the model's own answers
 """
 
-PUBLIC_MODULES = ("facts", "reader", "rows")
+PUBLIC_MODULES = ("calls", "facts", "otlp", "reader", "rows")

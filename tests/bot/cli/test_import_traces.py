@@ -14,6 +14,7 @@ from bot.command_parser import parse
 from bot.slack.commands import finetune as slack_commands
 from bot.values.runs import Refusal
 from tests.bot.cli_runner import TICKETS, finetune, finetune_json
+from tests.trainers.dataset.test_sensitive_data import SECRETS
 from tests.trainers.traces.exports import BEGIN, COMPLETION, MESSAGES, SYSTEM, write_lines
 from trainers.dataset import read
 from trainers.dataset.reader import Questions, read_questions
@@ -122,7 +123,7 @@ def test_personal_data_is_counted_or_masked_and_secrets_left_out(tmp_path: Path)
     export = write_lines(
         tmp_path / "calls.jsonl",
         pair(1, question="Write to anna@example.com"),
-        pair(2, question="My key sk-proj-abcdefghij0123456789ABCDEFGHIJ fails"),
+        pair(2, question=f"My key {SECRETS['OpenAI key']} fails"),
         pair(3),
     )
     unmasked = finetune("import-traces", export, "--out", "rows.jsonl")

@@ -35,12 +35,17 @@ async def main() -> None:
             await litellm.acompletion(api_base=url, api_key=each, num_retries=0, max_retries=0, **parameters)
         except litellm.AuthenticationError:
             assert each != key
-    # Failures are logged by a task of their own, which nothing waits for.
-    while sum(len(logger.log_queue) for logger in loggers) < len(loggers) * len(calls):
+    # Failures are logged by a task of their own, which nothing waits for, and loggers also send by themselves.
+    while arrived() < len(loggers) * len(calls):
         await GLOBAL_LOGGING_WORKER.flush()
+        for logger in loggers:
+            await logger.flush_queue()
         await asyncio.sleep(0.05)
-    for logger in loggers:
-        await logger.flush_queue()
+
+
+def arrived() -> int:
+    """Returns how many payloads have arrived. Each is a line."""
+    return sum(len(body.splitlines()) for _, body in bodies)
 
 
 asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.trainers.dataset.test_sensitive_data import SECRETS
 from tests.trainers.traces.exports import SYSTEM, call
 from trainers.dataset import read
 from trainers.dataset.reader import Questions, read_questions
@@ -12,7 +13,8 @@ from trainers.traces.rows import make_rows
 from trainers.types import Message
 
 SEVERAL_TURNS = (Message("user", "Hello"), Message("assistant", "Hi"), Message("user", "Where is it?"))
-SECRET = "My key is sk-proj-abcdefghij0123456789ABCDEFGHIJ, is it valid?"
+CARD = "My card is 4111 1111 " + "1111 1111"
+SECRET = f"My key is {SECRETS['OpenAI key']}, is it valid?"
 
 
 def test_different_questions_become_rows_without_labels(tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_answers_are_written_only_if_wanted_and_name_their_model(tmp_path: Path)
         call("Where is it?", answer="billing"),
         call("Where is it?", answer="billing"),
         call("Refund me", answer=None),
-        call("Hello", answer="My card is 4111 1111 1111 1111"),
+        call("Hello", answer=CARD),
         call("Key?", answer=SECRET),
     ]
     assert not any(b"billing" in line for line in make_rows(calls).lines)
@@ -66,7 +68,7 @@ def test_answers_are_written_only_if_wanted_and_name_their_model(tmp_path: Path)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n".join(rows.lines))
     examples = read(path, path.name).examples
-    assert sorted(example.answer for example in examples) == ["My card is 4111 1111 1111 1111", "billing"]
+    assert sorted(example.answer for example in examples) == [CARD, "billing"]
     assert {example.system for example in examples} == {SYSTEM}
 
 

@@ -1,0 +1,1 @@
+"""What programs send about calls that others answered."""
