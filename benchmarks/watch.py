@@ -6,7 +6,7 @@
     canary     canaries that were stopped although they are as good, and how long it takes if they aren't
 
 All parts by default. Seeds are fixed, so figures are the same on each run. It returns 1 if a target is not met. Takes
-about six minutes of CPU time, the short form half a minute. What taking samples costs a call is measured by
+about six minutes of CPU time, the short form one. What taking samples costs a call is measured by
 benchmarks/door.py.
 """
 
