@@ -316,9 +316,9 @@ class Labelling:
     """A batch of up to `count` rows that people, or a model as the teacher, label.
 
     `dataset_id` is the version that the rows were chosen from or for. `source` is the Slack file with unlabelled rows,
-    None for training rows with a doubted label; `left_out` lines of that file can't be used. `teacher` is the model
-    that labels them ('provider/model') in the measurement `measurement_id`, None if people do. `version_id` is the
-    version that was made from the labels.
+    or says where they come from if it is none, and is None for training rows with a doubted label; `left_out` lines of
+    that file can't be used. `teacher` is the model that labels them ('provider/model') in the measurement
+    `measurement_id`, None if people do. `version_id` is the version that was made from the labels.
     """
 
     id: int

@@ -17,8 +17,9 @@ BOT_IS_NEXT = "(state IN ('received', 'choosing', 'closing') OR (state = 'open' 
 
 @dataclass(frozen=True)
 class NewLabelling:
-    """A batch to label. `source` is a Slack file with unlabelled rows, None for doubted rows of the dataset. `teacher`
-    is the model that labels them, None if people do."""
+    """A batch to label. `source` is a Slack file with unlabelled rows, or says where they come from if their file is
+    here already, as `sha256`; None for doubted rows of the dataset. `teacher` is the model that labels them, None if
+    people do."""
 
     dataset: str
     dataset_id: int
@@ -28,12 +29,15 @@ class NewLabelling:
     source: str | None = None
     filename: str | None = None
     teacher: str | None = None
+    sha256: str | None = None
 
 
 class Labellings(Table):
     def add(self, new: NewLabelling, *, now: float) -> Labelling | None:
         """Adds a batch. Returns None if the dataset has an unfinished one."""
-        state: LabellingState = "received" if new.source else "choosing"
+        state: LabellingState = "choosing"
+        if new.source and new.sha256 is None:
+            state = "received"
         values = {**vars(new), "state": state, "created_at": now, "updated_at": now}
         row = self._db.insert_once("labellings", values)
         return Labelling(**row) if row else None

@@ -53,7 +53,7 @@ from bot.services.measurement import human_preferences, judge_checks, measuremen
 from bot.services.models import deployment_requests, orphan_deployments, promotion_requests, promotions
 from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
-from bot.services.monitoring import live_labels, proposal_measurements, watches
+from bot.services.monitoring import live_labels, proposal_measurements, unusual_calls, watches
 from bot.services.serving import better_answers, tried_answers
 from bot.services.training import interventions
 from bot.services.training import runs as run_services
@@ -128,6 +128,7 @@ ANSWERED: Mapping[str, _ByValue[str | Refusal]] = {
     findings.CLEAN: _with_number(clean_copies.request),
     answer_cards.GOOD: _with_number(tried_answers.mark_good),
     check_reports.ADD_BETTER: _with_number(better_answers.add_to_dataset),
+    week_cards.LABEL_UNUSUAL: unusual_calls.begin,
     row_labels.LABEL_DOUBTED: _with_number(row_label_services.begin_doubted),
     row_labels.LABEL_UNLABELLED: _with_number(row_label_services.begin_unlabelled),
     runs.CANCEL: _with_number(run_services.ask_cancel),

@@ -32,11 +32,12 @@ class WeekUse:
 class WeekShift(JsonValue):
     """Whether a week's calls differ from those of the first weeks: in what they ask (`texts`) and in which labels they
     are answered with (`answers`). None if that was not tested, because there were too few. `words` have become more
-    frequent."""
+    frequent, and `unusual` are the ids of calls unlike all earlier ones, the most unusual first."""
 
     texts: Shift | None = None
     answers: Shift | None = None
     words: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
 
     @property
     def is_shown(self) -> bool:

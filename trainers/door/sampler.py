@@ -77,6 +77,7 @@ class Sampler:
     _waiting: list[DrawnCall] = field(default_factory=list)
     _counts: dict[CountKey, SampleCounts] = field(default_factory=dict)
     _bytes: int = 0
+    _storing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def draws(self, published: Published) -> bool:
         """Decides by chance whether a call is stored. Calls of what nobody promoted are not."""
@@ -104,17 +105,20 @@ class Sampler:
         """Stores what was drawn each second, until it is cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            await self.store()
+            await asyncio.shield(self.store())  # what was taken out of memory would be lost
 
     async def store(self) -> None:
         """Stores what was drawn since the last time. Counts that can't be stored wait for the next."""
-        drawn = [each for each in self._waiting if self.is_sampled(each.published.name)]
-        counts = {key: value for key, value in self._counts.items() if self.is_sampled(key.name)}
-        self._waiting = []
-        self._counts = {}
-        self._bytes = 0
-        if not drawn and not counts:
-            return
+        async with self._storing:
+            drawn = [each for each in self._waiting if self.is_sampled(each.published.name)]
+            counts = {key: value for key, value in self._counts.items() if self.is_sampled(key.name)}
+            self._waiting = []
+            self._counts = {}
+            self._bytes = 0
+            if drawn or counts:
+                await self._store(drawn, counts)
+
+    async def _store(self, drawn: Sequence[DrawnCall], counts: dict[CountKey, SampleCounts]) -> None:
         calls = await asyncio.to_thread(_prepare_all, drawn, self.key(), counts)
         try:
             await asyncio.to_thread(samples.add, self.folder, calls, counts)

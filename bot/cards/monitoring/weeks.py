@@ -3,11 +3,11 @@ most seven lines, each only if there is something to say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from bot.cards.common.blocks import Message, button, code, escape
+from bot.cards.common.blocks import Block, Message, button, code, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import quality
 from bot.cards.common.general import text_message
@@ -37,6 +37,7 @@ from trainers.money import from_micros
 from trainers.recipes.samples import SampleCounts
 
 LABEL = "label_calls"
+LABEL_UNUSUAL = "label_unusual_calls"
 MEASURE_NEW = "measure_new_model"
 LONGEST_NAME = 40
 WEEKS_A_MONTH = 365 / 12 / 7
@@ -80,12 +81,7 @@ def week_card(summary: WeekSummary) -> Message:
             parts.note(text)
         elif line in shown:
             parts.text(text)
-    buttons = []
-    if summary.to_label:
-        buttons.append(button(f"Label {min(summary.to_label, USUAL_LABELS)}", LABEL, summary.dataset))
-    if summary.new is not None and summary.new.measured is None and "new" in shown:
-        buttons.append(button("Measure", MEASURE_NEW, str(summary.new.proposal)))
-    parts.buttons(*buttons)
+    parts.buttons(*_buttons(summary, shown))
     return parts.titled(f"{summary.dataset} {_when(summary)}: {_money_text(summary.facts)}")
 
 
@@ -110,6 +106,26 @@ def _texts(summary: WeekSummary) -> Mapping[WeekLine, str]:
         texts["new"] = new_model_text(summary.new)
     texts["sample"] = _sample_text(summary)
     return texts
+
+
+def _buttons(summary: WeekSummary, shown: Collection[WeekLine]) -> list[Block]:
+    """What people can do about the lines that are shown."""
+    buttons = []
+    if summary.to_label:
+        buttons.append(button(f"Label {min(summary.to_label, USUAL_LABELS)}", LABEL, summary.dataset))
+    shift = summary.facts.shift
+    if summary.is_over and shift is not None and shift.unusual:
+        buttons.append(button("Label unusual calls", LABEL_UNUSUAL, summary.dataset))
+    if summary.new is not None and summary.new.measured is None and "new" in shown:
+        buttons.append(button("Measure", MEASURE_NEW, str(summary.new.proposal)))
+    return buttons
+
+
+def no_unusual_calls(dataset: str) -> str:
+    return (
+        f"No unusual call of {code(dataset)} can be labelled for training any more: they were deleted by their age, or "
+        "are among those that measure."
+    )
 
 
 def no_calls_yet(watch: Watch) -> Message:

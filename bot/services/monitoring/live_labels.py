@@ -10,9 +10,9 @@ from bot.context import AppContext
 from bot.rules.models.promotion import alias_for
 from bot.services.datasets import datasets, row_labels
 from bot.services.monitoring import live_accuracy, weeks
+from bot.services.monitoring.week_worker import question_of
 from bot.values.runs import Refusal
 from storage.monitoring.watches import LiveLabel, Watch
-from trainers.dataset.rows import INSTRUCTION_ROLES
 from trainers.evaluation import scores
 from trainers.recipes import samples
 from trainers.recipes.folder import RecipeFolder
@@ -73,7 +73,7 @@ def _next_form(context: AppContext, watch: Watch, previous: PreviousCall | None)
         call = samples.get(context.settings.recipes, number)
         if call is not None:
             labels = _labels(context, watch, call)
-            shown = CallToLabel(call.id, _question_of(call), call.answer, labels, left=len(waiting))
+            shown = CallToLabel(call.id, question_of(call), call.answer, labels, left=len(waiting))
             return views.call_form(shown, previous)
     return views.finished_form(watch.dataset, previous)
 
@@ -96,8 +96,3 @@ def _is_right(context: AppContext, button: str, label: str | None, call: Sampled
         labels = recipe.labels if recipe else ()
         return bool(scores.score("label", label, call.answer, labels))
     return {views.RIGHT: True, views.WRONG: False}.get(button)
-
-
-def _question_of(call: SampledCall) -> str:
-    turns = [turn.content for turn in call.example.prompt if turn.role not in INSTRUCTION_ROLES]
-    return "\n".join(turns)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 FIRST_WEEKS = 4
+MOST_UNUSUAL = 60  # some of them are to be measured, and are not labelled for training
 TESTS = 2  # a week for each dataset: of the texts and of the answers
 
 
@@ -63,19 +64,21 @@ def compare(calls: WeekOfCalls) -> WeekShift:
 
 @dataclass(frozen=True)
 class _Week:
-    """`texts` and who they are from, empty for earlier weeks. `answers` counts labels by the recipe that gave them."""
+    """`texts`, their calls' ids, and who they are from; all empty for earlier weeks. `answers` counts labels by the
+    recipe that gave them."""
 
     vectors: Vectors
     words: WordCounts
     answers: Mapping[str, Mapping[str, int]]
     texts: Sequence[str] = ()
+    ids: Sequence[str] = ()
     sources: Sequence[str] = ()
 
 
 def _read(calls: WeekOfCalls) -> _Week:
     sampled = samples.read(calls.recipes, calls.name, since=calls.since, until=calls.until)
     firsts = _first_calls(sampled)
-    texts = [_question_of(call) for call in firsts]
+    texts = [question_of(call) for call in firsts]
     answers: dict[str, Counter[str]] = {}
     if calls.labels is not None:
         labels = Counter(call.answer.strip() for call in firsts if call.recipe == calls.labels)
@@ -85,6 +88,7 @@ def _read(calls: WeekOfCalls) -> _Week:
         words=shift.count_words(texts),
         answers=answers,
         texts=texts,
+        ids=[call.id for call in firsts],
         sources=[call.conversation for call in firsts],
     )
 
@@ -105,7 +109,8 @@ def _count_questions(call: SampledCall) -> int:
     return sum(turn.role == "user" for turn in call.example.prompt)
 
 
-def _question_of(call: SampledCall) -> str:
+def question_of(call: SampledCall) -> str:
+    """Returns a call's text without its instructions."""
     turns = [turn.content for turn in call.example.prompt if turn.role not in INSTRUCTION_ROLES]
     return "\n".join(turns)
 
@@ -123,12 +128,17 @@ def _compare(earlier: Sequence[_Week], week: _Week, level: float) -> WeekShift:
         for each in earlier:
             before.update(each.answers.get(recipe, {}))
         answers = _certain(shift.label_shift(before, now, level))
-    words: tuple[str, ...] = ()
-    if texts is not None and texts.is_alarm:
-        counted = sum((each.words for each in earlier[1:]), earlier[0].words)
-        changed = shift.changed_words(counted, week.texts, week.sources)
-        words = tuple(word.words for word in changed)
-    return WeekShift(texts, answers, words)
+    if texts is None or not texts.is_alarm:
+        return WeekShift(texts, answers)
+    counted = sum((each.words for each in earlier[1:]), earlier[0].words)
+    changed = shift.changed_words(counted, week.texts, week.sources)
+    unusual = shift.choose_new(vectors, week.vectors, MOST_UNUSUAL)
+    return WeekShift(
+        texts=texts,
+        answers=answers,
+        words=tuple(word.words for word in changed),
+        unusual=tuple(week.ids[place] for place in unusual),
+    )
 
 
 def _certain(result: Shift | TooFewCalls) -> Shift | None:

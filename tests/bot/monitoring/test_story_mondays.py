@@ -14,14 +14,18 @@ import openai
 import pytest
 
 from bot.cards.monitoring import weeks
+from bot.services.monitoring import live_accuracy
+from bot.services.monitoring.week_worker import question_of
 from bot.values.monitoring import WeekFacts
 from demo.people import ANA
+from tests.bot.datasets.test_story_row_labels import open_batch
 from tests.bot.measurements import PRICES
 from tests.bot.models.test_story_use_candidate import answer_right
 from tests.bot.monitoring.test_story_watch import choose, deploy_prompt, published
 from tests.bot.props import LABELS
 from tests.bot.world import DORA, MakeWorld, Rules, World
 from tests.peers.dated_door import serve_dated_door
+from trainers.recipes import samples
 from trainers.recipes.folder import RecipeFolder
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -136,6 +140,17 @@ def test_two_mondays(world: World) -> None:
     assert week.shift is not None and week.shift.texts is not None and week.shift.texts.is_alarm
     assert "Calls have changed" in second and "voice assistant" in second
     assert "100.0% right" in second, "labels of the week before count until they are four weeks old"
+
+    assert "Choosing up to 20 rows" in world.click_and_read(DORA, weeks.LABEL_UNUSUAL)
+    batch = open_batch(world)
+    texts = [row.text for row in world.store.labellings.rows(batch)]
+    new = sum("voice assistant" in text for text in texts)
+    assert new >= len(texts) / 2 > 0, "5% of the usual calls are as unusual as the new ones have to be"
+    measuring = live_accuracy.open_calls(world.service.context, world.store.watches.current("tickets"))
+    folder = world.service.settings.recipes
+    for number in measuring:
+        call = samples.get(folder, number)
+        assert call is not None and question_of(call) not in texts, "what measures doesn't teach"
 
 
 def label_twenty(world: World) -> None:

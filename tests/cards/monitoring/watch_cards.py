@@ -57,6 +57,7 @@ FAILING = replace(
 SHIFT = WeekShift(
     texts=Shift(1_240, 612, 2.4, 0.00005, 0.00048, 20_000),
     words=("invoice app", "two-factor", "*export*"),
+    unusual=("c-1", "c-2"),
 )
 ANSWERS = WeekShift(answers=Shift(1_240, 612, 3.1, 0.00005, 0.00048, 20_000))
 NEW = NewModel(5, "acme/acme-tiny", 120_000, 200_000, 200, 24_000)
@@ -89,6 +90,7 @@ def cards() -> dict[str, Message]:
         "watch-refused": watches.decided_card(ASKING, BEN, agrees=False),
         "watch-outdated": watches.outdated_card(ASKING),
         "watch-not-in-use": text_message(watches.not_in_use("tickets")),
+        "watch-no-unusual-calls": text_message(weeks.no_unusual_calls("tickets")),
         "watch-not-here": text_message(watches.not_allowed_here("tickets", LIMITS)),
         "watch-share-too-large": text_message(watches.share_too_large(replace(LIMITS, share=0.2))),
         "week": weeks.week_card(summary()),
