@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import timedelta
 
 from bot.context import AppContext
 from bot.rules import units
@@ -47,15 +48,17 @@ def live_answers(context: AppContext, watch: Watch) -> LiveAnswers | None:
 
 def open_calls(context: AppContext, watch: Watch) -> tuple[str, ...]:
     """Returns the ids of the calls that people are asked to label now, in the order in which they are asked: of those
-    that what is in use has answered in the last seven days, so many that with the labels of this week they are
+    that what is in use has answered this week and the week before, so many that with the labels of this week they are
     USUAL_LABELS."""
     promotion = context.store.promotions.current(watch.dataset)
     if promotion is None or promotion.recipe is None or not watch.samples:
         return ()
-    since = max(context.clock() - WEEK_S, promotion.at)
+    today = context.today()
+    last_week = units.week_period(today - timedelta(days=7))
+    since = max(last_week.start_s, promotion.at)
     ids = samples.ids(context.settings.recipes, alias_for(watch.dataset), promotion.recipe, since=since)
     labelled = {label.call: label for label in context.store.live_labels.of(watch.dataset)}
-    this_week = units.week_period(context.today())
+    this_week = units.week_period(today)
     done = sum(label.at >= this_week.start_s for label in labelled.values())
     waiting = sorted((each for each in ids if each not in labelled), key=_at_random)
     return tuple(waiting[: max(USUAL_LABELS - done, 0)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Sequence
 
 from bot.cards.datasets import row_labels as row_label_views
 from bot.cards.monitoring import weeks as views
@@ -65,14 +66,18 @@ def _unusual_texts(context: AppContext, watch: Watch) -> list[str]:
     shift = WeekFacts.from_json(stored[-1].facts).shift
     if shift is None:
         return []
-    measuring = set(live_accuracy.open_calls(context, watch))
-    measuring |= {label.call for label in context.store.live_labels.of(watch.dataset)}
-    texts = []
-    for number in shift.unusual:
-        call = samples.get(context.settings.recipes, number)
-        if call is not None and number not in measuring:
-            texts.append(question_of(call))
+    labelled = [label.call for label in context.store.live_labels.of(watch.dataset)]
+    measuring = set(_texts_of(context, [*live_accuracy.open_calls(context, watch), *labelled]))
+    texts = [text for text in _texts_of(context, shift.unusual) if text not in measuring]
     return texts[:USUAL_LABELS]
+
+
+def _texts_of(context: AppContext, calls: Sequence[str]) -> Iterator[str]:
+    """Yields the texts of those calls that are still stored."""
+    for number in calls:
+        call = samples.get(context.settings.recipes, number)
+        if call is not None:
+            yield question_of(call)
 
 
 def _write(context: AppContext, column: str, texts: list[str]) -> str:
