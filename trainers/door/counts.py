@@ -80,6 +80,7 @@ class UsageCounts:
     folder: Path
     clock: Callable[[], float] = time.time
     _waiting: dict[UsageKey, Usage] = field(default_factory=dict)
+    _storing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def add(self, promotion: int | None, recipe: str, counted: Usage) -> None:
         """Counts for a promotion. What nobody promoted is not counted."""
@@ -92,17 +93,18 @@ class UsageCounts:
         """Stores the counts each second, until it is cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            await self.store()
+            await asyncio.shield(self.store())  # what was taken out would be lost
 
     async def store(self) -> None:
         """Stores what was counted since the last time. What can't be stored, on a full disk, waits for the next."""
-        waiting = self._waiting
-        if not waiting:
-            return
-        self._waiting = {}
-        try:
-            await asyncio.to_thread(usage.add, self.folder, waiting)
-        except (sqlite3.Error, OSError) as error:
-            log.error("storing the counts of calls: %s", error)
-            for key, counted in waiting.items():
-                self._waiting[key] = self._waiting.get(key, Usage()) + counted
+        async with self._storing:
+            waiting = self._waiting
+            if not waiting:
+                return
+            self._waiting = {}
+            try:
+                await asyncio.to_thread(usage.add, self.folder, waiting)
+            except (sqlite3.Error, OSError) as error:
+                log.error("storing the counts of calls: %s", error)
+                for key, counted in waiting.items():
+                    self._waiting[key] = self._waiting.get(key, Usage()) + counted

@@ -26,6 +26,8 @@ from tests.peers.chat_vendor import ChatVendor, serve_vendor
 from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use, serve_door, start_door
 from trainers.door import __main__ as door_main
 from trainers.door.__main__ import Keeper
+from trainers.door.counts import UsageCounts
+from trainers.door.free_chat import ANSWERED
 from trainers.door.handover import SOCKET, HandoverError, Successors, find_predecessor, only_successor
 from trainers.door.server import DoorState
 from trainers.door.worker import DoorServer
@@ -311,6 +313,31 @@ def test_what_is_no_door_is_not_waited_for(folder: RecipeFolder, monkeypatch: py
         with pytest.raises(HandoverError, match="gives no answer"):
             find_predecessor(folder.root)
     assert find_predecessor(folder.root) is None, "a socket that nobody listens on is no door"
+
+
+def test_counts_that_are_being_stored_at_the_end_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.door.counts.FLUSH_S", 0)
+    counts = UsageCounts(tmp_path)
+    counts.add(1, "recipe", ANSWERED)
+    is_free = threading.Event()
+
+    async def end_while_storing() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, is_free.wait)
+        keeping = asyncio.create_task(counts.keep_storing())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        keeping.cancel()
+        await asyncio.sleep(0)
+        is_free.set()
+        await busy
+        await counts.store()
+
+    asyncio.run(end_while_storing())
+    assert sum(usage.read(tmp_path).values(), Usage()) == ANSWERED
 
 
 @pytest.mark.slow
