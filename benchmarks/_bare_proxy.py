@@ -6,10 +6,11 @@ answer. For benchmarks/door.py, to tell the door's own work from that of its lib
 
 from __future__ import annotations
 
-import itertools
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import httpx2
+import aiohttp
 import orjson
 import uvicorn
 from starlette.applications import Starlette
@@ -25,19 +26,23 @@ HEADERS = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
 
 
 def main(url: str) -> None:
-    limits = httpx2.Limits(max_connections=1_000, max_keepalive_connections=1_000)
-    clients = itertools.cycle(
-        [httpx2.AsyncClient(verify=False, trust_env=False, limits=limits, timeout=60) for _ in range(16)]
-    )
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        connector = aiohttp.TCPConnector(limit=1_000)
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+            app.state.session = session
+            yield
 
     async def chat(request: Request) -> Response:
         body = orjson.loads(await request.body())
         body["model"] = "acme-small"
-        content = orjson.dumps(body)
-        answer = await next(clients).post(f"{url}/chat/completions", content=content, headers=HEADERS)
-        return Response(answer.content, answer.status_code, {"content-type": "application/json"})
+        session = request.app.state.session
+        async with session.post(
+            f"{url}/chat/completions", data=orjson.dumps(body), headers=HEADERS
+        ) as answer:
+            return Response(await answer.read(), answer.status, {"content-type": "application/json"})
 
-    app = Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
+    app = Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])], lifespan=lifespan)
     listener = listen("127.0.0.1", 0)
     print(address_of("127.0.0.1", listener), flush=True)
     uvicorn.Server(server_config(app, 1)).run(sockets=[listener])

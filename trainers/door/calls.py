@@ -20,7 +20,7 @@ from trainers.door.counts import FAILED, LOST, UsageCounts
 from trainers.door.names import LoadedRecipe, Names
 from trainers.door.sampler import DrawnCall, ReadAnswer, Sampler
 from trainers.door.streams import read_object, while_connected
-from trainers.door.upstreams import UpstreamClients, VendorError
+from trainers.door.upstreams import UpstreamClient, VendorError
 from trainers.http.errors import ApiError, as_object, invalid
 from trainers.recipes import prompts
 from trainers.recipes.usage import Usage
@@ -43,7 +43,7 @@ class Call:
     body: Body
     published: Published
     loaded: LoadedRecipe
-    clients: UpstreamClients
+    client: UpstreamClient
     names: Names
     counts: UsageCounts
     ids: CallIds
@@ -167,7 +167,7 @@ class Calls:
     """Answers calls for all names."""
 
     names: Names
-    clients: UpstreamClients
+    client: UpstreamClient
     counts: UsageCounts
     ids: CallIds
     sampler: Sampler
@@ -245,7 +245,7 @@ class Calls:
             body,
             published,
             loaded,
-            self.clients,
+            self.client,
             self.names,
             self.counts,
             self.ids,

@@ -6,14 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import httpx2
 import orjson
 from starlette.responses import Response
 
 from trainers.door import free_chat, relay
 from trainers.door.calls import STREAM_OPTIONS, Body, Call, read_messages, read_stream_options
 from trainers.door.streams import encode_event
-from trainers.door.upstreams import VendorError
+from trainers.door.upstreams import UpstreamAnswer, VendorError
 from trainers.errors import Refused
 from trainers.http.errors import ApiError
 from trainers.models import chat_parameters
@@ -48,7 +47,7 @@ def encode_error(problem: ApiError) -> bytes:
     return encode_event({"error": problem.body()})
 
 
-async def ask(call: Call, body: Body) -> tuple[httpx2.Response, bool]:
+async def ask(call: Call, body: Body) -> tuple[UpstreamAnswer, bool]:
     """Asks the model for a chat completion. Returns its answer, and whether a stream of it names its usage for us
     alone. Raises ApiError and VendorError."""
     messages = read_messages(body)
@@ -68,7 +67,7 @@ async def ask(call: Call, body: Body) -> tuple[httpx2.Response, bool]:
 
 async def ask_without_refused(
     call: Call, path: str, body: Body, write: WriteRequest, *, wants_count: bool
-) -> tuple[httpx2.Response, bool]:
+) -> tuple[UpstreamAnswer, bool]:
     """Asks the model what `write` returns. A parameter that the model refuses, and the program did not set, is left out
     from then on; a refusal costs nothing. Returns the answer, and whether its stream was asked to name its usage."""
     key = (call.base_url, model_of(call))

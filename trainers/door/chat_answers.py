@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import httpx2
 import orjson
 
+from trainers.door.upstreams import UpstreamAnswer
 from trainers.http.errors import ApiError
 
 
-def read_object(answer: httpx2.Response) -> dict[str, Any]:
+def read_object(answer: UpstreamAnswer) -> dict[str, Any]:
     """Returns the JSON object that a provider has answered. Raises ApiError (502)."""
     try:
         body = orjson.loads(answer.content)

@@ -3,12 +3,11 @@ way."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import httpx2
 import orjson
 from starlette.responses import Response
 
@@ -17,7 +16,7 @@ from trainers.door.calls import Body, Call
 from trainers.door.chat_answers import read_object
 from trainers.door.counts import usage_of, usage_of_stream
 from trainers.door.streams import EventStream, data_of, split_events
-from trainers.door.upstreams import TAKEN_ALONG, passed_headers
+from trainers.door.upstreams import TAKEN_ALONG, UpstreamAnswer, UpstreamDown
 from trainers.http.errors import ApiError, invalid
 
 ReadUsage = Callable[[Mapping[str, Any]], object]
@@ -28,12 +27,12 @@ EncodeError = Callable[[ApiError], bytes]
 """Returns the event that ends a stream which broke off."""
 
 
-async def send(call: Call, path: str, body: Body) -> httpx2.Response:
+async def send(call: Call, path: str, body: Body) -> UpstreamAnswer:
     """Asks the call's provider. Raises ApiError and VendorError."""
     headers = _take_headers(call)
     is_stream = body.get("stream") is True
     url = call.base_url + path
-    return await call.clients.send(call.upstream, url, orjson.dumps(body), headers, is_stream=is_stream)
+    return await call.client.send(call.upstream, url, orjson.dumps(body), headers, is_stream=is_stream)
 
 
 def _take_headers(call: Call) -> Mapping[str, str]:
@@ -45,10 +44,10 @@ def _take_headers(call: Call) -> Mapping[str, str]:
     return headers
 
 
-def pass_on(call: Call, answer: httpx2.Response) -> Response:
+def pass_on(call: Call, answer: UpstreamAnswer) -> Response:
     """Returns an answer that has arrived, as it came."""
     note_answer(call, _object_in(answer), len(answer.content))
-    return Response(answer.content, answer.status_code, passed_headers(answer.headers))
+    return Response(answer.content, answer.status, answer.headers)
 
 
 def note_answer(call: Call, content: Mapping[str, Any], size: int) -> None:
@@ -60,7 +59,7 @@ def note_answer(call: Call, content: Mapping[str, Any], size: int) -> None:
         call.sample(partial(read_answer, content), usage, size)
 
 
-def _object_in(answer: httpx2.Response) -> Mapping[str, Any]:
+def _object_in(answer: UpstreamAnswer) -> Mapping[str, Any]:
     """Returns what a provider has answered, {} if that is no object of JSON."""
     try:
         return read_object(answer)
@@ -68,29 +67,22 @@ def _object_in(answer: httpx2.Response) -> Mapping[str, Any]:
         return {}
 
 
-def read_parts(answer: httpx2.Response) -> AsyncIterator[bytes]:
-    """Returns the parts of a stream as they come. We ask for no compression, and httpx2 then copies them in vain."""
-    if "content-encoding" in answer.headers:
-        return answer.aiter_bytes()
-    return answer.aiter_raw()
-
-
 def pass_on_events(
     call: Call,
-    answer: httpx2.Response,
+    answer: UpstreamAnswer,
     read_usage: ReadUsage,
     is_ours: IsOurs,
     encode_error: EncodeError,
 ) -> EventStream:
     """Returns a stream that passes on a provider's events, without those that are ours."""
     stream = ForwardedStream(call, answer, read_usage, is_ours, encode_error)
-    return EventStream(stream.events(), stream.close, passed_headers(answer.headers))
+    return EventStream(stream.events(), stream.close, answer.headers)
 
 
 @dataclass
 class ForwardedStream:
     call: Call
-    answer: httpx2.Response
+    answer: UpstreamAnswer
     read_usage: ReadUsage
     is_ours: IsOurs
     encode_error: EncodeError
@@ -104,14 +96,13 @@ class ForwardedStream:
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         try:
-            async for events in split_events(read_parts(self.answer)):
+            async for events in split_events(self.answer.parts()):
                 passed = [event for event in events if not self._note(event)]
                 if passed:
                     yield b"".join(passed)
                 self._read(events)  # after they are sent, so that none is late
             self._is_complete = True
-        except httpx2.HTTPError as error:
-            problem = self.call.clients.down(self.call.upstream, error)
+        except UpstreamDown as problem:
             yield self.encode_error(problem)
 
     def _note(self, event: bytes) -> bool:
@@ -138,7 +129,7 @@ class ForwardedStream:
             self._text.add(events)
 
     async def close(self) -> None:
-        await self.answer.aclose()
+        self.answer.close()
         usage = usage_of_stream(self._usage, is_complete=self._is_complete)
         self.call.count(usage)
         if self._is_complete:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import httpx2
 from starlette.responses import JSONResponse, Response
 
 from trainers.door import chat, chat_answers, free_chat, relay
 from trainers.door.calls import Body, Call
 from trainers.door.counts import tokens_of, usage_of_stream
 from trainers.door.streams import EventStream, data_of, split_events
+from trainers.door.upstreams import UpstreamAnswer
 from trainers.http import responses
 from trainers.http.errors import ApiError, as_object, invalid
 from trainers.http.responses import End, FunctionCall, Part, Text
@@ -140,7 +140,7 @@ def _parts_of(content: Mapping[str, Any]) -> Sequence[Part]:
 class _TranslatedStream:
     """A chat's stream as that of a response. Text goes on as it comes; calls are complete at the end."""
 
-    def __init__(self, call: Call, answer: httpx2.Response) -> None:
+    def __init__(self, call: Call, answer: UpstreamAnswer) -> None:
         self._call = call
         self._answer = answer
         self._usage: object = None
@@ -162,28 +162,25 @@ class _TranslatedStream:
         """Raises UpstreamDown if the provider breaks off, and ApiError (502) for what is no chat."""
         calls: dict[int, dict[str, str]] = {}
         is_cut = False
-        try:
-            async for events in split_events(relay.read_parts(self._answer)):
-                for event in events:
-                    chunk = data_of(event) or {}
-                    if self._text is not None:
-                        self._text.add_chunk(chunk)
-                    self._usage = chunk.get("usage") or self._usage
-                    for choice in chat_answers.objects_in(chunk, "choices"):
-                        delta = chat_answers.object_in(choice, "delta")
-                        is_cut = is_cut or choice.get("finish_reason") == "length"
-                        text = chat_answers.read_text(delta)
-                        if text:
-                            yield Text(text)
-                        chat_answers.add_calls(calls, chat_answers.objects_in(delta, "tool_calls"))
-        except httpx2.HTTPError as error:
-            raise self._call.clients.down(self._call.upstream, error) from error
+        async for events in split_events(self._answer.parts()):
+            for event in events:
+                chunk = data_of(event) or {}
+                if self._text is not None:
+                    self._text.add_chunk(chunk)
+                self._usage = chunk.get("usage") or self._usage
+                for choice in chat_answers.objects_in(chunk, "choices"):
+                    delta = chat_answers.object_in(choice, "delta")
+                    is_cut = is_cut or choice.get("finish_reason") == "length"
+                    text = chat_answers.read_text(delta)
+                    if text:
+                        yield Text(text)
+                    chat_answers.add_calls(calls, chat_answers.objects_in(delta, "tool_calls"))
         for place in sorted(calls):
             yield FunctionCall(**calls[place])
         yield End(is_cut, tokens_of(self._usage))
 
     async def close(self) -> None:
-        await self._answer.aclose()
+        self._answer.close()
         usage = usage_of_stream(self._usage, is_complete=self._is_complete)
         self._call.count(usage)
         if self._is_complete:

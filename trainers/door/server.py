@@ -32,7 +32,7 @@ from trainers.door.ratings import Ratings
 from trainers.door.responses import answer_response
 from trainers.door.sampler import Sampler
 from trainers.door.traces.endpoint import TraceIntake
-from trainers.door.upstreams import UpstreamClients
+from trainers.door.upstreams import UpstreamClient
 from trainers.http.errors import ApiError
 from trainers.http.guard import LimitedBody, host_problem, is_longer, is_same_key, key_missing, sent_key
 from trainers.http.metrics import METRICS, RequestCounts, RequestMetrics
@@ -75,10 +75,10 @@ def build_app(
     executor = ThreadPoolExecutor(1, thread_name_prefix="answers")
     names = Names(folder, executor)
     counts = UsageCounts(folder.root, clock)
-    clients = UpstreamClients(answer_s)
+    client = UpstreamClient(answer_s)
     ids = CallIds(names.key)
     sampler = Sampler(folder.root, names.is_sampled, names.key)
-    calls = Calls(names, clients, counts, ids, sampler)
+    calls = Calls(names, client, counts, ids, sampler)
     ratings = Ratings(folder.root, ids, clock)
     endpoints = Endpoints(calls, ratings, TraceIntake(names, sampler, clock), state)
     metrics = RequestCounts("door", MEASURED_ENDPOINTS)
@@ -98,7 +98,7 @@ def build_app(
             task.cancel()
         await counts.store()
         await sampler.store()
-        await clients.close()
+        await client.close()
         executor.shutdown(wait=False)
 
     app = Starlette(

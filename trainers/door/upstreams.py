@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
+import asyncio
 import logging
 import os
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx2
+import aiohttp
 import orjson
 
 from trainers.http.errors import ApiError
 from trainers.http.guard import LOOPBACK_NAMES
 from trainers.recipes.values import Upstream
 
-# A client of httpx2 walks all its connections with every request, which takes twice the time with 200 open calls.
-CLIENTS = 16
-# Of one client, idle ones included: with fewer idle ones, a busy door would open connections over and over.
+# At once; a call beyond waits for a connection. Programs can't have more open, unless many classify lists of texts.
 MOST_CONNECTIONS = 1_000
 IDLE_S = 4.0  # less than any server keeps a connection, so that none is closed just as a call is sent
 CONNECT_S = 5.0
+MOST_HEADER_BYTES = 65_536  # of one header; some gateways send long policies
 LOG_EVERY_S = 60.0
 # What a vendor says about limits and tracing, which SDKs and support read.
 PASSED_ON = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry", "x-request-id"})
 PASSED_PREFIXES = ("x-ratelimit-", "openai-")
 TAKEN_ALONG = ("openai-beta", "idempotency-key", "x-client-request-id")
+
+UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL)
 
 log = logging.getLogger(__name__)
 
@@ -59,86 +61,106 @@ class VendorError(Exception):
 
 
 @dataclass
-class UpstreamClients:
-    """Sends requests, each with the next of several clients. `answer_s` bounds the wait for an answer, and for each
-    part of a stream."""
+class UpstreamAnswer:
+    """A provider's answer of 2xx, with the headers that are passed on. `content` is b"" for a stream, which is read by
+    its parts."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    _response: aiohttp.ClientResponse
+    _client: UpstreamClient
+    _upstream: Upstream
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yields the parts of a stream as they come. Raises UpstreamDown."""
+        try:
+            async for part in self._response.content.iter_any():
+                yield part
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._client.down(self._upstream, error) from error
+
+    def close(self) -> None:
+        """Closes the connection of a stream that is not read to its end, so that its provider stops writing."""
+        self._response.close()
+
+
+@dataclass
+class UpstreamClient:
+    """Sends requests. `answer_s` bounds the wait for an answer's beginning, and for each part of it."""
 
     answer_s: float
-    _direct: Iterator[httpx2.AsyncClient] | None = None
-    _usual: Iterator[httpx2.AsyncClient] | None = None
-    _all: list[httpx2.AsyncClient] = field(default_factory=list)
+    _opened: aiohttp.ClientSession | None = None
     _logged_at: dict[str, float] = field(default_factory=dict)
 
     async def send(
         self, upstream: Upstream, url: str, body: bytes, headers: Mapping[str, str], *, is_stream: bool
-    ) -> httpx2.Response:
-        """Returns an answer of 2xx, whose body is still to be read if it is a stream. Raises UpstreamDown, and
+    ) -> UpstreamAnswer:
+        """Returns an answer of 2xx, whose parts are still to be read if it is a stream. Raises UpstreamDown, and
         VendorError for any other answer."""
         key = find_key(upstream)
-        client = self._next(url)
         sent = {**headers, "content-type": "application/json", "authorization": f"Bearer {key}"}
-        request = client.build_request("POST", parse_url(url), content=body, headers=sent)
+        content = b""
         try:
-            response = await client.send(request, stream=is_stream)
-            if response.is_success:
-                return response
-            content = await response.aread()
-        except httpx2.HTTPError as error:
+            response = await self._post(url, body, sent)
+            is_success = 200 <= response.status < 300
+            if not (is_success and is_stream):
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise self.down(upstream, error) from error
-        self._log(f"{upstream.name}: HTTP {response.status_code}")
-        if response.status_code == 401:
+        passed = passed_headers(response.headers)
+        if is_success:
+            return UpstreamAnswer(response.status, passed, content, response, self, upstream)
+        self._log(f"{upstream.name}: HTTP {response.status}")
+        if response.status == 401:
             raise _key_refused(upstream)
         without_key = content.replace(key.encode(), b"(the key)")
-        raise VendorError(response.status_code, without_key, passed_headers(response.headers))
+        raise VendorError(response.status, without_key, passed)
 
-    def down(self, upstream: Upstream, error: httpx2.HTTPError) -> UpstreamDown:
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        certificates: ssl.SSLContext | bool = True
+        if url.startswith("https:"):
+            certificates = trusted_certificates()
+        # aiohttp alone would wait for ever for a provider that doesn't read a long request.
+        async with asyncio.timeout(self.answer_s):
+            return await self._session().post(
+                url,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                proxy=find_proxy(url),
+                ssl=certificates,
+            )
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS, keepalive_timeout=IDLE_S),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self.answer_s),
+                headers={"accept-encoding": "identity", "user-agent": "finetune-door"},
+                cookie_jar=aiohttp.DummyCookieJar(),  # a provider's cookie is for one program
+                max_line_size=MOST_HEADER_BYTES,
+                max_field_size=MOST_HEADER_BYTES,
+            )
+        return self._opened
+
+    def down(self, upstream: Upstream, error: aiohttp.ClientError | TimeoutError) -> UpstreamDown:
         """Returns the error for a program when a provider gave no complete answer."""
         self._log(f"{upstream.name}: {type(error).__name__}")
         status = 502
         code = "upstream_unreachable"
         what = "broke off its answer"
-        if isinstance(error, httpx2.ConnectError):
+        if isinstance(error, UNREACHABLE):
             what = "can't be reached"
-        if isinstance(error, httpx2.TimeoutException):
+        if isinstance(error, TimeoutError):
             status = 504
             code = "upstream_timeout"
             what = "gave no answer in time"
         return UpstreamDown(status, f"{upstream.name} {what}. Try again later.", code, kind="server_error")
 
-    def _next(self, url: str) -> httpx2.AsyncClient:
-        """Returns a client. Plain HTTP on loopback bypasses any proxy of the environment, and needs no certificates,
-        which take 40 ms to read."""
-        parts = urlsplit(url)
-        if parts.scheme == "http" and parts.hostname in LOOPBACK_NAMES:
-            if self._direct is None:
-                self._direct = self._open(verify=False, trust_env=False)
-            return next(self._direct)
-        if self._usual is None:
-            self._usual = self._open(verify=httpx2.create_ssl_context(), trust_env=True)
-        return next(self._usual)
-
-    def _open(self, *, verify: ssl.SSLContext | bool, trust_env: bool) -> Iterator[httpx2.AsyncClient]:
-        clients = [
-            httpx2.AsyncClient(
-                verify=verify,
-                trust_env=trust_env,
-                follow_redirects=False,
-                timeout=httpx2.Timeout(self.answer_s, connect=CONNECT_S, pool=CONNECT_S),
-                limits=httpx2.Limits(
-                    max_connections=MOST_CONNECTIONS,
-                    max_keepalive_connections=MOST_CONNECTIONS,
-                    keepalive_expiry=IDLE_S,
-                ),
-                headers={"accept-encoding": "identity", "user-agent": "finetune-door"},
-            )
-            for _ in range(CLIENTS)
-        ]
-        self._all += clients
-        return itertools.cycle(clients)
-
     async def close(self) -> None:
-        for client in self._all:
-            await client.aclose()
+        if self._opened is not None:
+            await self._opened.close()
 
     def _log(self, what: str) -> None:
         """Logs a provider's trouble once a minute, without anybody's text."""
@@ -148,9 +170,26 @@ class UpstreamClients:
             log.warning("%s", what)
 
 
+@cache
+def trusted_certificates() -> ssl.SSLContext:
+    """Returns the certificates that all our other calls trust. They are read with the first call that needs them."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
 @lru_cache(maxsize=256)
-def parse_url(url: str) -> httpx2.URL:
-    return httpx2.URL(url)
+def find_proxy(url: str) -> str | None:
+    """Returns the proxy that the environment names for an address. A provider on loopback never has one. aiohttp itself
+    would look for it with each call, in a thread, and for a password in ~/.netrc."""
+    parts = urlsplit(url)
+    if parts.hostname in LOOPBACK_NAMES or proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"
+    return proxy
 
 
 def find_key(upstream: Upstream) -> str:
@@ -181,6 +220,7 @@ def _key_refused(upstream: Upstream) -> ApiError:
 def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
     passed = {}
     for name, value in headers.items():
+        name = name.lower()
         is_known = name in PASSED_ON or name.startswith(PASSED_PREFIXES)
         if is_known and value.isascii():  # others could not be sent on
             passed[name] = value

@@ -117,6 +117,16 @@ def test_a_stream_that_breaks_off_ends_with_an_error(
         list(ask(client, stream=True))
 
 
+def test_a_stream_that_stalls_ends_with_an_error(
+    door: Door, client: openai.OpenAI, vendor: ChatVendor
+) -> None:
+    put_in_use(door.folder, PROMPT)
+    vendor.part_s = 30.0
+    with pytest.raises(openai.APIError, match="acme gave no answer in time"):
+        list(ask(client, stream=True))
+    wait_until(lambda: vendor.hung_up, "the vendor's stream to end")
+
+
 def test_what_the_model_refuses_of_our_parameters_is_left_out(
     door: Door, client: openai.OpenAI, vendor: ChatVendor
 ) -> None:
