@@ -15,7 +15,7 @@ from bot.services.datasets.dataset_worker import SEED
 from bot.services.evidence import evaluation_worker, judge_worker
 from bot.services.evidence.evaluation_worker import CandidateKeys
 from bot.services.evidence.measured_candidates import folder_of
-from bot.services.measurement import evaluation_engine, measurements, prompt_search_worker
+from bot.services.measurement import evaluation_engine, measurements, prompt_search_worker, receivers
 from bot.services.measurement.evaluation_engine import Evaluation
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from storage.records import Measurement
@@ -62,7 +62,7 @@ class ComparisonStep:
 
     def ask(self, evaluation: Evaluation, keys: frozenset[str]) -> None:
         """Asks these questions if the rows may leave. If that is unknown, as before a scan, asks nothing for now."""
-        match measurements.egress_refusal(self.context, self.measurement):
+        match receivers.egress_refusal(self.context, self.measurement):
             case None:
                 evaluation_engine.ask(self.context, evaluation, keys)
             case Forbidden(reason):

@@ -39,6 +39,7 @@ from bot.services.measurement import (
     measurements,
     prompt_search,
     prompt_search_worker,
+    receivers,
 )
 from bot.services.measurement.evaluation_engine import Answers, Evaluation
 from bot.services.measurement.evaluation_progress import ComparisonStep, load_step
@@ -280,7 +281,7 @@ def _measure(step: ComparisonStep) -> None:
 
 def _open_sealed_rows(step: ComparisonStep) -> None:
     """Records that the sealed rows are opened now; the next tick asks. Waits if the rows may not leave yet."""
-    match measurements.egress_refusal(step.context, step.measurement):
+    match receivers.egress_refusal(step.context, step.measurement):
         case Forbidden(reason):
             step.fail(reason)
         case Unsure():

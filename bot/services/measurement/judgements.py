@@ -21,7 +21,7 @@ from bot.services.datasets.data_policy import Forbidden
 from bot.services.evidence import evaluation_worker, judge_worker, notifications
 from bot.services.evidence.evaluation_worker import CandidateKeys
 from bot.services.evidence.judge_worker import ACCEPTABLE, BETTER, JudgeAnswers, Questions
-from bot.services.measurement import evaluation_engine, measurements
+from bot.services.measurement import evaluation_engine, receivers
 from bot.services.measurement.evaluation_engine import Answers, EngineContext, Evaluation
 from bot.services.measurement.evaluation_progress import ComparisonStep
 from bot.values.evaluations import CandidateProgress, ComparisonPlan, JudgeProgress
@@ -78,7 +78,7 @@ def take_step(step: ComparisonStep) -> None:
     note = None
     # Without a question left to send, today's rules about data can't forbid anything.
     if consulted.answers.all_missing:
-        egress_problem = measurements.egress_refusal(context, step.measurement)
+        egress_problem = receivers.egress_refusal(context, step.measurement)
         note = evaluation_engine.waiting_note(context, [str(plan.judge)])
     if isinstance(egress_problem, Forbidden):
         problem = egress_problem.reason

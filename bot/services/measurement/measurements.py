@@ -27,16 +27,17 @@ from bot.rules.judge_agreement import UNCHECKED
 from bot.rules.permissions import VALID_FOR_S, Request
 from bot.services.common import authorization, budgets, finished_measurements, freeze_scope, messages
 from bot.services.datasets import data_policy, datasets, sealed_rows
-from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsure
+from bot.services.datasets.data_policy import EgressPermission
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.evidence import checked_judges, judge_worker, measurement_notes, promotion_evidence
 from bot.services.evidence.judge_worker import PairsForPeople
 from bot.services.evidence.measured_candidates import folder_of, known_comparison, load_measured
+from bot.services.measurement import receivers
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
-from storage.records import COMPARISON, Draft, Measurement
+from storage.records import Draft, Measurement
 from trainers.evaluation.results import Comparison, Curve, MeasuredCandidate
 from trainers.evaluation.scores import HOW_READ
 from trainers.money import to_micros, usd_micros
@@ -220,7 +221,9 @@ def begin_unasked(context: AppContext, measurement: Measurement, because: str) -
     progress = ComparisonProgress.from_json(measurement.progress)
     if progress.stage != "asking" or measurement.month != units.month_of(now):
         return False
-    if egress_refusal(context, measurement) or not _begin(context, measurement, progress.start(now), now):
+    if receivers.egress_refusal(context, measurement) or not _begin(
+        context, measurement, progress.start(now), now
+    ):
         return False
     context.audit("finetune", "agree", f"measurement {measurement.id}", because)
     return True
@@ -550,38 +553,7 @@ def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal
         refused = authorization.refusal(context, person, "promote", measurement.channel)
         if refused:
             return refused
-    overridden = data_policy.overridden_rules(context, f"measurement {number}")
-    receivers = providers(measurement)
-    refusal = data_policy.dataset_refusal(context, measurement.dataset_id, receivers, overridden)
-    if refusal:
-        return Refusal(refusal)
-    return data_policy.prompts_refusal(context, prompts_of(measurement), measurement.dataset_id, receivers)
-
-
-def providers(measurement: Measurement) -> set[str]:
-    """Returns the names of the providers that its rows are sent to."""
-    # Learning curves are computed on this machine.
-    if measurement.kind != COMPARISON:
-        return set()
-    return {name.split("/", 1)[0] for name in ComparisonPlan.from_json(measurement.plan).price_of}
-
-
-def prompts_of(measurement: Measurement) -> tuple[str, ...]:
-    """Returns the prompts that it was asked with, which were in no file that was scanned: the one that a person typed,
-    and the one that an earlier measurement found."""
-    if measurement.kind != COMPARISON:
-        return ()
-    plan = ComparisonPlan.from_json(measurement.plan)
-    # The prompt of its own search was written at these providers, from rows that may go there.
-    is_found_earlier = plan.search is None and any(
-        candidate.kind == "optimised" for candidate in plan.candidates
-    )
-    texts = []
-    if plan.prompt:
-        texts.append(plan.prompt)
-    if plan.optimised and is_found_earlier:
-        texts.append(plan.optimised)
-    return tuple(texts)
+    return receivers.agreement_refusal(context, measurement)
 
 
 def unreadable_refusal(measurement: Measurement) -> Refusal | None:
@@ -600,12 +572,3 @@ def state_refusal(number: int, measurement: Measurement | None) -> Refusal:
     if measurement.error:
         return Refusal(f"{sentence}: {measurement.error}")
     return Refusal(f"{sentence}.")
-
-
-def egress_refusal(context: AppContext, measurement: Measurement) -> Unsure | Forbidden | None:
-    """Returns why the measurement's rows and prompts may not go to its providers now, by what was found in them and by
-    today's rules; None if they may."""
-    overridden = data_policy.overridden_rules(context, f"measurement {measurement.id}")
-    return data_policy.egress_now(
-        context, measurement.dataset_id, providers(measurement), overridden, prompts_of(measurement)
-    )

@@ -15,7 +15,7 @@ from bot.context import AppContext
 from bot.services.common import finished_measurements
 from bot.services.datasets.data_policy import Forbidden
 from bot.services.datasets.dataset_worker import SEED
-from bot.services.measurement import evaluation_engine, measurements
+from bot.services.measurement import evaluation_engine, receivers
 from bot.services.measurement import prompt_search_worker as worker
 from bot.services.measurement.evaluation_engine import Answers, Evaluation
 from bot.services.measurement.evaluation_progress import ComparisonStep
@@ -135,7 +135,7 @@ def _ask_or_replay(search: _Search, replay: Replay) -> None:
 def _ask(search: _Search, replay: Replay, evaluation: Evaluation, answers: Answers) -> None:
     """Asks the unasked questions, if the rows may leave and the budget covers their maximum cost. Questions whose
     answers were lost count as spent, because they may have been billed."""
-    egress_problem = measurements.egress_refusal(search.context, search.comparison.measurement)
+    egress_problem = receivers.egress_refusal(search.context, search.comparison.measurement)
     if isinstance(egress_problem, Forbidden):
         search.comparison.fail(egress_problem.reason)
         return

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from bot.values.monitoring import WeekShift
 from trainers.dataset.rows import INSTRUCTION_ROLES
 from trainers.encoders.embedding import load_encoder
 from trainers.monitoring import shift
-from trainers.monitoring.shift import Shift, TooFewCalls, WordCounts
+from trainers.monitoring.shift import RECENT_WEEKS, Shift, TooFewCalls, WordCounts
+from trainers.monitoring.shift import REFERENCE_WEEKS as FIRST_WEEKS
 from trainers.recipes import samples
 from trainers.recipes.samples import SampledCall
 
@@ -28,14 +30,14 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-FIRST_WEEKS = 4
+WEEK_S = 7 * 24 * 3600.0
 MOST_UNUSUAL = 60  # some of them are to be measured, and are not labelled for training
 TESTS = 2  # a week for each dataset: of the texts and of the answers
 
 
 @dataclass(frozen=True)
 class WeekOfCalls:
-    """The sampled calls under `name` in `recipes` from `since` to before `until` (unix seconds), in the `week` of that
+    """The sampled calls under `name` in `recipes` until before `until` (unix seconds), the end of the `week` of that
     Monday. `labels` is the hash of the recipe whose answers are labels and are counted, None if they aren't labels.
     `first_weeks` is the folder of what is kept of the first weeks, which were read by this `encoder`. `level` is that
     of each test."""
@@ -43,7 +45,6 @@ class WeekOfCalls:
     recipes: Path
     name: str
     week: str
-    since: float
     until: float
     labels: str | None
     first_weeks: Path
@@ -53,13 +54,21 @@ class WeekOfCalls:
 
 def compare(calls: WeekOfCalls) -> WeekShift:
     """Compares a week with the weeks before it, of which the first four that were no different are kept. A week is
-    among them from the next one on."""
-    week = _read(calls)
-    earlier = [_load(path) for path in _kept(calls)]
-    compared = _compare(earlier, week, calls.level)
-    if len(earlier) < FIRST_WEEKS and not compared.is_shown and len(week.vectors):
-        _keep(calls.first_weeks / f"{calls.week}.npz", week)
+    among them from the next one on. Once there are four, the last two weeks are compared with them, which sees more."""
+    paths = _paths_of_first_weeks(calls)
+    earlier = [_load(path) for path in paths]
+    weeks = 1
+    if len(earlier) == FIRST_WEEKS and _week_before(calls) not in {path.stem for path in paths}:
+        weeks = RECENT_WEEKS
+    recent = _read(calls, weeks)
+    compared = _compare(earlier, recent, calls.level)
+    if len(earlier) < FIRST_WEEKS and not compared.is_shown and len(recent.vectors):
+        _keep(calls.first_weeks / f"{calls.week}.npz", recent)
     return compared
+
+
+def _week_before(calls: WeekOfCalls) -> str:
+    return f"{date.fromisoformat(calls.week) - timedelta(days=7)}"
 
 
 @dataclass(frozen=True)
@@ -75,8 +84,10 @@ class _Week:
     sources: Sequence[str] = ()
 
 
-def _read(calls: WeekOfCalls) -> _Week:
-    sampled = samples.read(calls.recipes, calls.name, since=calls.since, until=calls.until)
+def _read(calls: WeekOfCalls, weeks: int) -> _Week:
+    """Reads the calls of the last weeks."""
+    since = calls.until - weeks * WEEK_S
+    sampled = samples.read(calls.recipes, calls.name, since=since, until=calls.until)
     firsts = _first_calls(sampled)
     texts = [question_of(call) for call in firsts]
     answers: dict[str, Counter[str]] = {}
@@ -145,7 +156,7 @@ def _certain(result: Shift | TooFewCalls) -> Shift | None:
     return None if isinstance(result, TooFewCalls) else result
 
 
-def _kept(calls: WeekOfCalls) -> list[Path]:
+def _paths_of_first_weeks(calls: WeekOfCalls) -> list[Path]:
     """Returns the files of the first weeks, without that of this week, which a kill may have left."""
     paths = sorted(calls.first_weeks.glob("*.npz"))
     return [path for path in paths if path.stem != calls.week][:FIRST_WEEKS]

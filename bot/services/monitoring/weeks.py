@@ -118,7 +118,6 @@ def _compare(context: AppContext, watch: Watch, week: Period) -> WeekShift | Non
         recipes=context.settings.recipes,
         name=alias_for(watch.dataset),
         week=week.name,
-        since=week.start_s,
         until=week.end_s,
         labels=_recipe_of_labels(context, promotion),
         first_weeks=first_weeks_folder(context, watch),
