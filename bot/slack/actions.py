@@ -53,7 +53,13 @@ from bot.services.measurement import human_preferences, judge_checks, measuremen
 from bot.services.models import deployment_requests, orphan_deployments, promotion_requests, promotions
 from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
-from bot.services.monitoring import live_labels, proposal_measurements, unusual_calls, watches
+from bot.services.monitoring import (
+    live_labels,
+    proposal_measurements,
+    repetitions,
+    unusual_calls,
+    watches,
+)
 from bot.services.serving import better_answers, tried_answers
 from bot.services.training import interventions
 from bot.services.training import runs as run_services
@@ -158,6 +164,8 @@ SHOWN: Mapping[str, _ByValue[object]] = {
     check_reports.START_FROM_PAIRS: better_answers.train_further,
     watch_cards.CONSENT: _with_number(watches.consent),
     watch_cards.REFUSE: _with_number(watches.refuse),
+    week_cards.PLAN_AGAIN: repetitions.plan,
+    week_cards.MEASURE_AGAIN: repetitions.measure,
     week_cards.MEASURE_NEW: _with_number(proposal_measurements.ask),
     row_labels.MAKE_VERSION: _with_number(row_label_services.close),
     row_labels.DISCARD: _with_number(row_label_services.discard),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bot.rules.monitoring.proposals import RepetitionReason
 from trainers.evaluation.results import MeasuredCandidate
 from trainers.evaluation.statistics import Interval, wilson
 from trainers.json_values import JsonValue
@@ -123,6 +124,22 @@ class NewModel:
     rows: int
     cost_micros: int | None
     measured: NewModelScore | None = None
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Why what is in use, called `name` by people, should be trained again (`is_tuned`) or else measured again.
+    `new_rows` is how many more rows the dataset has by now."""
+
+    reason: RepetitionReason
+    name: str
+    is_tuned: bool
+    new_rows: int
+
+    @property
+    def has_button(self) -> bool:
+        """False if there is nothing new to measure it on."""
+        return self.is_tuned or self.new_rows > 0
 
 
 def _sum(amounts: Sequence[int | None]) -> int | None:

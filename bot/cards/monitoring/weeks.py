@@ -29,6 +29,7 @@ from bot.values.monitoring import (
     LiveAnswers,
     NewModel,
     NewModelScore,
+    Repetition,
     WeekFacts,
     WeekShift,
 )
@@ -39,7 +40,10 @@ from trainers.recipes.samples import SampleCounts
 LABEL = "label_calls"
 LABEL_UNUSUAL = "label_unusual_calls"
 MEASURE_NEW = "measure_new_model"
+MEASURE_AGAIN = "measure_in_use_again"
+PLAN_AGAIN = "plan_training_again"
 LONGEST_NAME = 40
+MOST_BUTTONS = 3  # of any card
 WEEKS_A_MONTH = 365 / 12 / 7
 
 
@@ -56,7 +60,7 @@ class ModelEnding:
 class WeekSummary:
     """A week of a watched dataset with what its card shows. `is_over` is False for the week so far. `live` is what
     people's labels say, None if no call can be labelled. `to_label` counts the calls that wait for a label. `new` is a
-    model that is proposed."""
+    model that is proposed, and `again` says why what is in use should be trained or measured again."""
 
     watch: Watch
     facts: WeekFacts
@@ -65,6 +69,7 @@ class WeekSummary:
     to_label: int = 0
     ending: ModelEnding | None = None
     new: NewModel | None = None
+    again: Repetition | None = None
 
     @property
     def dataset(self) -> str:
@@ -93,6 +98,8 @@ def _texts(summary: WeekSummary) -> Mapping[WeekLine, str]:
         texts["failed"] = f"*Failed*: {facts.failed:,} of {pluralize(facts.calls, 'call')}{_by_name(facts)}"
     if summary.live is not None:
         texts["live"] = live_text(summary.live)
+    if summary.again is not None:
+        texts["again"] = again_text(summary.again)
     if facts.shift is not None and facts.shift.is_shown:
         texts["shift"] = _shift_text(facts.shift)
     if facts.thumbs_up or facts.thumbs_down:
@@ -109,16 +116,22 @@ def _texts(summary: WeekSummary) -> Mapping[WeekLine, str]:
 
 
 def _buttons(summary: WeekSummary, shown: Collection[WeekLine]) -> list[Block]:
-    """What people can do about the lines that are shown."""
+    """What people can do about the lines that are shown, the most important first."""
     buttons = []
     if summary.to_label:
         buttons.append(button(f"Label {min(summary.to_label, USUAL_LABELS)}", LABEL, summary.dataset))
+    again = summary.again
+    if again is not None and again.has_button and "again" in shown:
+        if again.is_tuned:
+            buttons.append(button("Plan", PLAN_AGAIN, summary.dataset))
+        else:
+            buttons.append(button("Measure again", MEASURE_AGAIN, summary.dataset))
     shift = summary.facts.shift
     if summary.is_over and shift is not None and shift.unusual:
         buttons.append(button("Label unusual calls", LABEL_UNUSUAL, summary.dataset))
     if summary.new is not None and summary.new.measured is None and "new" in shown:
         buttons.append(button("Measure", MEASURE_NEW, str(summary.new.proposal)))
-    return buttons
+    return buttons[:MOST_BUTTONS]
 
 
 def no_unusual_calls(dataset: str) -> str:
@@ -146,14 +159,23 @@ def live_text(live: LiveAnswers) -> str:
     text = f"*Live*: {share} right ({between}) of {calls} with labels; {percent(live.holdout)} of the held-out rows."
     accuracy = live.accuracy
     if accuracy.is_alarm:
-        baseline = code("/finetune baseline")
-        return (
-            f"{text} *Answers are worse than measured*, and that is hardly chance. {baseline} on newly labelled rows "
-            "shows what is better now."
-        )
+        return f"{text} *Answers are worse than measured*, and that is hardly chance."
     if accuracy.detectable_drop is None:
         return f"{text} So few labels might not show even a drop of 30 points."
     return f"{text} A drop of {pluralize(accuracy.detectable_drop, 'point')} would most likely show by now."
+
+
+def again_text(again: Repetition) -> str:
+    """Why what is in use should be trained or measured again, and on what."""
+    why = "answers are worse than measured" if again.reason == "worse" else "calls have changed"
+    what = "Train" if again.is_tuned else "Measure"
+    name = escape(shorten(again.name, 2 * LONGEST_NAME))
+    text = f"*{what} again?* {name}: {why}"
+    if again.new_rows:
+        rows = pluralize(again.new_rows, "more row")
+        return f"{text}, and the dataset has {rows} by now. Nothing starts by itself."
+    upload = code("/finetune upload")
+    return f"{text}, but no row was added since. {upload} a version with calls of these weeks first."
 
 
 def new_model_text(new: NewModel) -> str:

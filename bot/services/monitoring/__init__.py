@@ -5,6 +5,7 @@ PUBLIC_MODULES = (
     "live_labels",
     "new_models",
     "proposal_measurements",
+    "repetitions",
     "unusual_calls",
     "watches",
     "weeks",

@@ -20,7 +20,7 @@ from bot.rules.models.promotion import alias_for
 from bot.rules.units import Period
 from bot.services.common import authorization
 from bot.services.models import sunsets
-from bot.services.monitoring import live_accuracy, proposals, week_worker
+from bot.services.monitoring import live_accuracy, proposals, repetitions, week_worker
 from bot.services.monitoring.week_worker import WeekOfCalls
 from bot.services.serving import week_counts
 from bot.services.serving.call_samples import first_weeks_folder
@@ -160,16 +160,18 @@ def card_name(dataset: str, week: str) -> str:
 
 
 def _summary(context: AppContext, watch: Watch, facts: WeekFacts, *, is_over: bool) -> WeekSummary:
+    live = live_accuracy.live_answers(context, watch)
     return WeekSummary(
         watch=watch,
         facts=facts,
         is_over=is_over,
-        live=live_accuracy.live_answers(context, watch),
+        live=live,
         to_label=len(live_accuracy.open_calls(context, watch)),
         ending=_ending(context, watch.dataset),
         new=proposals.shown(
             context, watch.dataset, _proposed_in(context, watch, facts.week, is_over=is_over)
         ),
+        again=repetitions.repetition_of(context, watch.dataset, live, facts.shift),
     )
 
 

@@ -14,7 +14,15 @@ from bot.cards.monitoring import live_labels, watches, weeks
 from bot.cards.monitoring.live_labels import CallToLabel, PreviousCall
 from bot.cards.monitoring.weeks import ModelEnding, WeekSummary
 from bot.rules.permissions import WatchLimits
-from bot.values.monitoring import LiveAnswers, NewModel, NewModelScore, WeekFacts, WeekShift, WeekUse
+from bot.values.monitoring import (
+    LiveAnswers,
+    NewModel,
+    NewModelScore,
+    Repetition,
+    WeekFacts,
+    WeekShift,
+    WeekUse,
+)
 from storage.monitoring.watches import Watch
 from tests.cards import builders, measurements
 from tests.cards.builders import ANA, BEN, NOW
@@ -60,6 +68,7 @@ SHIFT = WeekShift(
     unusual=("c-1", "c-2"),
 )
 ANSWERS = WeekShift(answers=Shift(1_240, 612, 3.1, 0.00005, 0.00048, 20_000))
+AGAIN = Repetition("worse", "tickets-3", is_tuned=True, new_rows=1)
 NEW = NewModel(5, "acme/acme-tiny", 120_000, 200_000, 200, 24_000)
 TINY = measurements.candidate("zero", "acme/acme-tiny", 168)
 SCORED = NewModelScore("m7", is_over=True, is_unasked=True, micros=21_000, score=TINY, in_use=0.875)
@@ -108,6 +117,16 @@ def cards() -> dict[str, Message]:
                 facts=replace(FAILING, shift=SHIFT, is_uncompared=True), ending=replace(ending, days_left=0)
             )
         ),
+        "week-worse-tuned": weeks.week_card(summary(live=live(11, 20, 4), again=AGAIN)),
+        "week-worse-prompt": weeks.week_card(
+            summary(live=live(11, 20, 4), again=replace(AGAIN, is_tuned=False, name=PROMPT, new_rows=0))
+        ),
+        "week-changed-encoder": weeks.week_card(
+            summary(
+                facts=replace(FACTS, shift=SHIFT),
+                again=Repetition("changed", "the encoder", is_tuned=False, new_rows=120),
+            )
+        ),
         "week-new-model": weeks.week_card(summary(new=NEW)),
         "week-new-model-judged": weeks.week_card(
             summary(new=replace(NEW, micros=2_000, in_use_micros=4_000, cost_micros=None), to_label=0)
@@ -120,7 +139,9 @@ def cards() -> dict[str, Message]:
             summary(new=replace(NEW, measured=NewModelScore("m7", is_over=True, is_unasked=True)))
         ),
         "week-with-too-much": weeks.week_card(
-            summary(facts=replace(FAILING, shift=SHIFT), ending=replace(ending, days_left=0), new=NEW)
+            summary(
+                facts=replace(FAILING, shift=SHIFT), ending=replace(ending, days_left=0), new=NEW, again=AGAIN
+            )
         ),
         "week-without-calls": weeks.no_calls_yet(WATCH),
     }
