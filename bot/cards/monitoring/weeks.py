@@ -104,8 +104,8 @@ def _texts(summary: WeekSummary) -> Mapping[WeekLine, str]:
         texts["shift"] = _shift_text(facts.shift)
     if facts.thumbs_up or facts.thumbs_down:
         texts["feedback"] = (
-            f"*Feedback from programs*: {facts.thumbs_up:,} good, {facts.thumbs_down:,} bad. Whoever is annoyed "
-            "answers more often, so this is no measure of accuracy."
+            f"*Feedback from programs*: {facts.thumbs_up:,} good, {facts.thumbs_down:,} bad. Annoyed people "
+            "answer more often, so this is no measure of accuracy."
         )
     if summary.ending is not None:
         texts["ending"] = _ending_text(summary.ending)
