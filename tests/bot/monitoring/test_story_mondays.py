@@ -1,5 +1,6 @@
-"""Weeks of calls through the door, by a clock: in the second one people begin to ask about something new. The cards of
-the Mondays are golden files, and each of their numbers is computed again from what the vendor has billed."""
+"""Three weeks of calls through the door, by a clock: in the second one people begin to ask about something new, and in
+the third a cheaper model appears. The cards of the Mondays are golden files, and each of their numbers is computed
+again from what the vendor has billed."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import openai
 import pytest
 
 from bot.cards.monitoring import weeks
+from bot.reconciler import maintain
 from bot.services.monitoring import live_accuracy
 from bot.services.monitoring.week_worker import question_of
 from bot.values.monitoring import WeekFacts
@@ -21,6 +23,7 @@ from demo.people import ANA
 from tests.bot.datasets.test_story_row_labels import open_batch
 from tests.bot.measurements import PRICES
 from tests.bot.models.test_story_use_candidate import answer_right
+from tests.bot.monitoring.test_story_new_models import TINY, list_model
 from tests.bot.monitoring.test_story_watch import choose, deploy_prompt, published
 from tests.bot.props import LABELS
 from tests.bot.world import DORA, MakeWorld, Rules, World
@@ -32,18 +35,20 @@ GOLDEN = Path(__file__).parent / "golden"
 CALLS = 210
 INPUT_USD = Decimal("0.80")
 OUTPUT_USD = Decimal("3.20")
+HALF = Decimal("0.5")  # of this, acme-tiny costs
 
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
     """A prompt is in use, and all its calls are sampled."""
-    world = make_world(Rules(more=PRICES))
+    world = make_world(Rules(more=f"{PRICES}{TINY.format(price='0.40', more='')}"))
     world.provider.service.answer = answer_right
     deploy_prompt(world)
     wednesday = datetime.fromtimestamp(world.clock, UTC)
     wednesday += timedelta(days=(2 - wednesday.weekday()) % 7)
     world.pass_time(wednesday.replace(hour=8).timestamp() - world.clock + 7 * 86_400)
     world.type("/finetune watch tickets sample=100%", user=DORA)
+    maintain(world.service.context)
     world.tick()
     now = published(world)
     assert now is not None and now.sampling is not None
@@ -97,12 +102,12 @@ def facts(world: World) -> WeekFacts:
     return WeekFacts.from_json(world.store.watched_weeks.of("tickets")[-1].facts)
 
 
-def billed_usd(world: World, before: int) -> Decimal:
-    """What the vendor has billed for its answers since the first `before` ones, at the listed price."""
+def billed_usd(world: World, before: int, share: Decimal = Decimal(1)) -> Decimal:
+    """What the vendor has billed for its answers since the first `before` ones, at a `share` of the listed price."""
     usd = Decimal(0)
     for usage in world.provider.service.billed[before:]:
         usd += usage["prompt_tokens"] * INPUT_USD + usage["completion_tokens"] * OUTPUT_USD
-    return usd / 1_000_000
+    return usd * share / 1_000_000
 
 
 def check_golden(name: str, card: str) -> None:
@@ -113,7 +118,7 @@ def check_golden(name: str, card: str) -> None:
     assert card + "\n" == path.read_text(encoding="utf-8")
 
 
-def test_two_mondays(world: World) -> None:
+def test_three_mondays(world: World) -> None:
     chance = random.Random(7)
     billed = len(world.provider.service.billed)
     call_program(world, [usual_question(chance) for _ in range(CALLS)], rated_up=5, rated_down=1)
@@ -151,6 +156,19 @@ def test_two_mondays(world: World) -> None:
     for number in measuring:
         call = samples.get(folder, number)
         assert call is not None and question_of(call) not in texts, "what measures doesn't teach"
+
+    list_model(world, "acme-tiny")
+    billed = len(world.provider.service.billed)
+    call_program(world, [usual_question(chance) for _ in range(CALLS)], rated_up=0, rated_down=0)
+    third = to_monday(world)
+    check_golden("third-monday", third)
+    week = facts(world)
+    assert Decimal(week.micros or 0) / 1_000_000 == billed_usd(world, billed).quantize(Decimal("0.000001"))
+    now = 1_000 * billed_usd(world, billed) / CALLS
+    then = 1_000 * billed_usd(world, billed, HALF) / CALLS
+    assert "*New*: acme/acme-tiny answers for" in third
+    assert f"(${then:.2f} instead of ${now:.2f} per 1,000 calls)" in third
+    assert "Calls have changed" not in third, "people ask as they used to"
 
 
 def label_twenty(world: World) -> None:
