@@ -1,5 +1,5 @@
 """The least that a proxy can do with the door's libraries: it parses a request, sends it to a vendor, and passes on the
-answer. For benchmarks/door.py, to tell the door's own work from that of its libraries.
+answer, a stream part by part. For benchmarks/door.py, to tell the door's own work from that of its libraries.
 
 `python -m benchmarks._bare_proxy URL` prints its address.
 """
@@ -15,7 +15,7 @@ import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.peers.chat_vendor import KEY
@@ -36,11 +36,13 @@ def main(url: str) -> None:
     async def chat(request: Request) -> Response:
         body = orjson.loads(await request.body())
         body["model"] = "acme-small"
-        session = request.app.state.session
-        async with session.post(
+        answer = await request.app.state.session.post(
             f"{url}/chat/completions", data=orjson.dumps(body), headers=HEADERS
-        ) as answer:
-            return Response(await answer.read(), answer.status, {"content-type": "application/json"})
+        )
+        kind = {"content-type": answer.headers["content-type"]}
+        if body.get("stream"):
+            return StreamingResponse(answer.content.iter_any(), answer.status, kind)
+        return Response(await answer.read(), answer.status, kind)
 
     app = Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])], lifespan=lifespan)
     listener = listen("127.0.0.1", 0)

@@ -2,18 +2,19 @@
 
 `python benchmarks/door.py [PART …] [--calls N] [--short]`. Parts, all by default:
 
-    overhead     at 50 calls a second, a vendor that answers after 30 ms: the door's CPU time, and what it adds; then
-                 its CPU time beside that of a bare proxy with the same libraries
+    overhead     at 50 calls a second, a vendor that answers after 30 ms: the door's CPU time, and what it adds
     stream       the same for the first byte of a stream of 20 parts, 5 ms apart
     long         50 calls a second of 3 s each, so that 150 are open
     open         as many calls as the door takes with 200 open, a vendor that answers at once
     restarts     100 calls a second of 0.2 s, without a retry, across four handovers and ten promotions; then a kill
-    memory       of the door without and with free candidates
     samples      at 50 calls a second: two doors, of which one stores every call, with personal data to mask
+    memory       of the door without and with free candidates
     free         labels a second from free candidates through the door, one call at a time of eight callers
 
-The vendor, the door and the caller share the machine. The door's CPU time is firm; times on the wall depend on what
-else runs, so each is compared with a direct call that began at the same moment."""
+The vendor, the door and the caller share the machine, whose speed depends on what else runs. So each figure has a peer
+of the same seconds beside it, and its ratio to that: a call of the vendor itself, a bare proxy with the door's
+libraries (_bare_proxy.py), or a free candidate that answers without a door. The door's CPU time is that of its worker;
+it is firmer than times on the wall."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +47,7 @@ from trainers.encoders.embedding import load_encoder  # noqa: E402
 from trainers.recipes.classical import freeze_classical  # noqa: E402
 from trainers.recipes.encoder import freeze_encoder  # noqa: E402
 from trainers.recipes.folder import RecipeFolder  # noqa: E402
+from trainers.recipes.free import FreeAnswerer, open_free  # noqa: E402
 from trainers.recipes.samples import count  # noqa: E402
 from trainers.recipes.values import Published, Recipe, Sampling, Shot  # noqa: E402
 
@@ -54,17 +57,17 @@ SHOTS = 10
 RATE = 50
 TEXT = "My card was charged twice for the same order and I would like the second amount back please"
 WORDS = TEXT.split()
-# Our own targets, printed beside each figure.
-TARGETS = {
-    "overhead": "CPU 2 ms, p50 +3 ms, p99 +10 ms",
-    "stream": "p50 +3 ms, p99 +10 ms",
-    "long": "CPU 2 ms, p50 +3 ms, p99 +10 ms",
-    "open": "700/s",
-    "restarts": "0 failed",
-    "samples": "CPU +1 ms, p50 +1 ms",
-    "memory": "80 MB, 320 MB with an encoder",
-    "free": "classical 1,000/s, encoder 110/s at 32 tokens and 40/s at 128, for a core",
-}
+# Our own targets.
+CPU_MS = 2.0
+ADDED_P50_MS = 3.0
+ADDED_P99_MS = 10.0
+OPEN_A_SECOND = 700.0
+SAMPLE_MS = 1.0  # of CPU, and added at p50
+PROMPT_MB = 80.0
+ENCODER_MB = 320.0
+CLASSICAL_A_SECOND = 1_000.0
+SHORT_A_SECOND = 110.0  # encoder, 32 tokens
+LONG_A_SECOND = 40.0  # encoder, 128 tokens
 
 
 def main() -> None:
@@ -74,11 +77,19 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     options = parser.parse_args()
     calls = 40 if options.short else options.calls
-    for part in options.parts or TARGETS:
-        print(f"{part} (target: {TARGETS[part]})", flush=True)
+    for part in options.parts or PARTS:
+        print(part, flush=True)
         with tempfile.TemporaryDirectory() as folder:
             for line in PARTS[part](RecipeFolder(Path(folder) / "serving"), calls):
                 print(f"  {line}", flush=True)
+
+
+def at_most(target: float, value: float) -> str:
+    return f"(at most {target:g}: {'met' if value <= target else 'not met'})"
+
+
+def at_least(target: float, value: float) -> str:
+    return f"(at least {target:g}: {'met' if value >= target else 'not met'})"
 
 
 @contextmanager
@@ -130,25 +141,40 @@ def request_body(model: str, text: str = TEXT, **more: object) -> bytes:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A caller of the door and one of its vendor, who begin their calls together."""
+class Callers:
+    """Callers of several servers, who begin their calls together."""
 
-    door: Caller
-    direct: Caller
+    callers: tuple[Caller, ...]
     body: bytes
 
-    async def run(self, rate: float, calls: int) -> tuple[list[Answer], list[Answer]]:
-        at_door, direct = await at_rate(
-            rate, calls, [lambda: self.door.post(self.body), lambda: self.direct.post(self.body)]
+    async def run(self, rate: float, calls: int) -> list[list[Answer]]:
+        posts = [partial(caller.post, self.body) for caller in self.callers]
+        answers = await at_rate(rate, calls, posts)
+        for caller in self.callers:
+            caller.close()
+        return answers
+
+
+@dataclass(frozen=True)
+class Peers:
+    """A door and a bare proxy before the same vendor, whose callers are in this order. `pids` are of the first two."""
+
+    callers: Callers
+    pids: tuple[int, int]
+
+    def cpu_s(self) -> list[float]:
+        return [cpu_s(pid) for pid in self.pids]
+
+
+@contextmanager
+def serve_peers(folder: RecipeFolder, *options: str, **more: object) -> Iterator[Peers]:
+    with serve_both(folder, *options) as (door, url), _serve("benchmarks._bare_proxy", url) as (bare, pid):
+        callers = (
+            Caller(f"{door.url}/chat/completions", folder.call_key()),
+            Caller(f"{bare}/chat/completions", "-"),
+            Caller(f"{url}/chat/completions", KEY),
         )
-        self.door.close()
-        self.direct.close()
-        return at_door, direct
-
-
-def pair_of(door: Door, url: str, body: bytes) -> Pair:
-    key = door.folder.call_key()
-    return Pair(Caller(f"{door.url}/chat/completions", key), Caller(f"{url}/chat/completions", KEY), body)
+        yield Peers(Callers(callers, request_body(NAME, **more)), (door.worker_pid(), pid))
 
 
 def cpu_s(pid: int) -> float:
@@ -157,61 +183,54 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def memory_text(door: Door) -> str:
-    """The memory that the machine has less while the door runs (Pss), and the sum of what its two processes have mapped
-    (Rss), which counts the pages that both share twice. Linux only."""
+def memory_mb(door: Door) -> tuple[int, int]:
+    """Returns the memory that the machine has less while the door runs (Pss), and the sum of what its two processes
+    have mapped (Rss), which counts the pages that both share twice. Linux only."""
     kilobytes: Counter[str] = Counter()
     for pid in (door.process.pid, door.worker_pid()):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith(("Pss:", "Rss:")):
                 name, amount, _ = line.split()
                 kilobytes[name] += int(amount)
-    return f"{kilobytes['Pss:'] // 1024} MB ({kilobytes['Rss:'] // 1024} MB mapped)"
+    return kilobytes["Pss:"] // 1024, kilobytes["Rss:"] // 1024
 
 
-def added(at_door: list[Answer], direct: list[Answer], *, first_byte: bool = False) -> str:
-    failures = Counter(answer.failure for answer in at_door if answer.failure)
+def failures(answers: list[Answer]) -> str:
+    words = Counter(answer.failure for answer in answers if answer.failure)
+    return f"{sum(words.values())} of {len(answers)} failed {dict(words) or ''}".rstrip()
 
-    def times(answers: list[Answer]) -> list[float]:
-        return [answer.first_byte_s if first_byte else answer.total_s for answer in answers]
 
-    parts = []
-    for share in (0.5, 0.99):
-        ours = quantile(times(at_door), share)
-        theirs = quantile(times(direct), share)
-        parts.append(f"p{share * 100:.0f} {theirs * 1000:.1f} + {(ours - theirs) * 1000:.1f} ms")
-    return f"{', '.join(parts)}; {sum(failures.values())} of {len(at_door)} failed {dict(failures) or ''}"
+def times_ms(answers: list[Answer], share: float, *, first_byte: bool = False) -> float:
+    seconds = [answer.first_byte_s if first_byte else answer.total_s for answer in answers]
+    return quantile(seconds, share) * 1000
 
 
 def paired(
     folder: RecipeFolder, calls: int, *options: str, first_byte: bool = False, **more: object
 ) -> Iterator[str]:
-    with serve_both(folder, *options) as (door, url):
-        pair = pair_of(door, url, request_body(NAME, **more))
-        asyncio.run(pair.run(RATE, min(calls, 100)))  # to open connections
-        before = cpu_s(door.worker_pid())
-        at_door, direct = asyncio.run(pair.run(RATE, calls))
-        used_ms = (cpu_s(door.worker_pid()) - before) / calls * 1000
-        yield f"CPU {used_ms:.2f} ms a call; {added(at_door, direct, first_byte=first_byte)}"
+    with serve_peers(folder, *options, **more) as peers:
+        asyncio.run(peers.callers.run(RATE, min(calls, 100)))  # to open connections
+        before = peers.cpu_s()
+        at_door, at_bare, direct = asyncio.run(peers.callers.run(RATE, calls))
+        ours_ms, bare_ms = (
+            (after_s - before_s) / calls * 1000
+            for before_s, after_s in zip(before, peers.cpu_s(), strict=True)
+        )
+    judged = "" if more.get("stream") else f" {at_most(CPU_MS, ours_ms)}"  # no target for streams
+    yield f"door: CPU {ours_ms:.2f} ms a call{judged}, {failures(at_door)}"
+    yield f"bare proxy: CPU {bare_ms:.2f} ms a call, {failures(at_bare)}; ratio {ours_ms / max(bare_ms, 1e-9):.2f}"
+    for share, target in ((0.5, ADDED_P50_MS), (0.99, ADDED_P99_MS)):
+        ours, bare, theirs = (
+            times_ms(each, share, first_byte=first_byte) for each in (at_door, at_bare, direct)
+        )
+        yield (
+            f"p{share * 100:.0f}: vendor {theirs:.1f} ms, door {ours - theirs:+.1f} {at_most(target, ours - theirs)}, "
+            f"bare proxy {bare - theirs:+.1f}"
+        )
 
 
 def overhead(folder: RecipeFolder, calls: int) -> Iterator[str]:
     yield from paired(folder, calls, "--delay", "0.03")
-    with (
-        serve_both(folder, "--delay", "0.03") as (door, url),
-        _serve("benchmarks._bare_proxy", url) as (bare_url, bare_pid),
-    ):
-        callers = Pair(
-            Caller(f"{door.url}/chat/completions", folder.call_key()),
-            Caller(f"{bare_url}/chat/completions", "-"),
-            request_body(NAME),
-        )
-        asyncio.run(callers.run(RATE, min(calls, 100)))
-        before = (cpu_s(door.worker_pid()), cpu_s(bare_pid))
-        asyncio.run(callers.run(RATE, calls))
-        used = (cpu_s(door.worker_pid()) - before[0], cpu_s(bare_pid) - before[1])
-        ours_ms, bare_ms = (seconds / calls * 1000 for seconds in used)
-        yield f"CPU {ours_ms:.2f} ms a call, and {bare_ms:.2f} of a bare proxy with the same libraries"
 
 
 def stream(folder: RecipeFolder, calls: int) -> Iterator[str]:
@@ -221,6 +240,100 @@ def stream(folder: RecipeFolder, calls: int) -> Iterator[str]:
 
 def long(folder: RecipeFolder, calls: int) -> Iterator[str]:
     yield from paired(folder, calls, "--delay", "3")
+
+
+def open_calls(folder: RecipeFolder, calls: int) -> Iterator[str]:
+    with serve_peers(folder) as peers:
+        body = peers.callers.body
+        of_door, of_bare, direct = peers.callers.callers
+        door_pid, bare_pid = peers.pids
+        bare = asyncio.run(_saturate(of_bare, body, calls, bare_pid))
+        door = asyncio.run(_saturate(of_door, body, calls, door_pid))
+        vendor = asyncio.run(_saturate(direct, body, calls, door_pid))
+    yield f"door: {door.text} {at_least(OPEN_A_SECOND, door.a_second)}"
+    yield (
+        f"bare proxy: {bare.text}; ratio of calls {door.a_second / bare.a_second:.2f}, "
+        f"of CPU {door.cpu_ms / max(bare.cpu_ms, 1e-9):.2f}"
+    )
+    yield f"vendor itself: {vendor.a_second:.0f}/s"
+
+
+@dataclass(frozen=True)
+class Saturated:
+    a_second: float
+    cpu_ms: float
+    failures: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.a_second:.0f}/s, CPU {self.cpu_ms:.2f} ms a call, {self.failures}"
+
+
+async def _saturate(caller: Caller, body: bytes, calls: int, pid: int) -> Saturated:
+    await all_open(min(calls, 400), 200, lambda: caller.post(body))
+    before = cpu_s(pid)
+    began = time.perf_counter()
+    answers = await all_open(calls, 200, lambda: caller.post(body))
+    took_s = time.perf_counter() - began
+    caller.close()
+    return Saturated(calls / took_s, (cpu_s(pid) - before) / calls * 1000, failures(answers))
+
+
+def restarts(folder: RecipeFolder, calls: int) -> Iterator[str]:
+    for is_stream in (False, True):
+        with serve_both(folder, "--delay", "0.2", "--part", "0.01") as (door, _):
+            caller = Caller(f"{door.url}/chat/completions", folder.call_key())
+            body = request_body(NAME, stream=is_stream)
+            doors = [door]
+            operator = threading.Thread(target=_replace, args=(folder, doors, calls))
+            operator.start()
+            answers = asyncio.run(_load(caller, body, calls))
+            operator.join()
+            kind = "streams" if is_stream else "calls"
+            failed = sum(bool(answer.failure) for answer in answers)
+            yield (
+                f"{kind}, {len(doors) - 1} handovers, ten promotions: {failures(answers)} {at_most(0, failed)}"
+            )
+            newest = doors[-1]
+            killer = threading.Timer(calls / 400, os.kill, (newest.worker_pid(), signal.SIGKILL))
+            killer.start()
+            answers = asyncio.run(_load(caller, body, calls // 2))
+            yield f"{kind}, one kill -9 of the worker: {failures(answers)}"
+            for each in doors[1:]:
+                each.stop()
+
+
+async def _load(caller: Caller, body: bytes, calls: int) -> list[Answer]:
+    (answers,) = await at_rate(100, calls, [lambda: caller.post(body)])
+    caller.close()
+    return answers
+
+
+def _replace(folder: RecipeFolder, doors: list[Door], calls: int) -> None:
+    pause_s = calls / 100 / 12
+    for number in range(10):
+        time.sleep(pause_s)
+        put_in_use(folder, replace(prompt_in_use(), prompt=f"Which team answers? {number}"), promotion=number)
+        if number in (1, 3, 5, 7):
+            doors.append(start_door(folder, f"127.0.0.1:{doors[0].port}"))
+
+
+def tickets() -> tuple[Example, ...]:
+    return tuple(read(TICKETS, TICKETS.name).examples)
+
+
+def free_recipe(folder: RecipeFolder, kind: str) -> Recipe:
+    """Stores and publishes a free candidate that has learnt from the tickets of examples/."""
+    rows = tickets()
+    labels = tuple(sorted({row.answer.strip() for row in rows}))
+    recipe = Recipe("classical", "tickets", 1, "labels", "label", labels=labels)
+    files = freeze_classical(rows, SEED, has_labels=True) if kind == "classical" else {}
+    if kind == "encoder":
+        recipe = replace(recipe, kind="encoder", encoder=DEFAULT_ENCODER)
+        files = freeze_encoder(load_encoder(DEFAULT_ENCODER), rows, SEED, has_labels=True)
+    stored = folder.add(recipe, files)
+    folder.publish(Published(NAME, stored.sha256, 1))
+    return stored
 
 
 def samples(folder: RecipeFolder, calls: int) -> Iterator[str]:
@@ -245,137 +358,85 @@ def _serve_sampled(root: Path, url: str, share: float) -> Door:
 
 
 def _compare(every: Door, none: Door, calls: int) -> Iterator[str]:
+    pids = [door.worker_pid() for door in (every, none)]
     for is_stream in (False, True):
         body = request_body(NAME, f"{TEXT}, and write to anna@example.org", stream=is_stream)
-        callers = [Caller(f"{door.url}/chat/completions", door.folder.call_key()) for door in (every, none)]
-        pair = Pair(callers[0], callers[1], body)
-        asyncio.run(pair.run(RATE, min(calls, 100)))
-        pids = [door.worker_pid() for door in (every, none)]
+        of_doors = [Caller(f"{door.url}/chat/completions", door.folder.call_key()) for door in (every, none)]
+        callers = Callers(tuple(of_doors), body)
+        asyncio.run(callers.run(RATE, min(calls, 100)))
         before = [cpu_s(pid) for pid in pids]
-        stored, not_stored = asyncio.run(pair.run(RATE, calls))
+        stored, not_stored = asyncio.run(callers.run(RATE, calls))
         time.sleep(2)  # until the last ones are stored
         used_ms = [(cpu_s(pid) - at) / calls * 1000 for pid, at in zip(pids, before, strict=True)]
+        more_ms = used_ms[0] - used_ms[1]
+        later_ms = times_ms(stored, 0.5) - times_ms(not_stored, 0.5)
         kind = "streams" if is_stream else "calls"
         yield (
-            f"{kind}: CPU {used_ms[1]:.2f} + {used_ms[0] - used_ms[1]:.2f} ms a call; "
-            f"{added(stored, not_stored)}; {count(every.folder.root, NAME)} are stored"
+            f"{kind}: CPU {used_ms[1]:.2f} {more_ms:+.2f} ms a call {at_most(SAMPLE_MS, more_ms)}, "
+            f"p50 {later_ms:+.1f} ms {at_most(SAMPLE_MS, later_ms)}; {failures(stored)}, "
+            f"{count(every.folder.root, NAME)} are stored"
         )
-    yield f"memory: {memory_text(none)} without, {memory_text(every)} with samples"
-
-
-def open_calls(folder: RecipeFolder, calls: int) -> Iterator[str]:
-    with serve_both(folder) as (door, url):
-        pair = pair_of(door, url, request_body(NAME))
-        for which, caller in (("door", pair.door), ("vendor itself", pair.direct)):
-            rate, used_ms, failed = asyncio.run(_saturate(caller, pair.body, calls, door.worker_pid()))
-            yield f"{which}: {rate:.0f}/s, the door's CPU {used_ms:.2f} ms a call, {failed} of {calls} failed"
-
-
-async def _saturate(caller: Caller, body: bytes, calls: int, pid: int) -> tuple[float, float, int]:
-    await all_open(min(calls, 400), 200, lambda: caller.post(body))
-    before = cpu_s(pid)
-    began = time.perf_counter()
-    answers = await all_open(calls, 200, lambda: caller.post(body))
-    took_s = time.perf_counter() - began
-    caller.close()
-    failed = sum(bool(answer.failure) for answer in answers)
-    return calls / took_s, (cpu_s(pid) - before) / calls * 1000, failed
-
-
-def restarts(folder: RecipeFolder, calls: int) -> Iterator[str]:
-    for is_stream in (False, True):
-        with serve_both(folder, "--delay", "0.2", "--part", "0.01") as (door, url):
-            pair = pair_of(door, url, request_body(NAME, stream=is_stream))
-            doors = [door]
-            operator = threading.Thread(target=_replace, args=(folder, doors, calls))
-            operator.start()
-            answers = asyncio.run(_load(pair, calls))
-            operator.join()
-            kind = "streams" if is_stream else "calls"
-            yield f"{kind}, {len(doors) - 1} handovers, ten promotions: {_failed(answers)}"
-            newest = doors[-1]
-            killer = threading.Timer(calls / 400, os.kill, (newest.worker_pid(), signal.SIGKILL))
-            killer.start()
-            answers = asyncio.run(_load(pair, calls // 2))
-            yield f"{kind}, one kill -9 of the worker: {_failed(answers)}"
-            for each in doors[1:]:
-                each.stop()
-
-
-async def _load(pair: Pair, calls: int) -> list[Answer]:
-    (answers,) = await at_rate(100, calls, [lambda: pair.door.post(pair.body)])
-    pair.door.close()
-    return answers
-
-
-def _replace(folder: RecipeFolder, doors: list[Door], calls: int) -> None:
-    pause_s = calls / 100 / 12
-    for number in range(10):
-        time.sleep(pause_s)
-        put_in_use(folder, replace(prompt_in_use(), prompt=f"Which team answers? {number}"), promotion=number)
-        if number in (1, 3, 5, 7):
-            doors.append(start_door(folder, f"127.0.0.1:{doors[0].port}"))
-
-
-def _failed(answers: list[Answer]) -> str:
-    failures = Counter(answer.failure for answer in answers if answer.failure)
-    return f"{sum(failures.values())} of {len(answers)} failed {dict(failures) or ''}"
-
-
-def tickets() -> tuple[Example, ...]:
-    return tuple(read(TICKETS, TICKETS.name).examples)
-
-
-def free_recipe(folder: RecipeFolder, kind: str) -> Recipe:
-    """Stores and publishes a free candidate that has learnt from the tickets of examples/."""
-    rows = tickets()
-    labels = tuple(sorted({row.answer.strip() for row in rows}))
-    recipe = Recipe("classical", "tickets", 1, "labels", "label", labels=labels)
-    files = freeze_classical(rows, SEED, has_labels=True) if kind == "classical" else {}
-    if kind == "encoder":
-        recipe = replace(recipe, kind="encoder", encoder=DEFAULT_ENCODER)
-        files = freeze_encoder(load_encoder(DEFAULT_ENCODER), rows, SEED, has_labels=True)
-    stored = folder.add(recipe, files)
-    folder.publish(Published(NAME, stored.sha256, 1))
-    return stored
+    yield f"memory: {memory_mb(none)[0]} MB without, {memory_mb(every)[0]} MB with samples"
 
 
 def memory(folder: RecipeFolder, calls: int) -> Iterator[str]:
-    with serve_both(folder) as (door, url):
-        pair = pair_of(door, url, request_body(NAME))
-        asyncio.run(pair.run(RATE, min(calls, 200)))
-        yield f"prompt in use: {memory_text(door)}"
-    for kind in ("classical", "encoder"):
+    with serve_both(folder) as (door, _):
+        caller = Caller(f"{door.url}/chat/completions", folder.call_key())
+        asyncio.run(_load(caller, request_body(NAME), min(calls, 200)))
+        yield _memory_line("a prompt", door, PROMPT_MB)
+    for kind, target in (("classical", PROMPT_MB), ("encoder", ENCODER_MB)):
         free_recipe(folder, kind)
         door = start_door(folder)
         try:
             caller = Caller(f"{door.url}/chat/completions", folder.call_key())
             asyncio.run(_saturate_with(caller, [request_body(NAME)], 50))
-            yield f"{kind} in use: {memory_text(door)}"
+            yield _memory_line(kind, door, target)
         finally:
             door.stop()
+
+
+def _memory_line(what: str, door: Door, target: float) -> str:
+    megabytes, mapped = memory_mb(door)
+    return f"{what} in use: {megabytes} MB {at_most(target, megabytes)}, {mapped} MB mapped"
 
 
 def free(folder: RecipeFolder, calls: int) -> Iterator[str]:
-    for kind, word_counts in (("classical", (25,)), ("encoder", (22, 98))):
-        free_recipe(folder, kind)
+    many = ((CLASSICAL_A_SECOND, 25),)
+    few = ((SHORT_A_SECOND, 22), (LONG_A_SECOND, 98))
+    for kind, times, targets in (("classical", calls, many), ("encoder", max(calls // 4, 10), few)):
+        alone = open_free(folder, free_recipe(folder, kind))
         door = start_door(folder)
         try:
-            for words in word_counts:
-                caller = Caller(f"{door.url}/chat/completions", folder.call_key())
-                bodies = [
-                    request_body(NAME, f"{number} " + " ".join((WORDS * 9)[:words])) for number in range(50)
-                ]
-                count = calls if kind == "classical" else max(calls // 4, 10)
-                before = cpu_s(door.worker_pid())
-                rate = asyncio.run(_saturate_with(caller, bodies, count))
-                used_ms = (cpu_s(door.worker_pid()) - before) / count * 1000
-                yield (
-                    f"{kind}, {words} words: {rate:.0f}/s, CPU {used_ms:.2f} ms a call = "
-                    f"{1000 / used_ms:.0f}/s for a core"
-                )
+            for target, words in targets:
+                texts = [f"{number} " + " ".join((WORDS * 9)[:words]) for number in range(50)]
+                yield from _compare_free(f"{kind}, {words} words", door, alone, texts, times, target)
         finally:
             door.stop()
+
+
+def _compare_free(
+    what: str, door: Door, alone: FreeAnswerer, texts: list[str], times: int, target: float
+) -> Iterator[str]:
+    """Has texts answered through the door, and before and after it by the candidate alone, in this process."""
+    pid = door.worker_pid()
+    caller = Caller(f"{door.url}/chat/completions", door.folder.call_key())
+    first_ms = _alone_ms(alone, texts, times)
+    before = cpu_s(pid)
+    rate = asyncio.run(_saturate_with(caller, [request_body(NAME, text) for text in texts], times))
+    used_ms = (cpu_s(pid) - before) / times * 1000
+    alone_ms = (first_ms + _alone_ms(alone, texts, times)) / 2
+    yield (
+        f"{what}: {rate:.0f}/s, CPU {used_ms:.2f} ms a call, so a core answers "
+        f"{1000 / used_ms:.0f}/s {at_least(target, 1000 / used_ms)}"
+    )
+    yield f"  alone: CPU {alone_ms:.2f} ms = {1000 / alone_ms:.0f}/s; ratio {used_ms / alone_ms:.2f}"
+
+
+def _alone_ms(alone: FreeAnswerer, texts: list[str], times: int) -> float:
+    began = time.process_time()
+    for number in range(times):
+        alone.answer([texts[number % len(texts)]])
+    return (time.process_time() - began) / times * 1000
 
 
 async def _saturate_with(caller: Caller, bodies: list[bytes], calls: int) -> float:
