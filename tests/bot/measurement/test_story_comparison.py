@@ -18,7 +18,7 @@ from bot.services.datasets.data_policy import Forbidden
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.evidence import evaluation_worker
 from bot.services.evidence.evidence import load_evidence
-from bot.services.measurement import measurements
+from bot.services.measurement import receivers
 from bot.values.evaluations import ComparisonProgress
 from demo.people import ANA, BEN
 from tests.bot.measurements import (
@@ -393,7 +393,7 @@ def test_questions_in_flight_count_whatever_stops_a_measurement(
             raise RuntimeError("a fault")
         return Forbidden("Not any more.")
 
-    monkeypatch.setattr(measurements, "egress_refusal", refuse)
+    monkeypatch.setattr(receivers, "egress_refusal", refuse)
     assert (until(world, "failed").actual_micros or 0) > 0
 
 
