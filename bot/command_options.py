@@ -19,7 +19,7 @@ import click
 from bot.rules import estimate_inputs as inputs
 from bot.rules.estimate_inputs import Figure, Question
 from bot.rules.plans import parse_sweep
-from bot.rules.units import FEWEST_SEALED, MOST_SEALED, Misread, parse_volume
+from bot.rules.units import FEWEST_SEALED, MOST_SEALED, Misread, parse_share, parse_volume
 from trainers import methods
 from trainers.methods import MethodName, Spec
 from trainers.types import Hyperparameter
@@ -189,7 +189,7 @@ def read_day(text: str) -> date | Misread:
 
 def read_bar(text: str) -> float | Misread:
     """Reads a share in (0, 1): '90%', '90' and '0.9' are all 0.9; '0.5%' is 0.005."""
-    share = _parse_share(text)
+    share = parse_share(text)
     if share is not None and 0 < share < 1:
         return share
     return Misread(f"“{shown(text)}” should be the share of right answers that is good enough, like 90%.")
@@ -197,22 +197,10 @@ def read_bar(text: str) -> float | Misread:
 
 def read_sample(text: str) -> float | Misread:
     """Reads a share in [0, 1]: '5%', '5' and '0.05' are all 0.05."""
-    share = _parse_share(text)
+    share = parse_share(text)
     if share is not None and share <= 1:
         return share
     return Misread(f"“{shown(text)}” should be the share of the calls to sample, like 5%.")
-
-
-def _parse_share(text: str) -> float | None:
-    """Returns a share that was typed with or without its percent sign. A comma is a decimal one, as a share has no
-    thousands: '92,5%' is 0.925."""
-    match = re.fullmatch(r"([0-9]{0,3}(?:[.,][0-9]{1,4})?)\s*(%?)", text)
-    if match is None or not match[1]:
-        return None
-    share = float(match[1].replace(",", "."))
-    if match[2] or share > 1:
-        share /= 100
-    return round(share, 6)
 
 
 def read_predict(text: str) -> tuple[int, ...] | Misread:

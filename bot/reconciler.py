@@ -236,7 +236,9 @@ def reconcile(context: AppContext) -> None:
             partial(fallbacks.handle_step_failure, context, fallback),
         )
     _run_guarded(partial(publications.sync, context), "what programs get")
-    _run_guarded(partial(weeks.post_due, context), "weeks of calls")
+    for watch in context.store.watches.all_current():
+        handle_week_failure = partial(weeks.handle_step_failure, context, watch)
+        _run_guarded(partial(weeks.step, context, watch), f"the week of {watch.dataset}", handle_week_failure)
     _run_guarded(partial(proposal_measurements.step, context), "measurements of new models")
     _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
     _run_guarded(partial(promotion_requests.expire, context), "requests to deploy")

@@ -1,5 +1,5 @@
-"""Monthly volumes as people state them (a number of requests, or of input tokens), lengths of time, and how many rows
-can be sealed. Knows nothing about prices."""
+"""Monthly volumes as people state them (a number of requests, or of input tokens), shares, lengths of time, and how
+many rows can be sealed. Knows nothing about prices."""
 
 from __future__ import annotations
 
@@ -105,6 +105,18 @@ def parse_volume(text: str) -> Volume | Misread:
 def parse_request_volume(text: str) -> Volume | Misread:
     """Like `parse_volume`, for a field that is labelled as requests: a number without a unit means requests."""
     return _parse(text, "requests")
+
+
+def parse_share(text: str) -> float | None:
+    """Returns a share that was typed with or without its percent sign, None if it is none. A comma is a decimal one, as
+    a share has no thousands: '92,5%' is 0.925."""
+    match = re.fullmatch(r"([0-9]{0,3}(?:[.,][0-9]{1,4})?)\s*(%?)", text)
+    if match is None or not match[1]:
+        return None
+    share = float(match[1].replace(",", "."))
+    if match[2] or share > 1:
+        share /= 100
+    return round(share, 6)
 
 
 def _parse(text: str, default: Unit | None) -> Volume | Misread:

@@ -77,7 +77,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Click:
-    """A press of a button, or a choice from a list. `channel` is '' on the App Home."""
+    """A press of a button, or a choice from a list. `channel` is '' on the App Home, and `metadata` outside of forms
+    that were opened with some."""
 
     context: AppContext
     action: str
@@ -85,6 +86,7 @@ class Click:
     person: str
     channel: str
     is_on_home: bool
+    metadata: str = ""
 
     @property
     def number(self) -> int:
@@ -107,6 +109,7 @@ def read_click(context: AppContext, body: Mapping[str, Any]) -> Click:
         person=str(body["user"]["id"]),
         channel=str(channel.get("id") or ""),
         is_on_home=view.get("type") == "home",
+        metadata=str(view.get("private_metadata") or ""),
     )
 
 
@@ -251,7 +254,8 @@ class _Listeners:
     def label_call(self, body: dict[str, Any], client: WebClient) -> None:
         click = read_click(self.context, body)
         result = self._counted(
-            click, lambda: live_labels.answer(self.context, click.action, click.value, click.person)
+            click,
+            lambda: live_labels.answer(self.context, click.metadata, click.action, click.value, click.person),
         )
         self.wake()
         _update_form(body, client, result)

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.rules.monitoring.proposals import RepetitionReason
-from trainers.evaluation.results import MeasuredCandidate
+from trainers.evaluation.results import MeasuredCandidate, Scoring
 from trainers.evaluation.statistics import Interval, wilson
 from trainers.json_values import JsonValue
-from trainers.monitoring.live_accuracy import LiveAccuracy
+from trainers.monitoring.live_accuracy import Holdout, LiveAccuracy
 from trainers.monitoring.shift import Shift
 from trainers.recipes.samples import SampleCounts
 
 NO_SAMPLES = SampleCounts()
+OTHER_SCORES: tuple[Scoring, ...] = ("f1", "judge")
 USUAL_LABELS = 20  # sampled calls that people are asked to label in a week
 
 
@@ -84,18 +85,33 @@ class WeekFacts(JsonValue):
 class LiveAnswers:
     """What people said of the answers to random calls since the promotion of what is in use. `accuracy` judges them by
     the weeks that have ended. `right` of the `labelled` calls of the last weeks were answered right, counted now;
-    of `unclear` ones people could not tell. `holdout` is the share on the held-out rows."""
+    of `unclear` ones people could not tell. `holdout` is the share of the held-out rows that are answered entirely
+    right. Both are None if the rows are scored in another way, or weren't measured."""
 
-    accuracy: LiveAccuracy
+    accuracy: LiveAccuracy | None
     right: int
     labelled: int
     unclear: int
-    holdout: float
+    holdout: float | None
+
+    @property
+    def is_alarm(self) -> bool:
+        """True if answers are shown to be worse than on the held-out rows."""
+        return self.accuracy is not None and self.accuracy.is_alarm
 
     @property
     def interval(self) -> Interval:
         """Raises ValueError if nothing is labelled."""
         return wilson(self.right, self.labelled)
+
+
+def count_right(candidate: MeasuredCandidate | None) -> Holdout | None:
+    """Returns how many held-out rows a candidate answers entirely right, as people judge calls. None if it wasn't
+    measured, or if its scores are shares of words or a judge's verdicts, which say nothing of that."""
+    if candidate is None or candidate.scoring in OTHER_SCORES:
+        return None
+    right = sum(score == 1 for score in candidate.scores)
+    return Holdout(right / candidate.n, candidate.n)
 
 
 @dataclass(frozen=True)

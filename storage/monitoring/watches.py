@@ -81,10 +81,6 @@ class Watches(Table):
             Watch, "SELECT * FROM watches WHERE dataset = ? AND ended_at IS NULL", (dataset,)
         )
 
-    def of(self, dataset: str) -> list[Watch]:
-        """Returns a dataset's watches, also those that have ended, oldest first."""
-        return self._db.all(Watch, "SELECT * FROM watches WHERE dataset = ? ORDER BY id", (dataset,))
-
     def all_current(self) -> list[Watch]:
         """Returns the current watch of each watched dataset, ordered by the dataset's name."""
         return self._db.all(Watch, "SELECT * FROM watches WHERE ended_at IS NULL ORDER BY dataset")

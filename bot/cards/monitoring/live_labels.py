@@ -14,19 +14,21 @@ RIGHT = "call_right"
 WRONG = "call_wrong"
 UNCLEAR = "call_unclear"
 ANSWERS = (CHOOSE, RIGHT, WRONG, UNCLEAR)
+JUDGED = "call"  # the value of the buttons, which say all by their names
 LONGEST_TEXT = 2_500
 LONGEST_OPTION = 75
 
 
 @dataclass(frozen=True)
 class CallToLabel:
-    """A sampled call. `labels` are the choices, empty if answers are no labels; then the person judges the `answer`.
-    `left` calls wait, with this one."""
+    """A sampled call. `labels` are the choices, those of the dataset's version `version_id`; empty if answers are no
+    labels, and then the person judges the `answer`. `left` calls wait, with this one."""
 
     id: str
     question: str
     answer: str
     labels: tuple[str, ...]
+    version_id: int
     left: int
 
 
@@ -40,22 +42,31 @@ class PreviousCall:
 
 
 def call_form(call: CallToLabel, previous: PreviousCall | None) -> Block:
+    """The form's metadata are the version and the call, whose id is too long for an option."""
     blocks: list[CardBlock | Block] = []
     if previous is not None:
         blocks.append(Note(_previous_text(previous)))
     blocks.append(Text(quote(call.question, LONGEST_TEXT)))
-    unclear = button("Can't tell", UNCLEAR, call.id)
+    unclear = button("Can't tell", UNCLEAR, JUDGED)
     if call.labels:
         blocks += _label_selects(call)
         blocks.append(actions(unclear))
     else:
         blocks.append(Text(f"*Its answer*\n{quote(call.answer, LONGEST_TEXT)}"))
-        blocks.append(actions(button("Right", RIGHT, call.id), button("Wrong", WRONG, call.id), unclear))
+        blocks.append(actions(button("Right", RIGHT, JUDGED), button("Wrong", WRONG, JUDGED), unclear))
     left = pluralize(call.left, "call")
     blocks.append(
         Note(f"{left} left, chosen at random. Each answer is saved at once and used to measure only.")
     )
-    return details_modal("What is right?", blocks)
+    form = details_modal("What is right?", blocks)
+    form["private_metadata"] = f"{call.version_id} {call.id}"
+    return form
+
+
+def read_metadata(metadata: str) -> tuple[int, str]:
+    """Returns the version and the call of a form."""
+    version_id, call = metadata.split()
+    return int(version_id), call
 
 
 def finished_form(dataset: str, previous: PreviousCall | None) -> Block:
@@ -80,14 +91,13 @@ def _previous_text(previous: PreviousCall) -> str:
 
 
 def _label_selects(call: CallToLabel) -> list[Block]:
-    """Selects of all labels. An option's value is the call and the label's index, as a label may be longer than a value
-    may be."""
+    """Selects of all labels. An option's value is the label's index, as a label may be longer than a value may be."""
     names = shorten_apart(call.labels, LONGEST_OPTION)
     selects = []
     for start in range(0, len(names), forms.MOST_OPTIONS):
         options = []
         for place in range(start, min(start + forms.MOST_OPTIONS, len(names))):
-            options.append({"text": plain(names[place], LONGEST_OPTION), "value": f"{call.id} {place}"})
+            options.append({"text": plain(names[place], LONGEST_OPTION), "value": f"{place}"})
         select = {
             "type": "static_select",
             "action_id": CHOOSE,

@@ -61,7 +61,7 @@ def begun_text(watch: Watch, limits: WatchLimits) -> str:
 def ended_text(watch: Watch) -> str:
     text = f"{code(watch.dataset)} is no longer watched."
     if watch.consented_at is not None:
-        text += " The calls that were sampled are deleted now."
+        text += " The calls that were sampled are deleted within minutes."
     return text
 
 

@@ -156,19 +156,26 @@ def live_text(live: LiveAnswers) -> str:
     share = percent(live.right / live.labelled)
     between = interval(live.interval.low, live.interval.high)
     calls = pluralize(live.labelled, "random call")
-    text = f"*Live*: {share} right ({between}) of {calls} with labels; {percent(live.holdout)} of the held-out rows."
-    accuracy = live.accuracy
-    if accuracy.is_alarm:
+    text = f"*Live*: {share} right ({between}) of {calls} with labels"
+    if live.accuracy is None or live.holdout is None:
+        return f"{text}. The held-out rows' scores are no shares of right answers, so they don't compare."
+    text += f"; {percent(live.holdout)} of the held-out rows."
+    if live.is_alarm:
         return f"{text} *Answers are worse than measured*, and that is hardly chance."
-    if accuracy.detectable_drop is None:
+    drop = live.accuracy.detectable_drop
+    if drop is None:
         return f"{text} So few labels might not show even a drop of 30 points."
-    return f"{text} A drop of {pluralize(accuracy.detectable_drop, 'point')} would most likely show by now."
+    return f"{text} A drop of {pluralize(drop, 'point')} would most likely show by now."
 
 
 def again_text(again: Repetition) -> str:
     """Why what is in use should be trained or measured again, and on what."""
-    why = "answers are worse than measured" if again.reason == "worse" else "calls have changed"
-    what = "Train" if again.is_tuned else "Measure"
+    why = "calls have changed"
+    if again.reason == "worse":
+        why = "answers are worse than measured"
+    what = "Measure"
+    if again.is_tuned:
+        what = "Train"
     name = escape(shorten(again.name, 2 * LONGEST_NAME))
     text = f"*{what} again?* {name}: {why}"
     if again.new_rows:

@@ -14,27 +14,25 @@ from bot.context import AppContext
 from bot.rules import units
 from bot.rules.models.promotion import alias_for
 from bot.services.evidence.promotion_evidence import promotion_proof
-from bot.values.monitoring import USUAL_LABELS, LiveAnswers
+from bot.values.monitoring import USUAL_LABELS, LiveAnswers, count_right
 from storage.monitoring.watches import LiveLabel, Watch
 from storage.promotions import Promotion
-from trainers.monitoring.live_accuracy import SHOWN_WEEKS, Holdout, LabelledWeek, judge_live_accuracy
+from trainers.monitoring.live_accuracy import SHOWN_WEEKS, LabelledWeek, judge_live_accuracy
 from trainers.recipes import samples
 
 WEEK_S = 7 * 24 * 3600.0
 
 
 def live_answers(context: AppContext, watch: Watch) -> LiveAnswers | None:
-    """Returns None if no calls are sampled, or what is in use has no score to compare them with."""
+    """Returns None if no calls are sampled."""
     promotion = context.store.promotions.current(watch.dataset)
     if promotion is None or promotion.recipe is None or not watch.samples:
         return None
-    candidate = promotion_proof(context, promotion.what, None).candidate
-    if candidate is None:
-        return None
     labels = _labels_since(context, promotion)
-    accuracy = judge_live_accuracy(
-        _past_weeks(labels, context.clock()), Holdout(candidate.score, candidate.n)
-    )
+    holdout = count_right(promotion_proof(context, promotion.what, None).candidate)
+    accuracy = None
+    if holdout is not None:
+        accuracy = judge_live_accuracy(_past_weeks(labels, context.clock()), holdout)
     recent = [label for label in labels if label.at >= context.clock() - SHOWN_WEEKS * WEEK_S]
     certain = [label for label in recent if label.is_right is not None]
     return LiveAnswers(
@@ -42,7 +40,7 @@ def live_answers(context: AppContext, watch: Watch) -> LiveAnswers | None:
         right=sum(label.is_right is True for label in certain),
         labelled=len(certain),
         unclear=len(recent) - len(certain),
-        holdout=candidate.score,
+        holdout=holdout.share if holdout else None,
     )
 
 

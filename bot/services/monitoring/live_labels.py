@@ -13,10 +13,12 @@ from bot.services.monitoring import live_accuracy, weeks
 from bot.services.monitoring.week_worker import question_of
 from bot.values.runs import Refusal
 from storage.monitoring.watches import LiveLabel, Watch
+from storage.records import Dataset
 from trainers.evaluation import scores
 from trainers.recipes import samples
-from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.folder import ALIAS_PREFIX, RecipeFolder
 from trainers.recipes.samples import SampledCall
+from trainers.recipes.values import Recipe
 
 
 def next_call(context: AppContext, dataset: str, person: str) -> Block | Refusal:
@@ -27,19 +29,20 @@ def next_call(context: AppContext, dataset: str, person: str) -> Block | Refusal
     return _next_form(context, watch, None)
 
 
-def answer(context: AppContext, button: str, value: str, person: str) -> Block | Refusal:
-    """Records an answer and returns the form with the next call. `value` has the call's id and, for a label picked from
-    the list, its index among the dataset's labels."""
-    number, *chosen = value.split()
+def answer(context: AppContext, metadata: str, button: str, value: str, person: str) -> Block | Refusal:
+    """Records an answer and returns the form with the next call. `metadata` are those of the form, and `value` is the
+    index of a label that was picked from its list."""
+    version_id, number = views.read_metadata(metadata)
     call = samples.get(context.settings.recipes, number)
     if call is None:
         return Refusal("This call is no longer stored.")
-    watch = _may_label(context, call.name.partition("/")[2], person)
+    watch = _may_label(context, call.name.removeprefix(ALIAS_PREFIX), person)
     if isinstance(watch, Refusal):
         return watch
+    recipe = RecipeFolder(context.settings.recipes).read(call.recipe)
     label = None
-    if chosen:
-        label = _labels(context, watch, call)[int(chosen[0])]
+    if button == views.CHOOSE:
+        label = _labels(context, context.store.datasets.get(version_id), recipe)[int(value)]
     new = LiveLabel(
         dataset=watch.dataset,
         call=call.id,
@@ -47,7 +50,7 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
         called_at=call.at,
         person=person,
         label=label,
-        is_right=_is_right(context, button, label, call),
+        is_right=_is_right(button, label, call, recipe),
         at=context.clock(),
     )
     with context.store.transaction():
@@ -69,30 +72,35 @@ def _may_label(context: AppContext, name: str, person: str) -> Watch | Refusal:
 
 def _next_form(context: AppContext, watch: Watch, previous: PreviousCall | None) -> Block:
     waiting = live_accuracy.open_calls(context, watch)
+    newest = context.store.datasets.newest(watch.dataset)
     for number in waiting:
         call = samples.get(context.settings.recipes, number)
-        if call is not None:
-            labels = _labels(context, watch, call)
-            shown = CallToLabel(call.id, question_of(call), call.answer, labels, left=len(waiting))
-            return views.call_form(shown, previous)
+        if call is None or newest is None:
+            continue
+        recipe = RecipeFolder(context.settings.recipes).read(call.recipe)
+        shown = CallToLabel(
+            id=call.id,
+            question=question_of(call),
+            answer=call.answer,
+            labels=_labels(context, newest, recipe),
+            version_id=newest.id,
+            left=len(waiting),
+        )
+        return views.call_form(shown, previous)
     return views.finished_form(watch.dataset, previous)
 
 
-def _labels(context: AppContext, watch: Watch, call: SampledCall) -> tuple[str, ...]:
-    """Returns the labels to choose from, the most frequent first; none if answers are no labels."""
-    recipe = RecipeFolder(context.settings.recipes).read(call.recipe)
-    newest = context.store.datasets.newest(watch.dataset)
-    report = datasets.report_of(newest) if newest else None
-    if recipe is None or report is None or recipe.scoring != "label":
+def _labels(context: AppContext, version: Dataset, recipe: Recipe | None) -> tuple[str, ...]:
+    """Returns the labels to choose from, the most frequent of the version first; none if answers are no labels."""
+    if recipe is None or recipe.scoring != "label":
         return ()
-    of_dataset = [count.label for count in report.labels]
-    return tuple(dict.fromkeys([*of_dataset, *recipe.labels]))
+    report = datasets.report_of(version)
+    of_version = [count.label for count in report.labels] if report else []
+    return tuple(dict.fromkeys([*of_version, *recipe.labels]))
 
 
-def _is_right(context: AppContext, button: str, label: str | None, call: SampledCall) -> bool | None:
+def _is_right(button: str, label: str | None, call: SampledCall, recipe: Recipe | None) -> bool | None:
     """Returns None if the person couldn't tell."""
-    if label is not None:
-        recipe = RecipeFolder(context.settings.recipes).read(call.recipe)
-        labels = recipe.labels if recipe else ()
-        return bool(scores.score("label", label, call.answer, labels))
+    if label is not None and recipe is not None:
+        return bool(scores.score("label", label, call.answer, recipe.labels))
     return {views.RIGHT: True, views.WRONG: False}.get(button)

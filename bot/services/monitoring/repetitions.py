@@ -34,7 +34,7 @@ def repetition_of(
         return None
     new_rows = _new_rows(context, promotion)
     reason = repetition_reason(
-        is_worse=live is not None and live.accuracy.is_alarm,
+        is_worse=live is not None and live.is_alarm,
         is_changed=shift is not None and shift.is_shown,
         new_rows=new_rows,
     )

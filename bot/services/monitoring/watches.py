@@ -41,21 +41,35 @@ def begin(context: AppContext, wanted: WatchRequest, person: str, channel: str) 
     limits = context.settings.policy.watch
     if wanted.share > limits.share:
         return Refusal(views.share_too_large(limits))
-    time_zone = context.directory.time_zone(person) or UTC
-    new = NewWatch(dataset.name, person, dataset.owner, wanted.share, time_zone)
-    now = context.clock()
-    if wanted.share and _consent_refusal(context, dataset, person) is None:
-        new = replace(new, consented_by=person, consented_at=now)
-    before = context.store.watches.current(wanted.dataset)
+    before = context.store.watches.current(dataset.name)
+    new = NewWatch(
+        dataset=dataset.name,
+        person=person,
+        channel=dataset.owner,
+        share=wanted.share,
+        time_zone=context.directory.time_zone(person) or UTC,
+    )
+    new = _with_consent(context, dataset, before, new)
     with context.store.transaction():
-        watch = context.store.watches.begin(new, now=now)
+        watch = context.store.watches.begin(new, now=context.clock())
         context.audit(person, "watch", f"dataset {dataset.id}", _detail(watch))
-        if before is not None and before.awaits_consent:
-            context.show(_question(before), before.channel, views.outdated_card(before))
+        _close_question(context, before)
         if watch.awaits_consent:
             card = views.consent_card(watch, dataset, limits)
             context.show(_question(watch), watch.channel, card, concerns=dataset.uploaded_by)
     return views.begun_text(watch, limits)
+
+
+def _with_consent(context: AppContext, dataset: Dataset, before: Watch | None, new: NewWatch) -> NewWatch:
+    """Returns the watch with the consent of its person, if they decide about the rows, or else with an earlier one to
+    a share as large."""
+    if not new.share:
+        return new
+    if _consent_refusal(context, dataset, new.person) is None:
+        return replace(new, consented_by=new.person, consented_at=context.clock())
+    if before is not None and before.samples and new.share <= before.share:
+        return replace(new, consented_by=before.consented_by, consented_at=before.consented_at)
+    return new
 
 
 def receive(context: AppContext, wanted: WatchRequest, person: str, channel: str) -> Refusal | None:
@@ -68,7 +82,7 @@ def receive(context: AppContext, wanted: WatchRequest, person: str, channel: str
 
 
 def end(context: AppContext, dataset: str, person: str, channel: str) -> str | Refusal:
-    """Ends a watch; the sampled calls are deleted at the next tick (samples.py). Returns the text for the person."""
+    """Ends a watch. The maintenance deletes the sampled calls (call_samples.py). Returns the text for the person."""
     refusal = authorization.dataset_refusal(context, dataset, person, channel)
     refusal = refusal or authorization.refusal(context, person, "measure", channel)
     if refusal:
@@ -79,8 +93,7 @@ def end(context: AppContext, dataset: str, person: str, channel: str) -> str | R
         if over is None or newest is None:
             return Refusal(f"{code(dataset)} isn't watched.")
         context.audit(person, "end watch", f"dataset {newest.id}")
-        if over.awaits_consent:
-            context.show(_question(over), over.channel, views.outdated_card(over))
+        _close_question(context, over)
     return views.ended_text(over)
 
 
@@ -104,20 +117,35 @@ def _decide(context: AppContext, number: int, person: str, *, agrees: bool) -> W
     refusal = _consent_refusal(context, dataset, person)
     if refusal:
         return refusal
-    now = context.clock()
+    action = "refuse sampling"
+    if agrees:
+        action = "agree to sampling"
     with context.store.transaction():
-        decided: Watch | None
-        if agrees:
-            decided = context.store.watches.consent(watch, person, now=now)
-        else:
-            new = NewWatch(watch.dataset, watch.person, watch.channel, 0.0, watch.time_zone)
-            decided = context.store.watches.begin(new, now=now)
+        decided = _record_decision(context, watch, person, agrees=agrees)
         if decided is None:
             return Refusal("This was decided by now.")
-        action = "agree to sampling" if agrees else "refuse sampling"
         context.audit(person, action, f"dataset {dataset.id}", _detail(watch))
-        context.show(_question(watch), watch.channel, views.decided_card(watch, person, agrees=agrees))
+        card = views.decided_card(watch, person, agrees=agrees)
+        context.show(_question(watch), watch.channel, card)
     return decided
+
+
+def _record_decision(context: AppContext, watch: Watch, person: str, *, agrees: bool) -> Watch | None:
+    """Returns None if that was decided before. Who refuses leaves the dataset watched, without a sample."""
+    now = context.clock()
+    if agrees:
+        return context.store.watches.consent(watch, person, now=now)
+    current = context.store.watches.current(watch.dataset)
+    if current is None or current.id != watch.id:
+        return None
+    new = NewWatch(
+        dataset=watch.dataset,
+        person=watch.person,
+        channel=watch.channel,
+        share=0.0,
+        time_zone=watch.time_zone,
+    )
+    return context.store.watches.begin(new, now=now)
 
 
 def _may_watch(context: AppContext, name: str, person: str, channel: str) -> Dataset | Refusal:
@@ -138,6 +166,12 @@ def _consent_refusal(context: AppContext, dataset: Dataset, person: str) -> Refu
     """Returns why this person doesn't decide about the dataset's rows, None if they do: those who may delete them."""
     request = Request(dataset.uploaded_by, dataset.uploaded_by, dataset.created_at)
     return authorization.refusal(context, person, "delete", dataset.owner, request)
+
+
+def _close_question(context: AppContext, over: Watch | None) -> None:
+    """Replaces the question of a watch that is over, if nobody has answered it."""
+    if over is not None and over.share and over.consented_at is None:
+        context.show(_question(over), over.channel, views.outdated_card(over))
 
 
 def _question(watch: Watch) -> str:

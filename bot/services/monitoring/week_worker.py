@@ -55,15 +55,14 @@ class WeekOfCalls:
 def compare(calls: WeekOfCalls) -> WeekShift:
     """Compares a week with the weeks before it, of which the first four that were no different are kept. A week is
     among them from the next one on. Once there are four, the last two weeks are compared with them, which sees more."""
-    paths = _paths_of_first_weeks(calls)
-    earlier = [_load(path) for path in paths]
+    earlier = _load_first_weeks(calls)
     weeks = 1
-    if len(earlier) == FIRST_WEEKS and _week_before(calls) not in {path.stem for path in paths}:
+    if len(earlier) == FIRST_WEEKS and all(each.week != _week_before(calls) for each in earlier):
         weeks = RECENT_WEEKS
     recent = _read(calls, weeks)
     compared = _compare(earlier, recent, calls.level)
     if len(earlier) < FIRST_WEEKS and not compared.is_shown and len(recent.vectors):
-        _keep(calls.first_weeks / f"{calls.week}.npz", recent)
+        _keep(calls.first_weeks, recent)
     return compared
 
 
@@ -73,9 +72,11 @@ def _week_before(calls: WeekOfCalls) -> str:
 
 @dataclass(frozen=True)
 class _Week:
-    """`texts`, their calls' ids, and who they are from; all empty for earlier weeks. `answers` counts labels by the
-    recipe that gave them."""
+    """The calls until the end of the `week` of this Monday, read by this `encoder`. `texts`, their calls' ids, and who
+    they are from are empty for earlier weeks. `answers` counts labels by the recipe that gave them."""
 
+    week: str
+    encoder: str
     vectors: Vectors
     words: WordCounts
     answers: Mapping[str, Mapping[str, int]]
@@ -95,6 +96,8 @@ def _read(calls: WeekOfCalls, weeks: int) -> _Week:
         labels = Counter(call.answer.strip() for call in firsts if call.recipe == calls.labels)
         answers[calls.labels] = labels
     return _Week(
+        week=calls.week,
+        encoder=calls.encoder,
         vectors=load_encoder(calls.encoder).embed(texts),
         words=shift.count_words(texts),
         answers=answers,
@@ -153,20 +156,30 @@ def _compare(earlier: Sequence[_Week], week: _Week, level: float) -> WeekShift:
 
 
 def _certain(result: Shift | TooFewCalls) -> Shift | None:
-    return None if isinstance(result, TooFewCalls) else result
+    if isinstance(result, TooFewCalls):
+        return None
+    return result
 
 
-def _paths_of_first_weeks(calls: WeekOfCalls) -> list[Path]:
-    """Returns the files of the first weeks, without that of this week, which a kill may have left."""
-    paths = sorted(calls.first_weeks.glob("*.npz"))
-    return [path for path in paths if path.stem != calls.week][:FIRST_WEEKS]
+def _load_first_weeks(calls: WeekOfCalls) -> list[_Week]:
+    """Returns what is kept of the first weeks, without this week, which a kill may have left, and without those that
+    another encoder has read: vectors of two encoders don't compare."""
+    weeks = [_load(path) for path in sorted(calls.first_weeks.glob("*.npz"))]
+    earlier = [each for each in weeks if each.week != calls.week and each.encoder == calls.encoder]
+    return earlier[:FIRST_WEEKS]
 
 
-def _keep(path: Path, week: _Week) -> None:
+def _keep(folder: Path, week: _Week) -> None:
     import numpy as np
 
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    counts = {"texts": week.words.texts, "words": week.words.frequent, "answers": week.answers}
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    counts = {
+        "encoder": week.encoder,
+        "texts": week.words.texts,
+        "words": week.words.frequent,
+        "answers": week.answers,
+    }
+    path = folder / f"{week.week}.npz"
     partial = path.with_suffix(".tmp")
     with partial.open("wb") as file:
         np.savez(file, vectors=week.vectors, counts=np.array(json.dumps(counts)))
@@ -179,4 +192,10 @@ def _load(path: Path) -> _Week:
     with np.load(path) as arrays:
         counts = json.loads(str(arrays["counts"]))
         vectors: Vectors = arrays["vectors"]
-    return _Week(vectors, WordCounts(counts["texts"], counts["words"]), counts["answers"])
+    return _Week(
+        week=path.stem,
+        encoder=counts["encoder"],
+        vectors=vectors,
+        words=WordCounts(counts["texts"], counts["words"]),
+        answers=counts["answers"],
+    )

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from bot.context import CoreContext
 from bot.rules.models.promotion import alias_for
-from storage.monitoring.watches import Watch
 from trainers.dataset.rows import Example
 from trainers.recipes import feedback, samples
 from trainers.recipes.feedback import RATED_DAYS
@@ -32,23 +31,24 @@ def sampling_of(context: CoreContext, dataset: str) -> Sampling | None:
     return Sampling(share, limits.personal, presidio=context.settings.presidio)
 
 
-def first_weeks_folder(context: CoreContext, watch: Watch) -> Path:
+def first_weeks_folder(context: CoreContext, dataset: str) -> Path:
     """Returns the folder of what is kept of the first weeks of calls (monitoring/week_worker.py)."""
-    return context.settings.data / FIRST_WEEKS / str(watch.id)
+    return context.settings.data / FIRST_WEEKS / dataset
 
 
 def delete_old(context: CoreContext) -> None:
-    """Deletes the calls that are older than the policy's days, and those of datasets that are no longer watched."""
+    """Deletes the calls that are older than the policy's days, and those of datasets of which none are sampled any
+    more. Those of a dataset for which somebody has asked for a larger share stay until that is decided."""
     folder = context.settings.recipes
     now = context.clock()
     # A day at a time, since the file is rewritten after each deletion.
     midnight = now // DAY_S * DAY_S
     samples.forget_before(folder, midnight - (context.settings.policy.watch.days - 1) * DAY_S)
     feedback.forget_ratings(folder, day_of(now - RATED_DAYS * DAY_S))
-    sampled = [watch for watch in context.store.watches.all_current() if watch.samples]
-    for name in samples.names(folder) - {alias_for(watch.dataset) for watch in sampled}:
+    sampled = [watch.dataset for watch in context.store.watches.all_current() if watch.share]
+    for name in samples.names(folder) - set(map(alias_for, sampled)):
         samples.forget_name(folder, name, now=now)
-    needed = {first_weeks_folder(context, watch) for watch in sampled}
+    needed = {first_weeks_folder(context, dataset) for dataset in sampled}
     for path in (context.settings.data / FIRST_WEEKS).glob("*"):
         if path not in needed:
             shutil.rmtree(path)
@@ -66,5 +66,6 @@ def delete_of(context: CoreContext, dataset: str) -> None:
     if folder.exists():
         samples.forget_name(folder, alias_for(dataset), now=context.clock())
         feedback.forget_name(folder, alias_for(dataset))
-    for watch in context.store.watches.of(dataset):
-        shutil.rmtree(first_weeks_folder(context, watch), ignore_errors=True)
+    weeks = first_weeks_folder(context, dataset)
+    if weeks.exists():
+        shutil.rmtree(weeks)

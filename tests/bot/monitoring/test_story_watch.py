@@ -4,12 +4,14 @@ how the week was, people label calls at random, and everything goes with the dat
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from bot.cards.monitoring import live_labels, watches, weeks
 from bot.reconciler import maintain
 from bot.services.monitoring import weeks as week_services
+from bot.values.monitoring import WeekFacts
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
 from storage.monitoring.watches import Watch
@@ -135,6 +137,27 @@ def test_those_who_decide_about_the_rows_are_asked_before_calls_are_sampled(worl
     assert not world.has_button(watches.CONSENT)
     actions = [entry.action for entry in world.store.audit.entries()]
     assert actions[-2:] == ["watch", "agree to sampling"]
+
+
+def test_a_smaller_share_stays_agreed_and_a_larger_one_deletes_nothing_while_it_is_asked_for(
+    world: World,
+) -> None:
+    world.type("/finetune watch tickets sample=20%", user=DORA)
+    sample_calls(world, ["a question that stays"])
+    assert "5% of the calls are sampled from now on" in world.type(
+        "/finetune watch tickets sample=5%", user=ANA
+    )
+    watch = current(world)
+    assert watch is not None and watch.consented_by == DORA.id and sampling(world) == Sampling(0.05, "mask")
+    world.type("/finetune watch tickets sample=50%", user=ANA)
+    assert sampling(world) is None, "nobody has agreed to half of the calls"
+    maintain(world.service.context)
+    assert samples.count(world.service.settings.recipes, ALIAS) == 1
+    world.send()
+    world.type("/finetune watch tickets to=nothing", user=ANA)
+    world.tick()
+    world.send()
+    assert not world.has_button(watches.CONSENT), "the question is over with the watch"
 
 
 def test_without_consent_only_counts_are_read(world: World) -> None:
@@ -264,10 +287,47 @@ def choose(world: World, label: str, answer: str = "refund") -> bool:
     return f"“{answer}”: right" in world.read_form(ANA)
 
 
+def test_a_label_is_that_of_the_version_whose_labels_the_form_shows(world: World) -> None:
+    world.type("/finetune watch tickets sample=100%", user=DORA)
+    sample_calls(world, ["where is my money, a refund please"])
+    count_calls(world, 1)
+    pass_week(world)
+    world.click(ANA, weeks.LABEL)
+    other = tickets_csv(90).replace(",billing", ",another")  # so that other labels come first
+    world.upload_and_check(other)
+    assert choose(world, "refund")
+    (label,) = world.store.live_labels.of("tickets")
+    assert (label.label, label.is_right) == ("refund", True)
+
+
+def test_one_dataset_s_failure_holds_up_no_other_card(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.type("/finetune watch tickets sample=0", user=DORA)
+    count_calls(world, 5)
+    fine = week_services.count_week
+    broken = [True]
+
+    def count_week(*arguments: Any) -> WeekFacts:
+        if broken:
+            raise KeyError("a fault")
+        return fine(*arguments)
+
+    monkeypatch.setattr(week_services, "count_week", count_week)
+    here = datetime.fromtimestamp(world.clock, UTC)
+    monday = (here + timedelta(days=7 - here.weekday())).replace(hour=9, minute=1)
+    world.pass_time(monday.timestamp() - world.clock)
+    world.tick(3)
+    broken.clear()
+    world.tick(3)
+    assert not world.store.watched_weeks.of("tickets"), "it is tried again after some minutes"
+    world.pass_time(week_services.AGAIN_S)
+    world.tick(2)
+    assert len(world.store.watched_weeks.of("tickets")) == 1
+
+
 def test_ending_a_watch_deletes_the_sampled_calls(world: World) -> None:
     world.type("/finetune watch tickets sample=100%", user=DORA)
     sample_calls(world, ["a question that nobody should find again"])
-    assert "The calls that were sampled are deleted now" in world.type(
+    assert "The calls that were sampled are deleted within minutes" in world.type(
         "/finetune watch tickets to=nothing", user=DORA
     )
     assert sampling(world) is None

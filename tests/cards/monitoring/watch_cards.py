@@ -143,12 +143,13 @@ def cards() -> dict[str, Message]:
                 facts=replace(FAILING, shift=SHIFT), ending=replace(ending, days_left=0), new=NEW, again=AGAIN
             )
         ),
+        "week-by-words": weeks.week_card(summary(live=replace(live(17, 20), accuracy=None, holdout=None))),
         "week-without-calls": weeks.no_calls_yet(WATCH),
     }
 
 
 def forms() -> Mapping[str, Mapping[str, Any]]:
-    call = CallToLabel("c-1", "Where is my parcel? *Again*", "lost parcel", LABELS, left=20)
+    call = CallToLabel("c-1", "Where is my parcel? *Again*", "lost parcel", LABELS, 7, left=20)
     return {
         "form-watch": watches.form("C0TICKETS", "tickets", LIMITS),
         "form-watch-few": watches.form("C0TICKETS", "tickets", replace(LIMITS, share=0.02, days=7)),
