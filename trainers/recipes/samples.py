@@ -46,6 +46,15 @@ CREATE TABLE IF NOT EXISTS sample_counts (
     PRIMARY KEY (name, day)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS forgotten_names (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shadow_answers (
+    trial INTEGER NOT NULL, call TEXT NOT NULL, answer TEXT, prompt_tokens INTEGER, completion_tokens INTEGER,
+    at REAL NOT NULL,
+    PRIMARY KEY (trial, call)
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS shadow_answers_go_with_calls AFTER DELETE ON samples BEGIN
+    DELETE FROM shadow_answers WHERE call = old.id;
+END;
+CREATE INDEX IF NOT EXISTS shadow_answers_by_call ON shadow_answers (call);
 """
 
 
@@ -129,7 +138,7 @@ def add(folder: Path, calls: Sequence[SampledCall], counts: Counts = NO_COUNTS) 
     """Stores calls as far as there is room and counts them; adds to the counts of those that were left out before. All
     of it or nothing. Calls from before their name was forgotten are left out silently. Raises sqlite3.Error, such as
     for a full disk."""
-    with _open(folder / FILE) as database, database:
+    with open_file(folder) as database, database:
         _add_counts(database, counts)
         forgotten_at = dict(database.execute("SELECT name, at FROM forgotten_names"))
         calls_by_key = defaultdict(list)
@@ -181,7 +190,7 @@ def read(
     ones. With `traced` they are those that another tool recorded, which no promotion answered; without, all others."""
     if not (folder / FILE).exists():
         return ()
-    with _open(folder / FILE) as database:
+    with open_file(folder) as database:
         rows = database.execute(
             f"""
             SELECT {_COLUMNS} FROM samples WHERE name = ? AND at >= ? AND at < ? AND (promotion = {TRACED}) = ?
@@ -204,7 +213,7 @@ def ids(
     choose some of them."""
     if not (folder / FILE).exists():
         return ()
-    with _open(folder / FILE) as database:
+    with open_file(folder) as database:
         rows = database.execute(
             f"""
             SELECT id FROM samples WHERE name = ?1 AND recipe = coalesce(?2, recipe) AND at >= ?3 AND at < ?4
@@ -218,7 +227,7 @@ def names(folder: Path) -> frozenset[str]:
     """Returns the names about which something is stored."""
     if not (folder / FILE).exists():
         return frozenset()
-    with _open(folder / FILE) as database:
+    with open_file(folder) as database:
         rows = database.execute("SELECT name FROM samples UNION SELECT name FROM sample_counts")
         return frozenset(row[0] for row in rows)
 
@@ -227,7 +236,7 @@ def get(folder: Path, id: str) -> SampledCall | None:
     """Returns one call, None if it was never stored or is deleted."""
     if not (folder / FILE).exists():
         return None
-    with _open(folder / FILE) as database:
+    with open_file(folder) as database:
         row = database.execute(f"SELECT {_COLUMNS} FROM samples WHERE id = ?", (id,)).fetchone()  # noqa: S608
         return _as_call(row) if row else None
 
@@ -236,7 +245,7 @@ def count(folder: Path, name: str, *, since: float = 0.0, traced: bool = False) 
     """Returns how many calls `read` would return."""
     if not (folder / FILE).exists():
         return 0
-    with _open(folder / FILE) as database:
+    with open_file(folder) as database:
         query = f"""
             SELECT count(*) FROM samples WHERE name = ? AND at >= ? AND (promotion = {TRACED}) = ?"""  # noqa: S608
         (number,) = database.execute(query, (name, since, traced)).fetchone()
@@ -248,7 +257,7 @@ def counts(folder: Path, *, since: str = "") -> Counts:
     and deleted since count as stored."""
     if not (folder / FILE).exists():
         return {}
-    with _open(folder / FILE) as database:
+    with open_file(folder) as database:
         rows = database.execute("SELECT * FROM sample_counts WHERE day >= ?", (since,))
         return {CountKey(*row[:2]): SampleCounts(*row[2:]) for row in rows}
 
@@ -256,7 +265,7 @@ def counts(folder: Path, *, since: str = "") -> Counts:
 def forget_name(folder: Path, name: str, *, now: float) -> int:
     """Deletes everything about a name, and has `add` leave out its calls from before `now`, which the door may still
     have in memory: stop publishing the name's sampling first. Returns how many calls were stored."""
-    with _open(folder / FILE) as database:
+    with open_file(folder) as database:
         with database:
             database.execute("INSERT OR REPLACE INTO forgotten_names VALUES (?, ?)", (name, now))
             database.execute("DELETE FROM sample_counts WHERE name = ?", (name,))
@@ -270,7 +279,7 @@ def forget_before(folder: Path, at: float) -> int:
     """Deletes what is older than `at`. Returns how many calls that were."""
     if not (folder / FILE).exists():
         return 0
-    with _open(folder / FILE) as database:
+    with open_file(folder) as database:
         with database:
             database.execute("DELETE FROM forgotten_names WHERE at < ?", (at,))
             database.execute("DELETE FROM sample_counts WHERE day < ?", (day_of(at),))
@@ -294,7 +303,7 @@ def forget_rows(folder: Path, rows: Iterable[Example], *, presidio: bool = False
         keys.add(question_key(mask_row(row)))
         if presidio:
             keys.add(question_key(mask_row(row, presidio=True)))
-    with _open(folder / FILE) as database:
+    with open_file(folder) as database:
         with database:
             # No call comes between the reading and the deletion.
             database.execute("BEGIN IMMEDIATE")
@@ -348,7 +357,9 @@ def _as_call(row: tuple[object, ...]) -> SampledCall:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[sqlite3.Connection]:
+def open_file(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Opens the file, which is created if there is none. For this module and shadow_answers.py."""
+    path = folder / FILE
     path.touch(mode=0o600)
     database = sqlite3.connect(path, timeout=BUSY_S)
     try:

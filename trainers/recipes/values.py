@@ -104,6 +104,25 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A candidate that is tried on live calls, with its `number`.
+
+    `recipe` is its hash; `model` and `address` are as those of `Published`. With `asks_sampled`, calls that were
+    sampled are put to it too, and its answers are stored beside theirs (trainers/recipes/shadow_answers.py), which no
+    program sees. It answers a `share` (0 to 1) of the conversations itself, always the same ones, until it errs more
+    than what is in use (trainers/recipes/canary_events.py). No answer within `slow_s` seconds counts as an error.
+    """
+
+    number: int
+    recipe: str
+    slow_s: float
+    model: str | None = None
+    address: str | None = None
+    asks_sampled: bool = False
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
 class Published(JsonValue):
     """What programs get under a name such as 'team/tickets'.
 
@@ -111,7 +130,7 @@ class Published(JsonValue):
     for it. `model` is the name by which a model on a machine by the hour is called now, and `address` the machine's own
     address; both are None for all others. `fallback` is the hash of another recipe that answers if the first can't,
     or has given no answer after `fallback_after_s` seconds, if somebody chose that. `sampling` is None if no call is
-    stored.
+    stored, and `trial` if no candidate is tried.
     """
 
     name: str
@@ -123,6 +142,7 @@ class Published(JsonValue):
     fallback_after_s: float | None = None
     unavailable: Unavailable | None = None
     sampling: Sampling | None = None
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True)
