@@ -1078,6 +1078,14 @@ GUARDS = (
         "tests/trainers/door/test_samples.py::test_a_program_can_opt_out",
     ),
     Guard(
+        "no call that had personal data is put to a candidate on trial",
+        "trainers/door/trials/shadow.py",
+        "call.fallback_from is not None or call.is_masked",
+        "call.fallback_from is not None",
+        "tests/trainers/door/test_shadow.py::"
+        "test_only_unmasked_calls_that_what_is_in_use_has_answered_are_put_to_it",
+    ),
+    Guard(
         "no program reads a vendor's key",
         "trainers/door/upstreams.py",
         'content.replace(key.encode(), b"(the key)")',

@@ -240,19 +240,7 @@ class Calls:
         fallback_from: str | None,
         answerer: Answerer,
     ) -> Response:
-        loaded = await self.names.load(sha256)
-        call = Call(
-            body,
-            published,
-            loaded,
-            self.client,
-            self.names,
-            self.counts,
-            self.ids,
-            self.sampler,
-            request.headers,
-            fallback_from,
-        )
+        call = await self.open(body, published, sha256, request.headers, fallback_from)
         try:
             response = await answerer(call)
         except asyncio.CancelledError:  # nobody waits any more, and the provider may bill the call
@@ -270,6 +258,28 @@ class Calls:
         if call.id:
             response.headers[CALL_HEADER] = call.id
         return response
+
+    async def open(
+        self,
+        body: Body,
+        published: Published,
+        sha256: str,
+        headers: Mapping[str, str],
+        fallback_from: str | None = None,
+    ) -> Call:
+        """Returns a call that this recipe will answer. Raises ApiError (503)."""
+        return Call(
+            body,
+            published,
+            await self.names.load(sha256),
+            self.client,
+            self.names,
+            self.counts,
+            self.ids,
+            self.sampler,
+            headers,
+            fallback_from,
+        )
 
 
 def read_messages(body: Body) -> Sequence[Mapping[str, Any]]:

@@ -87,6 +87,7 @@ class Names:
         self._upstreams = WatchedFile(folder.upstreams_path, _parse_upstreams)
         self._key = WatchedFile(folder.key_path, lambda content: content.decode().strip())
         self._loads: dict[str, asyncio.Task[LoadedRecipe]] = {}
+        self._tried: set[str] = set()
 
     def key(self) -> str:
         """Returns the key of programs, "" if there is none: then nothing is answered."""
@@ -147,15 +148,32 @@ class Names:
     async def prepare(self) -> None:
         """Loads what is in use and forgets what no longer is, so that a program never waits for a promotion."""
         wanted: set[str] = set()
+        tried: set[str] = set()
         for published in self.all():
             wanted.update(filter(None, (published.recipe, published.fallback)))
-        for sha256 in self._loads.keys() - wanted:
+            if published.trial is not None:
+                tried.add(published.trial.recipe)
+        for sha256 in self._loads.keys() - wanted - tried:
             del self._loads[sha256]
         for sha256 in sorted(wanted - self._loads.keys()):
             try:
                 await self.load(sha256)
             except ApiError:
                 continue  # logged; programs that ask for it get this error
+
+    async def prepare_trials(self) -> None:
+        """Loads candidates on trial, each once: a call that needs one which can't be loaded tries again."""
+        trials = [published.trial for published in self.all() if published.trial is not None]
+        tried = {trial.recipe for trial in trials}
+        for sha256 in sorted(tried - self._tried):
+            try:
+                await self.load(sha256)
+            except ApiError:
+                continue  # logged
+            except Exception as error:
+                # Whatever is wrong with it must not end the loop that loads what is in use.
+                log.error("loading the candidate %s: %s", sha256[:12], type(error).__name__)
+        self._tried = tried
 
 
 def open_recipe(folder: RecipeFolder, sha256: str, executor: Executor) -> LoadedRecipe:

@@ -39,6 +39,8 @@ LOST = SampleCounts(lost=1)
 
 ReadAnswer = Callable[[], Turn | None]
 """Returns an answer's texts, None for an answer without text."""
+OnStored = Callable[[Sequence["StoredCall"]], None]
+"""Takes calls that were stored just now. It must not wait for anything."""
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +67,29 @@ class DrawnCall:
         return CountKey(self.published.name, day_of(self.at))
 
 
+@dataclass(frozen=True)
+class StoredCall:
+    """A call as it passed, and as it is stored."""
+
+    drawn: DrawnCall
+    call: SampledCall
+
+
+def ignore(stored: Sequence[StoredCall]) -> None:
+    pass
+
+
 @dataclass
 class Sampler:
     """`is_sampled` says whether a name's calls are stored at this moment, and `key` returns the key for hashes of
-    conversations. `draw` returns a random number from 0 to 1."""
+    conversations. `draw` returns a random number from 0 to 1. `on_stored` hears of calls that were stored, unless there
+    was no room for them."""
 
     folder: Path
     is_sampled: Callable[[str], bool]
     key: Callable[[], str]
     draw: Callable[[], float] = secrets.SystemRandom().random
+    on_stored: OnStored = ignore
     _waiting: list[DrawnCall] = field(default_factory=list)
     _counts: dict[CountKey, SampleCounts] = field(default_factory=dict)
     _bytes: int = 0
@@ -119,7 +135,8 @@ class Sampler:
                 await self._store(drawn, counts)
 
     async def _store(self, drawn: Sequence[DrawnCall], counts: dict[CountKey, SampleCounts]) -> None:
-        calls = await asyncio.to_thread(_prepare_all, drawn, self.key(), counts)
+        prepared = await asyncio.to_thread(_prepare_all, drawn, self.key(), counts)
+        calls = [each.call for each in prepared]
         try:
             await asyncio.to_thread(samples.add, self.folder, calls, counts)
         except (sqlite3.Error, OSError) as error:
@@ -128,17 +145,19 @@ class Sampler:
                 self.count(key, counted)
             for call in calls:
                 self.count(CountKey(call.name, day_of(call.at)), LOST)
+        else:
+            self.on_stored(prepared)
 
 
 def _prepare_all(
     drawn: Sequence[DrawnCall], key: str, counts: dict[CountKey, SampleCounts]
-) -> Sequence[SampledCall]:
-    """Returns the calls as they may be stored, and adds the others to `counts`."""
+) -> Sequence[StoredCall]:
+    """Returns the calls that may be stored, and adds the others to `counts`."""
     calls = []
     for each in drawn:
         prepared = _try_to_prepare(each, key)
         if isinstance(prepared, SampledCall):
-            calls.append(prepared)
+            calls.append(StoredCall(each, prepared))
         else:
             counts[each.key] = counts.get(each.key, SampleCounts()) + prepared
         time.sleep(0)  # lets the loop's thread have Python's lock, for which it would wait up to 5 ms

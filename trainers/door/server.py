@@ -32,6 +32,7 @@ from trainers.door.ratings import Ratings
 from trainers.door.responses import answer_response
 from trainers.door.sampler import Sampler
 from trainers.door.traces.endpoint import TraceIntake
+from trainers.door.trials.shadow import Shadow
 from trainers.door.upstreams import UpstreamClient
 from trainers.http.errors import ApiError
 from trainers.http.guard import LimitedBody, host_problem, is_longer, is_same_key, key_missing, sent_key
@@ -79,6 +80,8 @@ def build_app(
     ids = CallIds(names.key)
     sampler = Sampler(folder.root, names.is_sampled, names.key)
     calls = Calls(names, client, counts, ids, sampler)
+    shadow = Shadow(calls, folder.root, clock)
+    sampler.on_stored = shadow.add
     ratings = Ratings(folder.root, ids, clock)
     endpoints = Endpoints(calls, ratings, TraceIntake(names, sampler, clock), state)
     metrics = RequestCounts("door", MEASURED_ENDPOINTS)
@@ -91,6 +94,7 @@ def build_app(
         tasks = [
             asyncio.create_task(counts.keep_storing()),
             asyncio.create_task(sampler.keep_storing()),
+            asyncio.create_task(shadow.keep_asking()),
             asyncio.create_task(_keep_prepared(names)),
         ]
         yield
@@ -123,6 +127,8 @@ def build_app(
 async def _keep_prepared(names: Names) -> None:
     """Loads each second what was promoted, until it is cancelled."""
     while True:
+        # Candidates on trial come after the start, which they must neither delay nor end.
+        await names.prepare_trials()
         await asyncio.sleep(PREPARE_S)
         await names.prepare()
 

@@ -33,12 +33,17 @@ PASSED_PREFIXES = ("x-ratelimit-", "openai-")
 TAKEN_ALONG = ("openai-beta", "idempotency-key", "x-client-request-id")
 
 UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL)
+NOT_CONNECTED = (*UNREACHABLE, aiohttp.ConnectionTimeoutError)
 
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class UpstreamDown(ApiError):
-    """A provider that could not be reached, broke off, or took too long."""
+    """A provider that could not be reached, broke off, or took too long. `has_connected`: it has at least let us
+    connect."""
+
+    has_connected: bool = True
 
 
 @dataclass
@@ -156,7 +161,9 @@ class UpstreamClient:
             status = 504
             code = "upstream_timeout"
             what = "gave no answer in time"
-        return UpstreamDown(status, f"{upstream.name} {what}. Try again later.", code, kind="server_error")
+        text = f"{upstream.name} {what}. Try again later."
+        has_connected = not isinstance(error, NOT_CONNECTED)
+        return UpstreamDown(status, text, code, kind="server_error", has_connected=has_connected)
 
     async def close(self) -> None:
         if self._opened is not None:

@@ -14,6 +14,7 @@ PUBLIC_MODULES = (
     "placeholders",
     "prompts",
     "samples",
+    "shadow_answers",
     "usage",
     "values",
 )
