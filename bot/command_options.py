@@ -203,6 +203,14 @@ def read_sample(text: str) -> float | Misread:
     return Misread(f"“{shown(text)}” should be the share of the calls to sample, like 5%.")
 
 
+def read_every(text: str) -> Literal["month", "never"] | Misread:
+    if text.lower() == "month":
+        return "month"
+    if text.lower() == "never":
+        return "never"
+    return Misread(f"“{shown(text)}” should be month or never.")
+
+
 def read_predict(text: str) -> tuple[int, ...] | Misread:
     """Reads numbers of rows, like '2000,5000'. Returns them sorted, without repetitions."""
     words = text.split(",")
@@ -350,6 +358,7 @@ KINDS = TextType("candidates", read_kinds)
 DESTINATION = TextType("nothing", read_destination)
 SHOTS = TextType("number", read_shots)
 SAMPLE = TextType("share", read_sample)
+EVERY = TextType("month", read_every)
 TASK = TextType("task", read_task)
 PROMPT_NUMBER = TextType("number", read_prompt_number)
 PREDICT = TextType("numbers", read_predict)

@@ -413,9 +413,12 @@ class ProviderQueue:
         self._queue.append(waiting)
 
 
-def key_of(model: str, messages: Sequence[Message], max_tokens: int, tools: str = "") -> str:
-    """Returns the sha256 of the canonical JSON of a question to a model. Without tools the key is the same as before
-    tools were added, so that stored answers stay valid."""
+def key_of(
+    model: str, messages: Sequence[Message], max_tokens: int, tools: str = "", asked_on: str = ""
+) -> str:
+    """Returns the sha256 of the canonical JSON of a question to a model. `asked_on` is a day like '2026-12-07' if only
+    an answer to a question of that day counts, '' if any stored answer does. Without tools and a day the key is the
+    same as before these were added, so that stored answers stay valid."""
     turns = []
     for message in messages:
         turn = [message.role, message.content]
@@ -425,6 +428,8 @@ def key_of(model: str, messages: Sequence[Message], max_tokens: int, tools: str 
     request: list[Any] = [model, turns, max_tokens]
     if tools:
         request.append(tools)
+    if asked_on:
+        request.append({"asked_on": asked_on})
     return hashlib.sha256(json.dumps(request, ensure_ascii=True).encode()).hexdigest()
 
 

@@ -44,7 +44,7 @@ from bot.services.models import (
     promotions,
     sunsets,
 )
-from bot.services.monitoring import new_models, proposal_measurements, weeks
+from bot.services.monitoring import monthly_measurements, new_models, proposal_measurements, weeks
 from bot.services.serving import alias_sync, call_samples, fallbacks, publications, questions, recipes
 from bot.services.training import interventions, orphan_jobs, reports, run_results, training
 from bot.settings import store_model_ends, with_announced_ends
@@ -240,6 +240,7 @@ def reconcile(context: AppContext) -> None:
         handle_week_failure = partial(weeks.handle_step_failure, context, watch)
         _run_guarded(partial(weeks.step, context, watch), f"the week of {watch.dataset}", handle_week_failure)
     _run_guarded(partial(proposal_measurements.step, context), "measurements of new models")
+    _run_guarded(partial(monthly_measurements.step, context), "measurements of what is in use")
     _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
     _run_guarded(partial(promotion_requests.expire, context), "requests to deploy")
     _run_guarded(partial(superseded_plans.link_superseded, context), "links between plans")

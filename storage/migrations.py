@@ -30,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m037_proposals"  # the last step below
+NEWEST = "m039_monthly_measurements"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -271,6 +271,24 @@ CREATE TABLE watch_measurements (
 CREATE INDEX watch_measurements_by_proposal ON watch_measurements (proposal);
 """
 
+# What is in use is measured again each month, if a watch says so.
+MONTHLY_MEASUREMENTS = """
+ALTER TABLE watches ADD COLUMN every TEXT NOT NULL DEFAULT 'never' CHECK (every IN ('month', 'never'));
+CREATE TABLE monthly_measurements (
+    dataset TEXT NOT NULL,
+    month TEXT NOT NULL,
+    week TEXT NOT NULL,
+    promotion INTEGER NOT NULL,
+    at REAL NOT NULL,
+    measurement INTEGER REFERENCES measurements (id),
+    hindrance TEXT CHECK (hindrance IN ('money', 'freeze', 'refused')),
+    refusal TEXT,
+    ended_at REAL,
+    PRIMARY KEY (dataset, month)
+);
+CREATE INDEX monthly_measurements_open ON monthly_measurements (at) WHERE ended_at IS NULL;
+"""
+
 
 def _execute(db: SqliteUtils, script: str) -> None:
     """Executes a script statement by statement, because `executescript` would commit the migration's transaction."""
@@ -352,4 +370,5 @@ _add(
     ("m035_message_settings", MESSAGE_SETTINGS),
     ("m036_watches", WATCHES),
     ("m037_proposals", PROPOSALS),
+    ("m039_monthly_measurements", MONTHLY_MEASUREMENTS),
 )

@@ -22,6 +22,7 @@ from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Prefer
 from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, MessageSettings, Outbox
 from storage.money import Estimates, Freezes, Ledger
+from storage.monitoring.monthly_measurements import MonthlyMeasurements
 from storage.monitoring.proposals import Proposals, WatchMeasurements
 from storage.monitoring.watches import LiveLabels, WatchedWeeks, Watches
 from storage.promotions import Fallbacks, PromotionRequests, Promotions
@@ -87,6 +88,7 @@ class Store:
         self.live_labels = LiveLabels(self.database)
         self.proposals = Proposals(self.database)
         self.watch_measurements = WatchMeasurements(self.database)
+        self.monthly_measurements = MonthlyMeasurements(self.database)
         self.wipes = Wipes(self.database)
         self.expiries = Expiries(self.database)
 

@@ -55,6 +55,7 @@ from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
 from bot.services.monitoring import (
     live_labels,
+    monthly_measurements,
     proposal_measurements,
     repetitions,
     unusual_calls,
@@ -168,7 +169,7 @@ SHOWN: Mapping[str, _ByValue[object]] = {
     watch_cards.CONSENT: _with_number(watches.consent),
     watch_cards.REFUSE: _with_number(watches.refuse),
     week_cards.PLAN_AGAIN: repetitions.plan,
-    week_cards.MEASURE_AGAIN: repetitions.measure,
+    week_cards.MEASURE_AGAIN: monthly_measurements.measure,
     week_cards.MEASURE_NEW: _with_number(proposal_measurements.ask),
     row_labels.MAKE_VERSION: _with_number(row_label_services.close),
     row_labels.DISCARD: _with_number(row_label_services.discard),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from slack_bolt import Ack, App
 
@@ -350,7 +350,9 @@ def _decide(answers: Answers) -> Errors:
 
 
 def _watch(answers: Answers) -> Errors:
-    wanted = WatchRequest(answers.dataset, float(answers.text("share")))
+    is_monthly = answers.text("every") == "month"
+    every: Literal["month", "never"] = "month" if is_monthly else "never"
+    wanted = WatchRequest(answers.dataset, float(answers.text("share")), every)
     return _errors(watches.receive(answers.context, wanted, answers.person, answers.channel), "share")
 
 

@@ -3,7 +3,7 @@ watched."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -15,6 +15,7 @@ from bot.command_options import (
     CANDIDATE_SHOTS,
     DATASET,
     DESTINATION,
+    EVERY,
     KIND,
     MODEL,
     PROMPT,
@@ -140,16 +141,23 @@ def fallback(call: Call, dataset: str, after: int | None, to: str | None, **valu
     "watch",
     help="how what is in use did this week; every Monday in its channel, once you have it watched",
     needs=("read", "measure"),
-    usage="DATASET [sample=5% to=nothing]",
+    usage="DATASET [sample=5% every=month to=nothing]",
 )
 @click.argument("dataset", type=DATASET)
 @click.option("--sample", type=SAMPLE, help="Have it watched, with this share of the calls sampled, like 5%.")
+@click.option(
+    "--every",
+    type=EVERY,
+    help="month: have what is in use measured again with the first card of each month; never: no longer.",
+)
 @click.option("--to", type=DESTINATION, help="nothing: no longer watch it, and delete the sampled calls.")
-def watch(call: Call, dataset: str, sample: float | None, to: str | None) -> Reply:
+def watch(
+    call: Call, dataset: str, sample: float | None, every: Literal["month", "never"] | None, to: str | None
+) -> Reply:
     if to is not None:
         return watches.end(call.context, dataset, call.person, call.channel)
-    if sample is not None:
-        return watches.begin(call.context, WatchRequest(dataset, sample), call.person, call.channel)
+    if sample is not None or every is not None:
+        return watches.begin(call.context, WatchRequest(dataset, sample, every), call.person, call.channel)
     week = weeks.show_now(call.context, dataset, call.person, call.channel)
     if week is None:
         return watches.form(call.context, dataset, call.person, call.channel)

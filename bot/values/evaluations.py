@@ -58,7 +58,8 @@ class ComparisonPlan(VersionPlan, JsonValue):
     is the tuned model that is deployed if it turns out better; the rows are then the sealed ones. `encoder` is the one
     that the candidates `encoder` and `retrieval` use. `longest_answer` is the tokens of the dataset's longest answer.
     `scoring` and `floor` are those of the dataset's report. `is_bar_set` is False if `bar` is the usual one, because
-    nobody has set another; None in older plans.
+    nobody has set another; None in older plans. `asked_on` is the day ('2026-12-07') on which the models are asked
+    again although answers of theirs are stored, '' if stored answers count.
     """
 
     dataset: str
@@ -87,6 +88,7 @@ class ComparisonPlan(VersionPlan, JsonValue):
     scoring: Scoring | None = None
     floor: float | None = None
     is_bar_set: bool | None = None
+    asked_on: str = ""
 
     @property
     def has_objects(self) -> bool:

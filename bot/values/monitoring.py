@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.rules.monitoring.proposals import RepetitionReason
+from bot.rules.monitoring.repetitions import Change, RepetitionReason
+from storage.monitoring.monthly_measurements import Hindrance
 from trainers.evaluation.results import MeasuredCandidate, Scoring
 from trainers.evaluation.statistics import Interval, wilson
 from trainers.json_values import JsonValue
@@ -156,6 +157,43 @@ class Repetition:
     def has_button(self) -> bool:
         """False if there is nothing new to measure it on."""
         return self.is_tuned or self.new_rows > 0
+
+
+@dataclass(frozen=True)
+class RepeatedScore:
+    """A new measurement of what is in use: its `name` for people, which may be a link, and what it has cost. `score` is
+    None while it is under way, and if it ended without a result (`is_over`). `before` is its score when it was chosen,
+    in the measurement that people call `before_name`. `change` is None if the two can't be compared. `is_unasked`: it
+    began without anybody's click; `is_waiting`: it has not begun yet."""
+
+    name: str
+    is_over: bool
+    is_unasked: bool
+    is_waiting: bool = False
+    micros: int | None = None
+    score: MeasuredCandidate | None = None
+    before: MeasuredCandidate | None = None
+    before_name: str = ""
+    change: Change | None = None
+
+
+@dataclass(frozen=True)
+class MonthlyScore:
+    """What a week's card says of the measurement that is due this month. It asks about `rows` held-out rows, for about
+    `cost_micros`; None if that is unknown. `hindrance` says why it hasn't begun, with the words of a `refusal`."""
+
+    rows: int
+    cost_micros: int | None
+    hindrance: Hindrance | None = None
+    refusal: str | None = None
+    measured: RepeatedScore | None = None
+
+    @property
+    def has_button(self) -> bool:
+        """True if somebody has to click for it."""
+        if self.measured is not None:
+            return self.measured.is_over and self.measured.score is None
+        return self.hindrance in ("money", "refused")
 
 
 def _sum(amounts: Sequence[int | None]) -> int | None:

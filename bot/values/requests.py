@@ -73,7 +73,8 @@ class Baseline:
 
     `shots` is the number of examples in a prompt: None for ten, 0 for the number that does best on training rows.
     `optimise` is the budget in USD of a search for a better prompt, which the model `writer` proposes; without a writer
-    the first of the models does.
+    the first of the models does. `asks_again`: the models are asked although answers of theirs are stored, since a
+    vendor may change a model under its name.
     """
 
     dataset: str
@@ -87,6 +88,7 @@ class Baseline:
     optimise: Decimal | None = None
     writer: str | None = None
     because: str | None = None
+    asks_again: bool = False
 
 
 @dataclass(frozen=True)

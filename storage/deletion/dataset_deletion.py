@@ -102,6 +102,7 @@ DELETE FROM dataset_settings WHERE name = :name;
 DELETE FROM tried_answers WHERE dataset = :name;
 DELETE FROM live_labels WHERE dataset = :name;
 DELETE FROM watched_weeks WHERE dataset = :name;
+DELETE FROM monthly_measurements WHERE dataset = :name;
 UPDATE proposals SET ended_at = :now WHERE dataset = :name AND ended_at IS NULL;
 UPDATE watches SET ended_at = :now, ended_by = 'finetune' WHERE dataset = :name AND ended_at IS NULL;
 DELETE FROM actual_months WHERE dataset = :name

@@ -86,8 +86,8 @@ class Proposals(Table):
 
 @dataclass(frozen=True)
 class WatchMeasurement:
-    """A `measurement` that watching a dataset led to: of the model of a `proposal`. `person` asked for it; None if the
-    policy has it measured without asking, which began at `begun_at`."""
+    """A `measurement` that watching a dataset led to: of a `proposal`'s model, or of what is in use. `person` asked
+    for it; None if the policy has it measured without asking, which began at `begun_at`."""
 
     measurement: int
     dataset: str
@@ -100,6 +100,11 @@ class WatchMeasurement:
 class WatchMeasurements(Table):
     def add(self, measured: WatchMeasurement) -> None:
         self._db.insert("watch_measurements", vars(measured))
+
+    def get(self, measurement: int) -> WatchMeasurement | None:
+        """Returns None if watching a dataset didn't lead to this measurement."""
+        sql = "SELECT * FROM watch_measurements WHERE measurement = ?"
+        return self._db.first(WatchMeasurement, sql, (measurement,))
 
     def of(self, proposal: int) -> WatchMeasurement | None:
         """Returns the newest measurement of a proposal, None if there is none."""

@@ -6,8 +6,11 @@ The sampled calls themselves are in a file of their own (trainers/recipes/sample
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from storage.database import Table
+
+Every = Literal["month", "never"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,8 @@ class Watch:
     """A `person` has a dataset watched, and its card posted in `channel`, until `ended_at`.
 
     `share` (0 to 1) of the calls should be sampled; none are until somebody who decides about the dataset's rows has
-    agreed (`consented_by`, at `consented_at`). `time_zone` is the person's, like 'Europe/Berlin', or 'UTC'.
+    agreed (`consented_by`, at `consented_at`). `time_zone` is the person's, like 'Europe/Berlin', or 'UTC'. `every`
+    says how often what is in use is measured again.
     """
 
     id: int
@@ -29,6 +33,7 @@ class Watch:
     consented_at: float | None
     ended_at: float | None
     ended_by: str | None
+    every: Every = "never"
 
     @property
     def samples(self) -> bool:
@@ -49,6 +54,7 @@ class NewWatch:
     time_zone: str
     consented_by: str | None = None
     consented_at: float | None = None
+    every: Every = "never"
 
 
 class Watches(Table):

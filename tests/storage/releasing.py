@@ -176,6 +176,11 @@ INSERT INTO proposals (id, dataset, model, micros, in_use_micros, at, shown_week
 INSERT INTO watch_measurements (measurement, dataset, proposal, person, at, begun_at)
     VALUES (1, 'tickets', 1, NULL, 2001.0, 2002.0);
 """,
+    "m039_monthly_measurements": """
+UPDATE watches SET every = 'month';
+INSERT INTO monthly_measurements (dataset, month, week, promotion, at, measurement)
+    VALUES ('tickets', '2026-10', '2026-09-28', 1, 2003.0, 1);
+""",
     "m034_fallbacks": """
 INSERT INTO fallbacks (id, dataset, candidate, measurement, recipe, person, channel, at)
     VALUES (1, 'tickets', '{"rung": "encoder", "model": null, "shots": null}', 1, 'ab56', 'U1', 'C1', 1900.0);

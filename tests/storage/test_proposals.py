@@ -1,16 +1,21 @@
-"""Proposals: each model once for a dataset, one a week; and what measuring without asking has cost in a month."""
+"""Proposals: each model once for a dataset, one a week; what measuring without asking has cost in a month; and the
+measurement of each month."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
 from storage.driver import sqlite3
 from storage.evaluations import NewMeasurement
+from storage.monitoring.monthly_measurements import MonthlyMeasurement
 from storage.monitoring.proposals import NewProposal, Proposal, WatchMeasurement
 from storage.records import Measurement
 from storage.store import Store
 
 MONTH = "2026-11"
+DUE = MonthlyMeasurement("tickets", "2026-12", "2026-11-30", promotion=4, at=5.0)
 
 
 def add(store: Store, model: str = "acme/tiny") -> Proposal:
@@ -76,3 +81,28 @@ def test_a_proposal_is_measured_once_its_measurement_is_over(store: Store) -> No
     store.measurements.move(measurement, "failed", now=7.0, actual_micros=0)
     assert store.proposals.measured() == [proposal]
     assert store.watch_measurements.open() == []
+
+
+def test_a_month_has_one(store: Store) -> None:
+    assert store.monthly_measurements.add(DUE)
+    assert not store.monthly_measurements.add(replace(DUE, week="2026-12-07", at=6.0))
+    assert store.monthly_measurements.add(replace(DUE, month="2027-01", week="2026-12-28", at=6.0))
+    assert store.monthly_measurements.shown("tickets", "2026-11-30") == DUE
+    assert store.monthly_measurements.shown("tickets", "2026-12-07") is None
+
+
+def test_what_holds_it_is_recorded_until_it_begins(store: Store) -> None:
+    months = store.monthly_measurements
+    months.add(DUE)
+    assert months.hold(DUE, "money") and not months.hold(DUE, "money")
+    assert months.hold(DUE, "refused", "no key") and months.hold(DUE, "refused", "no rows")
+    measurement = store.measurements.add(NewMeasurement("ladder", 1, "C1", "U1", "{}"), now=6.0)
+    months.begin(DUE, measurement.id)
+    begun = months.shown("tickets", "2026-11-30")
+    assert begun == replace(DUE, measurement=measurement.id)
+    assert not months.hold(DUE, "money"), "it has begun"
+    assert months.waiting() == [] == months.measured()
+    store.measurements.move(measurement, "done", now=7.0, actual_micros=1)
+    assert months.measured() == [begun]
+    assert months.end(DUE, now=8.0) and not months.end(DUE, now=9.0)
+    assert months.measured() == []

@@ -35,6 +35,13 @@ def form(channel: str, dataset: str, limits: WatchLimits) -> Block:
         forms.choice_input(
             "share", "Calls to sample at random", options, initial=f"{initial:g}", hint=_stored(limits)
         ),
+        forms.choice_input(
+            "every",
+            "Measure what is in use again",
+            [("never", "Never"), ("month", "Every month")],
+            initial="never",
+            hint=_measured_monthly(limits),
+        ),
         Note(
             "Labels of sampled calls show whether answers are still right, and their words whether calls change."
         ),
@@ -42,8 +49,8 @@ def form(channel: str, dataset: str, limits: WatchLimits) -> Block:
     return forms.modal("Watch a dataset", FORM, blocks, submit="Watch it", private=f"{channel} {dataset}")
 
 
-def begun_text(watch: Watch, limits: WatchLimits) -> str:
-    """For the person who asked for it."""
+def begun_text(watch: Watch, limits: WatchLimits, *, is_tuned: bool) -> str:
+    """For the person who asked for it. `is_tuned`: what is in use was trained here."""
     text = (
         f"{code(watch.dataset)} is watched: a card in <#{watch.channel}> every Monday at nine ({watch.time_zone}), "
         "unless nothing was called."
@@ -55,6 +62,11 @@ def begun_text(watch: Watch, limits: WatchLimits) -> str:
     else:
         sample = code(f"/finetune watch {watch.dataset} sample=5%")
         text += f" No call is sampled, so nothing is known of the answers: {sample} changes that."
+    if watch.every == "month" and is_tuned:
+        text += " What is in use was trained and stays as it is, so it isn't measured again every month."
+    elif watch.every == "month":
+        never = code(f"/finetune watch {watch.dataset} every=never")
+        text += f" {_measured_monthly(limits)} {never} ends only that."
     return f"{text} {_how_to_end(watch.dataset)}"
 
 
@@ -136,6 +148,16 @@ def _stored(limits: WatchLimits) -> str:
         f"{personal} and calls with a secret are left out before anything is stored; texts stay on this machine and "
         f"are deleted after {days}."
     )
+
+
+def _measured_monthly(limits: WatchLimits) -> str:
+    text = (
+        "With the first card of a month, what is in use is asked about the held-out rows again, as a vendor may change "
+        "a model under its name."
+    )
+    if limits.usd_per_month:
+        return f"{text} Without asking, at most ${limits.usd_per_month:g} is spent a month."
+    return f"{text} If that costs money, the card asks first."
 
 
 def _how_to_end(dataset: str) -> str:

@@ -22,11 +22,13 @@ from bot.cards.common.words import (
     pluralize,
     shorten,
 )
+from bot.cards.monitoring.monthly_measurements import month_text
 from bot.rules.models.promotion import alias_for
 from bot.rules.monitoring.proposals import WeekLine, choose_lines, saved_percent
 from bot.values.monitoring import (
     USUAL_LABELS,
     LiveAnswers,
+    MonthlyScore,
     NewModel,
     NewModelScore,
     Repetition,
@@ -60,7 +62,8 @@ class ModelEnding:
 class WeekSummary:
     """A week of a watched dataset with what its card shows. `is_over` is False for the week so far. `live` is what
     people's labels say, None if no call can be labelled. `to_label` counts the calls that wait for a label. `new` is a
-    model that is proposed, and `again` says why what is in use should be trained or measured again."""
+    model that is proposed, `again` says why what is in use should be trained or measured again, and `month` is the
+    measurement of what is in use that is due this month."""
 
     watch: Watch
     facts: WeekFacts
@@ -70,6 +73,7 @@ class WeekSummary:
     ending: ModelEnding | None = None
     new: NewModel | None = None
     again: Repetition | None = None
+    month: MonthlyScore | None = None
 
     @property
     def dataset(self) -> str:
@@ -100,6 +104,8 @@ def _texts(summary: WeekSummary) -> Mapping[WeekLine, str]:
         texts["live"] = live_text(summary.live)
     if summary.again is not None:
         texts["again"] = again_text(summary.again)
+    if summary.month is not None:
+        texts["month"] = month_text(summary.month)
     if facts.shift is not None and facts.shift.is_shown:
         texts["shift"] = _shift_text(facts.shift)
     if facts.thumbs_up or facts.thumbs_down:
@@ -121,17 +127,24 @@ def _buttons(summary: WeekSummary, shown: Collection[WeekLine]) -> list[Block]:
     if summary.to_label:
         buttons.append(button(f"Label {min(summary.to_label, USUAL_LABELS)}", LABEL, summary.dataset))
     again = summary.again
-    if again is not None and again.has_button and "again" in shown:
-        if again.is_tuned:
-            buttons.append(button("Plan", PLAN_AGAIN, summary.dataset))
-        else:
-            buttons.append(button("Measure again", MEASURE_AGAIN, summary.dataset))
+    if again is not None and again.is_tuned and "again" in shown:
+        buttons.append(button("Plan", PLAN_AGAIN, summary.dataset))
+    if _offers_measurement(summary, shown):
+        buttons.append(button("Measure again", MEASURE_AGAIN, summary.dataset))
     shift = summary.facts.shift
     if summary.is_over and shift is not None and shift.unusual:
         buttons.append(button("Label unusual calls", LABEL_UNUSUAL, summary.dataset))
     if summary.new is not None and summary.new.measured is None and "new" in shown:
         buttons.append(button("Measure", MEASURE_NEW, str(summary.new.proposal)))
     return buttons[:MOST_BUTTONS]
+
+
+def _offers_measurement(summary: WeekSummary, shown: Collection[WeekLine]) -> bool:
+    again = summary.again
+    if again is not None and "again" in shown and again.has_button and not again.is_tuned:
+        return True
+    month = summary.month
+    return month is not None and "month" in shown and month.has_button
 
 
 def no_unusual_calls(dataset: str) -> str:

@@ -19,11 +19,9 @@ LIVES = timedelta(days=182)
 NEW_FOR = timedelta(
     days=90
 )  # so that a dataset that is watched later, or a price that comes later, isn't too late
-FEWEST_NEW_ROWS = 100  # with fewer, calls that have changed are still hardly among the rows
 MOST_LINES = 6  # under the card's title
 
-WeekLine = Literal["failed", "live", "again", "shift", "ending", "new", "sample", "feedback"]
-RepetitionReason = Literal["worse", "changed"]
+WeekLine = Literal["failed", "live", "again", "month", "shift", "ending", "new", "sample", "feedback"]
 BY_IMPORTANCE: tuple[WeekLine, ...] = get_args(WeekLine)
 
 
@@ -56,17 +54,6 @@ def measuring_micros(rows: int, micros: int) -> int:
 def left_micros(usd_per_month: Decimal, committed_micros: int) -> int:
     """Returns the micro-dollars that may still be spent this month without asking anybody; 0 if that is none."""
     return max(to_micros(usd_per_month) - committed_micros, 0)
-
-
-def repetition_reason(*, is_worse: bool, is_changed: bool, new_rows: int) -> RepetitionReason | None:
-    """Returns why what is in use should be trained or measured again, None if it needn't: live answers are shown to be
-    worse than measured, or calls are shown to have changed and enough rows were labelled since. The end of its model
-    has a message of its own."""
-    if is_worse:
-        return "worse"
-    if is_changed and new_rows >= FEWEST_NEW_ROWS:
-        return "changed"
-    return None
 
 
 def choose_lines(lines: Collection[WeekLine]) -> frozenset[WeekLine]:

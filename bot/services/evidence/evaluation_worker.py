@@ -457,7 +457,7 @@ def _candidate_keys(
     cap = plan_max_tokens(plan) + plan.room(candidate.model)
     answer_keys = []
     for prompt, offer in zip(messages, tools, strict=True):
-        answer_keys.append(key_of(candidate.model, prompt, cap, offer))
+        answer_keys.append(key_of(candidate.model, prompt, cap, offer, plan.asked_on))
     work = _work(candidate.model, messages, tokens, cap)
     return CandidateKeys(tuple(answer_keys), tuple(tokens), work)
 
@@ -524,7 +524,7 @@ def _with_keys(
         model = str(candidate.model)
         cap = plan_max_tokens(plan) + plan.room(model)
         for prompt, offer in zip(messages, tools, strict=True):
-            yield key_of(model, prompt, cap, offer), model, prompt, offer
+            yield key_of(model, prompt, cap, offer, plan.asked_on), model, prompt, offer
 
 
 def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message, ...], str]]) -> None:

@@ -437,6 +437,8 @@ def _plan(
         optimised=optimised,
         withheld_from=_withheld_from(context, dataset, documents, line_up),
     )
+    if command.asks_again:
+        plan = replace(plan, asked_on=f"{today}")
     return plan, permission
 
 

@@ -3,6 +3,7 @@ cheap; nothing here starts a training or switches what is in use."""
 
 PUBLIC_MODULES = (
     "live_labels",
+    "monthly_measurements",
     "new_models",
     "proposal_measurements",
     "repetitions",

@@ -83,6 +83,19 @@ def measurement_of(context: AppContext, dataset: str, model: str) -> Baseline | 
     return Baseline(dataset, (model,), (candidate.kind,), shots=candidate.shots, judge=judge)
 
 
+def usd_per_1000_in_use(context: AppContext, dataset: str) -> Decimal | None:
+    """Returns the USD of 1,000 calls to what is in use, None if that is unknown."""
+    promotion = context.store.promotions.current(dataset)
+    checked = _checked(context, dataset)
+    if promotion is None or checked is None:
+        return None
+    candidate = promoted_candidate(promotion.what)
+    if candidate is not None and candidate.model is None:
+        return Decimal(0)
+    price = _price_in_use(context, promotion, checked)
+    return price.usd if price else None
+
+
 def _checked(context: AppContext, dataset: str) -> CheckedDataset | None:
     newest = context.store.datasets.newest(dataset)
     report = datasets.report_of(newest) if newest else None

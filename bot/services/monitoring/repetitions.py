@@ -1,5 +1,5 @@
-"""Whether what is in use should be trained or measured again, and the buttons for it. A click freezes a plan that other
-people approve, or asks for a measurement whose cost somebody agrees to; nothing starts by itself."""
+"""Whether what is in use should be trained or measured again. The button for a training freezes a plan that other
+people approve; that for a measurement is in monthly_measurements.py."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from dataclasses import replace
 from bot.cards.common.blocks import code
 from bot.cards.common.candidates import promotable_name
 from bot.context import AppContext
-from bot.rules.monitoring.proposals import repetition_reason
+from bot.rules.monitoring.repetitions import repetition_reason
 from bot.rules.plans import plan_from_json
 from bot.services.common import authorization
 from bot.services.datasets import datasets
 from bot.services.decisions import estimate_requests, plans
-from bot.services.measurement import evaluations
 from bot.services.models import models
 from bot.services.models.promotables import origin_of
 from bot.services.monitoring import new_models
 from bot.values.evaluations import promoted_candidate
 from bot.values.monitoring import LiveAnswers, Repetition, WeekShift
-from bot.values.requests import Start
+from bot.values.requests import Baseline, Start
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
-from storage.records import Measurement, Run
+from storage.records import Run
 
 
 def repetition_of(
@@ -46,7 +45,7 @@ def repetition_of(
 def plan(context: AppContext, name: str, person: str) -> Run | Refusal:
     """Handles the button: freezes a plan that trains the model in use again, on the newest rows. It needs its approvals
     like any other plan."""
-    promotion = _promotion_for(context, name, person)
+    promotion = promotion_for(context, name, person)
     if isinstance(promotion, Refusal):
         return promotion
     if promotion.model is None:
@@ -60,23 +59,22 @@ def plan(context: AppContext, name: str, person: str) -> Run | Refusal:
     return plans.start(context, Start(name, question, again=run.id), person, channel)
 
 
-def measure(context: AppContext, name: str, person: str) -> Measurement | Refusal:
-    """Handles the button: asks to measure what is in use on the newest held-out rows."""
-    promotion = _promotion_for(context, name, person)
-    if isinstance(promotion, Refusal):
-        return promotion
+def measurement_of(context: AppContext, promotion: Promotion) -> Baseline | None:
+    """Returns the measurement that asks what is in use again, None if it was trained: its plan can be repeated instead.
+    The models are asked although their answers are stored, since a vendor may have changed a model under its name."""
     candidate = promoted_candidate(promotion.what)
-    command = new_models.measurement_of(context, name, candidate.model or "") if candidate else None
-    if candidate is None or command is None:
-        return Refusal(f"What is in use for {code(name)} was trained: its plan can be repeated instead.")
+    if candidate is None:
+        return None
+    command = new_models.measurement_of(context, promotion.dataset, candidate.model or "")
+    if command is None:
+        return None
     if candidate.model is None:
         command = replace(command, models=())
-    watch = context.store.watches.current(name)
-    channel = watch.channel if watch else promotion.channel
-    return evaluations.ask(context, command, person, channel)
+    return replace(command, asks_again=True)
 
 
-def _promotion_for(context: AppContext, name: str, person: str) -> Promotion | Refusal:
+def promotion_for(context: AppContext, name: str, person: str) -> Promotion | Refusal:
+    """Returns what is in use, if this person may know of it."""
     gone = Refusal(f"Nothing is in use for {code(name)} any more.")
     promotion = context.store.promotions.current(name)
     if promotion is None:

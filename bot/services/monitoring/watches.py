@@ -12,7 +12,7 @@ from bot.context import AppContext
 from bot.rules.permissions import Request
 from bot.services.common import authorization, messages
 from bot.values.runs import Refusal
-from storage.monitoring.watches import NewWatch, Watch
+from storage.monitoring.watches import Every, NewWatch, Watch
 from storage.records import Dataset
 
 UTC = "UTC"
@@ -20,10 +20,12 @@ UTC = "UTC"
 
 @dataclass(frozen=True)
 class WatchRequest:
-    """What a person wants watched: a dataset, with the share (0 to 1) of its calls to sample."""
+    """What a person wants watched: a dataset, with the share (0 to 1) of its calls to sample, and how often what is in
+    use is measured again. None leaves either as it is."""
 
     dataset: str
-    share: float
+    share: float | None = None
+    every: Every | None = None
 
 
 def form(context: AppContext, dataset: str, person: str, channel: str) -> Block | Refusal:
@@ -39,15 +41,16 @@ def begin(context: AppContext, wanted: WatchRequest, person: str, channel: str) 
     if isinstance(dataset, Refusal):
         return dataset
     limits = context.settings.policy.watch
-    if wanted.share > limits.share:
+    if wanted.share is not None and wanted.share > limits.share:
         return Refusal(views.share_too_large(limits))
     before = context.store.watches.current(dataset.name)
     new = NewWatch(
         dataset=dataset.name,
         person=person,
         channel=dataset.owner,
-        share=wanted.share,
+        share=_share(wanted, before),
         time_zone=context.directory.time_zone(person) or UTC,
+        every=_every(wanted, before),
     )
     new = _with_consent(context, dataset, before, new)
     with context.store.transaction():
@@ -57,7 +60,21 @@ def begin(context: AppContext, wanted: WatchRequest, person: str, channel: str) 
         if watch.awaits_consent:
             card = views.consent_card(watch, dataset, limits)
             context.show(_question(watch), watch.channel, card, concerns=dataset.uploaded_by)
-    return views.begun_text(watch, limits)
+    promotion = context.store.promotions.current(dataset.name)
+    is_tuned = promotion is not None and promotion.model is not None
+    return views.begun_text(watch, limits, is_tuned=is_tuned)
+
+
+def _share(wanted: WatchRequest, before: Watch | None) -> float:
+    if wanted.share is not None:
+        return wanted.share
+    return before.share if before else 0.0
+
+
+def _every(wanted: WatchRequest, before: Watch | None) -> Every:
+    if wanted.every is not None:
+        return wanted.every
+    return before.every if before else "never"
 
 
 def _with_consent(context: AppContext, dataset: Dataset, before: Watch | None, new: NewWatch) -> NewWatch:
@@ -144,6 +161,7 @@ def _record_decision(context: AppContext, watch: Watch, person: str, *, agrees: 
         channel=watch.channel,
         share=0.0,
         time_zone=watch.time_zone,
+        every=watch.every,
     )
     return context.store.watches.begin(new, now=now)
 
@@ -180,4 +198,7 @@ def _question(watch: Watch) -> str:
 
 
 def _detail(watch: Watch) -> str:
-    return f"{watch.dataset}: {100 * watch.share:g}% of the calls"
+    text = f"{watch.dataset}: {100 * watch.share:g}% of the calls"
+    if watch.every == "month":
+        text += ", measured again every month"
+    return text

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from bot.cards.common.blocks import Message
@@ -17,10 +17,11 @@ from bot.cards.monitoring.weeks import ModelEnding, WeekSummary
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.models.promotion import alias_for
+from bot.rules.monitoring.repetitions import month_of_card
 from bot.rules.units import Period
 from bot.services.common import authorization
 from bot.services.models import sunsets
-from bot.services.monitoring import live_accuracy, proposals, repetitions, week_worker
+from bot.services.monitoring import live_accuracy, monthly_scores, proposals, repetitions, week_worker
 from bot.services.monitoring.week_worker import WeekOfCalls
 from bot.services.serving import week_counts
 from bot.services.serving.call_samples import first_weeks_folder
@@ -28,6 +29,7 @@ from bot.values.monitoring import WeekFacts, WeekShift
 from bot.values.runs import Refusal
 from bot.values.sunsets import ending_soon
 from bot.worker_pool import WorkerStopped
+from storage.monitoring.monthly_measurements import MonthlyMeasurement
 from storage.monitoring.watches import Watch, WatchedWeek
 from storage.promotions import Promotion
 from trainers.encoders import EncoderError
@@ -156,7 +158,18 @@ def _post(context: AppContext, watch: Watch, facts: WeekFacts) -> None:
         if context.store.watched_weeks.add(stored) and facts.calls:
             if chosen is not None:
                 context.store.proposals.show(chosen.proposal, facts.week, chosen.offer)
+            _note_month(context, watch, facts.week)
             _show(context, watch, facts)
+
+
+def _note_month(context: AppContext, watch: Watch, week: str) -> None:
+    """Has what is in use measured again, with the first card of a month. A model that was trained stays as it is."""
+    promotion = context.store.promotions.current(watch.dataset)
+    if watch.every != "month" or promotion is None or promotion.model is not None:
+        return
+    month = month_of_card(date.fromisoformat(week))
+    due = MonthlyMeasurement(watch.dataset, month, week, promotion.id, context.clock())
+    context.store.monthly_measurements.add(due)
 
 
 def _show(context: AppContext, watch: Watch, facts: WeekFacts) -> None:
@@ -173,6 +186,7 @@ def card_name(dataset: str, week: str) -> str:
 
 def _summary(context: AppContext, watch: Watch, facts: WeekFacts, *, is_over: bool) -> WeekSummary:
     live = live_accuracy.live_answers(context, watch)
+    card_of = _last_card(context, watch, facts.week, is_over=is_over)
     return WeekSummary(
         watch=watch,
         facts=facts,
@@ -180,15 +194,14 @@ def _summary(context: AppContext, watch: Watch, facts: WeekFacts, *, is_over: bo
         live=live,
         to_label=len(live_accuracy.open_calls(context, watch)),
         ending=_ending(context, watch.dataset),
-        new=proposals.shown(
-            context, watch.dataset, _proposed_in(context, watch, facts.week, is_over=is_over)
-        ),
+        new=proposals.shown(context, watch.dataset, card_of),
+        month=monthly_scores.shown(context, watch.dataset, card_of),
         again=repetitions.repetition_of(context, watch.dataset, live, facts.shift),
     )
 
 
-def _proposed_in(context: AppContext, watch: Watch, week: str, *, is_over: bool) -> str:
-    """Returns the week whose proposal is shown: before a week is over, that of the last card."""
+def _last_card(context: AppContext, watch: Watch, week: str, *, is_over: bool) -> str:
+    """Returns the week whose proposal and measurement are shown: before a week is over, that of the last card."""
     stored = context.store.watched_weeks.of(watch.dataset)
     if is_over or not stored:
         return week

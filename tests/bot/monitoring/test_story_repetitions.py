@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from bot.cards.monitoring import weeks
-from bot.rules.monitoring.proposals import choose_lines, repetition_reason
+from bot.rules.monitoring.proposals import choose_lines
+from bot.rules.monitoring.repetitions import repetition_reason
 from bot.rules.plans import plan_from_json
 from demo.people import ANA, BEN
 from storage.monitoring.watches import LiveLabel

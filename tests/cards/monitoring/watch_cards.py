@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from bot.cards.common.blocks import Message
@@ -13,11 +14,14 @@ from bot.cards.common.general import text_message
 from bot.cards.monitoring import live_labels, watches, weeks
 from bot.cards.monitoring.live_labels import CallToLabel, PreviousCall
 from bot.cards.monitoring.weeks import ModelEnding, WeekSummary
+from bot.rules.monitoring.repetitions import Change
 from bot.rules.permissions import WatchLimits
 from bot.values.monitoring import (
     LiveAnswers,
+    MonthlyScore,
     NewModel,
     NewModelScore,
+    RepeatedScore,
     Repetition,
     WeekFacts,
     WeekShift,
@@ -44,6 +48,7 @@ WATCH = Watch(
     ended_at=None,
     ended_by=None,
 )
+MONTHLY = replace(WATCH, every="month")
 ASKING = replace(WATCH, consented_by=None, consented_at=None)
 PROMPT = "the prompt alone on openai/gpt-4o-mini"
 FACTS = WeekFacts(
@@ -72,6 +77,19 @@ AGAIN = Repetition("worse", "tickets-3", is_tuned=True, new_rows=1)
 NEW = NewModel(5, "acme/acme-tiny", 120_000, 200_000, 200, 24_000)
 TINY = measurements.candidate("zero", "acme/acme-tiny", 168)
 SCORED = NewModelScore("m7", is_over=True, is_unasked=True, micros=21_000, score=TINY, in_use=0.875)
+BEFORE = measurements.candidate("zero", "openai/gpt-4o-mini", 175)
+NOW_WORSE = measurements.candidate("zero", "openai/gpt-4o-mini", 150)
+REPEATED = RepeatedScore(
+    "m9",
+    is_over=True,
+    is_unasked=True,
+    micros=21_000,
+    score=BEFORE,
+    before=BEFORE,
+    before_name="m2",
+    change=Change(200, -0.01, 0.62, is_same_question=True),
+)
+MONTH = MonthlyScore(200, 24_000, measured=REPEATED)
 LABELS = ("refund", "lost parcel", "invoice & <tax>")
 
 
@@ -90,9 +108,18 @@ def cards() -> dict[str, Message]:
     losing = replace(FACTS, uses=(WeekUse(PROMPT, 3, 0, 2_000_000, -1_500_000),), sampled=SampleCounts())
     ending = ModelEnding("openai/gpt-4o-mini", date(2027, 1, 14), 45)
     return {
-        "watch-begun": text_message(watches.begun_text(WATCH, LIMITS)),
-        "watch-begun-without-sample": text_message(watches.begun_text(replace(WATCH, share=0.0), LIMITS)),
-        "watch-begun-asking": text_message(watches.begun_text(ASKING, replace(LIMITS, personal="drop"))),
+        "watch-begun": text_message(watches.begun_text(WATCH, LIMITS, is_tuned=False)),
+        "watch-begun-without-sample": text_message(
+            watches.begun_text(replace(WATCH, share=0.0), LIMITS, is_tuned=False)
+        ),
+        "watch-begun-asking": text_message(
+            watches.begun_text(ASKING, replace(LIMITS, personal="drop"), is_tuned=False)
+        ),
+        "watch-begun-monthly": text_message(
+            watches.begun_text(MONTHLY, replace(LIMITS, usd_per_month=Decimal(5)), is_tuned=False)
+        ),
+        "watch-begun-monthly-asking": text_message(watches.begun_text(MONTHLY, LIMITS, is_tuned=False)),
+        "watch-begun-monthly-tuned": text_message(watches.begun_text(MONTHLY, LIMITS, is_tuned=True)),
         "watch-ended": text_message(watches.ended_text(WATCH)),
         "watch-consent": watches.consent_card(ASKING, builders.dataset(uploaded_by=BEN), LIMITS),
         "watch-agreed": watches.decided_card(WATCH, BEN, agrees=True),
@@ -138,6 +165,7 @@ def cards() -> dict[str, Message]:
         "week-new-model-failed": weeks.week_card(
             summary(new=replace(NEW, measured=NewModelScore("m7", is_over=True, is_unasked=True)))
         ),
+        **monthly_cards(),
         "week-with-too-much": weeks.week_card(
             summary(
                 facts=replace(FAILING, shift=SHIFT), ending=replace(ending, days_left=0), new=NEW, again=AGAIN
@@ -145,6 +173,31 @@ def cards() -> dict[str, Message]:
         ),
         "week-by-words": weeks.week_card(summary(live=replace(live(17, 20), accuracy=None, holdout=None))),
         "week-without-calls": weeks.no_calls_yet(WATCH),
+    }
+
+
+def monthly_cards() -> dict[str, Message]:
+    """The line about the monthly measurement in each of its states."""
+    worse = replace(REPEATED, score=NOW_WORSE, change=Change(200, -0.125, 0.0004, is_same_question=True))
+    better = replace(REPEATED, change=Change(150, 0.1, 0.002, is_same_question=False), is_unasked=False)
+    states = {
+        "begins": MonthlyScore(200, 24_000),
+        "without-money": MonthlyScore(200, 24_000, "money"),
+        "cost-unknown": MonthlyScore(200, None, "money"),
+        "frozen": MonthlyScore(200, 24_000, "freeze"),
+        "refused": MonthlyScore(200, 24_000, "refused", "`acme` has no key."),
+        "asking": replace(MONTH, measured=RepeatedScore("m9", False, False, is_waiting=True)),
+        "under-way": replace(MONTH, measured=RepeatedScore("m9", False, True)),
+        "failed": replace(MONTH, measured=RepeatedScore("m9", True, True)),
+        "same": MONTH,
+        "worse": replace(MONTH, measured=worse),
+        "better": replace(MONTH, measured=better),
+        "not-compared": replace(MONTH, measured=replace(REPEATED, change=None)),
+        "earlier-gone": replace(MONTH, measured=replace(REPEATED, before=None, change=None)),
+    }
+    return {
+        f"week-monthly-{name}": weeks.week_card(summary(month=month, to_label=0))
+        for name, month in states.items()
     }
 
 
