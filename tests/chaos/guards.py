@@ -1086,6 +1086,35 @@ GUARDS = (
         "test_only_unmasked_calls_that_what_is_in_use_has_answered_are_put_to_it",
     ),
     Guard(
+        "a canary that errs more ends",
+        "trainers/door/trials/canary.py",
+        "        if tally.is_worse:\n",
+        "        if False:\n",
+        "tests/trainers/door/test_canary.py::test_a_full_disk_does_not_undo_a_stop",
+    ),
+    Guard(
+        "a canary that another worker has stopped ends",
+        "trainers/door/trials/canary.py",
+        "        self._stopped |= stopped\n",
+        "",
+        "tests/trainers/door/test_canary.py::test_another_workers_stop_ends_it_here",
+    ),
+    Guard(
+        "a conversation counts once for a canary",
+        "trainers/door/trials/canary.py",
+        "side.conversation in self.conversations or len",
+        "len",
+        "tests/trainers/door/test_canary.py::"
+        "test_a_conversation_counts_once_and_the_third_that_errs_stops_a_tenth",
+    ),
+    Guard(
+        "what a candidate begins too late is answered by what is in use",
+        "trainers/door/calls.py",
+        "            async with asyncio.timeout(canary.limit_s):\n",
+        "            async with asyncio.timeout(None):\n",
+        "tests/trainers/door/test_canary.py::test_a_candidate_has_no_longer_than_what_is_in_use",
+    ),
+    Guard(
         "no program reads a vendor's key",
         "trainers/door/upstreams.py",
         'content.replace(key.encode(), b"(the key)")',

@@ -16,21 +16,27 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from trainers.door.trials.canary import CanarySide
+
 PREFIX = "call-"
 MOST_NOTED = 10_000
 SIGNATURE_BYTES = 12
 # Seconds since 1970, the promotion, the recipe's hash, and what tells calls of the same second apart.
 _FIXED = struct.Struct(">II32s9s")
+# Only during a canary, before the name, which has no zero byte: whose side, the trial, the conversation's hash.
+_CANARY = struct.Struct(">x?I16s")
 
 
 @dataclass(frozen=True)
 class AnsweredCall:
-    """A call under `name` at `at` (seconds since 1970), which `recipe` (a hash) answered for `promotion`."""
+    """A call under `name` at `at` (seconds since 1970), which `recipe` (a hash) answered for `promotion`. `canary` is
+    the side of a canary that a rating is about, None without one."""
 
     name: str
     promotion: int
     recipe: str
     at: int
+    canary: CanarySide | None = None
 
 
 @dataclass
@@ -41,9 +47,13 @@ class CallIds:
     _noted: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
     def new(self, call: AnsweredCall) -> str:
-        """Returns an id that no other call has, about 100 letters long."""
+        """Returns an id that no other call has, about 100 letters long, and 30 more during a canary."""
         recipe = bytes.fromhex(call.recipe)
-        content = _FIXED.pack(call.at, call.promotion, recipe, secrets.token_bytes(9)) + call.name.encode()
+        content = _FIXED.pack(call.at, call.promotion, recipe, secrets.token_bytes(9))
+        if call.canary is not None:
+            side = call.canary
+            content += _CANARY.pack(side.is_candidate, side.trial, bytes.fromhex(side.conversation))
+        content += call.name.encode()
         return _encode(self._sign(content) + content)
 
     def read(self, id: str) -> AnsweredCall | None:
@@ -60,7 +70,13 @@ class CallIds:
         if not hmac.compare_digest(signature, self._sign(content)):
             return None
         at, promotion, recipe, _ = _FIXED.unpack(content[: _FIXED.size])
-        return AnsweredCall(content[_FIXED.size :].decode(), promotion, recipe.hex(), at)
+        rest = content[_FIXED.size :]
+        side = None
+        if rest.startswith(b"\0"):
+            is_candidate, trial, conversation = _CANARY.unpack(rest[: _CANARY.size])
+            side = CanarySide(trial, conversation.hex(), is_candidate)
+            rest = rest[_CANARY.size :]
+        return AnsweredCall(rest.decode(), promotion, recipe.hex(), at, side)
 
     def note(self, own_id: str, id: str) -> None:
         """Remembers the id that an answer has in its body."""

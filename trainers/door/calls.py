@@ -1,11 +1,16 @@
 """One call of a program: which recipe answers it, whether another may answer instead, and what is counted.
 
+During a canary (trials/canary.py) the candidate on trial answers some conversations. No program suffers from it: what
+it doesn't answer well and in time is answered by what is in use, as if there were no candidate.
+
 How a chat, Responses or a classification is asked and answered is in modules of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,37 +24,60 @@ from trainers.door.call_texts import StreamedText, Turn
 from trainers.door.counts import FAILED, LOST, UsageCounts
 from trainers.door.names import LoadedRecipe, Names
 from trainers.door.sampler import DrawnCall, ReadAnswer, Sampler
-from trainers.door.streams import read_object, while_connected
+from trainers.door.streams import EventStream, read_object, while_connected
+from trainers.door.trials.canary import Canaries, CanaryCall, CanarySide
 from trainers.door.upstreams import UpstreamClient, VendorError
 from trainers.http.errors import ApiError, as_object, invalid
 from trainers.recipes import prompts
+from trainers.recipes.canary_events import EventReason
 from trainers.recipes.usage import Usage
-from trainers.recipes.values import Published, Recipe, Unavailable, Upstream
+from trainers.recipes.values import Published, Recipe, Trial, Unavailable, Upstream
 
 CALL_HEADER = "x-finetune-call"
 RECIPE_HEADER = "x-finetune-recipe"
 FALLBACK_HEADER = "x-finetune-fallback"
+TRIAL_HEADER = "x-finetune-trial"
+TOO_SLOW = "too_slow"
 SHORT_HASH = 12
 SIZE_OF_PARTS = 100_000  # bytes, assumed for a request without a length
 STREAM_OPTIONS = "stream_options"
 Body = dict[str, Any]
 
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The recipe that answers a call, by its hash, under which it is published.
+
+    `model` and `address` are those of `Published` for it. `fallback_from` says in a word why that is the fallback, and
+    `trial_problem` why it isn't the candidate on trial, whose turn it was. `canary` is the side of a canary for which
+    the answer speaks, None if for neither.
+    """
+
+    sha256: str
+    model: str | None = None
+    address: str | None = None
+    fallback_from: str | None = None
+    trial_problem: str | None = None
+    canary: CanarySide | None = None
+
 
 @dataclass(frozen=True)
 class Call:
-    """A program's request, `body`, and the recipe that answers it. `fallback_from` says in a word why that is the
-    fallback, None if it is what is in use."""
+    """A program's request, `body`, and the recipe that answers it."""
 
     body: Body
     published: Published
+    choice: Choice
     loaded: LoadedRecipe
     client: UpstreamClient
     names: Names
     counts: UsageCounts
     ids: CallIds
     sampler: Sampler
+    canaries: Canaries
     headers: Mapping[str, str]
-    fallback_from: str | None = None
 
     @cached_property
     def id(self) -> str:
@@ -57,7 +85,8 @@ class Call:
         promotion = self.published.promotion
         if promotion is None:
             return ""
-        return self.ids.new(AnsweredCall(self.name, promotion, self.sha256, int(self.counts.clock())))
+        at = int(self.counts.clock())
+        return self.ids.new(AnsweredCall(self.name, promotion, self.sha256, at, self.choice.canary))
 
     @property
     def name(self) -> str:
@@ -71,18 +100,15 @@ class Call:
     @property
     def answer_headers(self) -> dict[str, str]:
         headers = {RECIPE_HEADER: self.sha256[:SHORT_HASH]}
-        if self.fallback_from is not None:
-            headers[FALLBACK_HEADER] = self.fallback_from
+        if self.choice.fallback_from is not None:
+            headers[FALLBACK_HEADER] = self.choice.fallback_from
+        if self.choice.trial_problem is not None:
+            headers[TRIAL_HEADER] = self.choice.trial_problem
         return headers
 
     @property
     def sha256(self) -> str:
-        """The hash of the recipe, under which it is published."""
-        sha256 = self.published.recipe
-        if self.fallback_from is not None:
-            sha256 = self.published.fallback
-        assert sha256 is not None  # noqa: S101  it was loaded
-        return sha256
+        return self.choice.sha256
 
     @cached_property
     def upstream(self) -> Upstream:
@@ -99,9 +125,7 @@ class Call:
 
     @property
     def base_url(self) -> str:
-        url = self.upstream.base_url
-        if self.fallback_from is None and self.published.address is not None:
-            url = self.published.address
+        url = self.choice.address or self.upstream.base_url
         return url.rstrip("/")
 
     def count(self, counted: Usage) -> None:
@@ -138,18 +162,24 @@ class Call:
             drawn = self._drawn(text.read, usage, text.letters)
             self.sampler.add(replace(drawn, is_too_long=text.is_too_long))
 
+    def report_break(self) -> None:
+        """Reports that a stream broke off to the canary, if there is one."""
+        if self.choice.canary is not None:
+            self.canaries.report(self.choice.canary, "error")
+
     def _drawn(self, read_answer: ReadAnswer, usage: Usage, size: int) -> DrawnCall:
         return DrawnCall(
             id=self.id,
             published=self.published,
             recipe=self.sha256,
-            fallback_from=self.fallback_from,
+            fallback_from=self.choice.fallback_from,
             at=self.counts.clock(),
             body=self.body,
             headers=self.headers,
             read_answer=read_answer,
             usage=usage,
             size=size + self._request_bytes,
+            trial_problem=self.choice.trial_problem,
         )
 
     @property
@@ -163,6 +193,16 @@ Answerer = Callable[[Call], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
+class Requested:
+    """What a program has requested under a name, and how that is answered."""
+
+    body: Body
+    headers: Mapping[str, str]
+    published: Published
+    answerer: Answerer
+
+
+@dataclass(frozen=True)
 class Calls:
     """Answers calls for all names."""
 
@@ -171,15 +211,34 @@ class Calls:
     counts: UsageCounts
     ids: CallIds
     sampler: Sampler
+    canaries: Canaries
 
     async def answer(self, request: Request, answerer: Answerer) -> Response:
-        """Has `answerer` answer with what is in use, or with the fallback that somebody chose for it. Raises ApiError,
-        and ClientDisconnect."""
+        """Has `answerer` answer with what is in use, with the fallback that somebody chose for it, or with a candidate
+        on trial. Raises ApiError, and ClientDisconnect."""
         body = await read_object(request)
         if body is None:
             raise invalid("The request's body must be a JSON object.", None, "invalid_json")
-        published = self._find(body)
-        return await while_connected(request.receive, self._answer(request, body, published, answerer))
+        requested = Requested(body, request.headers, self._find(body), answerer)
+        return await while_connected(request.receive, self._answer(requested))
+
+    async def open(
+        self, body: Body, published: Published, choice: Choice, headers: Mapping[str, str]
+    ) -> Call:
+        """Returns a call that the chosen recipe will answer. Raises ApiError (503)."""
+        return Call(
+            body,
+            published,
+            choice,
+            await self.names.load(choice.sha256),
+            self.client,
+            self.names,
+            self.counts,
+            self.ids,
+            self.sampler,
+            self.canaries,
+            headers,
+        )
 
     def _find(self, body: Body) -> Published:
         name = body.get("model")
@@ -192,35 +251,114 @@ class Calls:
         in_use = ", ".join(names) or "nothing yet"
         raise ApiError(404, f"Nothing is in use as '{name}'. In use: {in_use}.", "model_not_found", "model")
 
-    async def _answer(
-        self, request: Request, body: Body, published: Published, answerer: Answerer
-    ) -> Response:
+    async def _answer(self, requested: Requested) -> Response:
+        published = requested.published
         gone = published.unavailable
-        problem: ApiError | VendorError
         if gone is not None or published.recipe is None:
             if gone is None:
                 gone = Unavailable(503, "unavailable", f"{published.name} is not in use now.")
             problem = ApiError(gone.status, gone.message, gone.code, kind=_kind_of(gone.status))
-            why: str | None = "unavailable"
-        else:
-            try:
-                return await self._try_in_time(request, body, published, published.recipe, answerer)
-            except (ApiError, VendorError) as error:
-                problem = error
-                why = reason_to_fall_back(error)
-        if why is None or published.fallback is None:
+            return await self._fall_back(requested, problem, "unavailable")
+        in_use = Choice(published.recipe, published.model, published.address)
+        canary = self.canaries.watch(published, requested.body, requested.headers)
+        if canary is None:
+            return await self._answer_in_use(requested, in_use)
+        if not canary.side.is_candidate:
+            return await self._answer_in_use(requested, replace(in_use, canary=canary.side), canary.limit_s)
+        return await self._answer_by_candidate(requested, in_use, canary)
+
+    async def _answer_in_use(
+        self, requested: Requested, in_use: Choice, slow_s: float | None = None
+    ) -> Response:
+        """Answers with what is in use, or with its fallback. During a canary, `slow_s` is after how many seconds an
+        answer is slow; it is not cut off then."""
+        answering = self._try_in_time(requested, in_use)
+        if in_use.canary is not None and slow_s is not None:
+            answering = self._watch(answering, in_use.canary, slow_s)
+        try:
+            return await answering
+        except (ApiError, VendorError) as error:
+            problem = error
+        why = reason_to_fall_back(problem)
+        if why is None:
+            return failure(problem, {})
+        return await self._fall_back(requested, problem, why, in_use.trial_problem)
+
+    async def _fall_back(
+        self,
+        requested: Requested,
+        problem: ApiError | VendorError,
+        why: str,
+        trial_problem: str | None = None,
+    ) -> Response:
+        sha256 = requested.published.fallback
+        if sha256 is None:
             return failure(problem, {})
         try:
-            return await self._try(request, body, published, published.fallback, why, answerer)
+            return await self._try(requested, Choice(sha256, fallback_from=why, trial_problem=trial_problem))
         except (ApiError, VendorError) as error:
             return failure(error, {FALLBACK_HEADER: why})
 
-    async def _try_in_time(
-        self, request: Request, body: Body, published: Published, sha256: str, answerer: Answerer
+    async def _watch(self, answering: Awaitable[Response], side: CanarySide, slow_s: float) -> Response:
+        """Waits for an answer of what is in use, and reports if it errs or is slow."""
+        began = time.monotonic()
+        try:
+            response = await answering
+            if not await _has_begun(response):
+                self.canaries.report(side, "error")
+            return response
+        except Exception as error:
+            reason = event_of(error)
+            if reason is not None:
+                self.canaries.report(side, reason)
+            raise
+        finally:
+            if time.monotonic() - began > slow_s:
+                self.canaries.report(side, "slow")
+
+    async def _answer_by_candidate(
+        self, requested: Requested, in_use: Choice, canary: CanaryCall
     ) -> Response:
+        """Answers with the candidate on trial or, if it fails in whatever way, with what is in use."""
+        try:
+            return await self._try_candidate(requested, canary)
+        except (ApiError, VendorError) as error:
+            problem: Exception = error
+            word = word_of(error)
+        except Exception as error:
+            log.error("answering with the candidate of trial %s", canary.side.trial, exc_info=error)
+            problem = error
+            word = "internal_error"
+        reason = event_of(problem)
+        if reason is not None:
+            self.canaries.report(canary.side, reason)
+        response = await self._answer_in_use(requested, replace(in_use, trial_problem=word))
+        # What only the candidate refuses is its error too: programs would read it if the candidate were in use.
+        if reason is None and response.status_code < 400:
+            self.canaries.report(canary.side, "error")
+        return response
+
+    async def _try_candidate(self, requested: Requested, canary: CanaryCall) -> Response:
+        """Raises ApiError and VendorError, also for a stream that doesn't begin."""
+        choice = replace(candidate_of(canary.candidate), canary=canary.side)
+        try:
+            async with asyncio.timeout(canary.limit_s):
+                response = await self._try(requested, choice)
+                has_begun = await _has_begun(response)
+        except TimeoutError:
+            raise _too_slow("The candidate on trial", canary.limit_s) from None
+        if not has_begun:
+            assert isinstance(response, EventStream)  # noqa: S101  others have begun
+            await response.end()
+            text = "The candidate on trial broke off its answer."
+            raise ApiError(502, text, "upstream_unreachable", kind="server_error")
+        return response
+
+    async def _try_in_time(self, requested: Requested, in_use: Choice) -> Response:
         """Has what is in use answer, for as long as the team wants to wait before its fallback does. A stream has
         answered once it begins."""
-        answering = self._try(request, body, published, sha256, None, answerer)
+        answering = self._try(requested, in_use)
+        published = requested.published
         seconds = published.fallback_after_s
         if published.fallback is None or seconds is None:
             return await answering
@@ -228,21 +366,12 @@ class Calls:
             async with asyncio.timeout(seconds):
                 return await answering
         except TimeoutError:
-            text = f"{published.name} gave no answer within {seconds:g} s."
-            raise ApiError(504, text, "too_slow", kind="server_error") from None
+            raise _too_slow(published.name, seconds) from None
 
-    async def _try(
-        self,
-        request: Request,
-        body: Body,
-        published: Published,
-        sha256: str,
-        fallback_from: str | None,
-        answerer: Answerer,
-    ) -> Response:
-        call = await self.open(body, published, sha256, request.headers, fallback_from)
+    async def _try(self, requested: Requested, choice: Choice) -> Response:
+        call = await self.open(requested.body, requested.published, choice, requested.headers)
         try:
-            response = await answerer(call)
+            response = await requested.answerer(call)
         except asyncio.CancelledError:  # nobody waits any more, and the provider may bill the call
             call.count(LOST)
             raise
@@ -259,27 +388,22 @@ class Calls:
             response.headers[CALL_HEADER] = call.id
         return response
 
-    async def open(
-        self,
-        body: Body,
-        published: Published,
-        sha256: str,
-        headers: Mapping[str, str],
-        fallback_from: str | None = None,
-    ) -> Call:
-        """Returns a call that this recipe will answer. Raises ApiError (503)."""
-        return Call(
-            body,
-            published,
-            await self.names.load(sha256),
-            self.client,
-            self.names,
-            self.counts,
-            self.ids,
-            self.sampler,
-            headers,
-            fallback_from,
-        )
+
+def candidate_of(trial: Trial) -> Choice:
+    """Returns the choice of a candidate on trial."""
+    return Choice(trial.recipe, trial.model, trial.address)
+
+
+async def _has_begun(response: Response) -> bool:
+    """Waits until a stream begins. Returns False if it broke off before that."""
+    if isinstance(response, EventStream):
+        return await response.begin()
+    return True
+
+
+def _too_slow(who: str, seconds: float) -> ApiError:
+    text = f"{who} gave no answer within {seconds:g} s."
+    return ApiError(504, text, TOO_SLOW, kind="server_error")
 
 
 def read_messages(body: Body) -> Sequence[Mapping[str, Any]]:
@@ -306,9 +430,26 @@ def reason_to_fall_back(error: ApiError | VendorError) -> str | None:
     an answer that the program should read."""
     if error.status < 500 and error.status != 429:
         return None
+    return word_of(error)
+
+
+def word_of(error: ApiError | VendorError) -> str:
+    """Returns what went wrong, in a word for a header."""
     if isinstance(error, ApiError):
-        return error.code
+        return error.code or "error"
     return f"upstream_{error.status}"
+
+
+def event_of(error: Exception) -> EventReason | None:
+    """Returns what an error is during a canary, None if it may be the request's fault."""
+    if not isinstance(error, ApiError | VendorError):
+        return "error"
+    why = reason_to_fall_back(error)
+    if why is None:
+        return None
+    if why == TOO_SLOW:
+        return "slow"
+    return "error"
 
 
 def failure(error: ApiError | VendorError, headers: Mapping[str, str]) -> Response:

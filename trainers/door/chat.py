@@ -89,8 +89,8 @@ async def ask_without_refused(
 
 def model_of(call: Call) -> str:
     """Returns the name by which the provider knows the model. One on a machine by the hour changes it."""
-    if call.fallback_from is None and call.published.model is not None:
-        return call.published.model
+    if call.choice.model is not None:
+        return call.choice.model
     model, _ = chat_parameters.split_effort(call.recipe.model or "")
     return model
 

@@ -16,7 +16,7 @@ from trainers.http.errors import ApiError
 from trainers.recipes.folder import ALIAS_PREFIX, RecipeFolder
 from trainers.recipes.library import NOTHING_SHOWN, Shown
 from trainers.recipes.prompts import as_row
-from trainers.recipes.values import Published, Recipe, Upstream, Upstreams
+from trainers.recipes.values import Published, Recipe, Trial, Upstream, Upstreams
 
 if TYPE_CHECKING:  # imported with the first recipe that needs them, since they take 15 MB and more
     from trainers.recipes.free import FreeAnswer, FreeAnswerer
@@ -122,6 +122,10 @@ class Names:
         in_use = [self.find(f"{ALIAS_PREFIX}{path.stem}") for path in paths]
         return [published for published in in_use if published is not None]
 
+    def trials(self) -> list[Trial]:
+        """Returns all trials under way."""
+        return [published.trial for published in self.all() if published.trial is not None]
+
     async def load(self, sha256: str) -> LoadedRecipe:
         """Returns a recipe, ready to answer. Raises ApiError (503)."""
         task = self._loads.get(sha256)
@@ -148,11 +152,9 @@ class Names:
     async def prepare(self) -> None:
         """Loads what is in use and forgets what no longer is, so that a program never waits for a promotion."""
         wanted: set[str] = set()
-        tried: set[str] = set()
         for published in self.all():
             wanted.update(filter(None, (published.recipe, published.fallback)))
-            if published.trial is not None:
-                tried.add(published.trial.recipe)
+        tried = {trial.recipe for trial in self.trials()}
         for sha256 in self._loads.keys() - wanted - tried:
             del self._loads[sha256]
         for sha256 in sorted(wanted - self._loads.keys()):
@@ -163,8 +165,7 @@ class Names:
 
     async def prepare_trials(self) -> None:
         """Loads candidates on trial, each once: a call that needs one which can't be loaded tries again."""
-        trials = [published.trial for published in self.all() if published.trial is not None]
-        tried = {trial.recipe for trial in trials}
+        tried = {trial.recipe for trial in self.trials()}
         for sha256 in sorted(tried - self._tried):
             try:
                 await self.load(sha256)

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from trainers.door.call_ids import AnsweredCall, CallIds
 from trainers.door.streams import read_object
+from trainers.door.trials.canary import Canaries
 from trainers.http.errors import ApiError, invalid
 from trainers.recipes import feedback
 from trainers.recipes.feedback import RATED_DAYS, RATINGS, FeedbackFullError, FeedbackKey, Rating
@@ -29,10 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ratings:
-    """Counts ratings of answered calls. `clock` gives the time in unix seconds."""
+    """Counts ratings of answered calls, and reports bad ones to a canary. `clock` gives the time in unix seconds."""
 
     folder: Path
     ids: CallIds
+    canaries: Canaries
     clock: Callable[[], float] = time.time
 
     async def answer(self, request: Request) -> Response:
@@ -52,6 +54,8 @@ class Ratings:
             log.error("storing feedback: %s", error)
             text = "The feedback could not be stored. Try again later."
             raise ApiError(503, text, "not_stored", kind="server_error") from error
+        if rating == "down" and call.canary is not None:
+            self.canaries.report(call.canary, "down")
         return JSONResponse({"object": "feedback", "id": id, "model": call.name, "rating": rating})
 
     def _find(self, raw: object) -> tuple[str, AnsweredCall]:

@@ -15,7 +15,7 @@ from trainers.door.call_texts import StreamedText, read_answer
 from trainers.door.calls import Body, Call
 from trainers.door.chat_answers import read_object
 from trainers.door.counts import usage_of, usage_of_stream
-from trainers.door.streams import EventStream, data_of, split_events
+from trainers.door.streams import EventStream, StreamProgress, data_of, split_events
 from trainers.door.upstreams import TAKEN_ALONG, UpstreamAnswer, UpstreamDown
 from trainers.http.errors import ApiError, invalid
 
@@ -76,7 +76,7 @@ def pass_on_events(
 ) -> EventStream:
     """Returns a stream that passes on a provider's events, without those that are ours."""
     stream = ForwardedStream(call, answer, read_usage, is_ours, encode_error)
-    return EventStream(stream.events(), stream.close, answer.headers)
+    return EventStream(stream.events(), stream.close, answer.headers, stream.progress)
 
 
 @dataclass
@@ -86,6 +86,7 @@ class ForwardedStream:
     read_usage: ReadUsage
     is_ours: IsOurs
     encode_error: EncodeError
+    progress: StreamProgress = field(default_factory=StreamProgress)
     _usage: object = None
     _is_complete: bool = field(default=False)
     _has_id: bool = field(default=False)
@@ -97,12 +98,15 @@ class ForwardedStream:
     async def events(self) -> AsyncGenerator[bytes, None]:
         try:
             async for events in split_events(self.answer.parts()):
+                self.progress.has_begun = True
                 passed = [event for event in events if not self._note(event)]
                 if passed:
                     yield b"".join(passed)
                 self._read(events)  # after they are sent, so that none is late
             self._is_complete = True
         except UpstreamDown as problem:
+            self.progress.has_broken_off = True
+            self.call.report_break()
             yield self.encode_error(problem)
 
     def _note(self, event: bytes) -> bool:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from trainers.door import chat, chat_answers, free_chat, relay
 from trainers.door.calls import Body, Call
 from trainers.door.counts import tokens_of, usage_of_stream
-from trainers.door.streams import EventStream, data_of, split_events
+from trainers.door.streams import EventStream, StreamProgress, data_of, split_events
 from trainers.door.upstreams import UpstreamAnswer
 from trainers.http import responses
 from trainers.http.errors import ApiError, as_object, invalid
@@ -99,7 +99,7 @@ async def _translate(call: Call) -> Response:
     head = responses.new_head(chat.model_of(call), responses.echo(call.body))
     if body.get("stream") is True:
         stream = _TranslatedStream(call, answer)
-        return EventStream(stream.events(head), stream.close)
+        return EventStream(stream.events(head), stream.close, progress=stream.progress)
     content = chat_answers.read_object(answer)
     parts = _parts_of(content)
     relay.note_answer(call, content, len(answer.content))
@@ -144,6 +144,7 @@ class _TranslatedStream:
         self._call = call
         self._answer = answer
         self._usage: object = None
+        self.progress = StreamProgress()
         self._is_complete = False
         self._text = call.begin_stream()
 
@@ -156,6 +157,8 @@ class _TranslatedStream:
                 number += 1
             self._is_complete = True
         except ApiError as problem:
+            self.progress.has_broken_off = True
+            self._call.report_break()
             yield responses.encode_event("error", number, problem.body())
 
     async def _parts(self) -> AsyncIterator[Part]:
@@ -163,6 +166,7 @@ class _TranslatedStream:
         calls: dict[int, dict[str, str]] = {}
         is_cut = False
         async for events in split_events(self._answer.parts()):
+            self.progress.has_begun = True
             for event in events:
                 chunk = data_of(event) or {}
                 if self._text is not None:

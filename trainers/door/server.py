@@ -32,6 +32,7 @@ from trainers.door.ratings import Ratings
 from trainers.door.responses import answer_response
 from trainers.door.sampler import Sampler
 from trainers.door.traces.endpoint import TraceIntake
+from trainers.door.trials.canary import Canaries
 from trainers.door.trials.shadow import Shadow
 from trainers.door.upstreams import UpstreamClient
 from trainers.http.errors import ApiError
@@ -72,17 +73,18 @@ def build_app(
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """Returns the app. `clock` gives the time in unix seconds by which calls are counted. Its lifespan loads what is in
-    use, and at its end stores the last counts and samples."""
+    use, and at its end stores the last counts, samples and errors of canaries."""
     executor = ThreadPoolExecutor(1, thread_name_prefix="answers")
     names = Names(folder, executor)
     counts = UsageCounts(folder.root, clock)
     client = UpstreamClient(answer_s)
     ids = CallIds(names.key)
     sampler = Sampler(folder.root, names.is_sampled, names.key)
-    calls = Calls(names, client, counts, ids, sampler)
+    canaries = Canaries(folder.root, names.key, names.trials, clock)
+    calls = Calls(names, client, counts, ids, sampler, canaries)
     shadow = Shadow(calls, folder.root, clock)
     sampler.on_stored = shadow.add
-    ratings = Ratings(folder.root, ids, clock)
+    ratings = Ratings(folder.root, ids, canaries, clock)
     endpoints = Endpoints(calls, ratings, TraceIntake(names, sampler, clock), state)
     metrics = RequestCounts("door", MEASURED_ENDPOINTS)
     open_calls = Gauge("finetune_door_open_requests", "Requests under way.", registry=metrics.registry)
@@ -91,9 +93,11 @@ def build_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await names.prepare()
+        await canaries.follow()
         tasks = [
             asyncio.create_task(counts.keep_storing()),
             asyncio.create_task(sampler.keep_storing()),
+            asyncio.create_task(canaries.keep_storing()),
             asyncio.create_task(shadow.keep_asking()),
             asyncio.create_task(_keep_prepared(names)),
         ]
@@ -102,6 +106,7 @@ def build_app(
             task.cancel()
         await counts.store()
         await sampler.store()
+        await canaries.store()
         await client.close()
         executor.shutdown(wait=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
@@ -44,8 +45,17 @@ def encode_event(body: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
+@dataclass
+class StreamProgress:
+    """How far a provider's stream has come: its first event has arrived, or it has broken off."""
+
+    has_begun: bool = False
+    has_broken_off: bool = False
+
+
 class EventStream(Response):
-    """Sends events as they come, and calls `close` at the end in any case, also if no event was ever read."""
+    """Sends events as they come, and calls `close` at the end in any case, also if no event was ever read. `progress`
+    is that of the provider's stream, None if no provider is asked."""
 
     media_type = "text/event-stream"
 
@@ -54,11 +64,33 @@ class EventStream(Response):
         events: AsyncGenerator[bytes, None],
         close: Callable[[], Awaitable[None]],
         headers: Mapping[str, str] | None = None,
+        progress: StreamProgress | None = None,
     ) -> None:
         super().__init__(headers={**(headers or {}), "cache-control": "no-cache"})
         del self.headers["content-length"]
         self._events = events
         self._close = close
+        self._progress = progress or StreamProgress(has_begun=True)
+        self._waiting: list[bytes] = []
+
+    async def begin(self) -> bool:
+        """Waits until the provider has begun; what comes by then is sent later. Returns False if it has broken off or
+        ended without an event. Closes the stream if the waiting is cancelled."""
+        progress = self._progress
+        try:
+            while not (progress.has_begun or progress.has_broken_off):
+                self._waiting.append(await anext(self._events))
+        except StopAsyncIteration:
+            return False
+        except BaseException:
+            await self.end()
+            raise
+        return not progress.has_broken_off
+
+    async def end(self) -> None:
+        """Closes the stream, which nobody reads any more."""
+        await self._events.aclose()
+        await self._close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -66,11 +98,12 @@ class EventStream(Response):
         except ClientDisconnect:
             return  # nobody is left to tell
         finally:
-            await self._events.aclose()
-            await self._close()
+            await self.end()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        for event in self._waiting:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
         async for event in self._events:
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -4,4 +4,5 @@ statistics: it reads no file and asks no model."""
 PUBLIC_MODULES = (
     "live_accuracy",
     "shift",
+    "switch_tests",
 )

@@ -11,7 +11,8 @@ right say anything about that. `judge_non_inferiority` asks whether a cheaper ca
 margin, and reads all calls: that the answers are the same speaks for it, and needs no label. Superiority would be the
 wrong question there, as two equally good models would never settle it.
 
-Figures are in docs/watching.md; `python benchmarks/watch.py` measures them. numpy is imported when needed.
+Figures are in docs/watching.md; `python benchmarks/watch.py` measures them. numpy is imported when needed, and never
+for a canary.
 """
 
 from __future__ import annotations
@@ -125,29 +126,42 @@ def judge_canary(events: Sequence[bool], share: float) -> CanaryTest:
     whatever the rate. Count a conversation once, since its events depend on each other. If the share of the canary is
     changed, begin with the events since then.
 
+    If only the canary errs, it is stopped by its third event at a share of 10%, by its seventh at 50%.
+
     Raises ValueError unless 0 < share < 1.
     """
-    import numpy as np
+    of_candidate = 0
+    e_against = 1.0
+    for number, is_candidate in enumerate(events, 1):
+        of_candidate += is_candidate
+        e_against = canary_e(of_candidate, number - of_candidate, share)
+        if e_against >= DECISIVE:
+            return CanaryTest("worse", e_against, number, of_candidate)
+    _check_share(share)
+    return CanaryTest("open", e_against, len(events), of_candidate)
 
+
+def canary_e(of_candidate: int, of_incumbent: int, share: float) -> float:
+    """Returns the e-value of `judge_canary` after so many events of both, in whatever order they came.
+
+    Each of _RATE_RATIOS is an assumption of how many times more the canary errs; the canary's share of events follows
+    from it. An event multiplies the capital by its probability under the assumption, divided by that under equal rates.
+    Written without numpy, which the door doesn't import.
+
+    Raises ValueError unless 0 < share < 1.
+    """
+    _check_share(share)
+    capital = 0.0
+    for ratio in _RATE_RATIOS:
+        mean_rate = share * ratio + 1 - share  # of both together, in that of the incumbent
+        log = of_candidate * math.log(ratio / mean_rate) - of_incumbent * math.log(mean_rate)
+        capital += math.exp(min(log, _HIGHEST_LOG))
+    return capital / len(_RATE_RATIOS)
+
+
+def _check_share(share: float) -> None:
     if not 0 < share < 1:
         raise ValueError(f"judging a canary with a share of {share}: it is between 0 and 1, such as 0.1")
-    rates = np.array(_RATE_RATIOS)
-    stakes = (
-        share * rates / (share * rates + 1 - share)
-    )  # the canary's share of events if it errs so much more
-    is_canary = np.asarray(events, dtype=bool)[:, None]
-    factors = np.where(is_canary, stakes / share, (1 - stakes) / (1 - share))
-    capital = np.exp(np.cumsum(np.log(factors), axis=0)).mean(axis=1)
-    read = _first_decisive(capital)
-    is_worse = read is not None
-    if read is None:
-        read = len(capital)
-    return CanaryTest(
-        outcome="worse" if is_worse else "open",
-        e_against=float(capital[read - 1]) if read else 1.0,
-        events=read,
-        of_candidate=int(is_canary[:read].sum()),
-    )
 
 
 @lru_cache(maxsize=20_000)

@@ -3,6 +3,7 @@ model."""
 
 PUBLIC_MODULES = (
     "calibration",
+    "canary_events",
     "classical",
     "encoder",
     "export",

@@ -109,8 +109,9 @@ class Trial:
 
     `recipe` is its hash; `model` and `address` are as those of `Published`. With `asks_sampled`, calls that were
     sampled are put to it too, and its answers are stored beside theirs (trainers/recipes/shadow_answers.py), which no
-    program sees. It answers a `share` (0 to 1) of the conversations itself, always the same ones, until it errs more
-    than what is in use (trainers/recipes/canary_events.py). No answer within `slow_s` seconds counts as an error.
+    program sees. It answers a `share` of the conversations itself (none unless more than 0 and less than 1), always the
+    same ones, until it errs more than what is in use (trainers/recipes/canary_events.py). No answer within `slow_s`
+    seconds counts as an error.
     """
 
     number: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import openai
@@ -10,6 +11,7 @@ import pytest
 from tests.peers.chat_vendor import ChatVendor, last_words, serve_vendor
 from tests.trainers.door.doors import Door, add_vendor, serve_door
 from trainers.recipes.folder import RecipeFolder
+from trainers.recipes.values import Upstream, Upstreams
 
 
 @pytest.fixture(scope="package")
@@ -41,3 +43,20 @@ def door(served: tuple[Door, ChatVendor], vendor: ChatVendor) -> Door:
 def client(door: Door) -> Iterator[openai.OpenAI]:
     with door.client() as client:
         yield client
+
+
+@pytest.fixture
+def second(door: Door, vendor: ChatVendor) -> Iterator[ChatVendor]:
+    """The vendor of the candidate, which answers everything with 'delivery'."""
+    with serve_vendor(ChatVendor(answer=lambda body: "delivery")) as second:
+        upstreams = (Upstream("acme", vendor.url, "ACME_KEY"), Upstream("next", second.url, "ACME_KEY"))
+        door.folder.publish_upstreams(Upstreams(upstreams))
+        yield second
+
+
+@pytest.fixture
+def name(door: Door) -> Iterator[str]:
+    """A name of its own for each test, as they share a door."""
+    name = f"team/t{secrets.token_hex(4)}"
+    yield name
+    door.folder.withdraw(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import secrets
 import signal
 import time
 from collections import deque
@@ -37,12 +36,6 @@ MAIL = "anna.meyer@mail" + ".example.org"
 KEY = SECRETS["OpenAI key"]
 PERSONAL = {"[payment card]": CARD, "[bank account (IBAN)]": IBAN, "[e-mail address]": MAIL}
 Personal = Literal["mask", "drop"]
-
-
-@pytest.fixture
-def name() -> str:
-    """A name of its own for each test, as they share a door."""
-    return f"team/t{secrets.token_hex(4)}"
 
 
 def put_in_use(door: Door, name: str, sampling: Sampling | None, recipe: Recipe = PROMPT, **more: Any) -> str:

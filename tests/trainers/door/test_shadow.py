@@ -5,7 +5,6 @@ from __future__ import annotations
 import socketserver
 import threading
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from tests.trainers.door.test_samples import (
     MAIL,
     ask,
     bytes_around,
-    name,
     put_in_use,
     wait_for,
 )
@@ -39,18 +37,7 @@ from trainers.recipes.shadow_answers import ShadowAnswer
 from trainers.recipes.usage import Usage
 from trainers.recipes.values import Published, Recipe, Sampling, Trial, Upstream, Upstreams
 
-__all__ = ["name"]
-
 CANDIDATE = replace(PROMPT, provider="next", model="next-small", prompt="Which team is it?")
-
-
-@pytest.fixture
-def second(door: Door, vendor: ChatVendor) -> Iterator[ChatVendor]:
-    """The vendor of the candidate, which answers everything with 'delivery'."""
-    with serve_vendor(ChatVendor(answer=lambda body: "delivery")) as second:
-        upstreams = (Upstream("acme", vendor.url, "ACME_KEY"), Upstream("next", second.url, "ACME_KEY"))
-        door.folder.publish_upstreams(Upstreams(upstreams))
-        yield second
 
 
 def put_on_trial(door: Door, name: str, number: int = 1, slow_s: float = 60.0, **more: Any) -> str:

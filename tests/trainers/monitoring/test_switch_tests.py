@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from trainers.monitoring.switch_tests import (
     DECISIVE,
     MOST_PAIRS,
     CallVerdict,
+    canary_e,
     judge_canary,
     judge_non_inferiority,
     judge_superiority,
@@ -172,6 +175,38 @@ def test_a_canarys_next_event_is_a_fair_bet(events: list[bool], share: float) ->
     canary = judge_canary([*events, True], share).e_against
     incumbent = judge_canary([*events, False], share).e_against
     assert share * canary + (1 - share) * incumbent == pytest.approx(now.e_against)
+
+
+@pytest.mark.parametrize(("share", "events"), [(0.01, 2), (0.05, 3), (0.1, 3), (0.2, 4), (0.5, 7)])
+def test_a_canary_that_alone_errs_is_stopped_by_few_errors(share: float, events: int) -> None:
+    test = judge_canary([True] * 50, share)
+    assert (test.outcome, test.events) == ("worse", events)
+
+
+@given(st.lists(st.booleans(), max_size=60), st.floats(0.01, 0.9))
+def test_a_canarys_e_value_is_the_capital_of_a_bettor_with_several_stakes(
+    events: list[bool], share: float
+) -> None:
+    rates = np.array((1.25, 1.5, 2.0, 3.0, 5.0, 10.0))
+    stakes = share * rates / (share * rates + 1 - share)
+    factors = np.where(np.array(events, dtype=bool)[:, None], stakes / share, (1 - stakes) / (1 - share))
+    capital = factors.prod(axis=0).mean()
+    assert canary_e(sum(events), len(events) - sum(events), share) == pytest.approx(capital, rel=1e-9)
+
+
+def test_equal_error_rates_seldom_stop_a_canary() -> None:
+    chance = random.Random(20261202)
+    for share in (0.1, 0.5):
+        stopped = 0
+        for _ in range(400):
+            events = [chance.random() < share for _ in range(500)]
+            stopped += judge_canary(events, share).outcome == "worse"
+        assert stopped <= 20  # 5%
+
+
+def test_many_events_overflow_nothing() -> None:
+    assert canary_e(10_000, 0, 0.1) > DECISIVE
+    assert 0.0 <= canary_e(0, 10_000, 0.1) < 1e-100
 
 
 def test_a_canary_without_a_share_is_refused() -> None:

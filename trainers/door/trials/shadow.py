@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from trainers.door.call_texts import MOST_LETTERS, Turn, read_answer
-from trainers.door.calls import Call, Calls
+from trainers.door.calls import Call, Calls, candidate_of
 from trainers.door.chat import answer_chat
 from trainers.door.counts import usage_of
 from trainers.door.sampler import StoredCall
@@ -150,9 +150,9 @@ class Shadow:
         """Returns the call that the candidate will answer. Raises ApiError (503)."""
         messages = json.loads(call.messages)
         body = {**question.settings, "model": published.name, "messages": messages}
-        candidate = Published(published.name, trial.recipe, model=trial.model, address=trial.address)
-        # Without a promotion and the rest nothing is counted, sampled, or answered by another.
-        return await self.calls.open(body, candidate, trial.recipe, {})
+        # Without a promotion and a sampling nothing is counted and nothing stored.
+        unnoticed = Published(published.name)
+        return await self.calls.open(body, unnoticed, candidate_of(trial), {})
 
 
 def _question_of(stored: StoredCall) -> Question | None:
@@ -164,6 +164,9 @@ def _question_of(stored: StoredCall) -> Question | None:
         return None
     # Both are compared on calls that what is in use has answered itself.
     if call.recipe != published.recipe or call.fallback_from is not None or call.is_masked:
+        return None
+    # These were chosen by a failure of the candidate, and would make it look worse than it is.
+    if stored.drawn.trial_problem is not None:
         return None
     roles = {message["role"] for message in json.loads(call.messages)}
     if roles & ROLES_OF_TOOLS:
