@@ -188,11 +188,15 @@ def read_day(text: str) -> date | Misread:
 
 
 def read_bar(text: str) -> float | Misread:
+    return read_part(text, "the share of right answers that is good enough, like 90%")
+
+
+def read_part(text: str, meant: str) -> float | Misread:
     """Reads a share in (0, 1): '90%', '90' and '0.9' are all 0.9; '0.5%' is 0.005."""
     share = parse_share(text)
     if share is not None and 0 < share < 1:
         return share
-    return Misread(f"“{shown(text)}” should be the share of right answers that is good enough, like 90%.")
+    return Misread(f"“{shown(text)}” should be {meant}.")
 
 
 def read_sample(text: str) -> float | Misread:
@@ -201,14 +205,6 @@ def read_sample(text: str) -> float | Misread:
     if share is not None and share <= 1:
         return share
     return Misread(f"“{shown(text)}” should be the share of the calls to sample, like 5%.")
-
-
-def read_every(text: str) -> Literal["month", "never"] | Misread:
-    if text.lower() == "month":
-        return "month"
-    if text.lower() == "never":
-        return "never"
-    return Misread(f"“{shown(text)}” should be month or never.")
 
 
 def read_predict(text: str) -> tuple[int, ...] | Misread:
@@ -358,7 +354,6 @@ KINDS = TextType("candidates", read_kinds)
 DESTINATION = TextType("nothing", read_destination)
 SHOTS = TextType("number", read_shots)
 SAMPLE = TextType("share", read_sample)
-EVERY = TextType("month", read_every)
 TASK = TextType("task", read_task)
 PROMPT_NUMBER = TextType("number", read_prompt_number)
 PREDICT = TextType("numbers", read_predict)

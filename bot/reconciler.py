@@ -44,8 +44,22 @@ from bot.services.models import (
     promotions,
     sunsets,
 )
-from bot.services.monitoring import monthly_measurements, new_models, proposal_measurements, weeks
-from bot.services.serving import alias_sync, call_samples, fallbacks, publications, questions, recipes
+from bot.services.monitoring import (
+    live_tests,
+    monthly_measurements,
+    new_models,
+    proposal_measurements,
+    weeks,
+)
+from bot.services.serving import (
+    alias_sync,
+    call_samples,
+    fallbacks,
+    live_candidates,
+    publications,
+    questions,
+    recipes,
+)
 from bot.services.training import interventions, orphan_jobs, reports, run_results, training
 from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import provider_of
@@ -235,7 +249,15 @@ def reconcile(context: AppContext) -> None:
             f"fallback {fallback.id}",
             partial(fallbacks.handle_step_failure, context, fallback),
         )
+    for test in context.store.live_tests.to_build(now):
+        _run_guarded(
+            partial(live_candidates.build_step, context, test),
+            f"the recipe of live test {test.id}",
+            partial(live_candidates.handle_build_failure, context, test),
+        )
     _run_guarded(partial(publications.sync, context), "what programs get")
+    for test in context.store.live_tests.all_current():
+        _run_guarded(partial(live_tests.step, context, test), f"live test {test.id}")
     for watch in context.store.watches.all_current():
         handle_week_failure = partial(weeks.handle_step_failure, context, watch)
         _run_guarded(partial(weeks.step, context, watch), f"the week of {watch.dataset}", handle_week_failure)

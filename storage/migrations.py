@@ -30,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m039_monthly_measurements"  # the last step below
+NEWEST = "m040_live_tests"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -289,6 +289,46 @@ CREATE TABLE monthly_measurements (
 CREATE INDEX monthly_measurements_open ON monthly_measurements (at) WHERE ended_at IS NULL;
 """
 
+# Candidates that are tried on live calls, at most one of a dataset at a time; and what is known of each call that both
+# have answered.
+LIVE_TESTS = """
+CREATE TABLE live_tests (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL,
+    model TEXT,
+    candidate TEXT,
+    measurement INTEGER,
+    promotion INTEGER NOT NULL REFERENCES promotions (id),
+    person TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    question TEXT NOT NULL CHECK (question IN ('better', 'not_worse')),
+    margin REAL NOT NULL,
+    canary REAL NOT NULL,
+    is_shadow INTEGER NOT NULL CHECK (is_shadow IN (0, 1)),
+    recipe TEXT,
+    at REAL NOT NULL,
+    ended_at REAL,
+    ended_by TEXT,
+    outcome TEXT,
+    next_at REAL NOT NULL DEFAULT 0,
+    trouble TEXT
+);
+CREATE UNIQUE INDEX one_current_live_test ON live_tests (dataset) WHERE ended_at IS NULL;
+CREATE TABLE compared_calls (
+    test INTEGER NOT NULL REFERENCES live_tests (id),
+    call TEXT NOT NULL,
+    called_at REAL NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('same', 'candidate', 'incumbent', 'tie', 'unlabelled')),
+    micros INTEGER,
+    month TEXT NOT NULL,
+    person TEXT,
+    label TEXT,
+    labelled_at REAL,
+    PRIMARY KEY (test, call)
+);
+CREATE INDEX compared_calls_by_month ON compared_calls (month);
+"""
+
 
 def _execute(db: SqliteUtils, script: str) -> None:
     """Executes a script statement by statement, because `executescript` would commit the migration's transaction."""
@@ -371,4 +411,5 @@ _add(
     ("m036_watches", WATCHES),
     ("m037_proposals", PROPOSALS),
     ("m039_monthly_measurements", MONTHLY_MEASUREMENTS),
+    ("m040_live_tests", LIVE_TESTS),
 )

@@ -36,19 +36,25 @@ JOIN runs ON runs.id = deployments.run_id JOIN datasets ON datasets.id = runs.da
 WHERE substr(days.day, 1, 7) = ? AND EXISTS
     (SELECT 1 FROM ledger WHERE ledger.run_id = deployments.run_id AND ledger.kind <> 'reserve')
 GROUP BY deployments.id
+UNION ALL
+SELECT 'live_test', live_tests.id, live_tests.dataset, live_tests.person, live_tests.channel,
+       max(compared_calls.called_at), 0, sum(coalesce(compared_calls.micros, 0))
+FROM compared_calls JOIN live_tests ON live_tests.id = compared_calls.test
+WHERE compared_calls.month = ? GROUP BY live_tests.id
 """
 
 
 @dataclass(frozen=True)
 class Commitment:
-    """The money of one run, measurement or deployment in a month, or of a person's questions to a dataset's models.
+    """The money of one run, measurement, deployment or live test in a month, or of a person's questions to a dataset's
+    models.
 
-    `number` is that of the run or measurement, a deployment's run, or the number of questions. Micro-dollars are
-    reserved while it is open and spent afterwards. While a deployment's run is open, its cost is part of the run's
+    `number` is that of the run, measurement or live test, a deployment's run, or the number of questions. Micro-dollars
+    are reserved while it is open and spent afterwards. While a deployment's run is open, its cost is part of the run's
     reservation.
     """
 
-    kind: Literal["run", "measurement", "questions", "deployment"]
+    kind: Literal["run", "measurement", "questions", "deployment", "live_test"]
     number: int
     dataset: str
     person: str
@@ -66,14 +72,14 @@ class Ledger(Table):
     def commitments(self, month: str) -> list[Commitment]:
         """Returns the commitments of a month ('YYYY-MM') that reserve or have spent anything, newest first."""
         sql = f"{COMMITMENTS_SQL} ORDER BY at DESC, number DESC"
-        commitments = self._db.all(Commitment, sql, (month,) * 4)
+        commitments = self._db.all(Commitment, sql, (month,) * 5)
         return [commitment for commitment in commitments if commitment.micros]
 
     def committed(self, month: str, kind: Literal["channel", "person"], name: str) -> int:
         """Returns the micro-dollars that a channel or a person reserves or has spent in a month."""
         total = self._db.value(
             f"SELECT coalesce(sum(reserved_micros + spent_micros), 0) FROM ({COMMITMENTS_SQL}) WHERE {kind} = ?",  # noqa: S608
-            (*(month,) * 4, name),
+            (*(month,) * 5, name),
         )
         return int(total)
 

@@ -22,6 +22,7 @@ from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Prefer
 from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, MessageSettings, Outbox
 from storage.money import Estimates, Freezes, Ledger
+from storage.monitoring.live_tests import ComparedCalls, LiveTests
 from storage.monitoring.monthly_measurements import MonthlyMeasurements
 from storage.monitoring.proposals import Proposals, WatchMeasurements
 from storage.monitoring.watches import LiveLabels, WatchedWeeks, Watches
@@ -86,6 +87,8 @@ class Store:
         self.watches = Watches(self.database)
         self.watched_weeks = WatchedWeeks(self.database)
         self.live_labels = LiveLabels(self.database)
+        self.live_tests = LiveTests(self.database)
+        self.compared_calls = ComparedCalls(self.database)
         self.proposals = Proposals(self.database)
         self.watch_measurements = WatchMeasurements(self.database)
         self.monthly_measurements = MonthlyMeasurements(self.database)
@@ -105,14 +108,14 @@ class Store:
                 self.inbox.close_current()
 
     def committed(self, month: str) -> int:
-        """Returns the micro-dollars that runs, measurements, questions and deployments reserve or have spent in a month
-        ('YYYY-MM')."""
+        """Returns the micro-dollars that the ledger's commitments reserve or have spent in a month ('YYYY-MM')."""
         return sum(
             (
                 self.runs.committed(month),
                 self.measurements.committed(month),
                 self.questions.committed(month),
                 self.deployments.committed(month),
+                self.compared_calls.committed(month),
             )
         )
 

@@ -187,8 +187,9 @@ class WatchLimits:
 
     At most `share` (0 to 1) of a dataset's calls may be sampled, and they are deleted after `days` days. `personal`
     says whether personal data in them is masked, or such calls are not stored. `usd_per_month` is what measuring new
-    models and shadow answers may cost together in a calendar month. On live calls a cheaper candidate may be worse by
-    less than `margin` (0 to 1). Only datasets that belong to `channels` may be watched; None means any.
+    models and answers of candidates that are tried on live calls may cost together in a calendar month. On live calls a
+    cheaper candidate may be worse by less than `margin` (0 to 1), and an answer that takes longer than `slow_s` seconds
+    counts as an error. Only datasets that belong to `channels` may be watched; None means any.
     """
 
     share: Annotated[float, Limits(ge=0, le=100), Key("sample_percent", convert=_share)] = 1.0
@@ -196,6 +197,7 @@ class WatchLimits:
     personal: Literal["mask", "drop"] = "mask"
     usd_per_month: Decimal = Decimal(0)
     margin: Annotated[float, Limits(gt=0, le=20), Key("margin_points", convert=_share)] = 0.05
+    slow_s: Annotated[float, Limits(gt=0, le=600), Key("slow_seconds")] = 30.0
     channels: Annotated[frozenset[ChannelId] | None, Key(wants='ids of channels, like ["C123"]')] = None
     where: Annotated[str, SET_BY_CALLER] = BUILT_IN
 

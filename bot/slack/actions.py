@@ -32,7 +32,9 @@ from bot.cards.models import deployments, sunsets
 from bot.cards.models import promotion_requests as promotion_request_cards
 from bot.cards.models import promotions as promotion_cards
 from bot.cards.models import tried_answers as answer_cards
+from bot.cards.monitoring import compared_calls as compared_call_cards
 from bot.cards.monitoring import live_labels as live_label_cards
+from bot.cards.monitoring import live_tests as live_test_cards
 from bot.cards.monitoring import watches as watch_cards
 from bot.cards.monitoring import weeks as week_cards
 from bot.cards.training import interventions as intervention_cards
@@ -54,7 +56,9 @@ from bot.services.models import deployment_requests, orphan_deployments, promoti
 from bot.services.models import models as model_services
 from bot.services.models import sunsets as sunset_services
 from bot.services.monitoring import (
+    compared_calls,
     live_labels,
+    live_tests,
     monthly_measurements,
     proposal_measurements,
     repetitions,
@@ -168,6 +172,8 @@ SHOWN: Mapping[str, _ByValue[object]] = {
     check_reports.START_FROM_PAIRS: better_answers.train_further,
     watch_cards.CONSENT: _with_number(watches.consent),
     watch_cards.REFUSE: _with_number(watches.refuse),
+    live_test_cards.USE: _with_number(live_tests.use),
+    live_test_cards.END: _with_number(live_tests.end_by_click),
     week_cards.PLAN_AGAIN: repetitions.plan,
     week_cards.MEASURE_AGAIN: monthly_measurements.measure,
     week_cards.MEASURE_NEW: _with_number(proposal_measurements.ask),
@@ -186,6 +192,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     app.action(_one_of((*general.READINGS, wrong_row_cards.WRONG_ROWS)))(listeners.run_line)
     app.action(_one_of(row_labels.ANSWERS))(listeners.label_row)
     app.action(_one_of(live_label_cards.ANSWERS))(listeners.label_call)
+    app.action(_one_of(compared_call_cards.ANSWERS))(listeners.compare_call)
     app.action(document_cards.REMOVE)(listeners.remove_document)
 
 
@@ -257,6 +264,17 @@ class _Listeners:
         result = self._counted(
             click,
             lambda: live_labels.answer(self.context, click.metadata, click.action, click.value, click.person),
+        )
+        self.wake()
+        _update_form(body, client, result)
+
+    def compare_call(self, body: dict[str, Any], client: WebClient) -> None:
+        click = read_click(self.context, body)
+        result = self._counted(
+            click,
+            lambda: compared_calls.answer(
+                self.context, click.metadata, click.action, click.value, click.person
+            ),
         )
         self.wake()
         _update_form(body, client, result)
@@ -443,6 +461,9 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     answer_cards.NOT_GOOD: _better_answer,
     row_labels.LABEL_ROWS: _label_rows,
     week_cards.LABEL: lambda click: live_labels.next_call(click.context, click.value, click.person),
+    live_test_cards.COMPARE: lambda click: compared_calls.next_form(
+        click.context, int(click.value), click.person
+    ),
     distillations.CONTRADICTIONS: _contradictions,
     **dict.fromkeys(intervention_cards.BUTTONS, _decide),
 }

@@ -10,28 +10,46 @@ import click
 from bot.cards.models import fallbacks as fallback_cards
 from bot.cards.models import models as model_cards
 from bot.cards.models import tried_answers as answer_cards
+from bot.cards.monitoring import live_tests as live_test_cards
 from bot.command_options import (
     CANDIDATE_MODEL,
     CANDIDATE_SHOTS,
     DATASET,
     DESTINATION,
-    EVERY,
     KIND,
     MODEL,
     PROMPT,
     REASON,
     SAMPLE,
     SECONDS,
+    TextType,
+    read_part,
+    shown,
 )
 from bot.command_parser import Registry
+from bot.rules.units import Misread
 from bot.services.models import models, promotions
-from bot.services.monitoring import watches, weeks
+from bot.services.monitoring import live_tests, watches, weeks
 from bot.services.monitoring.watches import WatchRequest
 from bot.services.serving import fallbacks, questions, tried_answers
 from bot.slack.replies import Call, Reply, card_or_refusal, promotion_reply
-from bot.values.requests import ChooseFallback, Promote
+from bot.values.requests import BeginLiveTest, ChooseFallback, Promote
 from bot.values.runs import Refusal
 
+
+def read_canary(text: str) -> float | Misread:
+    return read_part(text, "the share of the conversations that it answers, like 10%")
+
+
+def read_every(text: str) -> Literal["month", "never"] | Misread:
+    match text.lower():
+        case "month" | "never" as every:
+            return every
+    return Misread(f"“{shown(text)}” should be month or never.")
+
+
+CANARY = TextType("share", read_canary)
+EVERY = TextType("month", read_every)
 registry = Registry()
 
 
@@ -135,6 +153,32 @@ def fallback(call: Call, dataset: str, after: int | None, to: str | None, **valu
     wanted = ChooseFallback(Promote(dataset, **values), after)
     chosen = fallbacks.choose(call.context, wanted, call.person, call.channel)
     return card_or_refusal(chosen, fallback_cards.chosen_message)
+
+
+@registry.command(
+    "test",
+    help="try something on live calls beside what is in use: sampled calls are put to it too, and no program sees that",
+    needs=("measure",),
+    usage="NAME [encoder model=openai/gpt-4o-mini shots=10 canary=10% to=nothing]",
+)
+@click.argument("name", type=MODEL)
+@click.argument("kind", type=KIND, required=False)
+@CANDIDATE_MODEL
+@CANDIDATE_SHOTS
+@click.option(
+    "--canary", type=CANARY, help="Have it answer this share of the conversations itself, like 10%."
+)
+@click.option("--to", type=DESTINATION, help="nothing: no longer try anything on the calls of this dataset.")
+def try_on_calls(call: Call, canary: float | None, to: str | None, **values: Any) -> Reply:
+    if to is not None:
+        return live_tests.end(call.context, values["name"], call.person, call.channel)
+    wanted = BeginLiveTest(Promote(**values), canary or 0.0)
+    test = live_tests.begin(call.context, wanted, call.person, call.channel)
+    if isinstance(test, Refusal):
+        return test
+    if test.channel == call.channel:
+        return None
+    return live_test_cards.begun_text(test)
 
 
 @registry.command(

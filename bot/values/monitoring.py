@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
 
 from bot.rules.monitoring.repetitions import Change, RepetitionReason
+from storage.monitoring.live_tests import LiveTest
 from storage.monitoring.monthly_measurements import Hindrance
+from storage.records import Promotable
 from trainers.evaluation.results import MeasuredCandidate, Scoring
 from trainers.evaluation.statistics import Interval, wilson
 from trainers.json_values import JsonValue
 from trainers.monitoring.live_accuracy import Holdout, LiveAccuracy
 from trainers.monitoring.shift import Shift
+from trainers.monitoring.switch_tests import CallVerdict, SwitchTest
 from trainers.recipes.samples import SampleCounts
 
 NO_SAMPLES = SampleCounts()
 OTHER_SCORES: tuple[Scoring, ...] = ("f1", "judge")
 USUAL_LABELS = 20  # sampled calls that people are asked to label in a week
+
+Pause = Literal["no_sample", "no_money", "no_recipe"]
+"""Why no sampled call is put to it now: none is sampled, the money for this month is spent, or its recipe isn't built
+yet."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,33 @@ class NewModel:
     rows: int
     cost_micros: int | None
     measured: NewModelScore | None = None
+
+
+@dataclass(frozen=True)
+class CanaryErrors:
+    """In how many conversations each of the two erred or was too slow, since the canary began."""
+
+    candidate: int
+    incumbent: int
+
+
+@dataclass(frozen=True)
+class LiveTestSummary:
+    """A live test with what its card shows. `used` is what is in use. `standing` judges the `verdicts` on the calls
+    that both answered, so far. `micros` is what the candidate's answers have cost, None if some of it is unknown.
+    `to_label` counts the calls that wait for people. `errors` are None without a canary. Per 1,000 calls it costs `usd`
+    instead of `used_usd` USD, by the measurements; None if unknown."""
+
+    test: LiveTest
+    used: Promotable
+    standing: SwitchTest
+    verdicts: Counter[CallVerdict]
+    micros: int | None
+    to_label: int = 0
+    pause: Pause | None = None
+    errors: CanaryErrors | None = None
+    usd: Decimal | None = None
+    used_usd: Decimal | None = None
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,15 @@ class ChooseFallback:
 
 
 @dataclass(frozen=True)
+class BeginLiveTest:
+    """Try something on the live calls of its dataset: sampled calls are put to it too, and with `canary` it answers
+    this share (0 to 1) of the conversations itself."""
+
+    what: Promote
+    canary: float = 0.0
+
+
+@dataclass(frozen=True)
 class Baseline:
     """A measurement of candidates. Without `models` those of the bot's own trainer are asked, without `kinds` every
     candidate that fits is measured. `bar` and `task` default to the dataset's settings. `judge` None: no model judges.

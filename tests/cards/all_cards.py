@@ -39,7 +39,7 @@ from tests.cards.decisions.estimate_cards import TARGET
 from tests.cards.evidence import curve_cards, evaluation_cards, sealed_cards, sweep_cards, wrong_row_cards
 from tests.cards.measurements import CANDIDATES, DISTRUSTING, JUDGED, MANY_ERRORS, SEARCH
 from tests.cards.models import deployment_cards, promotion_cards, sunset_cards
-from tests.cards.monitoring import watch_cards
+from tests.cards.monitoring import live_test_cards, watch_cards
 from tests.cards.training import compared_cards, intervention_cards, result_cards, run_cards
 from trainers.dataset import LabelCount
 from trainers.dataset.reader import FirstRows
@@ -292,6 +292,7 @@ def _views() -> dict[str, Json]:
         **intervention_cards.forms(),
         **labelling_cards.forms(),
         **watch_cards.forms(),
+        **live_test_cards.forms(),
         "form-notice": general.notice_modal("Use as training data", "This message has no file."),
     }
 
@@ -300,7 +301,7 @@ def _views() -> dict[str, Json]:
 def messages() -> dict[str, Message]:
     modules = (
         dataset_cards, estimate_cards, evaluation_cards, curve_cards, sunset_cards, deployment_cards, sweep_cards,
-        sealed_cards, trace_cards, wrong_row_cards, watch_cards,
+        sealed_cards, trace_cards, wrong_row_cards, watch_cards, live_test_cards,
         intervention_cards, labelling_cards, promotion_cards, run_cards, result_cards, compared_cards,
     )  # fmt: skip
     return {name: card for module in modules for name, card in module.cards().items()} | _models()

@@ -181,6 +181,13 @@ UPDATE watches SET every = 'month';
 INSERT INTO monthly_measurements (dataset, month, week, promotion, at, measurement)
     VALUES ('tickets', '2026-10', '2026-09-28', 1, 2003.0, 1);
 """,
+    "m040_live_tests": """
+INSERT INTO live_tests (id, dataset, candidate, measurement, promotion, person, channel, question, margin, canary,
+    is_shadow, recipe, at) VALUES (1, 'tickets', '{"rung": "zero", "model": "acme/acme-tiny", "shots": null}', 1, 1,
+    'U1', 'C1', 'not_worse', 0.05, 0.1, 1, 'ab78', 2100.0);
+INSERT INTO compared_calls (test, call, called_at, verdict, micros, month, person, label, labelled_at)
+    VALUES (1, 'c-1', 2101.0, 'candidate', 12, '2026-09', 'U1', 'refund', 2102.0);
+""",
     "m034_fallbacks": """
 INSERT INTO fallbacks (id, dataset, candidate, measurement, recipe, person, channel, at)
     VALUES (1, 'tickets', '{"rung": "encoder", "model": null, "shots": null}', 1, 'ab56', 'U1', 'C1', 1900.0);

@@ -136,6 +136,8 @@ def _line(commitment: Commitment) -> str:
             name = f"Running the model of run {commitment.number}"
         case "questions":
             name = pluralize(commitment.number, "question to a model", "questions to models")
+        case "live_test":
+            name = f"Live test {commitment.number}"
     what = f"*{name}*"
     if commitment.dataset:
         what += f" on {escape(shorten(commitment.dataset))}"

@@ -40,6 +40,7 @@ OTHERS = (
             "promote",
             "rollback",
             "fallback",
+            "test",
             "watch",
         ),
     ),

@@ -365,6 +365,13 @@ def capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def usd_or_nothing(amount: Decimal) -> str:
+    """'$0.12', and 'nothing' for what is free."""
+    if not amount:
+        return "nothing"
+    return usd(amount)
+
+
 def mention(person: str) -> str:
     """A person's mention, or who acts in the terminal."""
     if person == OPERATOR:

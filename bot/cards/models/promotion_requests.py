@@ -23,7 +23,7 @@ from bot.cards.common.forms import modal, required_text_input
 from bot.cards.common.general import text_message
 from bot.cards.common.judge_agreement import untrusted_text
 from bot.cards.common.words import about_rows, capitalize, listed, pluralize, shorten
-from bot.cards.models.promotions import gain_text, other_judge, proof_in_numbers
+from bot.cards.models.promotions import gain_text, live_text, other_judge, proof_in_numbers
 from bot.rules.models.promotion import (
     ModelComparison,
     Objection,
@@ -88,6 +88,17 @@ def fallback_refusal(
     return (
         f"{capitalize(promotable_text(what))} can't stand in for what is in use for {code(dataset)}, because nobody "
         f"looks at it again when it begins to answer:\n{against}"
+    )
+
+
+def canary_refusal(
+    what: Promotable, dataset: str, proof: PromotionEvidence, doubts: Sequence[Objection]
+) -> str:
+    """The objections to letting it answer programs, a line for each."""
+    against = "\n".join(f"• {objection_text(proof, doubt)}" for doubt in doubts)
+    return (
+        f"{capitalize(promotable_text(what))} can't answer programs of {code(dataset)}, not even some:\n{against}\n"
+        "Without `canary=` it is tried all the same: sampled calls are put to it, and no program sees its answers."
     )
 
 
@@ -180,7 +191,10 @@ def _facts(proof: PromotionEvidence) -> list[tuple[str, str]]:
     if candidate is None:
         return [("Score", "*not measured*")]
     score = f"{quality(candidate)} on {pluralize(candidate.n, 'held-out row')}"
-    return [(fact_name(candidate), score), ("The bar", f"{bar_share(proof.bar)}, {_standing(candidate)}")]
+    facts = [(fact_name(candidate), score), ("The bar", f"{bar_share(proof.bar)}, {_standing(candidate)}")]
+    if proof.live is not None:
+        facts.append(("On live calls", live_text(proof.live)))
+    return facts
 
 
 def _standing(candidate: MeasuredCandidate) -> str:

@@ -44,17 +44,17 @@ from bot.cards.common.words import (
     points,
     points_range,
     shorten,
+    usd_or_nothing,
 )
 from bot.cards.models.actuals import ModelActuals, actuals_table
 from bot.cards.models.call_instructions import Calling, calling_blocks
 from bot.cards.models.fallbacks import FallbackSummary, fallback_blocks
 from bot.rules.facts import Looks
-from bot.rules.models.promotion import ModelComparison, PromotionEvidence, alias_for
+from bot.rules.models.promotion import LiveProof, ModelComparison, PromotionEvidence, alias_for
 from storage.promotions import Promotion
 from storage.records import Measurement, Model, Promotable
 from trainers.evaluation.results import MeasuredCandidate
 from trainers.evaluation.statistics import LabelLoss
-from trainers.money import usd
 
 PROMOTE = "put_to_work"
 ROLLBACK = "roll_back"
@@ -199,7 +199,10 @@ def proof_in_numbers(proof: PromotionEvidence) -> str:
         f"against {other.other} {gain_text(other)}{_price_win(other, proof.limits.margin)}"
         for other in others
     )
-    return "; ".join([score_text(proof.candidate), *compared, limits])
+    live = []
+    if proof.live is not None:
+        live.append(f"live: {live_text(proof.live)}")
+    return "; ".join([score_text(proof.candidate), *compared, *live, limits])
 
 
 def other_judge(proof: PromotionEvidence) -> str:
@@ -225,8 +228,8 @@ def prices_text(comparison: ModelComparison) -> str:
     """'$0.03 instead of $0.12 per 1,000 requests'; '' if a price is unknown."""
     if comparison.usd is None or comparison.other_usd is None:
         return ""
-    now = usd(comparison.usd) if comparison.usd else "nothing"
-    before = usd(comparison.other_usd) if comparison.other_usd else "nothing"
+    now = usd_or_nothing(comparison.usd)
+    before = usd_or_nothing(comparison.other_usd)
     return f"{now} instead of {before} per 1,000 requests"
 
 
@@ -358,9 +361,20 @@ def _scores(summary: PromotionSummary, candidate: MeasuredCandidate) -> list[tup
         if other.rows != candidate.n:
             difference += f" on the {pluralize(other.rows, 'row')} that both answered"
         pairs.append((name, difference))
+    if proof.live is not None:
+        pairs.append(("On live calls", live_text(proof.live)))
     if summary.sealed:
         pairs.append(("On sealed rows", escape(sealed_text(summary.sealed))))
     return pairs
+
+
+def live_text(live: LiveProof) -> str:
+    """What a live test has shown of it beside what is in use."""
+    claim = "right more often than what is in use"
+    if live.margin is not None:
+        claim = f"cheaper than what is in use, and not worse by more than {100 * live.margin:g} points"
+    judged = f"it alone was right in {live.candidate:,}, what is in use alone in {live.incumbent:,}"
+    return f"{claim}: {pluralize(live.calls, 'call')} that both answered; {judged}"
 
 
 def sealed_text(sealed: SealedProof) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.cards.common import forms
@@ -49,7 +50,7 @@ def call_form(call: CallToLabel, previous: PreviousCall | None) -> Block:
     blocks.append(Text(quote(call.question, LONGEST_TEXT)))
     unclear = button("Can't tell", UNCLEAR, JUDGED)
     if call.labels:
-        blocks += _label_selects(call)
+        blocks += label_selects(call.labels, CHOOSE)
         blocks.append(actions(unclear))
     else:
         blocks.append(Text(f"*Its answer*\n{quote(call.answer, LONGEST_TEXT)}"))
@@ -90,9 +91,9 @@ def _previous_text(previous: PreviousCall) -> str:
     return f"The answer to the last one was “{answer}”: {verdict}."
 
 
-def _label_selects(call: CallToLabel) -> list[Block]:
+def label_selects(labels: Sequence[str], action: str) -> list[Block]:
     """Selects of all labels. An option's value is the label's index, as a label may be longer than a value may be."""
-    names = shorten_apart(call.labels, LONGEST_OPTION)
+    names = shorten_apart(labels, LONGEST_OPTION)
     selects = []
     for start in range(0, len(names), forms.MOST_OPTIONS):
         options = []
@@ -100,7 +101,7 @@ def _label_selects(call: CallToLabel) -> list[Block]:
             options.append({"text": plain(names[place], LONGEST_OPTION), "value": f"{place}"})
         select = {
             "type": "static_select",
-            "action_id": CHOOSE,
+            "action_id": action,
             "placeholder": plain("The right label", 150),
             "options": options,
         }

@@ -22,12 +22,14 @@ from bot.cards.common.words import (
     pluralize,
     shorten,
 )
+from bot.cards.monitoring.live_tests import judge_button, week_text
 from bot.cards.monitoring.monthly_measurements import month_text
 from bot.rules.models.promotion import alias_for
 from bot.rules.monitoring.proposals import WeekLine, choose_lines, saved_percent
 from bot.values.monitoring import (
     USUAL_LABELS,
     LiveAnswers,
+    LiveTestSummary,
     MonthlyScore,
     NewModel,
     NewModelScore,
@@ -62,8 +64,8 @@ class ModelEnding:
 class WeekSummary:
     """A week of a watched dataset with what its card shows. `is_over` is False for the week so far. `live` is what
     people's labels say, None if no call can be labelled. `to_label` counts the calls that wait for a label. `new` is a
-    model that is proposed, `again` says why what is in use should be trained or measured again, and `month` is the
-    measurement of what is in use that is due this month."""
+    model that is proposed, `again` says why what is in use should be trained or measured again, `month` is the
+    measurement of what is in use that is due this month, and `tried` is what is tried on live calls."""
 
     watch: Watch
     facts: WeekFacts
@@ -74,6 +76,7 @@ class WeekSummary:
     new: NewModel | None = None
     again: Repetition | None = None
     month: MonthlyScore | None = None
+    tried: LiveTestSummary | None = None
 
     @property
     def dataset(self) -> str:
@@ -108,6 +111,8 @@ def _texts(summary: WeekSummary) -> Mapping[WeekLine, str]:
         texts["month"] = month_text(summary.month)
     if facts.shift is not None and facts.shift.is_shown:
         texts["shift"] = _shift_text(facts.shift)
+    if summary.tried is not None:
+        texts["tried"] = week_text(summary.tried)
     if facts.thumbs_up or facts.thumbs_down:
         texts["feedback"] = (
             f"*Feedback from programs*: {facts.thumbs_up:,} good, {facts.thumbs_down:,} bad. Annoyed people "
@@ -131,6 +136,8 @@ def _buttons(summary: WeekSummary, shown: Collection[WeekLine]) -> list[Block]:
         buttons.append(button("Plan", PLAN_AGAIN, summary.dataset))
     if _offers_measurement(summary, shown):
         buttons.append(button("Measure again", MEASURE_AGAIN, summary.dataset))
+    if summary.tried is not None and summary.tried.to_label and "tried" in shown:
+        buttons.append(judge_button(summary.tried))
     shift = summary.facts.shift
     if summary.is_over and shift is not None and shift.unusual:
         buttons.append(button("Label unusual calls", LABEL_UNUSUAL, summary.dataset))

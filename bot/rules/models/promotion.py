@@ -137,13 +137,26 @@ class LabelRecall:
 
 
 @dataclass(frozen=True)
+class LiveProof:
+    """What a live test has shown on so many `calls` that both answered: it is right more often than what is in use, or
+    with a `margin` (0 to 1) that it is cheaper, and not worse by more than that. Of the calls that people judged, it
+    alone was right in `candidate` and what is in use in `incumbent`."""
+
+    calls: int
+    candidate: int
+    incumbent: int
+    margin: float | None
+
+
+@dataclass(frozen=True)
 class PromotionEvidence:
     """What is known about a tuned model or a candidate that may be promoted.
 
     - `candidate` is its measurement, None if it was never measured; whether it meets the `bar` is its standing.
     - `best` compares it with the best other candidate on the same held-out rows. Only a model that was tuned has to be
       better than that one (`is_tuned`). `skips_sealed` is True if it is to be used without the test on sealed rows.
-    - `used` is what is in use now; `against_used` is None if the two did not answer the same rows.
+    - `used` is what is in use now; `against_used` is None if the two did not answer the same rows. `live` is what a
+      live test has shown against it, None if none has shown that this should replace it.
     - `no_go` is the verdict of its run, if that was a no.
     - `is_gone` is true if the model no longer answers.
     - `judge` is the model whose verdicts are the scores, None if they were scored without one. `others_judge` is the
@@ -167,6 +180,7 @@ class PromotionEvidence:
     bar: float = DEFAULT_PROMOTION_LIMITS.bar
     is_tuned: bool = True
     skips_sealed: bool = False
+    live: LiveProof | None = None
 
 
 def alias_for(dataset: str) -> str:
@@ -301,10 +315,8 @@ def find_objections(proof: PromotionEvidence) -> tuple[Objection, ...]:
         names.append("judge")
     if proof.is_tuned:
         names += _compared_with_alternatives(proof)
-    if proof.used is not None and proof.against_used is None:
-        names.append("other_rows")
-    elif proof.against_used is not None and not proof.against_used.is_enough(proof.limits.margin):
-        names.append("not_better_than_used")
+    if proof.live is None:
+        names += _compared_with_used(proof)
     if proof.candidate.standing == "misses":
         names.append("below_bar")
     elif proof.candidate.standing == "undecided":
@@ -326,30 +338,37 @@ def _compared_with_alternatives(proof: PromotionEvidence) -> Iterator[Objection]
         yield "not_better"
 
 
+def _compared_with_used(proof: PromotionEvidence) -> Iterator[Objection]:
+    if proof.used is not None and proof.against_used is None:
+        yield "other_rows"
+    elif proof.against_used is not None and not proof.against_used.is_enough(proof.limits.margin):
+        yield "not_better_than_used"
+
+
 def evidence_hash(what: Promotable, instead_of: int | None, proof: PromotionEvidence) -> str:
     """Returns the hash to which an approval is bound: of what is deployed, of the promotion `instead_of` that it
     replaces, and of the evidence that the card shows."""
     judge = None
     if proof.judge is not None:
         judge = (proof.judge.name, proof.judge.checks.trust)
-    shown = to_object(
-        {
-            "what": what,
-            "instead_of": instead_of,
-            "candidate": proof.candidate,
-            "best": proof.best,
-            "used": proof.used,
-            "against_used": proof.against_used,
-            "no_go": proof.no_go,
-            "is_gone": proof.is_gone,
-            "bar": proof.bar,
-            "margin": proof.limits.margin,
-            "floor": proof.limits.floor,
-            "low": proof.low,
-            "worse": proof.worse,
-            "judge": judge,
-            "others_judge": proof.others_judge,
-        }
-    )
-    canonical = json.dumps(shown, sort_keys=True, default=str)
+    shown: dict[str, object] = {
+        "what": what,
+        "instead_of": instead_of,
+        "candidate": proof.candidate,
+        "best": proof.best,
+        "used": proof.used,
+        "against_used": proof.against_used,
+        "no_go": proof.no_go,
+        "is_gone": proof.is_gone,
+        "bar": proof.bar,
+        "margin": proof.limits.margin,
+        "floor": proof.limits.floor,
+        "low": proof.low,
+        "worse": proof.worse,
+        "judge": judge,
+        "others_judge": proof.others_judge,
+    }
+    if proof.live is not None:  # so that requests from before there were live tests keep their hash
+        shown["live"] = proof.live
+    canonical = json.dumps(to_object(shown), sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()

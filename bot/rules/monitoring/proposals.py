@@ -21,7 +21,9 @@ NEW_FOR = timedelta(
 )  # so that a dataset that is watched later, or a price that comes later, isn't too late
 MOST_LINES = 6  # under the card's title
 
-WeekLine = Literal["failed", "live", "again", "month", "shift", "ending", "new", "sample", "feedback"]
+WeekLine = Literal[
+    "failed", "live", "again", "month", "shift", "tried", "ending", "new", "sample", "feedback"
+]
 BY_IMPORTANCE: tuple[WeekLine, ...] = get_args(WeekLine)
 
 

@@ -10,22 +10,23 @@ from typing import Literal
 
 from bot.cards.common import budgets as views
 from bot.cards.common.blocks import Message
-from bot.context import AppContext
+from bot.context import AppContext, CoreContext
 from bot.rules import budgets as rules
 from bot.rules import units
 from bot.rules.budgets import Budget
+from bot.rules.monitoring.proposals import left_micros
 from bot.services.common import authorization, messages
 from storage.records import Draft, Run
 from trainers.money import to_micros
 
 
-def team_budget(context: AppContext) -> Budget:
+def team_budget(context: CoreContext) -> Budget:
     limit = to_micros(context.settings.budget.monthly_usd)
     committed = context.store.committed(_this_month(context))
     return Budget(limit, committed)
 
 
-def all_budgets(context: AppContext, channel: str, person: str) -> tuple[Budget, ...]:
+def all_budgets(context: CoreContext, channel: str, person: str) -> tuple[Budget, ...]:
     """Returns every budget that a run or measurement has to fit into, the team's first."""
     limits = context.settings.budget
     of_channel = _own_budget(context, "channel", channel, limits.of_channel(channel))
@@ -34,7 +35,7 @@ def all_budgets(context: AppContext, channel: str, person: str) -> tuple[Budget,
     return tuple(filter(None, budgets))
 
 
-def tightest(context: AppContext, channel: str, person: str) -> Budget:
+def tightest(context: CoreContext, channel: str, person: str) -> Budget:
     return rules.tightest(all_budgets(context, channel, person))
 
 
@@ -59,6 +60,15 @@ def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
     return f"It was approved in a month that is over. {why}"
 
 
+def left_for_watching(context: CoreContext) -> int:
+    """Returns the micro-dollars that watching may still spend this month without asking anybody: on measurements, and
+    on answers of candidates that are tried on live calls."""
+    month = _this_month(context)
+    measured = context.store.watch_measurements.committed(month)
+    answered = context.store.compared_calls.committed(month)
+    return left_micros(context.settings.policy.watch.usd_per_month, measured + answered)
+
+
 def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
     """Returns the team's budget and those of every channel and person with a limit that has commitments this month."""
     limits = context.settings.budget
@@ -78,7 +88,7 @@ def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
 
 
 def _own_budget(
-    context: AppContext, kind: Literal["channel", "person"], name: str, limit: Decimal | None
+    context: CoreContext, kind: Literal["channel", "person"], name: str, limit: Decimal | None
 ) -> Budget | None:
     if limit is None:
         return None
@@ -86,7 +96,7 @@ def _own_budget(
     return Budget(to_micros(limit), committed, kind, name)
 
 
-def _this_month(context: AppContext) -> str:
+def _this_month(context: CoreContext) -> str:
     return units.month_of(context.clock())
 
 

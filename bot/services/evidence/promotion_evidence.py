@@ -15,6 +15,7 @@ from bot.context import AppContext
 from bot.rules.facts import without_trained_candidate
 from bot.rules.models.promotion import (
     LabelRecall,
+    LiveProof,
     ModelComparison,
     PromotionEvidence,
     best_comparison,
@@ -73,8 +74,25 @@ def promotion_proof(
     the model's own run if it is newer than the stored one."""
     model = context.store.model(what.model or "")
     if model is None:
-        return _candidate_proof(context, what, used)
-    return _model_proof(context, model, used, run)
+        proof = _candidate_proof(context, what, used)
+    else:
+        proof = _model_proof(context, model, used, run)
+    return replace(proof, live=_live_proof(context, what, used))
+
+
+def _live_proof(context: AppContext, what: Promotable, used: Promotable | None) -> LiveProof | None:
+    """Returns what a live test has shown of it against `used`, None if none has decided for it."""
+    test = context.store.live_tests.last_won(what)
+    if test is None or used is None:
+        return None
+    standing = context.store.promotions.get(test.promotion)
+    if standing is None or standing.what != used:
+        return None
+    verdicts = Counter(call.verdict for call in context.store.compared_calls.of(test.id))
+    margin = None
+    if test.outcome == "not_worse":
+        margin = test.margin
+    return LiveProof(verdicts.total(), verdicts["candidate"], verdicts["incumbent"], margin)
 
 
 def is_supported(context: AppContext, what: Promotable, standing: Promotion | None) -> bool:

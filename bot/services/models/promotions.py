@@ -80,6 +80,14 @@ def promote_candidate(context: AppContext, value: str, person: str) -> Promoted:
     return _promote(context, what, person, None)
 
 
+def promote_tried(context: AppContext, what: Promotable, person: str) -> Promoted:
+    """Promotes what was tried on live calls; what that has shown is part of the evidence."""
+    refusal = authorization.refusal(context, person, "promote", origin_of(context, what).channel)
+    if refusal:
+        return refusal
+    return _promote(context, what, person, None)
+
+
 def promote_as_operator(context: AppContext, wanted: Promote) -> PromotionSummary | Refusal:
     """For the terminal. Anybody who has the machine may do what takes one person; nobody else is there to approve what
     takes two, or to open sealed rows."""

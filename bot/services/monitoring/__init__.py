@@ -2,7 +2,9 @@
 cheap; nothing here starts a training or switches what is in use."""
 
 PUBLIC_MODULES = (
+    "compared_calls",
     "live_labels",
+    "live_tests",
     "monthly_measurements",
     "new_models",
     "proposal_measurements",

@@ -13,12 +13,15 @@ from datetime import timedelta
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.models.promotion import alias_for
+from bot.services.datasets import datasets
 from bot.services.evidence.promotion_evidence import promotion_proof
 from bot.values.monitoring import USUAL_LABELS, LiveAnswers, count_right
 from storage.monitoring.watches import LiveLabel, Watch
 from storage.promotions import Promotion
+from storage.records import Dataset
 from trainers.monitoring.live_accuracy import SHOWN_WEEKS, LabelledWeek, judge_live_accuracy
 from trainers.recipes import samples
+from trainers.recipes.values import Recipe
 
 WEEK_S = 7 * 24 * 3600.0
 
@@ -60,6 +63,15 @@ def open_calls(context: AppContext, watch: Watch) -> tuple[str, ...]:
     done = sum(label.at >= this_week.start_s for label in labelled.values())
     waiting = sorted((each for each in ids if each not in labelled), key=_at_random)
     return tuple(waiting[: max(USUAL_LABELS - done, 0)])
+
+
+def labels_of(context: AppContext, version: Dataset, recipe: Recipe | None) -> tuple[str, ...]:
+    """Returns the labels to choose from, the most frequent of the version first; none if answers are no labels."""
+    if recipe is None or recipe.scoring != "label":
+        return ()
+    report = datasets.report_of(version)
+    of_version = [count.label for count in report.labels] if report else []
+    return tuple(dict.fromkeys([*of_version, *recipe.labels]))
 
 
 def _at_random(call: str) -> bytes:

@@ -8,12 +8,11 @@ from bot.cards.monitoring import live_labels as views
 from bot.cards.monitoring.live_labels import CallToLabel, PreviousCall
 from bot.context import AppContext
 from bot.rules.models.promotion import alias_for
-from bot.services.datasets import datasets, row_labels
+from bot.services.datasets import row_labels
 from bot.services.monitoring import live_accuracy, weeks
 from bot.services.monitoring.week_worker import question_of
 from bot.values.runs import Refusal
 from storage.monitoring.watches import LiveLabel, Watch
-from storage.records import Dataset
 from trainers.evaluation import scores
 from trainers.recipes import samples
 from trainers.recipes.folder import ALIAS_PREFIX, RecipeFolder
@@ -42,7 +41,7 @@ def answer(context: AppContext, metadata: str, button: str, value: str, person: 
     recipe = RecipeFolder(context.settings.recipes).read(call.recipe)
     label = None
     if button == views.CHOOSE:
-        label = _labels(context, context.store.datasets.get(version_id), recipe)[int(value)]
+        label = live_accuracy.labels_of(context, context.store.datasets.get(version_id), recipe)[int(value)]
     new = LiveLabel(
         dataset=watch.dataset,
         call=call.id,
@@ -82,21 +81,12 @@ def _next_form(context: AppContext, watch: Watch, previous: PreviousCall | None)
             id=call.id,
             question=question_of(call),
             answer=call.answer,
-            labels=_labels(context, newest, recipe),
+            labels=live_accuracy.labels_of(context, newest, recipe),
             version_id=newest.id,
             left=len(waiting),
         )
         return views.call_form(shown, previous)
     return views.finished_form(watch.dataset, previous)
-
-
-def _labels(context: AppContext, version: Dataset, recipe: Recipe | None) -> tuple[str, ...]:
-    """Returns the labels to choose from, the most frequent of the version first; none if answers are no labels."""
-    if recipe is None or recipe.scoring != "label":
-        return ()
-    report = datasets.report_of(version)
-    of_version = [count.label for count in report.labels] if report else []
-    return tuple(dict.fromkeys([*of_version, *recipe.labels]))
 
 
 def _is_right(button: str, label: str | None, call: SampledCall, recipe: Recipe | None) -> bool | None:

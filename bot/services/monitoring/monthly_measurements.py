@@ -10,8 +10,9 @@ from functools import partial
 
 from bot.cards.common.blocks import code
 from bot.context import AppContext
+from bot.services.common import budgets
 from bot.services.measurement import evaluations
-from bot.services.monitoring import monthly_scores, proposal_measurements, repetitions, weeks
+from bot.services.monitoring import monthly_scores, repetitions, weeks
 from bot.values.runs import Refusal
 from storage.monitoring.monthly_measurements import Hindrance, MonthlyMeasurement
 from storage.monitoring.proposals import WatchMeasurement
@@ -76,7 +77,7 @@ def _hindrance(context: AppContext, dataset: str) -> Hindrance | None:
     if context.store.freezes.current() is not None:
         return "freeze"
     cost = monthly_scores.cost_micros(context, dataset)
-    left = proposal_measurements.left_micros(context)
+    left = budgets.left_for_watching(context)
     # Without an estimate it is asked for: once its highest cost is known, it begins if that fits.
     if cost == 0:
         return None

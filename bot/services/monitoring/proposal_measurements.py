@@ -7,9 +7,7 @@ from functools import partial
 
 from bot.cards.common.blocks import code
 from bot.context import AppContext
-from bot.rules import units
-from bot.rules.monitoring import proposals as rules
-from bot.services.common import authorization
+from bot.services.common import authorization, budgets
 from bot.services.measurement import evaluations, measurements
 from bot.services.monitoring import new_models, proposals, weeks
 from bot.values.runs import Refusal
@@ -50,12 +48,6 @@ def step(context: AppContext) -> None:
             weeks.update_card(context, proposal.dataset)
 
 
-def left_micros(context: AppContext) -> int:
-    """Returns the micro-dollars that may still be spent this month without asking."""
-    committed = context.store.watch_measurements.committed(units.month_of(context.clock()))
-    return rules.left_micros(context.settings.policy.watch.usd_per_month, committed)
-
-
 def _measure_unasked(context: AppContext) -> None:
     if not context.settings.policy.watch.usd_per_month or context.store.freezes.current() is not None:
         return
@@ -67,7 +59,7 @@ def _measure_unasked(context: AppContext) -> None:
         context.checked_at[subject] = context.clock()
         new = proposals.shown(context, proposal.dataset, str(proposal.shown_week))
         cost = new.cost_micros if new else None
-        if cost is not None and cost <= left_micros(context):
+        if cost is not None and cost <= budgets.left_for_watching(context):
             _ask(context, watch, proposal, watch.person, is_asked=False)
 
 
@@ -93,7 +85,7 @@ def _begin(context: AppContext, began: WatchMeasurement) -> None:
     is_priced = measurement is not None and measurement.state == "asked" and measurement.reserved_micros
     if measurement is None or not is_priced or context.store.freezes.current() is not None:
         return
-    left = left_micros(context)
+    left = budgets.left_for_watching(context)
     if measurement.reserved_micros > left:
         return
     where = context.settings.policy.watch.where

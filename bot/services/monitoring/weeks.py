@@ -21,7 +21,14 @@ from bot.rules.monitoring.repetitions import month_of_card
 from bot.rules.units import Period
 from bot.services.common import authorization
 from bot.services.models import sunsets
-from bot.services.monitoring import live_accuracy, monthly_scores, proposals, repetitions, week_worker
+from bot.services.monitoring import (
+    live_accuracy,
+    live_tests,
+    monthly_scores,
+    proposals,
+    repetitions,
+    week_worker,
+)
 from bot.services.monitoring.week_worker import WeekOfCalls
 from bot.services.serving import week_counts
 from bot.services.serving.call_samples import first_weeks_folder
@@ -197,6 +204,7 @@ def _summary(context: AppContext, watch: Watch, facts: WeekFacts, *, is_over: bo
         new=proposals.shown(context, watch.dataset, card_of),
         month=monthly_scores.shown(context, watch.dataset, card_of),
         again=repetitions.repetition_of(context, watch.dataset, live, facts.shift),
+        tried=live_tests.current_summary(context, watch.dataset),
     )
 
 

@@ -8,6 +8,7 @@ PUBLIC_MODULES = (
     "call_samples",
     "candidate_exports",
     "fallbacks",
+    "live_candidates",
     "publications",
     "questions",
     "recipes",

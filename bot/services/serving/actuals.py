@@ -16,6 +16,7 @@ from functools import partial
 
 from bot.cards.common.candidates import alternative_name, promotable_name
 from bot.cards.models.fallbacks import fallback_name
+from bot.cards.monitoring.live_tests import canary_name
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.bills import Rates, Traffic
@@ -32,7 +33,8 @@ from bot.services.evidence import evidence
 from bot.services.serving import call_costs
 from bot.values.evaluations import promoted_candidate
 from bot.values.runs import ModelEnded, Refusal
-from storage.actuals import ActualMonth
+from storage.actuals import ActualMonth, CostUnknown
+from storage.monitoring.live_tests import LiveTest
 from storage.promotions import Fallback, Promotion
 from trainers.client.client import Trainer
 from trainers.money import to_micros
@@ -41,6 +43,8 @@ from trainers.recipes.usage import Usage
 
 # For plans without a volume; it doesn't matter, since the counted calls replace it.
 ANY_VOLUME = Volume(1_000_000, "tokens")
+
+StandIn = Fallback | LiveTest
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,10 @@ class MonthKey:
 @dataclass
 class MonthUse:
     """A month's calls: by `day` those that the door has answered for this `promotion`, and `aliased` those that our own
-    trainer has answered under its alias. `fallback` is what answered instead of what was promoted, if it was that."""
+    trainer has answered under its alias. `stand_in` is what answered instead of what was promoted, if it was that."""
 
     promotion: Promotion
-    fallback: Fallback | None = None
+    stand_in: StandIn | None = None
     days: defaultdict[str, Usage] = field(default_factory=lambda: defaultdict(Usage))
     aliased: CallTotals = field(default_factory=CallTotals)
 
@@ -127,24 +131,28 @@ def _count_at_door(context: AppContext) -> Uses:
         promotion = context.store.promotions.get(counted.promotion)
         if promotion is None:  # of a database that a backup has replaced
             continue
-        fallback = fallback_of(context, promotion, counted.recipe)
-        key = MonthKey(promotion.dataset, name_of(promotion, fallback), counted.day[:7])
-        uses.setdefault(key, MonthUse(promotion, fallback)).days[counted.day] += use
+        stand_in = stand_in_of(context, promotion, counted.recipe)
+        key = MonthKey(promotion.dataset, name_of(promotion, stand_in), counted.day[:7])
+        uses.setdefault(key, MonthUse(promotion, stand_in)).days[counted.day] += use
     return uses
 
 
-def name_of(promotion: Promotion, fallback: Fallback | None) -> str:
-    """Returns what people call it that has answered: the fallback, if there is one here."""
-    if fallback is not None:
-        return fallback_name(fallback.what)
+def name_of(promotion: Promotion, stand_in: StandIn | None) -> str:
+    """Returns what people call it that has answered: the fallback or the canary, if there is one here."""
+    if isinstance(stand_in, Fallback):
+        return fallback_name(stand_in.what)
+    if stand_in is not None:
+        return canary_name(stand_in.what)
     return promotable_name(promotion.what)
 
 
-def fallback_of(context: AppContext, promotion: Promotion, recipe: str) -> Fallback | None:
-    """Returns the fallback that answered by this recipe while something else was in use, None if none did."""
+def stand_in_of(context: AppContext, promotion: Promotion, recipe: str) -> StandIn | None:
+    """Returns the fallback or the canary that answered by this recipe while something else was in use, None if what is
+    in use did."""
     if promotion.recipe == recipe:
         return None
-    return context.store.fallbacks.by_recipe(promotion.dataset, recipe)
+    fallback = context.store.fallbacks.by_recipe(promotion.dataset, recipe)
+    return fallback or context.store.live_tests.by_recipe(promotion.dataset, recipe)
 
 
 def _first_day(context: AppContext) -> date:
@@ -184,14 +192,15 @@ def cost_of(context: AppContext, dataset: str, name: str, use: MonthUse, period:
         failed=total.failed,
         cached_tokens=total.cached_tokens,
     )
-    what = use.fallback.what if use.fallback else use.promotion.what
-    candidate = promoted_candidate(what)
-    if candidate is None:
-        return _cost_of_model(context, counted, use.promotion, total, period)
-    share = Decimal(0)  # a fallback's model runs for its own sake
-    if use.fallback is None:
+    usd: Decimal | CostUnknown
+    if use.stand_in is None:
+        candidate = promoted_candidate(use.promotion.what)
+        if candidate is None:
+            return _cost_of_model(context, counted, use.promotion, total, period)
         share = _share_of_month(context, use.promotion, period)
-    usd = call_costs.candidate_usd(context, candidate, use.days, share)
+        usd = call_costs.candidate_usd(context, candidate, use.days, share)
+    else:
+        usd = call_costs.stand_in_usd(context, use.stand_in.what, use.days)
     if isinstance(usd, str):
         counted = replace(counted, cost_unknown=usd)
     else:

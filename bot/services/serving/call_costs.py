@@ -24,6 +24,7 @@ from bot.services.serving import recipes
 from bot.values.evaluations import promoted_candidate
 from storage.actuals import ActualMonth, CostUnknown
 from storage.promotions import Promotion
+from storage.records import Promotable
 from trainers.evaluation.results import Candidate
 from trainers.money import to_micros
 from trainers.providers.pricing import PriceRow, find_prompted_price
@@ -65,6 +66,42 @@ def candidate_usd(
             return rules.tuned_calls_usd(totals_of(total), rates, Traffic(), share)
         usd += tokens_usd(use, rates)
     return usd
+
+
+def stand_in_usd(context: AppContext, what: Promotable, days: Mapping[str, Usage]) -> Decimal | CostUnknown:
+    """Returns what the calls of these days to a fallback or a canary cost, or why that is unknown. A machine
+    runs for its own sake."""
+    candidate = promoted_candidate(what)
+    if candidate is not None:
+        return candidate_usd(context, candidate, days, Decimal(0))
+    usd = Decimal(0)
+    for day, use in days.items():
+        if use.unknown:
+            return "no_tokens"
+        rates = rates_of(context, what, date.fromisoformat(day))
+        if rates is None:
+            return "no_price"
+        if not rates.usd_per_hour:
+            usd += tokens_usd(use, rates)
+    return usd
+
+
+def rates_of(context: AppContext, what: Promotable, day: date) -> Rates | None:
+    """Returns the prices of what is asked on a day, None if they are unknown or nobody is asked."""
+    model = context.store.model(what.model or "")
+    candidate = promoted_candidate(what)
+    row: object = None
+    if model is not None:
+        row = models.price_of(context, model)
+    elif candidate is not None and candidate.model is not None:
+        settings = context.settings
+        row = find_prompted_price(candidate.model, settings.providers, settings.prices, day)
+    if not isinstance(row, PriceRow):
+        return None
+    rates = rates_from_row(row)
+    if not isinstance(rates, Rates):
+        return None
+    return rates
 
 
 def totals_of(use: Usage) -> CallTotals:

@@ -10,7 +10,7 @@ from pathlib import Path
 from bot.context import CoreContext
 from bot.rules.models.promotion import alias_for
 from trainers.dataset.rows import Example
-from trainers.recipes import feedback, samples
+from trainers.recipes import canary_events, feedback, samples
 from trainers.recipes.feedback import RATED_DAYS
 from trainers.recipes.usage import day_of
 from trainers.recipes.values import Sampling
@@ -45,6 +45,7 @@ def delete_old(context: CoreContext) -> None:
     midnight = now // DAY_S * DAY_S
     samples.forget_before(folder, midnight - (context.settings.policy.watch.days - 1) * DAY_S)
     feedback.forget_ratings(folder, day_of(now - RATED_DAYS * DAY_S))
+    canary_events.forget(folder, [test.id for test in context.store.live_tests.all_current()])
     sampled = [watch.dataset for watch in context.store.watches.all_current() if watch.share]
     for name in samples.names(folder) - set(map(alias_for, sampled)):
         samples.forget_name(folder, name, now=now)

@@ -17,13 +17,14 @@ from bot.context import CoreContext
 from bot.rules import units
 from bot.rules.models.promotion import alias_for
 from bot.services.models import sunsets
-from bot.services.serving import call_samples, recipes
+from bot.services.serving import call_samples, live_candidates, recipes
 from bot.settings import Settings
 from storage.deployments import DeploymentRecord
+from storage.monitoring.live_tests import LiveTest
 from storage.promotions import Fallback, Promotion
 from trainers.providers.providers import ProviderRow
 from trainers.recipes.folder import KEY_FILE, RecipeFolder
-from trainers.recipes.values import Published, Unavailable, Upstream, Upstreams
+from trainers.recipes.values import Published, Trial, Unavailable, Upstream, Upstreams
 
 OPENAI = "api.openai.com"
 
@@ -97,15 +98,28 @@ def _says_ended(published: Published) -> bool:
 
 def _published(context: CoreContext, promotion: Promotion, ends: date | None) -> Published:
     fallback = _fallback(context, promotion.dataset)
+    test = live_candidates.current_with_recipe(context, promotion)
     return Published(
         name=alias_for(promotion.dataset),
         recipe=promotion.recipe,
         promotion=promotion.id,
-        model=_name_on_machine(context, promotion),
+        model=_name_on_machine(context, promotion.model),
         fallback=fallback.recipe if fallback else None,
         fallback_after_s=fallback.after_s if fallback else None,
         unavailable=_why_unavailable(context, promotion, ends),
         sampling=call_samples.sampling_of(context, promotion.dataset),
+        trial=_published_test(context, test) if test else None,
+    )
+
+
+def _published_test(context: CoreContext, test: LiveTest) -> Trial:
+    return Trial(
+        number=test.id,
+        recipe=str(test.recipe),
+        slow_s=context.settings.policy.watch.slow_s,
+        model=_name_on_machine(context, test.model),
+        asks_sampled=live_candidates.asks_sampled(context, test),
+        share=test.canary,
     )
 
 
@@ -127,7 +141,7 @@ def _why_unavailable(context: CoreContext, promotion: Promotion, ends: date | No
         return views.model_gone(promotion, context.settings.title_of(model.provider))
     if ends is not None and ends <= units.day_of(context.clock()):
         return views.model_ended(promotion, _title_of_provider(context, promotion), ends)
-    machine = _newest_machine(context, promotion)
+    machine = _newest_machine(context, promotion.model)
     if machine is not None and machine.state != "ready":
         return views.machine_stopped(promotion, context.settings.title_of(machine.provider))
     return None
@@ -140,18 +154,18 @@ def _title_of_provider(context: CoreContext, promotion: Promotion) -> str:
     return context.settings.title_of(recipe.provider)
 
 
-def _name_on_machine(context: CoreContext, promotion: Promotion) -> str | None:
-    """Returns the name by which a model on a machine by the hour is called now; None if it needs no machine, or none
-    runs."""
-    machine = _newest_machine(context, promotion)
+def _name_on_machine(context: CoreContext, tuned: str | None) -> str | None:
+    """Returns the name by which a tuned model on a machine by the hour is called now; None if it needs no machine, or
+    none runs."""
+    machine = _newest_machine(context, tuned)
     if machine is None or machine.state != "ready":
         return None
     return machine.chat_model
 
 
-def _newest_machine(context: CoreContext, promotion: Promotion) -> DeploymentRecord | None:
+def _newest_machine(context: CoreContext, tuned: str | None) -> DeploymentRecord | None:
     """Returns None if the model needs no machine by the hour."""
-    model = context.store.model(promotion.model or "")
+    model = context.store.model(tuned or "")
     if model is None:
         return None
     return next(iter(context.store.deployments.of_run(model.run_id)), None)

@@ -19,8 +19,9 @@ from bot.services.serving.recipe_worker import MeasuredParts, build_recipe
 from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.runs import Refusal
 from storage import backup
+from storage.monitoring.live_tests import LiveTest
 from storage.promotions import Fallback, Promotion
-from storage.records import Document, Promotable
+from storage.records import Document, Model, Promotable
 from trainers.errors import FileChanged
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate
 from trainers.recipes import usage
@@ -58,8 +59,12 @@ def built_with(context: CoreContext, document: Document) -> set[str]:
     }
 
 
-def _with_recipes(context: CoreContext) -> Sequence[Promotion | Fallback]:
-    return [*context.store.promotions.with_recipes(), *context.store.fallbacks.with_recipes()]
+def _with_recipes(context: CoreContext) -> Sequence[Promotion | Fallback | LiveTest]:
+    return [
+        *context.store.promotions.with_recipes(),
+        *context.store.fallbacks.with_recipes(),
+        *context.store.live_tests.with_recipes(),
+    ]
 
 
 def documents_of(context: CoreContext, what: Promotable) -> Collection[str]:
@@ -77,7 +82,9 @@ def delete_unneeded(context: AppContext) -> None:
         return
     folder = folder_of(context)
     since = context.clock() - KEPT_S
-    needed = context.store.promotions.recipes_since(since) | context.store.fallbacks.recipes_since(since)
+    needed = context.store.promotions.recipes_since(since)
+    needed |= context.store.fallbacks.recipes_since(since)
+    needed |= context.store.live_tests.recipes_since(since)
     unnamed_since = context.clock() - UNNAMED_S
     folder.remove_unfinished(unnamed_since)
     for sha256 in folder.hashes() - needed:
@@ -96,7 +103,7 @@ def recipe_of(context: AppContext, promotion: Promotion) -> str | Refusal | None
         return before
     candidate = promoted_candidate(promotion.what)
     if candidate is None:
-        return _recipe_of_model(context, promotion)
+        return _recipe_of_model(context, models.model_of(context, promotion))
     return _recipe_of_candidate(
         context, candidate, promotion.measurement, promotion.dataset, f"recipe {promotion.id}"
     )
@@ -108,6 +115,18 @@ def recipe_of_fallback(context: AppContext, fallback: Fallback) -> str | Refusal
     assert candidate is not None  # noqa: S101 - a fallback is never a tuned model
     owner = f"recipe of fallback {fallback.id}"
     return _recipe_of_candidate(context, candidate, fallback.measurement, fallback.dataset, owner)
+
+
+def recipe_of_live_test(context: AppContext, test: LiveTest) -> str | Refusal | None:
+    """Returns the hash of the recipe of what a live test tries, as `recipe_of` does."""
+    candidate = promoted_candidate(test.what)
+    if candidate is not None:
+        owner = f"recipe of live test {test.id}"
+        return _recipe_of_candidate(context, candidate, test.measurement, test.dataset, owner)
+    model = context.store.model(test.model or "")
+    if model is None:
+        return Refusal(f"There is no model {test.model} any more.")
+    return _recipe_of_model(context, model)
 
 
 def _recipe_of_candidate(
@@ -149,9 +168,8 @@ def measured_of(context: CoreContext, promotion: Promotion) -> MeasuredCandidate
     return _find_measured(evaluation, candidate)
 
 
-def _recipe_of_model(context: AppContext, promotion: Promotion) -> str | Refusal:
+def _recipe_of_model(context: AppContext, model: Model) -> str | Refusal:
     """A tuned model is asked with the program's own prompt, as it was trained."""
-    model = models.model_of(context, promotion)
     run = context.store.runs.of_model(model)
     version = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(version)

@@ -68,9 +68,9 @@ def _count(context: AppContext, dataset: str, week: Period) -> dict[str, MonthUs
         # None for a promotion of a database that a backup has replaced.
         if promotion is None or promotion.dataset != dataset or not week.has(counted.day):
             continue
-        fallback = actuals.fallback_of(context, promotion, counted.recipe)
-        name = actuals.name_of(promotion, fallback)
-        uses.setdefault(name, MonthUse(promotion, fallback)).days[counted.day] += use
+        stand_in = actuals.stand_in_of(context, promotion, counted.recipe)
+        name = actuals.name_of(promotion, stand_in)
+        uses.setdefault(name, MonthUse(promotion, stand_in)).days[counted.day] += use
     return uses
 
 

@@ -12,9 +12,9 @@ from bot.cards.evidence import evaluations
 from bot.cards.monitoring import weeks
 from bot.rules import units
 from bot.rules.facts import Looks
+from bot.services.common import budgets
 from bot.services.datasets import datasets
 from bot.services.evidence.looks import load_looks
-from bot.services.monitoring import proposal_measurements
 from demo.people import ANA, BEN
 from storage.monitoring.monthly_measurements import MonthlyMeasurement
 from storage.monitoring.watches import WatchedWeek
@@ -98,7 +98,7 @@ def test_each_month_the_model_is_asked_again_and_chance_is_not_reported(make_wor
     assert "may be chance (p = 1.000)" in card and not world.has_button(weeks.MEASURE_AGAIN)
     assert looks(world) == before, "the same candidate on the same rows shows nothing new"
     assert done.actual_micros and done.month == units.month_of(world.clock)
-    assert proposal_measurements.left_micros(world.service.context) == 1_000_000 - done.actual_micros
+    assert budgets.left_for_watching(world.service.context) == 1_000_000 - done.actual_micros
     pass_weeks(world)
     assert world.store.measurements.get(3) is None and "easured again" not in world.cards()[-1]
     while len(months(world)) < 2:
@@ -166,7 +166,7 @@ def test_without_enough_money_the_card_asks(make_world: MakeWorld, rules: str) -
     world.tick(2)
     card = week_card(world)
     assert "*Measured again* in" in card and "without asking" not in card
-    assert proposal_measurements.left_micros(world.service.context) in (0, 100)
+    assert budgets.left_for_watching(world.service.context) in (0, 100)
 
 
 def test_a_freeze_holds_it_until_it_is_lifted(make_world: MakeWorld) -> None:

@@ -11,8 +11,8 @@ from bot.cards.evidence import evaluations
 from bot.cards.monitoring import weeks
 from bot.reconciler import maintain
 from bot.rules import units
+from bot.services.common import budgets
 from bot.services.evidence.measured_candidates import known_comparison
-from bot.services.monitoring import proposal_measurements
 from bot.settings import model_ends
 from demo.people import ANA, BEN
 from storage.monitoring.proposals import Proposal
@@ -98,7 +98,7 @@ def test_a_new_model_that_is_cheaper_is_proposed_once_and_measured_after_a_click
     assert look_at_tiny(world) == 2, "its look at the held-out rows counts"
     card = week_card(world)
     assert "Measured in" in card and "of the held-out rows; what is in use:" in card
-    assert proposal_measurements.left_micros(world.service.context) == 0
+    assert budgets.left_for_watching(world.service.context) == 0
     list_model(world, "acme-tiny")
     pass_week_with_calls(world)
     assert "*New*" not in world.cards()[-1] and len(proposals(world)) == 0
@@ -171,7 +171,7 @@ def test_the_policy_has_it_measured_without_asking_within_its_budget(make_world:
     assert "as `[policy.watch]` allows without asking:" in card and not world.has_button(weeks.MEASURE_NEW)
     done = measurement(world, 2)
     assert done.actual_micros and done.month == units.month_of(world.clock)
-    assert proposal_measurements.left_micros(world.service.context) == 1_000_000 - done.actual_micros
+    assert budgets.left_for_watching(world.service.context) == 1_000_000 - done.actual_micros
     agreed = [entry for entry in world.store.audit.entries("measurement 2") if entry.action == "agree"]
     assert [entry.who for entry in agreed] == ["finetune"] and "usd_per_month" in agreed[0].detail
 

@@ -30,6 +30,7 @@ from bot.values.monitoring import (
 from storage.monitoring.watches import Watch
 from tests.cards import builders, measurements
 from tests.cards.builders import ANA, BEN, NOW
+from tests.cards.monitoring import live_test_cards
 from trainers.monitoring.live_accuracy import Holdout, LabelledWeek, judge_live_accuracy
 from trainers.monitoring.shift import Shift
 from trainers.recipes.samples import SampleCounts
@@ -106,6 +107,7 @@ def summary(**changes: Any) -> WeekSummary:
 def cards() -> dict[str, Message]:
     planned = replace(FACTS, planned_micros=82_600_000)
     losing = replace(FACTS, uses=(WeekUse(PROMPT, 3, 0, 2_000_000, -1_500_000),), sampled=SampleCounts())
+    tried = live_test_cards.summary(verdicts=live_test_cards.SOME, to_label=9)
     ending = ModelEnding("openai/gpt-4o-mini", date(2027, 1, 14), 45)
     return {
         "watch-begun": text_message(watches.begun_text(WATCH, LIMITS, is_tuned=False)),
@@ -171,6 +173,7 @@ def cards() -> dict[str, Message]:
                 facts=replace(FAILING, shift=SHIFT), ending=replace(ending, days_left=0), new=NEW, again=AGAIN
             )
         ),
+        "week-tried": weeks.week_card(summary(tried=tried)),
         "week-by-words": weeks.week_card(summary(live=replace(live(17, 20), accuracy=None, holdout=None))),
         "week-without-calls": weeks.no_calls_yet(WATCH),
     }
