@@ -417,7 +417,7 @@ def test_data_rules_hold_for_measurements(make_world: MakeWorld) -> None:
 def test_rights_lists_what_a_person_may_do_and_who_may_do_the_rest(world: World) -> None:
     rights = world.type("/finetune rights").splitlines()
     allowed = next(line for line in rights if line.startswith("• *Yes*: "))
-    assert "measure (`baseline`, `curve`, `distill`, `watch`)" in allowed and "promote" not in allowed
+    assert "measure (`baseline`, `curve`, `distill`, `test`, `watch`)" in allowed and "promote" not in allowed
     (denied,) = (line for line in rights if "promote (`promote`, `rollback`, `fallback`)" in line)
     assert denied.startswith("• *No*: approve, ") and "Only an approver may do that: " in denied
     assert BEN.id in denied
