@@ -253,14 +253,18 @@ def can_be_cleaned(report: Report) -> bool:
     return any(group.rows and (group in blocking or group.code == "duplicate") for group in groups)
 
 
-def cleaning_started(dataset: Dataset, place: RowDelivery) -> str:
+def cleaning_started(dataset: Dataset, place: RowDelivery, *, is_traced: bool) -> str:
+    """`is_traced`: the file has recorded calls, of which a table of questions is written."""
+    what = f"Writing a cleaned copy of {code(dataset.title)}"
+    if is_traced:
+        what = f"Writing the questions of {code(dataset.title)} into a table"
     match place:
         case "thread":
-            return f"Writing a cleaned copy of {code(dataset.title)}; it will appear in the card's thread."
+            return f"{what}; it will appear in the card's thread."
         case "direct":
             return (
-                f"Writing a cleaned copy of {code(dataset.title)}. It contains customers' words and everybody can read "
-                "this channel, so you get it as a direct message."
+                f"{what}. It contains customers' words and everybody can read this channel, so you get it as a direct "
+                "message."
             )
 
 
@@ -327,11 +331,14 @@ def _reason(reason: LeftOutRows) -> str:
 def _formulas(cleaned: CleanedFile) -> list[str]:
     if not cleaned.formulas:
         return []
-    rows = pluralize(cleaned.formulas, "row")
-    return [
-        f"{rows} with a cell that begins like a formula (=, +, -, @), kept as it is because it is training data: in a "
-        "spreadsheet, import all columns as text."
-    ]
+    return [formula_warning(cleaned.formulas)]
+
+
+def formula_warning(rows: int) -> str:
+    return (
+        f"{pluralize(rows, 'row')} with a cell that begins like a formula (=, +, -, @), kept as it is because it is "
+        "training data: in a spreadsheet, import all columns as text."
+    )
 
 
 def _contradictions(cleaned: CleanedFile) -> list[str]:

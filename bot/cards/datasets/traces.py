@@ -1,17 +1,20 @@
 """What recorded calls say, as a card: facts for an estimate, the rows that were made of their questions, and what was
-not read."""
+not read. For the terminal, and for such a file that somebody uploads in Slack."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from bot.cards.common.blocks import NOTHING, Lines, Message, Table, code, escape
+from bot.cards.common.blocks import NOTHING, Lines, Message, Table, button, code, cut, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.words import day, first_lines, listed, pluralize, share_text, shorten
-from bot.cards.datasets.findings import finding_blocks
+from bot.cards.datasets.findings import CLEAN, finding_blocks, formula_warning
+from bot.cards.datasets.row_labels import LABEL_UNLABELLED
 from bot.rules.units import Volume, format_requests
+from bot.values.row_labels import USUAL_ROWS
+from storage.records import Dataset
 from trainers.dataset.rows import to_printable
 from trainers.traces.facts import (
     ENOUGH_DAYS,
@@ -44,6 +47,84 @@ class TraceImport:
     group: Group
     group_facts: TraceFacts
     rows: TracedRows
+
+
+@dataclass(frozen=True)
+class TracedUpload:
+    """What the calls of an uploaded file say, without any of their texts: a card without its next step, the number of
+    questions that can become rows, and the options of an estimate."""
+
+    facts: Message
+    questions: int
+    options: Mapping[str, str]
+
+
+def facts_of_upload(imported: TraceImport) -> TracedUpload:
+    facts = facts_card(imported, shows_texts=False)
+    rows = rows_lines(imported.rows, "Its questions", imported.group.model)
+    return TracedUpload(
+        replace(facts, parts=(*facts.parts, rows)), len(imported.rows.lines), estimate_options(imported)
+    )
+
+
+def upload_card(dataset: Dataset, traced: TracedUpload, *, can_label: bool, days: int) -> Message:
+    """In place of the report on rows. `can_label`: the dataset has a version with labels, so people can label the
+    questions here. The file is deleted after `days`; 0 keeps it."""
+    parts = Parts()
+    parts.add(*traced.facts.parts)
+    parts.text(f"*Next*: {_next_step(dataset, traced, can_label=can_label)}")
+    table = button("Post the questions as a table", CLEAN, str(dataset.id))
+    if traced.questions and can_label:
+        count = min(traced.questions, USUAL_ROWS)
+        words = f"Label {count:,} of {pluralize(traced.questions, 'question')}"
+        parts.buttons(button(words, LABEL_UNLABELLED, str(dataset.id), style="primary"), table)
+    elif traced.questions:
+        parts.buttons({**table, "style": "primary"})
+    about = (
+        f"{escape(cut(dataset.filename, 120))}, from <@{dataset.uploaded_by}>. Nothing was sent to a vendor."
+    )
+    if days:
+        about += f" The file is deleted here after {pluralize(days, 'day')}."
+    parts.note(about)
+    return Message(traced.facts.text, tuple(parts))
+
+
+def upload_refusal(dataset: Dataset) -> str:
+    """What lists and later commands say of such a version."""
+    return f"'{dataset.filename}' has recorded calls, not rows with labels."
+
+
+def _next_step(dataset: Dataset, traced: TracedUpload, *, can_label: bool) -> str:
+    estimate = " ".join(f"{key}={value}" for key, value in traced.options.items())
+    command = code(f"/finetune estimate {dataset.name} {estimate}")
+    if can_label:
+        return f"{command} takes these numbers; labelled questions make the next version better."
+    if not traced.questions:
+        return f"upload labelled rows as {code(dataset.name)}; {command} then takes these numbers."
+    return (
+        f"write labels into the table, for some of the questions at least, and upload it as {code(dataset.name)}; "
+        f"people can label the others here then. {command} takes these numbers."
+    )
+
+
+def table_title(dataset: Dataset) -> str:
+    return f"{dataset.title}, questions to label"
+
+
+def table_filename(dataset: Dataset) -> str:
+    return f"{dataset.name}-questions.csv"
+
+
+def table_summary(dataset: Dataset, rows: int, formulas: int) -> str:
+    """The text beside the table."""
+    lines = [
+        f"{code(dataset.title)}: {pluralize(rows, 'question')} of recorded calls, in random order, each once. "
+        "Placeholders stand for personal data, and questions with a secret are left out.",
+        f"Write labels into its second column, then upload it as {code(dataset.name)} with `/finetune upload`.",
+    ]
+    if formulas:
+        lines.append(formula_warning(formulas))
+    return "\n".join(lines)
 
 
 def estimate_options(imported: TraceImport) -> Mapping[str, str]:

@@ -15,10 +15,12 @@ from pathlib import Path
 from bot import logs
 from bot.cards.common.general import text_message
 from bot.cards.datasets import findings as views
+from bot.cards.datasets import traces
 from bot.context import AppContext
 from bot.rules.data_policy import RowDelivery
 from bot.services.common import authorization
-from bot.services.datasets import datasets
+from bot.services.datasets import datasets, traced_questions
+from bot.services.datasets.traced_questions import QuestionTable
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.records import Cleaning, Dataset, Draft
@@ -41,7 +43,9 @@ def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
         if context.store.cleanings.ask(dataset.id, person, now=now) is None:
             return Refusal(views.cleaning_waits(dataset))
         context.audit(person, "ask cleaned", f"dataset {dataset.id}")
-    return views.cleaning_started(dataset, place)
+    path = context.settings.files / dataset.sha256
+    is_traced = path.is_file() and traced_questions.is_traced(path)
+    return views.cleaning_started(dataset, place, is_traced=is_traced)
 
 
 def step(context: AppContext, cleaning: Cleaning) -> None:
@@ -62,12 +66,16 @@ def step(context: AppContext, cleaning: Cleaning) -> None:
         _finish(context, cleaning, dataset, written)
 
 
-def write(path: Path, name: str, columns: Columns, out: Path) -> CleanedFile | CleaningRefusal:
+def write(
+    path: Path, name: str, columns: Columns, out: Path
+) -> CleanedFile | QuestionTable | CleaningRefusal:
     """Writes the copy at `out`, in a worker, then renames it to its sha256. Deletes a file that a killed worker left
-    half written first."""
+    half written first. Of recorded calls it is a table of their questions."""
     out.parent.mkdir(exist_ok=True)
     out.unlink(missing_ok=True)
-    written = clean(path, name, columns, out)
+    written = traced_questions.write_table(path, name, out) or clean(path, name, columns, out)
+    if isinstance(written, Refusal):
+        return CleaningRefusal(written.text)
     if isinstance(written, CleaningRefusal):
         return written
     with out.open("rb") as file:
@@ -90,7 +98,10 @@ def _folder(context: AppContext) -> Path:
 
 
 def _finish(
-    context: AppContext, cleaning: Cleaning, dataset: Dataset, written: CleanedFile | CleaningRefusal
+    context: AppContext,
+    cleaning: Cleaning,
+    dataset: Dataset,
+    written: CleanedFile | QuestionTable | CleaningRefusal,
 ) -> None:
     # Looked up again: the person may have left the channel while the copy was written.
     place = _place(context, dataset, cleaning.person)
@@ -105,16 +116,13 @@ def _finish(
             context.send(_draft(cleaning, dataset, written, place))
 
 
-def _draft(cleaning: Cleaning, dataset: Dataset, written: CleanedFile, place: RowDelivery) -> Draft:
+def _draft(
+    cleaning: Cleaning, dataset: Dataset, written: CleanedFile | QuestionTable, place: RowDelivery
+) -> Draft:
     draft = Draft(
         kind="file",
         channel=dataset.channel,
-        body={
-            "file": str(written.out),
-            "filename": views.cleaned_filename(dataset, written),
-            "title": views.cleaned_title(dataset),
-            "initial_comment": views.cleaned_summary(dataset, written),
-        },
+        body={"file": str(written.out), **_words(dataset, written)},
         dedupe=f"cleaned {cleaning.id} of dataset {dataset.id}",
         private=True,
         topic="answers",
@@ -122,6 +130,20 @@ def _draft(cleaning: Cleaning, dataset: Dataset, written: CleanedFile, place: Ro
     if place == "thread":
         return replace(draft, thread=f"dataset {dataset.id}", concerns=cleaning.person)
     return replace(draft, person=cleaning.person)
+
+
+def _words(dataset: Dataset, written: CleanedFile | QuestionTable) -> dict[str, str]:
+    if isinstance(written, QuestionTable):
+        return {
+            "filename": traces.table_filename(dataset),
+            "title": traces.table_title(dataset),
+            "initial_comment": traces.table_summary(dataset, written.rows, written.formulas),
+        }
+    return {
+        "filename": views.cleaned_filename(dataset, written),
+        "title": views.cleaned_title(dataset),
+        "initial_comment": views.cleaned_summary(dataset, written),
+    }
 
 
 def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import orjson
 
 from bot.cards.datasets.documents import why_unreadable
+from bot.cards.datasets.traces import TracedUpload
 from bot.charts import datasets
+from bot.services.datasets import traced_questions
 from bot.values.runs import Refusal
 from trainers.client import uploads
 from trainers.dataset import Columns, Example, Limits, Report, check_file, read
@@ -32,9 +34,12 @@ SEED = 20261124  # for the split into training and test rows, and for everything
 
 @dataclass(frozen=True)
 class Inspection:
+    """`traced` is what recorded calls say, if the file has those instead of rows."""
+
     report: Report
     plots: tuple[Path, ...]
     scans: tuple[Scan, ...] = ()
+    traced: TracedUpload | None = None
 
 
 def examples(files: Path, sha256: str) -> tuple[Example, ...]:
@@ -90,7 +95,7 @@ def inspect(
     if report.column_names:
         _store_first_rows(path, drawings)
     if report.is_blocked:
-        return Inspection(report, ())
+        return Inspection(report, (), traced=traced_questions.read_upload(path, name))
     scans = tuple(scan_file(files / f"{sha256}.jsonl", presidio=presidio) for sha256 in report.stored_files)
     return Inspection(report, _draw_plots(report, longest, drawings), scans)
 

@@ -16,7 +16,7 @@ from bot import logs
 from bot.cards.common.blocks import Message, code, escape
 from bot.cards.common.candidates import bar_share
 from bot.cards.common.terminal import terminal_text
-from bot.cards.datasets import check_reports, dataset_versions, findings
+from bot.cards.datasets import check_reports, dataset_versions, findings, traces
 from bot.cards.datasets import data_policy as waiver_views
 from bot.cards.datasets import datasets as views
 from bot.cards.evidence.evaluations import new_standard
@@ -467,24 +467,24 @@ def is_opened(context: CoreContext, name: str, report: Report) -> bool:
 def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> None:
     """Everything slow (Slack is asked, files are read and written) is done before the transaction."""
     report = inspected.report
-    listed = _write_findings(context, dataset, report)
+    listed: tuple[Path, ...] = ()
+    if inspected.traced is None:
+        listed = _write_findings(context, dataset, report)
     may_show_row = authorization.may_show_rows(context, dataset, dataset.channel)
     bases = context.settings.trainer.models
     missing_bases = [name for name, place in bases.items() if why_not_served(name, place)]
     taught = taught_rows.count_taught_in(context, dataset.name, report)
-    if report.is_blocked:
-        state: DatasetState = "refused"
-        refusal = check_reports.refusal_sentence(report)
-    else:
-        state = "ready"
-        refusal = None
-    changes = {"report": report.to_json(), "refusal": refusal}
+    state: DatasetState = "refused" if report.is_blocked else "ready"
+    changes = {"report": report.to_json(), "refusal": _why_refused(dataset, inspected)}
     with context.store.transaction():
         moved = context.store.datasets.move(dataset, state, now=context.clock(), **changes)
         if moved is None:
             return
         store_scans(context, inspected.scans)
         context.audit("finetune", moved.state, f"dataset {moved.id}")
+        if inspected.traced is not None:
+            show(context, moved, _traced_card(context, moved, inspected.traced))
+            return
         card = check_reports.checked_card(
             moved,
             report,
@@ -499,6 +499,22 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
             changed = dataset_versions.version_changes(moved, report.diff, report.n_holdout)
             post_in_thread(context, moved, changed)
         _post_files(context, moved, (*listed, *inspected.plots))
+
+
+def _why_refused(dataset: Dataset, inspected: Inspection) -> str | None:
+    if inspected.traced is not None:
+        return traces.upload_refusal(dataset)
+    if inspected.report.is_blocked:
+        return check_reports.refusal_sentence(inspected.report)
+    return None
+
+
+def _traced_card(context: AppContext, dataset: Dataset, traced: traces.TracedUpload) -> Message:
+    newest = context.store.datasets.newest(dataset.name)
+    labelled = report_of(newest) if newest else None
+    can_label = labelled is not None and labelled.task == "labels" and not labelled.pairs
+    days = context.settings.retention.refused
+    return traces.upload_card(dataset, traced, can_label=can_label, days=days)
 
 
 def post_findings(context: CoreContext, dataset: Dataset, report: Report) -> None:

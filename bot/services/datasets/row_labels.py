@@ -99,11 +99,13 @@ def begin_doubted(context: AppContext, dataset_id: int, person: str) -> str | Re
 def begin_unlabelled(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
     """Handles the button on a dataset's card: begins a batch of the rows of its own file that have no label. The file
     is fetched again like any file of rows without labels, and the labelled rows in it are left out as known. Of a
-    version that labels have made, it is the file that was uploaded before."""
+    version that labels have made, it is the file that was uploaded before. It may be a version with recorded calls,
+    whose questions have no labels."""
     dataset = context.store.datasets.get(dataset_id)
     upload = dataset
     for version in context.store.datasets.versions(dataset.name):  # newest first
-        if version.origin is None and version.version <= dataset.version:
+        is_read = version.state == "ready" or version.id == dataset.id
+        if is_read and version.origin is None and version.version <= dataset.version:
             upload = version
             break
     request = RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS, upload.source, upload.filename)

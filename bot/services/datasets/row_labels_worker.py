@@ -15,11 +15,12 @@ from typing import Literal
 import orjson
 
 from bot.cards.datasets import row_labels as views
+from bot.services.datasets import traced_questions
 from bot.services.datasets.dataset_worker import FULL_LIST, SEED, examples
 from bot.values.runs import Refusal
 from trainers.dataset import Columns, Example, read
 from trainers.dataset.conversion import open_converted
-from trainers.dataset.reader import Reading, read_questions
+from trainers.dataset.reader import Questions, Reading, read_questions
 from trainers.dataset.rows import INSTRUCTION_ROLES, question_key
 from trainers.dataset.sensitive_data import find_sensitive_rows
 from trainers.dataset.splits import chat_row, store_chat
@@ -168,9 +169,9 @@ def choose(
             if not rows:
                 return Refusal(views.no_doubted_rows(dataset))
             return RowChoice(rows)
-        questions = read_questions(file.path, file.name, file.column, file.sheet)
-        if isinstance(questions, str):
-            return Refusal(questions)
+        questions = _read_questions(file)
+        if isinstance(questions, Refusal):
+            return questions
         fresh = exclude_known_questions(questions.examples, parts.train, parts.set_aside)
         if not fresh:
             return Refusal(views.no_new_rows(file.name))
@@ -178,6 +179,17 @@ def choose(
         return RowChoice(rows, questions.unread + len(questions.examples) - len(fresh))
     except EncoderError as error:
         return Refusal(str(error))
+
+
+def _read_questions(file: QuestionFile) -> Questions | Refusal:
+    """Reads rows without labels, or the questions of recorded calls."""
+    traced = traced_questions.read_questions(file.path, file.name)
+    if traced is not None:
+        return traced
+    questions = read_questions(file.path, file.name, file.column, file.sheet)
+    if isinstance(questions, str):
+        return Refusal(questions)
+    return questions
 
 
 def stand_in(labels: Collection[str]) -> str:
@@ -194,9 +206,9 @@ def write_questions(
     """Writes the file's rows as chats for a teacher to answer with one of the labels `names`. New questions can become
     training rows; questions that a training row asks too are included with its label, for comparison. With `leaves` the
     teacher runs elsewhere, so rows with personal data or a secret are left out."""
-    questions = read_questions(file.path, file.name, file.column, file.sheet)
-    if isinstance(questions, str):
-        return Refusal(questions)
+    questions = _read_questions(file)
+    if isinstance(questions, Refusal):
+        return questions
     train = parts.train
     labels = {question_key(row): row.answer.strip() for row in train}
     labelled: dict[bytes, Example] = {}  # one row of each question, however often the file asks it

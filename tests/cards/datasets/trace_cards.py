@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bot.cards.common.blocks import Message
+from bot.cards.common.general import text_message
 from bot.cards.datasets import traces
 from bot.cards.datasets.traces import TraceImport
+from tests.cards import builders
+from tests.cards.builders import BEN
 from tests.trainers.traces.exports import BEGIN, call
 from trainers.dataset.checks import Fault, Findings
 from trainers.traces.calls import NO_MODEL, TracedCall
@@ -16,7 +21,9 @@ from trainers.types import Message as Turn
 ODD = (Turn("system", "Translate *it* to <German>.\nAlways."), Turn("user", "Bonjour"))
 
 
-def imported(calls: tuple[TracedCall, ...], *, with_answers: bool = False) -> TraceImport:
+def imported(
+    calls: tuple[TracedCall, ...], *, with_answers: bool = False, masks: bool = False
+) -> TraceImport:
     findings = Findings(2)
     for line in (3, 7, 12):
         findings.add_for_line(line, Fault(NO_MODEL, "has a call that names no model"))
@@ -28,7 +35,7 @@ def imported(calls: tuple[TracedCall, ...], *, with_answers: bool = False) -> Tr
         gather_facts(calls),
         group,
         gather_facts(group.calls),
-        make_rows(group.calls, with_answers=with_answers),
+        make_rows(group.calls, with_answers=with_answers, masks=masks),
     )
 
 
@@ -56,7 +63,16 @@ def few() -> tuple[TracedCall, ...]:
 
 def cards() -> dict[str, Message]:
     two_weeks = imported(many())
+    dataset = builders.dataset(uploaded_by=BEN, filename="<odd> *traces*.jsonl")
+    upload = traces.facts_of_upload(imported(many(), masks=True))
+    without_questions = replace(upload, questions=0)
     return {
+        "traces-uploaded": traces.upload_card(dataset, upload, can_label=False, days=30),
+        "traces-uploaded-to-label": traces.upload_card(dataset, upload, can_label=True, days=0),
+        "traces-uploaded-without-questions": traces.upload_card(
+            dataset, without_questions, can_label=False, days=30
+        ),
+        "traces-table": text_message(traces.table_summary(dataset, 90, 2)),
         "traces": traces.facts_card(two_weeks),
         "traces-without-texts": traces.facts_card(two_weeks, shows_texts=False),
         "traces-two-days": traces.facts_card(imported(few())),
