@@ -22,12 +22,14 @@ from bot.cards.common.blocks import (
 from bot.cards.common.builder import Parts
 from bot.cards.common.general import unchecked_notes
 from bot.cards.common.plan_money import budget_left, foreseen_text
-from bot.cards.common.words import at_most, capitalize
+from bot.cards.common.words import at_most, capitalize, first_lines
 from bot.cards.decisions import plans
 from bot.cards.evidence import evaluations
 from bot.cards.models import deployments, models
 from bot.cards.models.deployments import DeploymentSummary
 from bot.cards.models.models import InUse
+from bot.cards.monitoring import weeks
+from bot.cards.monitoring.weeks import WeekSummary
 from bot.cards.status import ComparisonSummary, EvaluationSummary, list_entry
 from bot.cards.training.runs import RunSummary
 from bot.rules.budgets import Budget
@@ -44,7 +46,8 @@ FORM = "home"  # the private metadata of a form that was opened here
 class HomeOverview:
     """One person's App Home. `mine` wait for their approval; `to_confirm` are their own measurements, whose cost they
     have to confirm. `links` maps a card's name to its address. `is_new` is True if they can see no dataset yet. Those
-    of `unchecked` channels are left out, because Slack did not answer about them."""
+    of `unchecked` channels are left out, because Slack did not answer about them. `watched` are the last weeks of the
+    watched datasets."""
 
     mine: Sequence[RunSummary]
     to_confirm: Sequence[EvaluationSummary]
@@ -56,6 +59,7 @@ class HomeOverview:
     is_new: bool = False
     deployments: Sequence[DeploymentSummary] = ()
     unchecked: int = 0
+    watched: Sequence[WeekSummary] = ()
 
 
 def page(overview: HomeOverview | Refusal) -> Block:
@@ -110,6 +114,9 @@ def _sections(overview: HomeOverview) -> list[CardBlock]:
         parts.lines([*map(deployments.line, overview.deployments)])
     if overview.in_use.total:
         parts.add(Headline("In use"), models.in_use_lines(overview.in_use))
+    if overview.watched:
+        parts.add(Headline("Watched"))
+        parts.lines(first_lines([_watched(overview, week) for week in overview.watched], LINKED))
     if overview.recent:
         parts.add(Headline("Latest results"))
         parts.lines([*map(list_entry, overview.recent[:RECENT])])
@@ -155,6 +162,14 @@ def _plan_text(overview: HomeOverview, run: RunSummary) -> str:
     if foreseen:
         lines.append(f"{capitalize(foreseen)}.")
     return "\n".join(lines)
+
+
+def _watched(overview: HomeOverview, week: WeekSummary) -> str:
+    link = overview.links.get(weeks.card_name(week.dataset, week.facts.week))
+    line = weeks.week_line(week)
+    if not link:
+        return line
+    return f"{line} · <{link}|Open>"
 
 
 def _linked(overview: HomeOverview, summary: RunSummary | EvaluationSummary) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from bot.cards.common.blocks import Listing
 from bot.cards.datasets.datasets import Best, DatasetEntry
 from bot.cards.home import LINKED, HomeOverview, card_name
+from bot.cards.monitoring.weeks import card_name as week_card_name
 from bot.cards.status import (
     ComparisonSummary,
     CurveSummary,
@@ -24,6 +25,7 @@ from bot.services.evidence import evidence as evidence_services
 from bot.services.evidence.looks import load_looks
 from bot.services.evidence.measured_candidates import known_comparison
 from bot.services.models import deployments, models, sunsets
+from bot.services.monitoring import weeks
 from bot.services.training import runs
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
 from bot.values.learning_curves import plan_of
@@ -76,7 +78,9 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
             to_confirm.append(evaluation)
         else:
             rest.append(evaluation)
-    shown = [*mine, *to_confirm, *rest]
+    shown = [card_name(summary) for summary in [*mine, *to_confirm, *rest][:LINKED]]
+    watched = weeks.last_weeks(context, names)
+    shown += [week_card_name(week.dataset, week.facts.week) for week in watched[:LINKED]]
     return HomeOverview(
         mine=mine,
         to_confirm=to_confirm,
@@ -84,10 +88,11 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
         recent=_latest_results(context, names),
         budget=budgets.team_budget(context),
         in_use=models.all_in_use(context, names),
-        links=_links(context, shown[:LINKED]),
+        links=_links(context, shown),
         is_new=not names and not names.unchecked,
         deployments=deployments.summaries(context, names),
         unchecked=names.unchecked,
+        watched=watched,
     )
 
 
@@ -123,10 +128,10 @@ def _awaits_confirmation(summary: EvaluationSummary) -> bool:
     return summary.progress.stage == "asking"
 
 
-def _links(context: AppContext, summaries: Sequence[RunSummary | EvaluationSummary]) -> dict[str, str]:
-    """Returns the links to the cards that Slack has a link for."""
+def _links(context: AppContext, names: Sequence[str]) -> dict[str, str]:
+    """Returns the links to the cards of these names that Slack has a link for."""
     links = {}
-    for name in map(card_name, summaries):
+    for name in names:
         card = context.store.outbox.card(name)
         link = context.directory.permalink(card.channel, card.ts) if card else None
         if link:

@@ -29,6 +29,7 @@ from bot.cards.training import runs
 from bot.command_parser import parse
 from bot.slack.commands import command_help, finetune, help_list
 from bot.values.evaluations import promotable_candidate
+from bot.values.monitoring import MonthlyScore, WeekFacts
 from bot.values.runs import Refusal
 from storage.records import Promotable
 from tests.cards import builders, measurements
@@ -159,6 +160,20 @@ def _models() -> dict[str, Message]:
     }
 
 
+def _watched_home() -> HomeOverview:
+    """Weeks in which much waits, little, and nothing was called."""
+    busy = watch_cards.summary(
+        facts=replace(watch_cards.FACTS, shift=watch_cards.SHIFT),
+        new=watch_cards.NEW,
+        again=watch_cards.AGAIN,
+    )
+    monthly = MonthlyScore(200, 24_000, "money")
+    quiet = watch_cards.summary(live=None, to_label=0, month=monthly)
+    silent = watch_cards.summary(facts=WeekFacts("2026-11-23"))
+    links = {"week tickets 2026-11-23": "https://x.slack.com/archives/C0/p9"}
+    return HomeOverview([], [], [], [], NO_BUDGET, links=links, watched=[busy, quiet, silent])
+
+
 def _views() -> dict[str, Json]:
     waiting = builders.run("awaiting_approval")
     by_state = {state: [builders.run_summary(state)] for state in ("awaiting_approval", "training", "done")}
@@ -177,6 +192,7 @@ def _views() -> dict[str, Json]:
                 },
             )
         ),
+        "home-watched": home.page(_watched_home()),
         "home-nothing-waits": home.page(HomeOverview([], [], [], by_state["done"], NO_BUDGET)),
         "home-empty": home.page(HomeOverview([], [], [], [], NO_BUDGET, is_new=True)),
         "form-columns": dataset_columns.columns_form(

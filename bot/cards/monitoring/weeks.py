@@ -154,6 +154,42 @@ def _offers_measurement(summary: WeekSummary, shown: Collection[WeekLine]) -> bo
     return month is not None and "month" in shown and month.has_button
 
 
+def card_name(dataset: str, week: str) -> str:
+    return f"week {dataset} {week}"
+
+
+def week_line(summary: WeekSummary) -> str:
+    """The last week in a line, for a list of watched datasets."""
+    name = f"{code(summary.dataset)}, week of {day(date.fromisoformat(summary.facts.week))}"
+    if not summary.facts.calls:
+        return f"{name}: no calls"
+    figures = [_money_text(summary.facts)]
+    live = summary.live
+    if live is not None and live.labelled:
+        figures.append(f"{percent(live.right / live.labelled)} right live")
+    waiting = _waiting(summary)
+    if waiting:
+        figures.append(f"*waits*: {', '.join(waiting)}")
+    return f"{name}: {' · '.join(figures)}"
+
+
+def _waiting(summary: WeekSummary) -> list[str]:
+    """What the card's buttons ask people for."""
+    waiting = []
+    if summary.to_label:
+        waiting.append(f"{pluralize(min(summary.to_label, USUAL_LABELS), 'call')} to label")
+    if summary.again is not None and summary.again.is_tuned:
+        waiting.append("a training to plan")
+    elif _offers_measurement(summary, ("again", "month")):
+        waiting.append("a measurement")
+    shift = summary.facts.shift
+    if shift is not None and shift.unusual:
+        waiting.append("unusual calls to label")
+    if summary.new is not None and summary.new.measured is None:
+        waiting.append("a new model to measure")
+    return waiting
+
+
 def no_unusual_calls(dataset: str) -> str:
     return (
         f"No unusual call of {code(dataset)} can be labelled for training any more: they were deleted by their age, or "

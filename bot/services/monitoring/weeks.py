@@ -7,6 +7,7 @@ A week without a call has no card. Of several weeks in which the bot was off, on
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -54,13 +55,37 @@ def show_now(context: AppContext, dataset: str, person: str, channel: str) -> Me
     refusal = authorization.dataset_refusal(context, dataset, person, channel)
     if refusal:
         return refusal
+    return week_so_far(context, dataset)
+
+
+def week_so_far(context: AppContext, dataset: str) -> Message | None:
+    """Returns the card of the current week without asking who reads it. None if the dataset isn't watched."""
     watch = context.store.watches.current(dataset)
-    if watch is None:
+    facts = facts_so_far(context, dataset)
+    if watch is None or facts is None:
         return None
-    facts = count_week(context, watch, units.week_period(context.today()))
     if not facts.calls:
         return views.no_calls_yet(watch)
     return views.week_card(_summary(context, watch, facts, is_over=False))
+
+
+def facts_so_far(context: AppContext, dataset: str) -> WeekFacts | None:
+    """Counts the current week. Returns None if the dataset isn't watched."""
+    watch = context.store.watches.current(dataset)
+    if watch is None:
+        return None
+    return count_week(context, watch, units.week_period(context.today()))
+
+
+def last_weeks(context: AppContext, names: Collection[str]) -> list[WeekSummary]:
+    """Returns the last week that was counted of each of these datasets that is watched, ordered by their names."""
+    summaries = []
+    for watch in context.store.watches.all_current():
+        stored = context.store.watched_weeks.of(watch.dataset) if watch.dataset in names else []
+        if stored:
+            facts = WeekFacts.from_json(stored[-1].facts)
+            summaries.append(_summary(context, watch, facts, is_over=True))
+    return summaries
 
 
 def step(context: AppContext, watch: Watch) -> None:
@@ -183,12 +208,8 @@ def _show(context: AppContext, watch: Watch, facts: WeekFacts) -> None:
     if not facts.calls:
         return
     card = views.week_card(_summary(context, watch, facts, is_over=True))
-    name = card_name(watch.dataset, facts.week)
+    name = views.card_name(watch.dataset, facts.week)
     context.show(name, watch.channel, card, concerns=watch.person, topic="weekly")
-
-
-def card_name(dataset: str, week: str) -> str:
-    return f"week {dataset} {week}"
 
 
 def _summary(context: AppContext, watch: Watch, facts: WeekFacts, *, is_over: bool) -> WeekSummary:
