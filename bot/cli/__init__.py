@@ -48,7 +48,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "knowledge",
     ),
     "policy": ("policy",),
-    "models": ("promote", "rollback", "fallback", "current"),
+    "models": ("promote", "rollback", "fallback", "current", "watch"),
 }
 # The help of `finetune` describes these commands, in the order in which people use them, and lists the others by task.
 FIRST = {
@@ -62,7 +62,7 @@ OTHERS = {
     "Before a run": ("import-traces", "curve", "prices", "sunsets", "plan-memory", "calibrate"),
     "After a run": ("report", "compare", "wrong", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
-    "Programs": ("promote", "rollback", "fallback", "current", "serve"),
+    "Programs": ("promote", "rollback", "fallback", "current", "watch", "serve"),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "knowledge", "forget"),
 }
 NEEDS_POSIX = "finetune runs on Linux and macOS. On Windows, run it in WSL (wsl --install) or in a container."

@@ -1,5 +1,5 @@
-"""What is in use: the commands current, promote and rollback; and models in use, their machines and their ends, as text
-for the terminal and as JSON.
+"""What is in use: the commands current, watch, promote and rollback; and models in use, their machines and their ends,
+as text for the terminal and as JSON.
 
 A running bot has the database for itself, so the two that change something need it stopped. Anybody who has the machine
 may do what takes one person in Slack. What takes two is refused, as nobody else is there to approve it.
@@ -21,7 +21,7 @@ import click
 from bot.cards.common.plan_money import foreseen_text
 from bot.cards.common.words import money
 from bot.cards.models.deployments import DeploymentSummary
-from bot.cli.options import DATABASE, EXIT_BLOCKED, exit_on_storage_error, load, refuse
+from bot.cli.options import DATABASE, EXIT_BLOCKED, JSON, exit_on_storage_error, load, refuse
 from bot.command_options import CANDIDATE_MODEL, CANDIDATE_SHOTS, KIND, SECONDS
 from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
@@ -149,6 +149,32 @@ def rollback(dataset: str, to: str | None, because: str | None) -> None:
     with stopped_bot(IN_SLACK) as context:
         plain_value(promotions.roll_back_as_operator(context, name, because, to_nothing=to is not None))
         click.echo(_published_text(context, name))
+
+
+@click.command()
+@click.argument("dataset")
+@JSON
+def watch(dataset: str, as_json: bool) -> None:
+    """Print how what is in use for the watched DATASET did this week so far, as its card says. The bot may be running.
+
+    What is watched and sampled is decided in Slack, since other people may have to agree to it. With --json, money is
+    in micro-dollars.
+    """
+    from bot.cli.output import show, show_json
+    from bot.command_options import normalize_name
+    from bot.services.monitoring import weeks
+
+    name = normalize_name(dataset)
+    with exit_on_storage_error(), context_on_copy() as context:
+        facts = weeks.facts_so_far(context, name)
+        card = weeks.week_so_far(context, name)
+    if facts is None or card is None:
+        click.echo(f"{dataset} isn't watched: /finetune watch {dataset} in Slack begins that.", err=True)
+        sys.exit(EXIT_BLOCKED)
+    if as_json:
+        show_json(asdict(facts))
+    else:
+        show(card.parts)
 
 
 @click.command()

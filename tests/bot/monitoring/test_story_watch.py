@@ -3,6 +3,7 @@ how the week was, people label calls at random, and everything goes with the dat
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,9 @@ from demo.people import ANA, BEN
 from demo.workspace import wait_until
 from storage.monitoring.watches import Watch
 from storage.promotions import Promotion
+from tests.bot.cli_runner import finetune, finetune_json
 from tests.bot.datasets.test_story_deletion import delete_and_wait
+from tests.bot.decisions.test_story_unreachable_approvers import home
 from tests.bot.measurements import PRICES, measure
 from tests.bot.models.test_story_use_candidate import answer_right
 from tests.bot.props import tickets_csv
@@ -248,6 +251,30 @@ def test_a_channel_may_do_without_the_card_of_a_week(world: World) -> None:
     count_calls(world, 50)
     pass_week(world)
     assert world.find_message("tickets last week: 50 calls for")
+
+
+def test_the_home_and_the_terminal_show_a_watched_week(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Watched" not in home(world, ANA), "nothing is watched"
+    world.type("/finetune watch tickets sample=100%", user=DORA)
+    sample_calls(world, [f"call {number} about a refund" for number in range(30)])
+    count_calls(world, 30)
+    pass_week(world)
+    shown = home(world, ANA)
+    assert "Watched" in shown and "30 calls for" in shown and "20 calls to label" in shown
+    assert "|Open>" in shown, "the line leads to the week's card"
+    assert "Watched" not in home(world, GUS), "who may not see the dataset sees no line about it"
+    count_calls(world, 7)
+    monkeypatch.setenv("FINETUNE_CONFIG", str(world.folder / "finetune.toml"))
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: world.clock)
+        printed = finetune("watch", "Tickets")
+    assert printed.exit_code == 0, printed.stderr
+    assert printed.stdout.startswith("tickets this week so far: 7 calls")
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: world.clock)
+        assert finetune_json("watch", "tickets")["uses"][0]["calls"] == 7
+    other = finetune("watch", "other")
+    assert other.exit_code == 1 and "other isn't watched" in other.stderr
 
 
 def test_people_label_calls_at_random_before_they_see_the_answer(world: World) -> None:
