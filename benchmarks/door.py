@@ -7,6 +7,7 @@
     long         50 calls a second of 3 s each, so that 150 are open
     open         as many calls as the door takes with 200 open, a vendor that answers at once
     restarts     100 calls a second of 0.2 s, without a retry, across four handovers and ten promotions; then a kill
+    canary       at 50 calls a second, a candidate that answers a tenth of the conversations: it is killed, or hangs
     samples      at 50 calls a second: two doors, of which one stores every call, with personal data to mask
     memory       of the door without and with free candidates
     free         labels a second from free candidates through the door, one call at a time of eight callers
@@ -44,12 +45,22 @@ from tests.trainers.door.doors import NAME, PROMPT, Door, add_vendor, put_in_use
 from trainers.dataset import Example, read  # noqa: E402
 from trainers.encoders import DEFAULT_ENCODER  # noqa: E402
 from trainers.encoders.embedding import load_encoder  # noqa: E402
+from trainers.recipes import canary_events, usage  # noqa: E402
 from trainers.recipes.classical import freeze_classical  # noqa: E402
 from trainers.recipes.encoder import freeze_encoder  # noqa: E402
 from trainers.recipes.folder import RecipeFolder  # noqa: E402
 from trainers.recipes.free import FreeAnswerer, open_free  # noqa: E402
 from trainers.recipes.samples import count  # noqa: E402
-from trainers.recipes.values import Published, Recipe, Sampling, Shot  # noqa: E402
+from trainers.recipes.usage import Usage  # noqa: E402
+from trainers.recipes.values import (  # noqa: E402
+    Published,
+    Recipe,
+    Sampling,
+    Shot,
+    Trial,
+    Upstream,
+    Upstreams,
+)
 
 TICKETS = ROOT / "examples" / "support_tickets.csv"
 SEED = 20261124
@@ -62,6 +73,8 @@ CPU_MS = 2.0
 ADDED_P50_MS = 3.0
 ADDED_P99_MS = 10.0
 OPEN_A_SECOND = 700.0
+CANARY_SHARE = 0.1
+STOP_S = 1.0  # from the candidate's first error after its end to that of the canary
 SAMPLE_MS = 1.0  # of CPU, and added at p50
 PROMPT_MB = 80.0
 ENCODER_MB = 320.0
@@ -318,6 +331,72 @@ def _replace(folder: RecipeFolder, doors: list[Door], calls: int) -> None:
             doors.append(start_door(folder, f"127.0.0.1:{doors[0].port}"))
 
 
+def canary(folder: RecipeFolder, calls: int) -> Iterator[str]:
+    trials = ((signal.SIGKILL, False), (signal.SIGKILL, True), (signal.SIGSTOP, False))
+    with serve_both(folder, "--delay", "0.03", "--part", "0.005") as (door, url):
+        for number, (end, is_stream) in enumerate(trials, 1):
+            with _serve("tests.peers.chat_vendor", "--delay", "0.03", "--part", "0.005") as (next_url, pid):
+                yield from _break_candidate(door, (url, next_url), number, (pid, end), calls, is_stream)
+
+
+def _break_candidate(
+    door: Door, urls: tuple[str, str], number: int, kill: tuple[int, int], calls: int, is_stream: bool
+) -> Iterator[str]:
+    """Ends the candidate's process in the middle of the calls, each of which is a conversation."""
+    pid, end = kill
+    folder = door.folder
+    folder.publish_upstreams(
+        Upstreams(
+            tuple(Upstream(name, url, "ACME_KEY") for name, url in zip(("acme", "next"), urls, strict=True))
+        )
+    )
+    candidate = folder.add(replace(prompt_in_use(), provider="next", prompt="Which team is it?"), {})
+    trial = Trial(number, candidate.sha256, slow_s=1.0, share=CANARY_SHARE)
+    put_in_use(folder, prompt_in_use(), promotion=number, trial=trial)
+    time.sleep(2)  # until it is under way
+    caller = Caller(f"{door.url}/chat/completions", folder.call_key())
+    ended_at: list[float] = []
+
+    def end_candidate() -> None:
+        os.kill(pid, end)
+        ended_at.append(time.time())
+
+    threading.Timer(calls / RATE / 2, end_candidate).start()
+    answers = asyncio.run(_call_with_conversations(caller, calls, is_stream))
+    time.sleep(2)  # until the last events are stored
+    if end == signal.SIGSTOP:
+        os.kill(pid, signal.SIGCONT)  # else it could not be ended
+    what = "killed" if end == signal.SIGKILL else "hangs"
+    kind = "streams" if is_stream else "calls"
+    yield f"{kind}, the candidate {what}: {_canary_line(folder, number, candidate.sha256, answers, ended_at[0])}"
+
+
+async def _call_with_conversations(caller: Caller, calls: int, is_stream: bool) -> list[Answer]:
+    bodies = iter([request_body(NAME, f"{number} {TEXT}", stream=is_stream) for number in range(calls)])
+    (answers,) = await at_rate(RATE, calls, [lambda: caller.post(next(bodies))])
+    caller.close()
+    return answers
+
+
+def _canary_line(
+    folder: RecipeFolder, number: int, sha256: str, answers: list[Answer], ended_at: float
+) -> str:
+    events = [event for event in canary_events.read(folder.root, number) if event.at > ended_at]
+    stop = canary_events.stopped(folder.root).get(number)
+    of_trial = [
+        each
+        for key, each in usage.read(folder.root).items()
+        if (key.promotion, key.recipe) == (number, sha256)
+    ]
+    counted = sum(of_trial, Usage())
+    took_s = stop - events[0].at if stop and events else float("inf")
+    failed = sum(bool(answer.failure) for answer in answers)
+    return (
+        f"{failures(answers)} {at_most(0, failed)}; it got {counted.calls}, of which {counted.failed} failed; ended "
+        f"{took_s:.2f} s after its first error {at_most(STOP_S, took_s)}; p99 {times_ms(answers, 0.99):.0f} ms"
+    )
+
+
 def tickets() -> tuple[Example, ...]:
     return tuple(read(TICKETS, TICKETS.name).examples)
 
@@ -459,6 +538,7 @@ PARTS = {
     "long": long,
     "open": open_calls,
     "restarts": restarts,
+    "canary": canary,
     "samples": samples,
     "memory": memory,
     "free": free,
