@@ -65,6 +65,7 @@ TRYING = "tests/bot/serving/test_story_try_budget.py"
 BOUND = "tests/bot/decisions/test_story_plan_integrity.py"
 DIALECTS = "tests/trainers/client/test_dialects.py"
 REQUESTS = "tests/trainers/client/test_requests.py"
+UNASKED = "tests/bot/monitoring/test_unasked.py"
 HERE = "tests/chaos/test_guards.py"
 
 GUARDS = (
@@ -1055,6 +1056,62 @@ GUARDS = (
         '            and scope["path"] != HEALTH\n',
         "            and False\n",
         "tests/trainers/door/test_chat.py::test_only_the_key_and_our_host_names_are_let_in",
+    ),
+    Guard(
+        "what nobody was asked about begins only in the month whose money it reserved",
+        "bot/services/measurement/measurements.py",
+        'stage != "asking" or measurement.month != units.month_of(now):\n        return False\n    if receivers',
+        'stage != "asking":\n        return False\n    if receivers',
+        f"{UNASKED}::test_what_was_reserved_in_another_month_begins_only_after_a_click",
+    ),
+    Guard(
+        "what nobody was asked about sends no row that may not leave",
+        "bot/services/measurement/measurements.py",
+        "    if receivers.egress_refusal(context, measurement) or not _begin(",
+        "    if not _begin(",
+        f"{UNASKED}::test_rows_that_may_not_leave_any_more_are_not_sent_unasked",
+    ),
+    Guard(
+        "what nobody was asked about fits into the rest of the month's money",
+        "bot/services/monitoring/proposal_measurements.py",
+        "    if measurement.reserved_micros > left:\n        return\n",
+        "",
+        f"{UNASKED}::test_a_cost_above_what_is_left_is_asked_for",
+    ),
+    Guard(
+        "what was spent without asking is no longer left",
+        "bot/rules/monitoring/proposals.py",
+        "    return max(to_micros(usd_per_month) - committed_micros, 0)",
+        "    return to_micros(usd_per_month)",
+        f"{UNASKED}::test_a_cost_above_what_is_left_is_asked_for",
+    ),
+    Guard(
+        "a freeze holds what nobody was asked about",
+        "bot/services/monitoring/proposal_measurements.py",
+        "    if measurement is None or not is_priced or context.store.freezes.current() is not None:\n        return",
+        "    if measurement is None or not is_priced:\n        return",
+        f"{UNASKED}::test_a_freeze_that_comes_after_the_request_holds_it",
+    ),
+    Guard(
+        "a freeze holds the measurement of a month",
+        "bot/services/monitoring/monthly_measurements.py",
+        '    if context.store.freezes.current() is not None:\n        return "freeze"\n',
+        "",
+        "tests/bot/monitoring/test_story_monthly.py::test_a_freeze_holds_it_until_it_is_lifted",
+    ),
+    Guard(
+        "the measurement of a month needs enough money",
+        "bot/services/monitoring/monthly_measurements.py",
+        '    if not left or (cost is not None and cost > left):\n        return "money"\n',
+        "",
+        "tests/bot/monitoring/test_story_monthly.py::test_without_enough_money_the_card_asks",
+    ),
+    Guard(
+        "a month has one measurement",
+        "storage/monitoring/monthly_measurements.py",
+        "WHERE ended_at IS NULL AND measurement IS NULL",
+        "WHERE ended_at IS NULL",
+        "tests/storage/test_proposals.py::test_what_holds_it_is_recorded_until_it_begins",
     ),
     Guard(
         "no sampled call has a secret",
