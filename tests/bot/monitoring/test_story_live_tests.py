@@ -15,7 +15,7 @@ from demo.people import ANA, BEN
 from demo.workspace import Person, wait_until
 from storage.monitoring.live_tests import LiveTest
 from storage.monitoring.watches import LiveLabel
-from tests.bot.measurements import PRICES, measure
+from tests.bot.measurements import PRICES, measure, until
 from tests.bot.models.test_story_use_candidate import answer_right
 from tests.bot.monitoring.test_story_watch import (
     ALIAS,
@@ -236,6 +236,15 @@ def test_a_canary_is_stopped_by_the_door_and_the_channel_hears_why(watched: Worl
     assert current_test(watched).outcome == "stopped" and trial(watched) is None
     watched.send()
     assert "canary was stopped" in watched.find_message("so its canary was stopped. What")
+
+
+def test_what_misses_the_bar_is_tried_unseen_but_answers_no_program(watched: World) -> None:
+    watched.type("/finetune baseline tickets candidates=classical bar=99.5%")
+    until(watched, "done", 2)
+    refused = watched.type("/finetune test tickets classical canary=10%", user=BEN)
+    assert "can't answer programs" in refused and "99.5%" in refused
+    assert watched.store.live_tests.current("tickets") is None
+    assert begin(watched).canary == 0
 
 
 def test_without_a_sample_only_a_canary_can_be_tried(world: World) -> None:
