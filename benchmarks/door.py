@@ -54,10 +54,10 @@ from trainers.recipes.samples import count  # noqa: E402
 from trainers.recipes.usage import Usage  # noqa: E402
 from trainers.recipes.values import (  # noqa: E402
     Published,
+    PublishedTest,
     Recipe,
     Sampling,
     Shot,
-    Trial,
     Upstream,
     Upstreams,
 )
@@ -332,9 +332,9 @@ def _replace(folder: RecipeFolder, doors: list[Door], calls: int) -> None:
 
 
 def canary(folder: RecipeFolder, calls: int) -> Iterator[str]:
-    trials = ((signal.SIGKILL, False), (signal.SIGKILL, True), (signal.SIGSTOP, False))
+    endings = ((signal.SIGKILL, False), (signal.SIGKILL, True), (signal.SIGSTOP, False))
     with serve_both(folder, "--delay", "0.03", "--part", "0.005") as (door, url):
-        for number, (end, is_stream) in enumerate(trials, 1):
+        for number, (end, is_stream) in enumerate(endings, 1):
             with _serve("tests.peers.chat_vendor", "--delay", "0.03", "--part", "0.005") as (next_url, pid):
                 yield from _break_candidate(door, (url, next_url), number, (pid, end), calls, is_stream)
 
@@ -351,8 +351,8 @@ def _break_candidate(
         )
     )
     candidate = folder.add(replace(prompt_in_use(), provider="next", prompt="Which team is it?"), {})
-    trial = Trial(number, candidate.sha256, slow_s=1.0, share=CANARY_SHARE)
-    put_in_use(folder, prompt_in_use(), promotion=number, trial=trial)
+    live_test = PublishedTest(number, candidate.sha256, slow_s=1.0, share=CANARY_SHARE)
+    put_in_use(folder, prompt_in_use(), promotion=number, live_test=live_test)
     time.sleep(2)  # until it is under way
     caller = Caller(f"{door.url}/chat/completions", folder.call_key())
     ended_at: list[float] = []
@@ -383,12 +383,12 @@ def _canary_line(
 ) -> str:
     events = [event for event in canary_events.read(folder.root, number) if event.at > ended_at]
     stop = canary_events.stopped(folder.root).get(number)
-    of_trial = [
+    of_live_test = [
         each
         for key, each in usage.read(folder.root).items()
         if (key.promotion, key.recipe) == (number, sha256)
     ]
-    counted = sum(of_trial, Usage())
+    counted = sum(of_live_test, Usage())
     took_s = stop - events[0].at if stop and events else float("inf")
     failed = sum(bool(answer.failure) for answer in answers)
     return (

@@ -1135,8 +1135,8 @@ GUARDS = (
         "tests/trainers/door/test_samples.py::test_a_program_can_opt_out",
     ),
     Guard(
-        "no call that had personal data is put to a candidate on trial",
-        "trainers/door/trials/shadow.py",
+        "no call that had personal data is put to a candidate in a live test",
+        "trainers/door/live_tests/shadow.py",
         "call.fallback_from is not None or call.is_masked",
         "call.fallback_from is not None",
         "tests/trainers/door/test_shadow.py::"
@@ -1144,21 +1144,21 @@ GUARDS = (
     ),
     Guard(
         "a canary that errs more ends",
-        "trainers/door/trials/canary.py",
+        "trainers/door/live_tests/canary.py",
         "        if tally.is_worse:\n",
         "        if False:\n",
         "tests/trainers/door/test_canary.py::test_a_full_disk_does_not_undo_a_stop",
     ),
     Guard(
         "a canary that another worker has stopped ends",
-        "trainers/door/trials/canary.py",
+        "trainers/door/live_tests/canary.py",
         "        self._stopped |= stopped\n",
         "",
         "tests/trainers/door/test_canary.py::test_another_workers_stop_ends_it_here",
     ),
     Guard(
         "a conversation counts once for a canary",
-        "trainers/door/trials/canary.py",
+        "trainers/door/live_tests/canary.py",
         "side.conversation in self.conversations or len",
         "len",
         "tests/trainers/door/test_canary.py::"

@@ -16,14 +16,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from trainers.door.trials.canary import CanarySide
+from trainers.door.live_tests.canary import CanarySide
 
 PREFIX = "call-"
 MOST_NOTED = 10_000
 SIGNATURE_BYTES = 12
 # Seconds since 1970, the promotion, the recipe's hash, and what tells calls of the same second apart.
 _FIXED = struct.Struct(">II32s9s")
-# Only during a canary, before the name, which has no zero byte: whose side, the trial, the conversation's hash.
+# Only during a canary, before the name, which has no zero byte: whose side, the live test, the conversation's hash.
 _CANARY = struct.Struct(">x?I16s")
 
 
@@ -52,7 +52,7 @@ class CallIds:
         content = _FIXED.pack(call.at, call.promotion, recipe, secrets.token_bytes(9))
         if call.canary is not None:
             side = call.canary
-            content += _CANARY.pack(side.is_candidate, side.trial, bytes.fromhex(side.conversation))
+            content += _CANARY.pack(side.is_candidate, side.live_test, bytes.fromhex(side.conversation))
         content += call.name.encode()
         return _encode(self._sign(content) + content)
 
@@ -73,8 +73,8 @@ class CallIds:
         rest = content[_FIXED.size :]
         side = None
         if rest.startswith(b"\0"):
-            is_candidate, trial, conversation = _CANARY.unpack(rest[: _CANARY.size])
-            side = CanarySide(trial, conversation.hex(), is_candidate)
+            is_candidate, live_test, conversation = _CANARY.unpack(rest[: _CANARY.size])
+            side = CanarySide(live_test, conversation.hex(), is_candidate)
             rest = rest[_CANARY.size :]
         return AnsweredCall(rest.decode(), promotion, recipe.hex(), at, side)
 

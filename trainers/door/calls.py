@@ -1,7 +1,7 @@
 """One call of a program: which recipe answers it, whether another may answer instead, and what is counted.
 
-During a canary (trials/canary.py) the candidate on trial answers some conversations. No program suffers from it: what
-it doesn't answer well and in time is answered by what is in use, as if there were no candidate.
+During a canary (live tests/canary.py) the candidate in a live test answers some conversations. No program suffers from
+it: what it doesn't answer well and in time is answered by what is in use, as if there were no candidate.
 
 How a chat, Responses or a classification is asked and answered is in modules of their own.
 """
@@ -22,21 +22,21 @@ from starlette.responses import Response
 from trainers.door.call_ids import AnsweredCall, CallIds
 from trainers.door.call_texts import StreamedText, Turn
 from trainers.door.counts import FAILED, LOST, UsageCounts
+from trainers.door.live_tests.canary import Canaries, CanaryCall, CanarySide
 from trainers.door.names import LoadedRecipe, Names
 from trainers.door.sampler import DrawnCall, ReadAnswer, Sampler
 from trainers.door.streams import EventStream, read_object, while_connected
-from trainers.door.trials.canary import Canaries, CanaryCall, CanarySide
 from trainers.door.upstreams import UpstreamClient, VendorError
 from trainers.http.errors import ApiError, as_object, invalid
 from trainers.recipes import prompts
 from trainers.recipes.canary_events import EventReason
 from trainers.recipes.usage import Usage
-from trainers.recipes.values import Published, Recipe, Trial, Unavailable, Upstream
+from trainers.recipes.values import Published, PublishedTest, Recipe, Unavailable, Upstream
 
 CALL_HEADER = "x-finetune-call"
 RECIPE_HEADER = "x-finetune-recipe"
 FALLBACK_HEADER = "x-finetune-fallback"
-TRIAL_HEADER = "x-finetune-trial"
+CANARY_HEADER = "x-finetune-canary"
 TOO_SLOW = "too_slow"
 SHORT_HASH = 12
 SIZE_OF_PARTS = 100_000  # bytes, assumed for a request without a length
@@ -51,15 +51,15 @@ class Choice:
     """The recipe that answers a call, by its hash, under which it is published.
 
     `model` and `address` are those of `Published` for it. `fallback_from` says in a word why that is the fallback, and
-    `trial_problem` why it isn't the candidate on trial, whose turn it was. `canary` is the side of a canary for which
-    the answer speaks, None if for neither.
+    `live_test_problem` why it isn't the candidate in a live test, whose turn it was. `canary` is the side of a canary
+    for which the answer speaks, None if for neither.
     """
 
     sha256: str
     model: str | None = None
     address: str | None = None
     fallback_from: str | None = None
-    trial_problem: str | None = None
+    live_test_problem: str | None = None
     canary: CanarySide | None = None
 
 
@@ -102,8 +102,8 @@ class Call:
         headers = {RECIPE_HEADER: self.sha256[:SHORT_HASH]}
         if self.choice.fallback_from is not None:
             headers[FALLBACK_HEADER] = self.choice.fallback_from
-        if self.choice.trial_problem is not None:
-            headers[TRIAL_HEADER] = self.choice.trial_problem
+        if self.choice.live_test_problem is not None:
+            headers[CANARY_HEADER] = self.choice.live_test_problem
         return headers
 
     @property
@@ -179,7 +179,7 @@ class Call:
             read_answer=read_answer,
             usage=usage,
             size=size + self._request_bytes,
-            trial_problem=self.choice.trial_problem,
+            live_test_problem=self.choice.live_test_problem,
         )
 
     @property
@@ -215,7 +215,7 @@ class Calls:
 
     async def answer(self, request: Request, answerer: Answerer) -> Response:
         """Has `answerer` answer with what is in use, with the fallback that somebody chose for it, or with a candidate
-        on trial. Raises ApiError, and ClientDisconnect."""
+        on live test. Raises ApiError, and ClientDisconnect."""
         body = await read_object(request)
         if body is None:
             raise invalid("The request's body must be a JSON object.", None, "invalid_json")
@@ -282,20 +282,22 @@ class Calls:
         why = reason_to_fall_back(problem)
         if why is None:
             return failure(problem, {})
-        return await self._fall_back(requested, problem, why, in_use.trial_problem)
+        return await self._fall_back(requested, problem, why, in_use.live_test_problem)
 
     async def _fall_back(
         self,
         requested: Requested,
         problem: ApiError | VendorError,
         why: str,
-        trial_problem: str | None = None,
+        live_test_problem: str | None = None,
     ) -> Response:
         sha256 = requested.published.fallback
         if sha256 is None:
             return failure(problem, {})
         try:
-            return await self._try(requested, Choice(sha256, fallback_from=why, trial_problem=trial_problem))
+            return await self._try(
+                requested, Choice(sha256, fallback_from=why, live_test_problem=live_test_problem)
+            )
         except (ApiError, VendorError) as error:
             return failure(error, {FALLBACK_HEADER: why})
 
@@ -319,20 +321,20 @@ class Calls:
     async def _answer_by_candidate(
         self, requested: Requested, in_use: Choice, canary: CanaryCall
     ) -> Response:
-        """Answers with the candidate on trial or, if it fails in whatever way, with what is in use."""
+        """Answers with the candidate in a live test or, if it fails in whatever way, with what is in use."""
         try:
             return await self._try_candidate(requested, canary)
         except (ApiError, VendorError) as error:
             problem: Exception = error
             word = word_of(error)
         except Exception as error:
-            log.error("answering with the candidate of trial %s", canary.side.trial, exc_info=error)
+            log.error("answering with the candidate of live test %s", canary.side.live_test, exc_info=error)
             problem = error
             word = "internal_error"
         reason = event_of(problem)
         if reason is not None:
             self.canaries.report(canary.side, reason)
-        response = await self._answer_in_use(requested, replace(in_use, trial_problem=word))
+        response = await self._answer_in_use(requested, replace(in_use, live_test_problem=word))
         # What only the candidate refuses is its error too: programs would read it if the candidate were in use.
         if reason is None and response.status_code < 400:
             self.canaries.report(canary.side, "error")
@@ -346,11 +348,11 @@ class Calls:
                 response = await self._try(requested, choice)
                 has_begun = await _has_begun(response)
         except TimeoutError:
-            raise _too_slow("The candidate on trial", canary.limit_s) from None
+            raise _too_slow("The candidate on live_test", canary.limit_s) from None
         if not has_begun:
             assert isinstance(response, EventStream)  # noqa: S101  others have begun
             await response.end()
-            text = "The candidate on trial broke off its answer."
+            text = "The candidate that is tried broke off its answer."
             raise ApiError(502, text, "upstream_unreachable", kind="server_error")
         return response
 
@@ -389,9 +391,9 @@ class Calls:
         return response
 
 
-def candidate_of(trial: Trial) -> Choice:
-    """Returns the choice of a candidate on trial."""
-    return Choice(trial.recipe, trial.model, trial.address)
+def candidate_of(live_test: PublishedTest) -> Choice:
+    """Returns the choice of a candidate in a live test."""
+    return Choice(live_test.recipe, live_test.model, live_test.address)
 
 
 async def _has_begun(response: Response) -> bool:

@@ -16,7 +16,7 @@ from trainers.http.errors import ApiError
 from trainers.recipes.folder import ALIAS_PREFIX, RecipeFolder
 from trainers.recipes.library import NOTHING_SHOWN, Shown
 from trainers.recipes.prompts import as_row
-from trainers.recipes.values import Published, Recipe, Trial, Upstream, Upstreams
+from trainers.recipes.values import Published, PublishedTest, Recipe, Upstream, Upstreams
 
 if TYPE_CHECKING:  # imported with the first recipe that needs them, since they take 15 MB and more
     from trainers.recipes.free import FreeAnswer, FreeAnswerer
@@ -122,9 +122,9 @@ class Names:
         in_use = [self.find(f"{ALIAS_PREFIX}{path.stem}") for path in paths]
         return [published for published in in_use if published is not None]
 
-    def trials(self) -> list[Trial]:
-        """Returns all trials under way."""
-        return [published.trial for published in self.all() if published.trial is not None]
+    def live_tests(self) -> list[PublishedTest]:
+        """Returns all live tests under way."""
+        return [published.live_test for published in self.all() if published.live_test is not None]
 
     async def load(self, sha256: str) -> LoadedRecipe:
         """Returns a recipe, ready to answer. Raises ApiError (503)."""
@@ -154,7 +154,7 @@ class Names:
         wanted: set[str] = set()
         for published in self.all():
             wanted.update(filter(None, (published.recipe, published.fallback)))
-        tried = {trial.recipe for trial in self.trials()}
+        tried = {live_test.recipe for live_test in self.live_tests()}
         for sha256 in self._loads.keys() - wanted - tried:
             del self._loads[sha256]
         for sha256 in sorted(wanted - self._loads.keys()):
@@ -163,9 +163,9 @@ class Names:
             except ApiError:
                 continue  # logged; programs that ask for it get this error
 
-    async def prepare_trials(self) -> None:
-        """Loads candidates on trial, each once: a call that needs one which can't be loaded tries again."""
-        tried = {trial.recipe for trial in self.trials()}
+    async def prepare_live_tests(self) -> None:
+        """Loads candidates on live test, each once: a call that needs one which can't be loaded tries again."""
+        tried = {live_test.recipe for live_test in self.live_tests()}
         for sha256 in sorted(tried - self._tried):
             try:
                 await self.load(sha256)

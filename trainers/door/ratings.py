@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from trainers.door.call_ids import AnsweredCall, CallIds
+from trainers.door.live_tests.canary import Canaries
 from trainers.door.streams import read_object
-from trainers.door.trials.canary import Canaries
 from trainers.http.errors import ApiError, invalid
 from trainers.recipes import feedback
 from trainers.recipes.feedback import RATED_DAYS, RATINGS, FeedbackFullError, FeedbackKey, Rating

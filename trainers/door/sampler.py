@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class DrawnCall:
     """An answered call that was drawn, as it passed. `body` is its request; `size` is about that of request and answer,
-    in bytes. `trial_problem` says in a word why a candidate on trial, which was to answer, did not."""
+    in bytes. `live_test_problem` says in a word why a candidate in a live test, which was to answer, did not."""
 
     id: str
     published: Published
@@ -61,7 +61,7 @@ class DrawnCall:
     usage: Usage
     size: int
     is_too_long: bool = False
-    trial_problem: str | None = None
+    live_test_problem: str | None = None
 
     @property
     def key(self) -> CountKey:

@@ -27,13 +27,13 @@ from trainers.door.calls import Calls
 from trainers.door.chat import answer_chat
 from trainers.door.classify import answer_classification
 from trainers.door.counts import UsageCounts
+from trainers.door.live_tests.canary import Canaries
+from trainers.door.live_tests.shadow import Shadow
 from trainers.door.names import Names
 from trainers.door.ratings import Ratings
 from trainers.door.responses import answer_response
 from trainers.door.sampler import Sampler
 from trainers.door.traces.endpoint import TraceIntake
-from trainers.door.trials.canary import Canaries
-from trainers.door.trials.shadow import Shadow
 from trainers.door.upstreams import UpstreamClient
 from trainers.http.errors import ApiError
 from trainers.http.guard import LimitedBody, host_problem, is_longer, is_same_key, key_missing, sent_key
@@ -80,7 +80,7 @@ def build_app(
     client = UpstreamClient(answer_s)
     ids = CallIds(names.key)
     sampler = Sampler(folder.root, names.is_sampled, names.key)
-    canaries = Canaries(folder.root, names.key, names.trials, clock)
+    canaries = Canaries(folder.root, names.key, names.live_tests, clock)
     calls = Calls(names, client, counts, ids, sampler, canaries)
     shadow = Shadow(calls, folder.root, clock)
     sampler.on_stored = shadow.add
@@ -132,8 +132,8 @@ def build_app(
 async def _keep_prepared(names: Names) -> None:
     """Loads each second what was promoted, until it is cancelled."""
     while True:
-        # Candidates on trial come after the start, which they must neither delay nor end.
-        await names.prepare_trials()
+        # Candidates on live test come after the start, which they must neither delay nor end.
+        await names.prepare_live_tests()
         await asyncio.sleep(PREPARE_S)
         await names.prepare()
 

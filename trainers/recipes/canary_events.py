@@ -14,24 +14,24 @@ from typing import Literal
 
 FILE = "canaries.db"
 BUSY_S = 10.0
-MOST_EVENTS = 10_000  # of a trial; a canary is judged long before
+MOST_EVENTS = 10_000  # of a live test; a canary is judged long before
 EventReason = Literal["error", "slow", "down"]
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
-    trial INTEGER NOT NULL, conversation TEXT NOT NULL, is_candidate INTEGER NOT NULL, reason TEXT NOT NULL,
+    live_test INTEGER NOT NULL, conversation TEXT NOT NULL, is_candidate INTEGER NOT NULL, reason TEXT NOT NULL,
     at REAL NOT NULL,
-    PRIMARY KEY (trial, conversation)
+    PRIMARY KEY (live_test, conversation)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS stops (trial INTEGER PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stops (live_test INTEGER PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 
 
 @dataclass(frozen=True)
 class CanaryEvent:
-    """The first error of a `conversation` (a keyed hash) during a `trial`, at `at` (seconds since 1970): of the
+    """The first error of a `conversation` (a keyed hash) during a `live_test`, at `at` (seconds since 1970): of the
     candidate or of what is in use. "slow" is an answer that took too long, "down" one that was rated bad."""
 
-    trial: int
+    live_test: int
     conversation: str
     is_candidate: bool
     reason: EventReason
@@ -46,45 +46,45 @@ def add(folder: Path, events: Iterable[CanaryEvent]) -> None:
             database.execute(
                 f"""
                 INSERT OR IGNORE INTO events SELECT ?1, ?2, ?3, ?4, ?5
-                WHERE (SELECT count(*) FROM events WHERE trial = ?1) < {MOST_EVENTS}""",  # noqa: S608  our number
-                (event.trial, event.conversation, event.is_candidate, event.reason, event.at),
+                WHERE (SELECT count(*) FROM events WHERE live_test = ?1) < {MOST_EVENTS}""",  # noqa: S608  our number
+                (event.live_test, event.conversation, event.is_candidate, event.reason, event.at),
             )
 
 
-def read(folder: Path, trial: int) -> tuple[CanaryEvent, ...]:
-    """Returns the events of a trial, the oldest first."""
+def read(folder: Path, live_test: int) -> tuple[CanaryEvent, ...]:
+    """Returns the events of a live test, the oldest first."""
     if not (folder / FILE).exists():
         return ()
     with _open(folder / FILE) as database:
-        columns = "trial, conversation, is_candidate, reason, at"
-        query = f"SELECT {columns} FROM events WHERE trial = ? ORDER BY at, conversation"  # noqa: S608
-        rows = database.execute(query, (trial,))
+        columns = "live_test, conversation, is_candidate, reason, at"
+        query = f"SELECT {columns} FROM events WHERE live_test = ? ORDER BY at, conversation"  # noqa: S608
+        rows = database.execute(query, (live_test,))
         return tuple(CanaryEvent(row[0], row[1], bool(row[2]), row[3], row[4]) for row in rows)
 
 
-def stop(folder: Path, trial: int, at: float) -> None:
+def stop(folder: Path, live_test: int, at: float) -> None:
     """Remembers that a canary was stopped. Raises sqlite3.Error, such as for a full disk."""
     with _open(folder / FILE) as database, database:
-        database.execute("INSERT OR IGNORE INTO stops VALUES (?, ?)", (trial, at))
+        database.execute("INSERT OR IGNORE INTO stops VALUES (?, ?)", (live_test, at))
 
 
 def stopped(folder: Path) -> Mapping[int, float]:
-    """Returns when each canary was stopped, by its trial."""
+    """Returns when each canary was stopped, by its live test."""
     if not (folder / FILE).exists():
         return {}
     with _open(folder / FILE) as database:
-        return dict(database.execute("SELECT trial, at FROM stops"))
+        return dict(database.execute("SELECT live_test, at FROM stops"))
 
 
-def forget(folder: Path, open_trials: Collection[int]) -> None:
-    """Deletes what is stored of all but the open trials."""
+def forget(folder: Path, open_live_tests: Collection[int]) -> None:
+    """Deletes what is stored of all but the open live tests."""
     if not (folder / FILE).exists():
         return
     with _open(folder / FILE) as database, database:
         for table in ("events", "stops"):
-            trials = {row[0] for row in database.execute(f"SELECT DISTINCT trial FROM {table}")}  # noqa: S608
-            for trial in trials - set(open_trials):
-                database.execute(f"DELETE FROM {table} WHERE trial = ?", (trial,))  # noqa: S608  our own names
+            live_tests = {row[0] for row in database.execute(f"SELECT DISTINCT live_test FROM {table}")}  # noqa: S608
+            for live_test in live_tests - set(open_live_tests):
+                database.execute(f"DELETE FROM {table} WHERE live_test = ?", (live_test,))  # noqa: S608  our own names
 
 
 @contextmanager

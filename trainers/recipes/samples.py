@@ -47,9 +47,9 @@ CREATE TABLE IF NOT EXISTS sample_counts (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS forgotten_names (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS shadow_answers (
-    trial INTEGER NOT NULL, call TEXT NOT NULL, answer TEXT, prompt_tokens INTEGER, completion_tokens INTEGER,
+    live_test INTEGER NOT NULL, call TEXT NOT NULL, answer TEXT, prompt_tokens INTEGER, completion_tokens INTEGER,
     at REAL NOT NULL,
-    PRIMARY KEY (trial, call)
+    PRIMARY KEY (live_test, call)
 ) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS shadow_answers_go_with_calls AFTER DELETE ON samples BEGIN
     DELETE FROM shadow_answers WHERE call = old.id;

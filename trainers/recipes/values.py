@@ -104,7 +104,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Trial:
+class PublishedTest:
     """A candidate that is tried on live calls, with its `number`.
 
     `recipe` is its hash; `model` and `address` are as those of `Published`. With `asks_sampled`, calls that were
@@ -131,7 +131,7 @@ class Published(JsonValue):
     for it. `model` is the name by which a model on a machine by the hour is called now, and `address` the machine's own
     address; both are None for all others. `fallback` is the hash of another recipe that answers if the first can't,
     or has given no answer after `fallback_after_s` seconds, if somebody chose that. `sampling` is None if no call is
-    stored, and `trial` if no candidate is tried.
+    stored, and `live_test` if no candidate is tried.
     """
 
     name: str
@@ -143,7 +143,7 @@ class Published(JsonValue):
     fallback_after_s: float | None = None
     unavailable: Unavailable | None = None
     sampling: Sampling | None = None
-    trial: Trial | None = None
+    live_test: PublishedTest | None = None
 
 
 @dataclass(frozen=True)

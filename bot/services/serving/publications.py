@@ -24,7 +24,7 @@ from storage.monitoring.live_tests import LiveTest
 from storage.promotions import Fallback, Promotion
 from trainers.providers.providers import ProviderRow
 from trainers.recipes.folder import KEY_FILE, RecipeFolder
-from trainers.recipes.values import Published, Trial, Unavailable, Upstream, Upstreams
+from trainers.recipes.values import Published, PublishedTest, Unavailable, Upstream, Upstreams
 
 OPENAI = "api.openai.com"
 
@@ -108,12 +108,12 @@ def _published(context: CoreContext, promotion: Promotion, ends: date | None) ->
         fallback_after_s=fallback.after_s if fallback else None,
         unavailable=_why_unavailable(context, promotion, ends),
         sampling=call_samples.sampling_of(context, promotion.dataset),
-        trial=_published_test(context, test) if test else None,
+        live_test=_published_test(context, test) if test else None,
     )
 
 
-def _published_test(context: CoreContext, test: LiveTest) -> Trial:
-    return Trial(
+def _published_test(context: CoreContext, test: LiveTest) -> PublishedTest:
+    return PublishedTest(
         number=test.id,
         recipe=str(test.recipe),
         slow_s=context.settings.policy.watch.slow_s,

@@ -15,7 +15,7 @@ from demo.people import BEN
 from demo.workspace import wait_until
 from tests.bot.measurements import PRICES, measure
 from tests.bot.models.test_story_use_candidate import answer_right
-from tests.bot.monitoring.test_story_live_tests import WATCH, begin, current_test, trial
+from tests.bot.monitoring.test_story_live_tests import WATCH, begin, current_test, live_test
 from tests.bot.monitoring.test_story_mondays import ask, billed_usd
 from tests.bot.monitoring.test_story_watch import current, deploy_prompt, promotion
 from tests.bot.props import LABELS
@@ -62,7 +62,7 @@ def ask_all(client: openai.OpenAI) -> None:
 def test_sampled_calls_are_put_to_a_candidate_whose_answers_are_compared_and_paid(sampled: World) -> None:
     world = sampled
     test = begin(world, "/finetune test tickets few")
-    now = trial(world)
+    now = live_test(world)
     assert now is not None and now.asks_sampled
     folder = world.service.settings.recipes
     billed = len(world.provider.service.billed)
@@ -90,7 +90,7 @@ def test_a_canary_answers_programs_and_is_counted_under_its_own_name(make_world:
     world = measured_world(make_world, PRICES)
     begin(world, "/finetune test tickets few canary=50%", BEN)
     test = current_test(world)
-    assert trial(world) is not None
+    assert live_test(world) is not None
     billed = len(world.provider.service.billed)
     call_door(world, ask_all, lambda: True)
     actuals.update(world.service.context, {})

@@ -31,7 +31,7 @@ from tests.bot.world import DORA, MakeWorld, Rules, World
 from trainers.recipes import canary_events, samples, shadow_answers
 from trainers.recipes.canary_events import CanaryEvent
 from trainers.recipes.shadow_answers import ShadowAnswer
-from trainers.recipes.values import Trial
+from trainers.recipes.values import PublishedTest
 
 DAY_S = 86_400.0
 WATCH = "[policy.watch]\nusd_per_month = '1'\n"
@@ -60,11 +60,11 @@ def current_test(world: World) -> LiveTest:
     return test
 
 
-def trial(world: World) -> Trial | None:
+def live_test(world: World) -> PublishedTest | None:
     world.tick()
     now = published(world)
     assert now is not None
-    return now.trial
+    return now.live_test
 
 
 def verdicts(world: World) -> list[str]:
@@ -105,12 +105,12 @@ def answer_calls(world: World, answers: Sequence[str | None], theirs: str = "ref
 def test_a_cheaper_candidate_that_is_not_worse_is_shown_so_and_deployed_by_a_click(watched: World) -> None:
     test = begin(watched)
     assert (test.question, test.margin, test.canary, test.is_shadow) == ("not_worse", 0.05, 0.0, True)
-    now = trial(watched)
+    now = live_test(watched)
     assert now is not None and now.asks_sampled and now.share == 0 and now.recipe == test.recipe
     answer_calls(watched, ["refund"] * 130)
     ended = current_test(watched)
     assert ended.outcome == "not_worse" and ended.ended_by is None
-    assert trial(watched) is None, "it is no longer asked"
+    assert live_test(watched) is None, "it is no longer asked"
     text = watched.find_message("is not worse on live calls, and cheaper")
     assert "the same in" in text and "Yes (evidence" in text
     assert "not worse by more than 5 points" in watched.find_message("and on live calls not worse")
@@ -192,7 +192,7 @@ def test_somebody_ends_it_by_command_or_click(watched: World) -> None:
     watched.click(ANA, cards.END)
     watched.tick()
     assert current_test(watched).outcome == "ended"
-    assert trial(watched) is None
+    assert live_test(watched) is None
 
 
 def test_paid_answers_end_with_the_money_and_go_on_next_month(make_world: MakeWorld) -> None:
@@ -203,7 +203,7 @@ def test_paid_answers_end_with_the_money_and_go_on_next_month(make_world: MakeWo
     measure(world, "/finetune baseline tickets candidates=few models=acme/acme-small", 2)
     test = begin(world, "/finetune test tickets few")
     assert test.question == "better", "its prompt is longer, so it costs more"
-    now = trial(world)
+    now = live_test(world)
     assert now is not None and now.asks_sampled
     answer_calls(world, ["refund"] * 10)
     calls = world.store.compared_calls.of(test.id)
@@ -212,7 +212,7 @@ def test_paid_answers_end_with_the_money_and_go_on_next_month(make_world: MakeWo
     assert world.store.committed(calls[0].month) >= cost, "it is in the ledger"
     expensive = replace(calls[0], call="another", micros=1_000_000)
     world.store.compared_calls.add(expensive)
-    now = trial(world)
+    now = live_test(world)
     assert now is not None and not now.asks_sampled
     world.pass_time(3_700)
     world.tick()
@@ -227,13 +227,13 @@ def test_a_canary_is_stopped_by_the_door_and_the_channel_hears_why(watched: Worl
     refused = watched.type("/finetune test tickets classical canary=10%")
     assert refused, "Ana may not deploy"
     test = begin(watched, "/finetune test tickets classical canary=10%", BEN)
-    now = trial(watched)
+    now = live_test(watched)
     assert now is not None and now.share == 0.1 and now.slow_s == 30
     folder = watched.service.settings.recipes
     canary_events.add(folder, [CanaryEvent(test.id, "aa", True, "error", watched.clock)])
     canary_events.stop(folder, test.id, watched.clock)
     watched.tick()
-    assert current_test(watched).outcome == "stopped" and trial(watched) is None
+    assert current_test(watched).outcome == "stopped" and live_test(watched) is None
     watched.send()
     assert "canary was stopped" in watched.find_message("so its canary was stopped. What")
 
@@ -251,7 +251,7 @@ def test_without_a_sample_only_a_canary_can_be_tried(world: World) -> None:
     assert "No calls of `tickets` are sampled" in world.type("/finetune test tickets classical")
     test = begin(world, "/finetune test tickets classical canary=50%", BEN)
     assert not test.is_shadow
-    now = trial(world)
+    now = live_test(world)
     assert now is not None and not now.asks_sampled
 
 

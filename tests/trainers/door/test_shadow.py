@@ -1,4 +1,5 @@
-"""A candidate on trial is asked what sampled calls asked. Its answers are stored beside theirs; no program notices."""
+"""A candidate in a live test is asked what sampled calls asked. Its answers are stored beside theirs; no program
+notices."""
 
 from __future__ import annotations
 
@@ -26,31 +27,31 @@ from tests.trainers.door.test_samples import (
     wait_for,
 )
 from tests.trainers.evaluation.builders import make_rows
+from trainers.door.live_tests import shadow
+from trainers.door.live_tests.shadow import Shadow
 from trainers.door.sampler import DrawnCall, StoredCall
-from trainers.door.trials import shadow
-from trainers.door.trials.shadow import Shadow
 from trainers.recipes import samples, shadow_answers, usage
 from trainers.recipes.classical import freeze_classical
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.samples import SampledCall
 from trainers.recipes.shadow_answers import ShadowAnswer
 from trainers.recipes.usage import Usage
-from trainers.recipes.values import Published, Recipe, Sampling, Trial, Upstream, Upstreams
+from trainers.recipes.values import Published, PublishedTest, Recipe, Sampling, Upstream, Upstreams
 
 CANDIDATE = replace(PROMPT, provider="next", model="next-small", prompt="Which team is it?")
 
 
-def put_on_trial(door: Door, name: str, number: int = 1, slow_s: float = 60.0, **more: Any) -> str:
-    """Publishes a prompt with the candidate on trial. Returns the hash of what is in use."""
+def put_on_live_test(door: Door, name: str, number: int = 1, slow_s: float = 60.0, **more: Any) -> str:
+    """Publishes a prompt with the candidate in a live test. Returns the hash of what is in use."""
     recipe = door.folder.add(more.pop("candidate", CANDIDATE), more.pop("files", {})).sha256
-    trial = Trial(number, recipe, slow_s, asks_sampled=True)
-    return put_in_use(door, name, more.pop("sampling", EVERY), trial=trial, **more)
+    live_test = PublishedTest(number, recipe, slow_s, asks_sampled=True)
+    return put_in_use(door, name, more.pop("sampling", EVERY), live_test=live_test, **more)
 
 
-def wait_for_answers(door: Door, trial: int, count: int = 1) -> tuple[ShadowAnswer, ...]:
+def wait_for_answers(door: Door, live_test: int, count: int = 1) -> tuple[ShadowAnswer, ...]:
     root = door.folder.root
-    wait_until(lambda: len(shadow_answers.read(root, trial)) >= count, f"{count} answers", seconds=60)
-    answers = shadow_answers.read(root, trial)
+    wait_until(lambda: len(shadow_answers.read(root, live_test)) >= count, f"{count} answers", seconds=60)
+    answers = shadow_answers.read(root, live_test)
     assert len(answers) == count
     return answers
 
@@ -60,7 +61,7 @@ def test_the_candidates_answer_is_stored_beside_the_call(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str, api: str
 ) -> None:
     number = 100 + len(api)
-    sha256 = put_on_trial(door, name, number)
+    sha256 = put_on_live_test(door, name, number)
     text = "Charged twice: billing"
     match api:
         case "chat":
@@ -92,9 +93,9 @@ def test_only_unmasked_calls_that_what_is_in_use_has_answered_are_put_to_it(
 ) -> None:
     other = door.folder.add(replace(PROMPT, model="acme-other"), {}).sha256
     put_in_use(door, name, EVERY)
-    ask(client, name, "before the trial: billing")
+    ask(client, name, "before the live_test: billing")
     wait_for(door, name)
-    put_on_trial(door, name, 110, fallback=other)
+    put_on_live_test(door, name, 110, fallback=other)
     ask(client, name, f"I am {MAIL}: billing")
     ask(client, name, "opted out: billing", extra_headers={"x-finetune-sample": "no"})
     vendor.failures = deque([(500, error("down", "down"))])
@@ -116,7 +117,7 @@ def test_only_unmasked_calls_that_what_is_in_use_has_answered_are_put_to_it(
 def test_what_decides_a_right_answer_goes_along_unless_it_is_personal(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
-    put_on_trial(door, name, 120)
+    put_on_live_test(door, name, 120)
     secret_tool = {**TOOL, "function": {**TOOL["function"], "description": f"Ask {MAIL}"}}
     ask(client, name, "with a name", tools=[secret_tool])
     form = {"type": "json_object"}
@@ -143,7 +144,7 @@ def test_an_error_is_the_candidates_failure_if_it_says_something_about_it(
     status: int,
     is_failure: bool,
 ) -> None:
-    put_on_trial(door, name, status)
+    put_on_live_test(door, name, status)
     second.failures = deque([(status, error("no", "no"))])
     assert ask(client, name, "the first: billing").choices[0].message.content == "billing"
     wait_until(lambda: second.requests, "the question")
@@ -167,7 +168,7 @@ def test_a_candidate_that_breaks_off_has_failed(
         threading.Thread(target=server.handle_request).start()
         closing = Upstream("next", f"http://127.0.0.1:{server.server_address[1]}/v1", "ACME_KEY")
         door.folder.publish_upstreams(Upstreams((Upstream("acme", vendor.url, "ACME_KEY"), closing)))
-        put_on_trial(door, name, 132)
+        put_on_live_test(door, name, 132)
         ask(client, name)
         (answer,) = wait_for_answers(door, 132)
         assert answer.answer is None
@@ -178,11 +179,11 @@ def test_a_candidate_that_cannot_be_reached_has_not_answered(
 ) -> None:
     nobody = Upstream("next", "http://127.0.0.1:9/v1", "ACME_KEY")
     door.folder.publish_upstreams(Upstreams((Upstream("acme", vendor.url, "ACME_KEY"), nobody)))
-    put_on_trial(door, name, 130)
+    put_on_live_test(door, name, 130)
     ask(client, name, "nobody is there: billing")
     wait_until(lambda: "next: ClientConnectorError" in door.log, "the attempt")
     vendor.answer = lambda body: "delivery"
-    put_on_trial(door, name, 131, candidate=replace(CANDIDATE, provider="acme"))
+    put_on_live_test(door, name, 131, candidate=replace(CANDIDATE, provider="acme"))
     ask(client, name, "somebody is: billing")
     wait_for_answers(door, 131)
     assert shadow_answers.read(door.folder.root, 130) == ()
@@ -192,7 +193,7 @@ def test_a_candidate_that_hangs_delays_no_program_and_has_failed(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
     second.delay_s = 1.0
-    put_on_trial(door, name, 140, slow_s=0.3)
+    put_on_live_test(door, name, 140, slow_s=0.3)
     ask(client, name, "hangs: billing")
     (call,) = wait_for(door, name)
     answer = wait_for_answers(door, 140)[0]
@@ -202,16 +203,16 @@ def test_a_candidate_that_hangs_delays_no_program_and_has_failed(
     assert [answer.answer for answer in wait_for_answers(door, 140, 2)] == [None, "delivery"]
 
 
-def test_a_trial_that_is_withdrawn_asks_nothing_more(
+def test_a_live_test_that_is_withdrawn_asks_nothing_more(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
     second.delay_s = 1.0
-    put_on_trial(door, name, 150)
+    put_on_live_test(door, name, 150)
     for number in range(5):
         ask(client, name, f"question {number}: billing")
     wait_until(lambda: len(second.requests) == 2, "two questions at once")
-    put_on_trial(door, name, 151)
-    ask(client, name, "for the next trial: billing")
+    put_on_live_test(door, name, 151)
+    ask(client, name, "for the next live_test: billing")
     wait_for_answers(door, 151)
     assert shadow_answers.read(door.folder.root, 150) == ()
     assert len(second.requests) == 3
@@ -221,7 +222,7 @@ def test_a_deletion_deletes_the_answer_and_stops_the_question(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
     second.answer = lambda body: "a rare phrase"
-    put_on_trial(door, name, 160)
+    put_on_live_test(door, name, 160)
     ask(client, name, "to delete: billing")
     wait_for_answers(door, 160)
     second.delay_s = 1.0
@@ -240,7 +241,7 @@ def test_what_the_candidate_says_is_searched_as_calls_are(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str, personal: Any
 ) -> None:
     number = 170 + (personal == "mask")
-    put_on_trial(door, name, number, sampling=Sampling(1.0, personal))
+    put_on_live_test(door, name, number, sampling=Sampling(1.0, personal))
     texts = {"secret": f"a rare phrase, {KEY}", "personal": f"Write to {MAIL}", "usual": "delivery"}
     second.answer = lambda body: texts[body["messages"][-1]["content"].split()[0]]
     vendor.answer = lambda body: "billing"
@@ -261,7 +262,7 @@ def test_a_free_candidate_answers_without_tokens_and_fails_at_what_it_cannot(
     labels = tuple(sorted({row.answer for row in rows}))
     recipe = Recipe("classical", "tickets", 1, "labels", "label", labels=labels)
     files = freeze_classical(rows, 7, has_labels=True)
-    put_on_trial(door, name, 180, candidate=recipe, files=files)
+    put_on_live_test(door, name, 180, candidate=recipe, files=files)
     vendor.answer = lambda body: "billing"
     ask(client, name, rows[0].prompt[-1].content)
     (answer,) = wait_for_answers(door, 180)
@@ -274,7 +275,7 @@ def test_a_free_candidate_answers_without_tokens_and_fails_at_what_it_cannot(
 def test_nothing_of_it_is_counted_for_what_is_in_use(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
-    sha256 = put_on_trial(door, name, 190)
+    sha256 = put_on_live_test(door, name, 190)
     published = door.folder.published(name)
     assert published is not None
     door.folder.publish(replace(published, promotion=190))
@@ -297,15 +298,15 @@ def test_nothing_of_it_is_counted_for_what_is_in_use(
 def test_a_candidate_that_cannot_be_loaded_hurts_nobody(tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
     stored = folder.add(PROMPT, {})
-    trial = Trial(1, "ab" * 32, 5.0, asks_sampled=True)
-    folder.publish(Published("team/a", stored.sha256, 1, sampling=EVERY, trial=trial))
+    live_test = PublishedTest(1, "ab" * 32, 5.0, asks_sampled=True)
+    folder.publish(Published("team/a", stored.sha256, 1, sampling=EVERY, live_test=live_test))
     with serve_vendor(ChatVendor()) as vendor, serve_door(folder) as door, door.client() as client:
         folder.publish_upstreams(Upstreams((Upstream("acme", vendor.url, "ACME_KEY"),)))
         wait_until(lambda: "loading the recipe abababababab" in door.log, "the attempt")
         assert ask(client, "team/a").choices[0].message.content == "billing"
         wait_for(door, "team/a")
         later = folder.add(replace(PROMPT, prompt="Another?"), {})
-        folder.publish(Published("team/a", later.sha256, 2, sampling=EVERY, trial=trial))
+        folder.publish(Published("team/a", later.sha256, 2, sampling=EVERY, live_test=live_test))
         assert ask(client, "team/a").choices[0].message.content == "billing"
         wait_for(door, "team/a", 2)
     assert shadow_answers.read(folder.root, 1) == ()
@@ -313,7 +314,7 @@ def test_a_candidate_that_cannot_be_loaded_hurts_nobody(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_not_asked(tmp_path: Path) -> None:
-    published = Published("team/a", "ab", 1, trial=Trial(1, "cd", 5.0, asks_sampled=True))
+    published = Published("team/a", "ab", 1, live_test=PublishedTest(1, "cd", 5.0, asks_sampled=True))
     questions = Shadow(None, tmp_path)
     messages = '[{"role": "user", "content": "x"}]'
     for number in range(shadow.MOST_WAITING + 5):

@@ -1,5 +1,5 @@
-"""Asks a candidate on trial what it would have answered to calls that were sampled, and stores its answers beside them
-(trainers/recipes/shadow_answers.py). Nobody waits for it, and no program sees it.
+"""Asks a candidate in a live test what it would have answered to calls that were sampled, and stores its answers beside
+them (trainers/recipes/shadow_answers.py). Nobody waits for it, and no program sees it.
 
 It is asked what is stored, which a deletion removes and which has no secrets, and only if nothing in it was masked: so
 its provider gets no personal data, and both have read the same text. What goes along of the request beside its messages
@@ -37,7 +37,7 @@ from trainers.recipes.placeholders import Masked, mask
 from trainers.recipes.samples import SampledCall
 from trainers.recipes.shadow_answers import ShadowAnswer
 from trainers.recipes.usage import Usage
-from trainers.recipes.values import Published, Sampling, Trial
+from trainers.recipes.values import Published, PublishedTest, Sampling
 
 AT_ONCE = 2
 MOST_WAITING = 200
@@ -56,12 +56,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Question:
-    """A stored call under `name`, to put to the candidate of `trial`. `settings` goes along with its messages. Programs
-    wait longer for the end of a stream, so `is_stream` sets no limit but the usual one."""
+    """A stored call under `name`, to put to the candidate of `live_test`. `settings` goes along with its messages.
+    Programs wait longer for the end of a stream, so `is_stream` sets no limit but the usual one."""
 
     call: str
     name: str
-    trial: int
+    live_test: int
     settings: Mapping[str, Any]
     is_stream: bool
 
@@ -100,42 +100,42 @@ class Shadow:
             try:
                 await self._ask(question)
             except (sqlite3.Error, OSError) as error:
-                log.error("storing an answer of a candidate on trial, which is lost: %s", error)
+                log.error("storing an answer of a candidate on live_test, which is lost: %s", error)
             except Exception as error:
                 # Without its text or traceback, which may quote the call.
-                log.error("asking a candidate on trial: %s", type(error).__name__)
+                log.error("asking a candidate on live_test: %s", type(error).__name__)
 
     async def _ask(self, question: Question) -> None:
         published = self._find(question)
         call = await asyncio.to_thread(samples.get, self.folder, question.call)
         if published is None or call is None or call.recipe != published.recipe:
             return
-        sampling, trial = _terms(published)
+        sampling, live_test = _terms(published)
         if not await asyncio.to_thread(_is_clean, question.settings, sampling):
             return
-        answered = await self._answer(question, call, published, trial)
+        answered = await self._answer(question, call, published, live_test)
         # It may have been withdrawn meanwhile, as before a deletion.
         if answered is None or self._find(question) is None:
             return
         await asyncio.to_thread(_store, self.folder, question, answered, sampling, self.clock())
 
     def _find(self, question: Question) -> Published | None:
-        """Returns what is published now, None if calls are no longer stored or this trial is over."""
+        """Returns what is published now, None if calls are no longer stored or this live test is over."""
         published = self.calls.names.find(question.name)
-        if published is None or published.sampling is None or published.trial is None:
+        if published is None or published.sampling is None or published.live_test is None:
             return None
-        trial = published.trial
-        is_same = trial.number == question.trial and trial.asks_sampled
+        live_test = published.live_test
+        is_same = live_test.number == question.live_test and live_test.asks_sampled
         return published if is_same else None
 
     async def _answer(
-        self, question: Question, call: SampledCall, published: Published, trial: Trial
+        self, question: Question, call: SampledCall, published: Published, live_test: PublishedTest
     ) -> Answered | None:
         """Returns the candidate's answer, None if it says nothing about the candidate that there is none."""
-        limit_s = None if question.is_stream else trial.slow_s
+        limit_s = None if question.is_stream else live_test.slow_s
         unknown = Usage(unknown=1)
         try:
-            candidate = await self._open(question, call, published, trial)
+            candidate = await self._open(question, call, published, live_test)
             if candidate.recipe.is_free:
                 unknown = Usage()
             async with asyncio.timeout(limit_s):
@@ -146,34 +146,36 @@ class Shadow:
             return Answered(None, unknown) if _is_about_candidate(error) else None
         return _read(bytes(response.body))
 
-    async def _open(self, question: Question, call: SampledCall, published: Published, trial: Trial) -> Call:
+    async def _open(
+        self, question: Question, call: SampledCall, published: Published, live_test: PublishedTest
+    ) -> Call:
         """Returns the call that the candidate will answer. Raises ApiError (503)."""
         messages = json.loads(call.messages)
         body = {**question.settings, "model": published.name, "messages": messages}
         # Without a promotion and a sampling nothing is counted and nothing stored.
         unnoticed = Published(published.name)
-        return await self.calls.open(body, unnoticed, candidate_of(trial), {})
+        return await self.calls.open(body, unnoticed, candidate_of(live_test), {})
 
 
 def _question_of(stored: StoredCall) -> Question | None:
     """Returns the question for the candidate, None if it is not asked."""
     call = stored.call
     published = stored.drawn.published
-    trial = published.trial
-    if trial is None or not trial.asks_sampled:
+    live_test = published.live_test
+    if live_test is None or not live_test.asks_sampled:
         return None
     # Both are compared on calls that what is in use has answered itself.
     if call.recipe != published.recipe or call.fallback_from is not None or call.is_masked:
         return None
     # These were chosen by a failure of the candidate, and would make it look worse than it is.
-    if stored.drawn.trial_problem is not None:
+    if stored.drawn.live_test_problem is not None:
         return None
     roles = {message["role"] for message in json.loads(call.messages)}
     if roles & ROLES_OF_TOOLS:
         return None
     body = stored.drawn.body
     is_stream = body.get("stream") is True
-    return Question(call.id, call.name, trial.number, _settings_of(body), is_stream)
+    return Question(call.id, call.name, live_test.number, _settings_of(body), is_stream)
 
 
 def _settings_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -193,9 +195,9 @@ def _read(content: bytes) -> Answered:
     return Answered(read_answer(answer), usage_of(answer.get("usage")))
 
 
-def _terms(published: Published) -> tuple[Sampling, Trial]:
-    assert published.sampling is not None and published.trial is not None  # noqa: S101  it was looked at
-    return published.sampling, published.trial
+def _terms(published: Published) -> tuple[Sampling, PublishedTest]:
+    assert published.sampling is not None and published.live_test is not None  # noqa: S101  it was looked at
+    return published.sampling, published.live_test
 
 
 def _is_clean(settings: Mapping[str, Any], sampling: Sampling) -> bool:
@@ -229,7 +231,7 @@ def _store(folder: Path, question: Question, answered: Answered, sampling: Sampl
     usage = answered.usage
     is_known = usage.unknown == 0
     answer = ShadowAnswer(
-        trial=question.trial,
+        live_test=question.live_test,
         call=question.call,
         answer=text,
         prompt_tokens=usage.prompt_tokens if is_known else None,

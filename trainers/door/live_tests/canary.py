@@ -1,8 +1,9 @@
-"""Has a candidate on trial answer a share of the conversations, and ends that once it errs more than what is in use
-(`judge_canary` in trainers/monitoring/switch_tests.py). The door decides that itself, as nobody else is fast enough.
+"""Has a candidate in a live test answer a share of the conversations, and ends that once it errs more than what is in
+use (`judge_canary` in trainers/monitoring/switch_tests.py). The door decides that itself, as nobody else is fast
+enough.
 
-A conversation stays on its side for as long as the trial lasts, as its place between 0 and 1 follows from its hash and
-the trial's number alone. If the share is raised, those that had the candidate keep it.
+A conversation stays on its side for as long as the live test lasts, as its place between 0 and 1 follows from its hash
+and the live test's number alone. If the share is raised, those that had the candidate keep it.
 
 Errors are counted in memory, by conversation, and stored each second for later workers and for the bot
 (trainers/recipes/canary_events.py). A stop is stored at once. If the disk takes nothing, a canary goes on, and one that
@@ -25,7 +26,7 @@ from trainers.door.conversations import hash_conversation
 from trainers.monitoring.switch_tests import DECISIVE, canary_e, judge_canary
 from trainers.recipes import canary_events
 from trainers.recipes.canary_events import MOST_EVENTS, CanaryEvent, EventReason
-from trainers.recipes.values import Published, Trial
+from trainers.recipes.values import Published, PublishedTest
 
 FLUSH_S = 1.0
 
@@ -34,9 +35,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CanarySide:
-    """The side of a `trial` on which a `conversation` (a keyed hash) is: the candidate's, or that of what is in use."""
+    """The side of a `live_test` on which a `conversation` (a keyed hash) is: the candidate's, or that of what is in
+    use."""
 
-    trial: int
+    live_test: int
     conversation: str
     is_candidate: bool
 
@@ -46,13 +48,13 @@ class CanaryCall:
     """A call under a name with a canary. An answer that takes longer than `limit_s` seconds is slow."""
 
     side: CanarySide
-    candidate: Trial
+    candidate: PublishedTest
     limit_s: float
 
 
 @dataclass
 class Tally:
-    """The conversations that erred during a trial. Events are counted since the `share` was changed last."""
+    """The conversations that erred during a live test. Events are counted since the `share` was changed last."""
 
     share: float
     conversations: set[str] = field(default_factory=set)
@@ -81,12 +83,12 @@ class Tally:
 
 @dataclass
 class Canaries:
-    """All canaries under way. `key` returns the key for hashes of conversations, `trials` the trials that are
+    """All canaries under way. `key` returns the key for hashes of conversations, `live_tests` the live tests that are
     published, and `clock` the time in unix seconds."""
 
     folder: Path
     key: Callable[[], str]
-    trials: Callable[[], Sequence[Trial]]
+    live_tests: Callable[[], Sequence[PublishedTest]]
     clock: Callable[[], float] = time.time
     _tallies: dict[int, Tally] = field(default_factory=dict)
     _stopped: set[int] = field(default_factory=set)
@@ -99,36 +101,36 @@ class Canaries:
         self, published: Published, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> CanaryCall | None:
         """Returns on which side a call is, None if no canary is under way."""
-        trial = published.trial
-        if trial is None or not is_canary(trial) or trial.number in self._stopped:
+        live_test = published.live_test
+        if live_test is None or not is_canary(live_test) or live_test.number in self._stopped:
             return None
-        tally = self._tallies.get(trial.number)
+        tally = self._tallies.get(live_test.number)
         if tally is None:
             return None  # it is followed within a second
-        if tally.share != trial.share:
-            tally.change_share(trial.share)
+        if tally.share != live_test.share:
+            tally.change_share(live_test.share)
         conversation = hash_conversation(self.key(), body, headers)
-        is_candidate = place_of(trial.number, conversation) < trial.share
-        limit_s = trial.slow_s
+        is_candidate = place_of(live_test.number, conversation) < live_test.share
+        limit_s = live_test.slow_s
         if published.fallback is not None and published.fallback_after_s is not None:
             # What is in use has no longer either.
             limit_s = min(limit_s, published.fallback_after_s)
-        return CanaryCall(CanarySide(trial.number, conversation, is_candidate), trial, limit_s)
+        return CanaryCall(CanarySide(live_test.number, conversation, is_candidate), live_test, limit_s)
 
     def report(self, side: CanarySide, reason: EventReason) -> None:
         """Counts an error of a conversation, and ends the canary if the candidate errs more."""
-        tally = self._tallies.get(side.trial)
-        if tally is None or side.trial in self._stopped or not tally.add(side):
+        tally = self._tallies.get(side.live_test)
+        if tally is None or side.live_test in self._stopped or not tally.add(side):
             return
-        event = CanaryEvent(side.trial, side.conversation, side.is_candidate, reason, self.clock())
+        event = CanaryEvent(side.live_test, side.conversation, side.is_candidate, reason, self.clock())
         self._new_events.append(event)
         if tally.is_worse:
-            self._stop(side.trial, f"{tally.of_candidate} of {tally.of_candidate + tally.of_incumbent}")
+            self._stop(side.live_test, f"{tally.of_candidate} of {tally.of_candidate + tally.of_incumbent}")
 
-    def _stop(self, trial: int, errors: str) -> None:
-        log.warning("the canary of trial %s is stopped: %s errors are the candidate's", trial, errors)
-        self._stopped.add(trial)
-        self._new_stops[trial] = self.clock()
+    def _stop(self, live_test: int, errors: str) -> None:
+        log.warning("the canary of live test %s is stopped: %s errors are the candidate's", live_test, errors)
+        self._stopped.add(live_test)
+        self._new_stops[live_test] = self.clock()
         task = asyncio.create_task(self.store())
         self._tasks.add(task)  # the loop itself holds no task that nobody waits for
         task.add_done_callback(self._tasks.discard)
@@ -155,12 +157,12 @@ class Canaries:
                 log.error("storing the errors of a canary: %s", error)
                 self._new_events = events + self._new_events
             else:
-                for trial in stops:
-                    del self._new_stops[trial]
+                for live_test in stops:
+                    del self._new_stops[live_test]
 
     async def follow(self) -> None:
         """Reads what is stored of canaries that have begun, and which were stopped; forgets those that are over."""
-        running = {trial.number: trial for trial in self.trials() if is_canary(trial)}
+        running = {live_test.number: live_test for live_test in self.live_tests() if is_canary(live_test)}
         for number in self._tallies.keys() - running.keys():
             del self._tallies[number]
         if not running:
@@ -175,38 +177,39 @@ class Canaries:
         for number in new:
             self._begin(running[number], events[number])
 
-    def _begin(self, trial: Trial, events: Sequence[CanaryEvent]) -> None:
-        tally = Tally(trial.share)
+    def _begin(self, live_test: PublishedTest, events: Sequence[CanaryEvent]) -> None:
+        tally = Tally(live_test.share)
         for event in events:
-            tally.add(CanarySide(trial.number, event.conversation, event.is_candidate))
-        self._tallies[trial.number] = tally
+            tally.add(CanarySide(live_test.number, event.conversation, event.is_candidate))
+        self._tallies[live_test.number] = tally
         is_candidate = [event.is_candidate for event in events]
-        test = judge_canary(is_candidate, trial.share)
+        test = judge_canary(is_candidate, live_test.share)
         # A kill may have come between the event and the stop.
-        if test.outcome == "worse" and trial.number not in self._stopped:
-            self._stop(trial.number, f"{test.of_candidate} of {test.events}")
+        if test.outcome == "worse" and live_test.number not in self._stopped:
+            self._stop(live_test.number, f"{test.of_candidate} of {test.events}")
 
 
-def is_canary(trial: Trial) -> bool:
+def is_canary(live_test: PublishedTest) -> bool:
     """True if the candidate answers some conversations. If it answered all, nothing could be compared."""
-    return 0 < trial.share < 1
+    return 0 < live_test.share < 1
 
 
-def place_of(trial: int, conversation: str) -> float:
-    """Returns a number from 0 to 1, uniform over conversations, and independent of that in another trial."""
-    digest = hashlib.blake2b(f"{trial}:{conversation}".encode(), digest_size=8).digest()
+def place_of(live_test: int, conversation: str) -> float:
+    """Returns a number from 0 to 1, uniform over conversations, and independent of that in another live test."""
+    digest = hashlib.blake2b(f"{live_test}:{conversation}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def _write(folder: Path, events: Sequence[CanaryEvent], stops: Mapping[int, float]) -> None:
     """Raises sqlite3.Error and OSError."""
-    for trial, at in stops.items():
-        canary_events.stop(folder, trial, at)
+    for live_test, at in stops.items():
+        canary_events.stop(folder, live_test, at)
     if events:
         canary_events.add(folder, events)
 
 
-def _read(folder: Path, trials: Iterable[int]) -> tuple[set[int], dict[int, tuple[CanaryEvent, ...]]]:
-    """Returns the trials whose canary was stopped, and the events of `trials`. Raises sqlite3.Error and OSError."""
-    events = {trial: canary_events.read(folder, trial) for trial in trials}
+def _read(folder: Path, live_tests: Iterable[int]) -> tuple[set[int], dict[int, tuple[CanaryEvent, ...]]]:
+    """Returns the live tests whose canary was stopped, and the events of `live_tests`. Raises sqlite3.Error and
+    OSError."""
+    events = {live_test: canary_events.read(folder, live_test) for live_test in live_tests}
     return set(canary_events.stopped(folder)), events

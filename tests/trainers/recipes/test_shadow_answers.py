@@ -1,4 +1,5 @@
-"""What the door stores of a trial: the candidate's answers, which go with their calls, and the errors of a canary."""
+"""What the door stores of a live test: the candidate's answers, which go with their calls, and the errors of a
+canary."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def test_an_answer_is_deleted_with_its_call_to_the_last_byte(tmp_path: Path) -> 
         assert SECRET.encode() not in path.read_bytes()
 
 
-def test_a_conversation_counts_once_in_a_trial(tmp_path: Path) -> None:
+def test_a_conversation_counts_once_in_a_live_test(tmp_path: Path) -> None:
     assert canary_events.read(tmp_path, 1) == ()
     first = CanaryEvent(1, "aa", True, "error", 2.0)
     second = CanaryEvent(1, "bb", False, "slow", 1.0)
@@ -55,7 +56,7 @@ def test_a_conversation_counts_once_in_a_trial(tmp_path: Path) -> None:
     assert canary_events.read(tmp_path, 1) == (second, first)
 
 
-def test_stops_are_remembered_until_the_trial_is_over(tmp_path: Path) -> None:
+def test_stops_are_remembered_until_the_live_test_is_over(tmp_path: Path) -> None:
     assert canary_events.stopped(tmp_path) == {}
     canary_events.forget(tmp_path, [])
     canary_events.stop(tmp_path, 1, 5.0)

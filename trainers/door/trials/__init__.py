@@ -1,1 +1,0 @@
-"""What the door does with a candidate on trial."""
