@@ -56,12 +56,9 @@ def live_test_card(summary: LiveTestSummary) -> Message:
             f"*Errors and slow answers*: in {pluralize(summary.errors.candidate, 'conversation')} of the canary, in "
             f"{summary.errors.incumbent:,} of what is in use. Where the canary failed, what is in use has answered."
         )
-    if test.trouble and test.ended_at is None:
-        parts.note(
-            f"It can't be tried yet, so the bot keeps trying. Reason: {escape(cut(test.trouble, 300))}"
-        )
-    elif summary.pause is not None and test.ended_at is None:
-        parts.note(PAUSES[summary.pause])
+    hindrance = _hindrance(summary)
+    if hindrance:
+        parts.note(hindrance)
     parts.note(_money(summary))
     parts.buttons(*_buttons(summary))
     return parts.titled(f"{test.dataset}: {promotable_name(test.what)} {TITLES[test.outcome]}")
@@ -86,6 +83,8 @@ def ended_text(summary: LiveTestSummary) -> str:
                 f"{name} erred or was too slow far more often than what is in use for {code(test.dataset)}, so its "
                 "canary was stopped. What is in use answers everything again."
             )
+        case "ended":
+            return f"{name} is no longer tried on the calls to {code(test.dataset)}. {escape(test.trouble or '')}"
         case _:
             return (
                 f"Whether {promotable_text(test.what)} should replace what is in use for {code(test.dataset)} can't be "
@@ -165,11 +164,25 @@ def _answer(summary: LiveTestSummary) -> str:
     )
     answer = ANSWERS[standing.outcome]
     text = f"{_prices(summary)}*{question}* {answer} ({evidence})."
-    if standing.outcome != "open":
+    if standing.outcome != "open" or test.ended_at is not None:
         return text
     if standing.expected_calls is not None:
         return f"{text} If it goes on like this, about {pluralize(standing.expected_calls, 'more call')} will tell."
     return f"{text} It ends after {MOST_PAIRS} judged calls or {MOST_WEEKS} weeks at the latest."
+
+
+def _hindrance(summary: LiveTestSummary) -> str:
+    """Why it can't be tried now or any more, "" if it can."""
+    test = summary.test
+    if test.ended_at is not None:
+        if test.trouble and test.ended_by is None:
+            return f"Why it ended: {escape(cut(test.trouble, 300))}"
+        return ""
+    if test.trouble:
+        return f"It can't be tried yet, so the bot keeps trying. Reason: {escape(cut(test.trouble, 300))}"
+    if summary.pause is not None:
+        return PAUSES[summary.pause]
+    return ""
 
 
 def _prices(summary: LiveTestSummary) -> str:

@@ -121,7 +121,7 @@ def step(context: AppContext, test: LiveTest) -> None:
     outcome = _outcome_elsewhere(context, test)
     is_due = outcome is not None or _is_due(context, test)
     if outcome is None and is_due:
-        outcome = _outcome_of_calls(context, test)
+        outcome = _outcome_of_what(context, test) or _outcome_of_calls(context, test)
     if not is_due:
         return
     with context.store.transaction():
@@ -218,6 +218,16 @@ def _outcome_elsewhere(context: AppContext, test: LiveTest) -> LiveTestEnd | Non
     if test.id in canary_events.stopped(context.settings.recipes):
         return "stopped"
     return None
+
+
+def _outcome_of_what(context: AppContext, test: LiveTest) -> LiveTestEnd | None:
+    """Returns how the test ends if what is tried can't be used by anybody any more: it was deleted, or a rule about
+    data forbids it by now."""
+    refusal = promotables.refusal(context, test.what)
+    if refusal is None:
+        return None
+    context.store.live_tests.postpone(test, context.clock(), refusal.text)
+    return "ended"
 
 
 def _outcome_of_calls(context: AppContext, test: LiveTest) -> LiveTestEnd | None:

@@ -15,6 +15,7 @@ from demo.people import ANA, BEN
 from demo.workspace import Person, wait_until
 from storage.monitoring.live_tests import LiveTest
 from storage.monitoring.watches import LiveLabel
+from tests.bot.decisions.test_story_policy import rule
 from tests.bot.measurements import PRICES, measure, until
 from tests.bot.models.test_story_use_candidate import answer_right
 from tests.bot.monitoring.test_story_watch import (
@@ -178,6 +179,22 @@ def test_what_is_tried_is_over_once_something_else_is_in_use(watched: World) -> 
     watched.type("/finetune rollback tickets to=nothing", user=BEN)
     watched.tick()
     assert current_test(watched).outcome == "outdated"
+
+
+def test_what_a_rule_forbids_by_now_is_no_longer_tried(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES + WATCH))
+    world.provider.service.answer = answer_right
+    deploy_prompt(world)
+    measure(world, "/finetune baseline tickets candidates=few models=acme/acme-small", 2)
+    world.type("/finetune watch tickets sample=100%", user=DORA)
+    begin(world, "/finetune test tickets few")
+    assert live_test(world) is not None
+    world.rules.more = PRICES + WATCH + rule("hard", "local")
+    world.restart()
+    world.tick()
+    assert current_test(world).outcome == "ended" and live_test(world) is None
+    world.send()
+    assert "doesn't let this data go to acme" in world.find_message("is no longer tried on the calls to")
 
 
 def test_somebody_ends_it_by_command_or_click(watched: World) -> None:

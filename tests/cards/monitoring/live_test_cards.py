@@ -89,6 +89,9 @@ def cards() -> Mapping[str, Message]:
         "live-test-worse": summary(replace(over, outcome="worse"), LOSING),
         "live-test-cannot-tell": summary(replace(over, outcome="cannot_tell"), SOME),
         "live-test-ended": summary(replace(over, outcome="ended", ended_by=BEN), SOME),
+        "live-test-forbidden": summary(
+            replace(over, outcome="ended", trouble="A rule doesn't let this data go to acme."), SOME
+        ),
         "live-test-outdated": summary(replace(over, outcome="outdated"), SOME),
         "live-test-canary": summary(canary, errors=errors),
         "live-test-canary-and-sample": summary(replace(TEST, canary=0.1), SOME, errors=errors),
@@ -98,9 +101,9 @@ def cards() -> Mapping[str, Message]:
         ),
     }
     built = {name: live_tests.live_test_card(each) for name, each in shown.items()}
-    for name, each in shown.items():
-        if each.test.outcome in ("better", "not_worse", "worse", "cannot_tell", "stopped"):
-            built[f"{name}-said"] = text_message(live_tests.ended_text(each))
+    for name in ("not-worse", "better", "worse", "cannot-tell", "stopped", "forbidden"):
+        ended = shown[f"live-test-{name}"]
+        built[f"live-test-{name}-said"] = text_message(live_tests.ended_text(ended))
     built["live-test-begun"] = text_message(live_tests.begun_text(TEST))
     return built
 
