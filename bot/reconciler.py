@@ -241,6 +241,28 @@ def reconcile(context: AppContext) -> None:
     for run in context.store.runs.due(now, STATES_WITHOUT_PROVIDER):
         if not _is_at_its_provider(run):
             _step_run(context, run)
+    _reconcile_serving(context, now)
+    _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
+    _run_guarded(partial(promotion_requests.expire, context), "requests to deploy")
+    _run_guarded(partial(superseded_plans.link_superseded, context), "links between plans")
+    _run_guarded(partial(budgets.warn, context), "the budget's warning")
+    for cleaning in context.store.cleanings.waiting():
+        _run_guarded(partial(clean_copies.step, context, cleaning), f"cleaning {cleaning.id}")
+    for request in context.store.row_requests.waiting():
+        _run_guarded(partial(wrong_rows.step, context, request), f"wrong rows {request.id}")
+    _run_guarded(partial(clean_copies.tidy, context), "cleaned files")
+    if any(reports.find_unreported(context)):  # in a thread, as people's names are looked up in Slack
+        context.threads.begin("reports", partial(_run_guarded, partial(reports.step, context), "reports"))
+    for estimate in context.store.estimates.to_share():
+        _run_guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")
+    if context.store.deletions.open(now):  # in a thread, as a trainer may not answer
+        context.threads.begin("deletions", partial(_step_deletions, context, now))
+    for question in context.store.questions.waiting():
+        _run_guarded(partial(questions.step, context, question), f"ask {question.id}")
+
+
+def _reconcile_serving(context: AppContext, now: float) -> None:
+    """Has programs get what is in use, and watches how it does."""
     for promotion in context.store.promotions.to_sync(now):
         _step_promotion(context, promotion, partial(alias_sync.publish_step, context, promotion))
     for fallback in context.store.fallbacks.to_build(now):
@@ -263,23 +285,6 @@ def reconcile(context: AppContext) -> None:
         _run_guarded(partial(weeks.step, context, watch), f"the week of {watch.dataset}", handle_week_failure)
     _run_guarded(partial(proposal_measurements.step, context), "measurements of new models")
     _run_guarded(partial(monthly_measurements.step, context), "measurements of what is in use")
-    _run_guarded(partial(_begin_at_providers, context, now), "what is due at providers")
-    _run_guarded(partial(promotion_requests.expire, context), "requests to deploy")
-    _run_guarded(partial(superseded_plans.link_superseded, context), "links between plans")
-    _run_guarded(partial(budgets.warn, context), "the budget's warning")
-    for cleaning in context.store.cleanings.waiting():
-        _run_guarded(partial(clean_copies.step, context, cleaning), f"cleaning {cleaning.id}")
-    for request in context.store.row_requests.waiting():
-        _run_guarded(partial(wrong_rows.step, context, request), f"wrong rows {request.id}")
-    _run_guarded(partial(clean_copies.tidy, context), "cleaned files")
-    if any(reports.find_unreported(context)):  # in a thread, as people's names are looked up in Slack
-        context.threads.begin("reports", partial(_run_guarded, partial(reports.step, context), "reports"))
-    for estimate in context.store.estimates.to_share():
-        _run_guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")
-    if context.store.deletions.open(now):  # in a thread, as a trainer may not answer
-        context.threads.begin("deletions", partial(_step_deletions, context, now))
-    for question in context.store.questions.waiting():
-        _run_guarded(partial(questions.step, context, question), f"ask {question.id}")
 
 
 def _fetch_dataset(context: AppContext, dataset: Dataset) -> None:

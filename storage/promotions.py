@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from storage.audit import query_read_only
 from storage.database import Table
+from storage.recipe_uses import RecipeUses
 from storage.records import Promotable, due_sql
 
 UNPUBLISHED_SQL = "(carried_at IS NULL OR recipe IS NULL)"
@@ -357,7 +358,9 @@ class NewFallback:
     after_s: float | None = None
 
 
-class Fallbacks(Table):
+class Fallbacks(RecipeUses[Fallback]):
+    table = "fallbacks"
+
     def choose(self, new: NewFallback, *, now: float) -> Fallback:
         """Adds a fallback in place of the dataset's current one. Call it in a transaction."""
         self.end(new.dataset, new.person, now=now)
@@ -369,55 +372,8 @@ class Fallbacks(Table):
         sql = "UPDATE fallbacks SET ended_at = ?, ended_by = ? WHERE dataset = ? AND ended_at IS NULL RETURNING *"
         return self._db.first(Fallback, sql, (now, person, dataset))
 
-    def current(self, dataset: str) -> Fallback | None:
-        sql = "SELECT * FROM fallbacks WHERE dataset = ? AND ended_at IS NULL"
-        return self._db.first(Fallback, sql, (dataset,))
-
-    def all_current(self) -> list[Fallback]:
-        """Returns the current fallback of each dataset that has one, ordered by the dataset's name."""
-        return self._db.all(Fallback, "SELECT * FROM fallbacks WHERE ended_at IS NULL ORDER BY dataset")
-
-    def with_recipes(self) -> list[Fallback]:
-        """Returns every fallback whose recipe was built, oldest first."""
-        return self._db.all(Fallback, "SELECT * FROM fallbacks WHERE recipe IS NOT NULL ORDER BY id")
-
-    def by_recipe(self, dataset: str, recipe: str) -> Fallback | None:
-        """Returns the newest fallback of the dataset that has this recipe."""
-        sql = "SELECT * FROM fallbacks WHERE dataset = ? AND recipe = ? ORDER BY id DESC LIMIT 1"
-        return self._db.first(Fallback, sql, (dataset, recipe))
-
-    def to_build(self, now: float) -> list[Fallback]:
-        """Returns the current fallbacks whose recipe is missing and whose next try is due."""
-        return self._db.all(
-            Fallback,
-            "SELECT * FROM fallbacks WHERE ended_at IS NULL AND recipe IS NULL"  # noqa: S608 - our names
-            f" AND {due_sql('next_at')} ORDER BY dataset",
-            (now, now),
-        )
-
-    def set_recipe(self, fallback: Fallback, recipe: str) -> Fallback | None:
-        """Records the hash of what answers. Returns None if the fallback has ended."""
-        return self._update(fallback, "recipe = ?, trouble = NULL", (recipe,))
-
-    def forget_recipe(self, fallback: Fallback) -> None:
-        """Has the recipe built again, because its files are gone."""
-        self._update(fallback, "recipe = NULL, next_at = 0", ())
-
-    def postpone(self, fallback: Fallback, until: float, trouble: str) -> Fallback | None:
-        """Records why the recipe can't be built yet. Returns None if the fallback has ended."""
-        return self._update(fallback, "next_at = ?, trouble = ?", (until, trouble))
-
-    def recipes_since(self, ended_after: float) -> frozenset[str]:
-        """Returns the recipes of current fallbacks and of those that ended later than that."""
-        rows = self._db.rows(
-            "SELECT DISTINCT recipe FROM fallbacks WHERE recipe IS NOT NULL AND (ended_at IS NULL OR ended_at > ?)",
-            (ended_after,),
-        )
-        return frozenset(row["recipe"] for row in rows)
-
-    def _update(self, fallback: Fallback, changes: str, values: tuple[object, ...]) -> Fallback | None:
-        sql = f"UPDATE fallbacks SET {changes} WHERE id = ? AND ended_at IS NULL RETURNING *"  # noqa: S608 - our words
-        return self._db.first(Fallback, sql, (*values, fallback.id))
+    def _use(self, **row: Any) -> Fallback:
+        return Fallback(**row)
 
 
 CURRENT_MODEL_SQL = """

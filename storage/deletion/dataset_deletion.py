@@ -102,8 +102,6 @@ DELETE FROM dataset_settings WHERE name = :name;
 DELETE FROM tried_answers WHERE dataset = :name;
 DELETE FROM live_labels WHERE dataset = :name;
 UPDATE compared_calls SET label = NULL WHERE test IN (SELECT id FROM live_tests WHERE dataset = :name);
-UPDATE live_tests SET ended_at = :now, ended_by = 'finetune', outcome = 'ended' WHERE dataset = :name
-    AND ended_at IS NULL;
 DELETE FROM watched_weeks WHERE dataset = :name;
 DELETE FROM monthly_measurements WHERE dataset = :name;
 UPDATE proposals SET ended_at = :now WHERE dataset = :name AND ended_at IS NULL;

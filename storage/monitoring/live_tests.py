@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from storage.database import Table
-from storage.records import Promotable, due_sql
+from storage.recipe_uses import RecipeUses
+from storage.records import Promotable
 
 LiveQuestion = Literal["better", "not_worse"]
 """What is asked of a candidate: of one that costs as much or more, to be better; of a cheaper one, not to be worse by
@@ -70,26 +71,24 @@ class NewLiveTest:
     is_shadow: bool
 
 
-class LiveTests(Table):
+class LiveTests(RecipeUses[LiveTest]):
+    table = "live_tests"
+
     def add(self, new: NewLiveTest, *, now: float) -> LiveTest | None:
         """Returns None if the dataset has a live test already."""
         values = {**vars(new), **vars(new.what), "at": now}
         del values["what"]
         # An index allows one open live test of a dataset.
         row = self._db.insert_once("live_tests", values)
-        return _live_test(**row) if row else None
+        return self._use(**row) if row else None
 
     def get(self, number: int) -> LiveTest | None:
-        return self._db.first(_live_test, "SELECT * FROM live_tests WHERE id = ?", (number,))
-
-    def current(self, dataset: str) -> LiveTest | None:
-        sql = "SELECT * FROM live_tests WHERE dataset = ? AND ended_at IS NULL"
-        return self._db.first(_live_test, sql, (dataset,))
+        return self._db.first(self._use, "SELECT * FROM live_tests WHERE id = ?", (number,))
 
     def last(self, dataset: str) -> LiveTest | None:
         """Returns the newest live test of a dataset, also if it has ended."""
         sql = "SELECT * FROM live_tests WHERE dataset = ? ORDER BY id DESC LIMIT 1"
-        return self._db.first(_live_test, sql, (dataset,))
+        return self._db.first(self._use, sql, (dataset,))
 
     def last_won(self, what: Promotable) -> LiveTest | None:
         """Returns the newest live test that has decided for this, None if none has."""
@@ -97,61 +96,14 @@ class LiveTests(Table):
             "SELECT * FROM live_tests WHERE model IS ? AND candidate IS ? AND measurement IS ?"
             " AND outcome IN ('better', 'not_worse') ORDER BY id DESC LIMIT 1"
         )
-        return self._db.first(_live_test, sql, (what.model, what.candidate, what.measurement))
-
-    def all_current(self) -> list[LiveTest]:
-        """Returns the live test of each dataset that has one, ordered by the dataset's name."""
-        return self._db.all(_live_test, "SELECT * FROM live_tests WHERE ended_at IS NULL ORDER BY dataset")
-
-    def with_recipes(self) -> list[LiveTest]:
-        """Returns every live test whose recipe was built, oldest first."""
-        return self._db.all(_live_test, "SELECT * FROM live_tests WHERE recipe IS NOT NULL ORDER BY id")
-
-    def by_recipe(self, dataset: str, recipe: str) -> LiveTest | None:
-        """Returns the newest live test of the dataset that has tried this recipe."""
-        sql = "SELECT * FROM live_tests WHERE dataset = ? AND recipe = ? ORDER BY id DESC LIMIT 1"
-        return self._db.first(_live_test, sql, (dataset, recipe))
-
-    def recipes_since(self, ended_after: float) -> frozenset[str]:
-        """Returns the recipes of current live tests and of those that ended later than that."""
-        rows = self._db.rows(
-            "SELECT DISTINCT recipe FROM live_tests WHERE recipe IS NOT NULL AND (ended_at IS NULL OR ended_at > ?)",
-            (ended_after,),
-        )
-        return frozenset(row["recipe"] for row in rows)
-
-    def to_build(self, now: float) -> list[LiveTest]:
-        """Returns the current live tests whose recipe is missing and whose next try is due."""
-        return self._db.all(
-            _live_test,
-            "SELECT * FROM live_tests WHERE ended_at IS NULL AND recipe IS NULL"  # noqa: S608 - our names
-            f" AND {due_sql('next_at')} ORDER BY dataset",
-            (now, now),
-        )
-
-    def set_recipe(self, test: LiveTest, recipe: str) -> LiveTest | None:
-        """Records the hash of what answers. Returns None if the test has ended."""
-        return self._update(test, "recipe = ?, trouble = NULL", (recipe,))
-
-    def forget_recipe(self, test: LiveTest) -> None:
-        """Has the recipe built again, because its files are gone."""
-        self._update(test, "recipe = NULL, next_at = 0", ())
-
-    def postpone(self, test: LiveTest, until: float, trouble: str) -> LiveTest | None:
-        """Records why the recipe can't be built yet. Returns None if the test has ended."""
-        return self._update(test, "next_at = ?, trouble = ?", (until, trouble))
+        return self._db.first(self._use, sql, (what.model, what.candidate, what.measurement))
 
     def end(self, test: LiveTest, outcome: LiveTestEnd, person: str | None, *, now: float) -> LiveTest | None:
         """Ends a live test; `person` is who ended it, None if nobody did. Returns None if it had ended before."""
         return self._update(test, "ended_at = ?, ended_by = ?, outcome = ?", (now, person, outcome))
 
-    def _update(self, test: LiveTest, changes: str, values: tuple[object, ...]) -> LiveTest | None:
-        sql = f"UPDATE live_tests SET {changes} WHERE id = ? AND ended_at IS NULL RETURNING *"  # noqa: S608 - our words
-        return self._db.first(_live_test, sql, (*values, test.id))
-
-
-def _live_test(**row: Any) -> LiveTest:
-    return LiveTest(**{**row, "is_shadow": bool(row["is_shadow"])})
+    def _use(self, **row: Any) -> LiveTest:
+        return LiveTest(**{**row, "is_shadow": bool(row["is_shadow"])})
 
 
 @dataclass(frozen=True)

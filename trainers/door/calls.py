@@ -1,6 +1,6 @@
 """One call of a program: which recipe answers it, whether another may answer instead, and what is counted.
 
-During a canary (live tests/canary.py) the candidate in a live test answers some conversations. No program suffers from
+During a canary (live_tests/canary.py) the candidate in a live test answers some conversations. No program suffers from
 it: what it doesn't answer well and in time is answered by what is in use, as if there were no candidate.
 
 How a chat, Responses or a classification is asked and answered is in modules of their own.
@@ -215,7 +215,7 @@ class Calls:
 
     async def answer(self, request: Request, answerer: Answerer) -> Response:
         """Has `answerer` answer with what is in use, with the fallback that somebody chose for it, or with a candidate
-        on live test. Raises ApiError, and ClientDisconnect."""
+        in a live test. Raises ApiError, and ClientDisconnect."""
         body = await read_object(request)
         if body is None:
             raise invalid("The request's body must be a JSON object.", None, "invalid_json")
@@ -348,7 +348,7 @@ class Calls:
                 response = await self._try(requested, choice)
                 has_begun = await _has_begun(response)
         except TimeoutError:
-            raise _too_slow("The candidate on live_test", canary.limit_s) from None
+            raise _too_slow("The candidate that is tried", canary.limit_s) from None
         if not has_begun:
             assert isinstance(response, EventStream)  # noqa: S101  others have begun
             await response.end()

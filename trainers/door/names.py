@@ -89,6 +89,10 @@ class Names:
         self._loads: dict[str, asyncio.Task[LoadedRecipe]] = {}
         self._tried: set[str] = set()
 
+    def close(self) -> None:
+        """Ends the thread that answers. Nothing can be loaded after that."""
+        self._executor.shutdown(wait=False)
+
     def key(self) -> str:
         """Returns the key of programs, "" if there is none: then nothing is answered."""
         return self._key.read() or ""
@@ -164,7 +168,7 @@ class Names:
                 continue  # logged; programs that ask for it get this error
 
     async def prepare_live_tests(self) -> None:
-        """Loads candidates on live test, each once: a call that needs one which can't be loaded tries again."""
+        """Loads the candidates in live tests, each once: a call that needs one which can't be loaded tries again."""
         tried = {live_test.recipe for live_test in self.live_tests()}
         for sha256 in sorted(tried - self._tried):
             try:

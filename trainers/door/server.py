@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -90,26 +90,6 @@ def build_app(
     open_calls = Gauge("finetune_door_open_requests", "Requests under way.", registry=metrics.registry)
     open_calls.set_function(lambda: state.open_calls)
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await names.prepare()
-        await canaries.follow()
-        tasks = [
-            asyncio.create_task(counts.keep_storing()),
-            asyncio.create_task(sampler.keep_storing()),
-            asyncio.create_task(canaries.keep_storing()),
-            asyncio.create_task(shadow.keep_asking()),
-            asyncio.create_task(_keep_prepared(names)),
-        ]
-        yield
-        for task in tasks:
-            task.cancel()
-        await counts.store()
-        await sampler.store()
-        await canaries.store()
-        await client.close()
-        executor.shutdown(wait=False)
-
     app = Starlette(
         routes=[*endpoints.routes(), *metrics.routes()],
         middleware=[
@@ -122,17 +102,44 @@ def build_app(
             ClientDisconnect: _answer_disconnect,
             Exception: _answer_fault,
         },
-        lifespan=lifespan,
+        lifespan=_lifespan(calls, shadow),
     )
     # Many clients would follow a redirected POST with a GET, or not at all.
     app.router.redirect_slashes = False
     return app
 
 
+def _lifespan(calls: Calls, shadow: Shadow) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """Returns what loads what is in use at the start, keeps it and what is counted up to date, and stores the rest at
+    the end."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await calls.names.prepare()
+        await calls.canaries.follow()
+        tasks = [
+            asyncio.create_task(calls.counts.keep_storing()),
+            asyncio.create_task(calls.sampler.keep_storing()),
+            asyncio.create_task(calls.canaries.keep_storing()),
+            asyncio.create_task(shadow.keep_asking()),
+            asyncio.create_task(_keep_prepared(calls.names)),
+        ]
+        yield
+        for task in tasks:
+            task.cancel()
+        await calls.counts.store()
+        await calls.sampler.store()
+        await calls.canaries.store()
+        await calls.client.close()
+        calls.names.close()
+
+    return lifespan
+
+
 async def _keep_prepared(names: Names) -> None:
     """Loads each second what was promoted, until it is cancelled."""
     while True:
-        # Candidates on live test come after the start, which they must neither delay nor end.
+        # Candidates in live tests come after the start, which they must neither delay nor end.
         await names.prepare_live_tests()
         await asyncio.sleep(PREPARE_S)
         await names.prepare()

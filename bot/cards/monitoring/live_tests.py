@@ -93,7 +93,7 @@ def ended_text(summary: LiveTestSummary) -> str:
 
 
 def week_text(summary: LiveTestSummary) -> str:
-    """The line on the card of a week, with a link to nothing else: what is tried and where it stands."""
+    """The line on the card of a week: what is tried, and what the calls say so far."""
     name = capitalize(promotable_text(summary.test.what))
     return f"*Tried*: {name}. {_figures(summary)}"
 

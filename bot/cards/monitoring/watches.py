@@ -32,19 +32,19 @@ def form(channel: str, dataset: str, limits: WatchLimits) -> Block:
             f"Every Monday a card says how {code(alias_for(shorten(dataset)))} did: calls, cost, saving, and whether a "
             "model that it asks ends. Weeks without a call have no card."
         ),
-        forms.choice_input(
-            "share", "Calls to sample at random", options, initial=f"{initial:g}", hint=_stored(limits)
+        forms.choice_input("share", "Calls to sample at random", options, initial=f"{initial:g}"),
+        # Too long for a hint, which Slack limits to 150 characters.
+        Note(
+            "Labels of sampled calls show whether answers are still right, and their words whether calls change. "
+            f"{_stored(limits)}"
         ),
         forms.choice_input(
             "every",
             "Measure what is in use again",
             [("never", "Never"), ("month", "Every month")],
             initial="never",
-            hint=_measured_monthly(limits),
         ),
-        Note(
-            "Labels of sampled calls show whether answers are still right, and their words whether calls change."
-        ),
+        Note(_measured_monthly(limits)),
     ]
     return forms.modal("Watch a dataset", FORM, blocks, submit="Watch it", private=f"{channel} {dataset}")
 
@@ -145,8 +145,9 @@ def _stored(limits: WatchLimits) -> str:
         personal = "Personal data is masked"
     days = pluralize(limits.days, "day")
     return (
-        f"{personal} and calls with a secret are left out before anything is stored; texts stay on this machine and "
-        f"are deleted after {days}."
+        f"{personal} and calls with a secret are left out before anything is stored. Texts are deleted after {days}. "
+        f"They stay on this machine, except those without personal data that {code('/finetune test')} puts to "
+        "something that may get the dataset's rows."
     )
 
 

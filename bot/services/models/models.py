@@ -116,11 +116,11 @@ def _dataset_of(context: AppContext, model: Model) -> str:
     return context.store.datasets.get(run.dataset_id).name
 
 
-def plan_of(context: AppContext, model: Model) -> Plan:
+def plan_of(context: CoreContext, model: Model) -> Plan:
     return plan_from_json(context.store.runs.of_model(model).plan)
 
 
-def price_of(context: AppContext, model: Model) -> PriceRow | Refusal:
+def price_of(context: CoreContext, model: Model) -> PriceRow | Refusal:
     """Returns the current price from the provider's row, or the plan's price if the row is gone."""
     plan = plan_of(context, model)
     price = PriceList.from_json(plan.prices).rows[0]

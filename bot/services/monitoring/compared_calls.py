@@ -11,6 +11,7 @@ from bot.rules import units
 from bot.rules.models.promotion import alias_for
 from bot.rules.monitoring import live_tests as rules
 from bot.services.datasets import row_labels
+from bot.services.evidence.promotion_evidence import promotion_scores
 from bot.services.monitoring.live_accuracy import labels_of
 from bot.services.monitoring.week_worker import question_of
 from bot.services.serving import call_costs, live_candidates, recipes
@@ -164,14 +165,14 @@ def _verdict(context: AppContext, call: SampledCall, answer: ShadowAnswer, label
 
 def _cost(context: AppContext, test: LiveTest, answer: ShadowAnswer) -> int | None:
     """Returns what an answer cost in micro-dollars, None if that is unknown."""
-    if live_candidates.is_free(test):
+    if live_candidates.costs_nothing(context, test.what):
         return 0
-    if answer.prompt_tokens is None or answer.completion_tokens is None:
-        return None
     rates = call_costs.rates_of(context, test.what, units.day_of(answer.at))
-    if rates is None:
+    if rates is not None and answer.prompt_tokens is not None and answer.completion_tokens is not None:
+        used = Usage(1, 0, answer.prompt_tokens, 0, answer.completion_tokens)
+        return to_micros(call_costs.tokens_usd(used, rates))
+    # It broke off, or its provider names no tokens, and may be billed: a limit on money has to see it.
+    usd_per_1000 = promotion_scores(context, test.what).usd
+    if usd_per_1000 is None:
         return None
-    if rates.usd_per_hour:
-        return 0  # the machine runs by the hour, and costs nothing more
-    used = Usage(1, 0, answer.prompt_tokens, 0, answer.completion_tokens)
-    return to_micros(call_costs.tokens_usd(used, rates))
+    return to_micros(usd_per_1000 / 1_000)

@@ -81,7 +81,7 @@ def begin(context: AppContext, wanted: BeginLiveTest, person: str, channel: str)
             )
         detail = f"live test {test.id}: {promotable_name(what)} for {origin.name}, canary {test.canary:g}"
         context.audit(person, "begin live test", origin.subject, detail)
-        show(context, test)
+        _show(context, test)
     return test
 
 
@@ -131,16 +131,7 @@ def step(context: AppContext, test: LiveTest) -> None:
         if ended is not None:
             _announce_end(context, ended)
         else:
-            show(context, test)
-
-
-def show(context: AppContext, test: LiveTest) -> None:
-    """Posts the test's card, or edits it."""
-    summary = _summary(context, test)
-    if summary is None:
-        return
-    context.checked_at[_shown(test)] = context.clock()
-    context.show(card_name(test), test.channel, views.live_test_card(summary), concerns=test.person)
+            _show(context, test)
 
 
 def card_name(test: LiveTest) -> str:
@@ -153,6 +144,16 @@ def current_summary(context: AppContext, dataset: str) -> LiveTestSummary | None
     if test is None:
         return None
     return _summary(context, test)
+
+
+def _show(context: AppContext, test: LiveTest) -> LiveTestSummary | None:
+    """Posts the test's card, or edits it. Returns what it shows, None if what it was tried against is gone."""
+    summary = _summary(context, test)
+    if summary is None:
+        return None
+    context.checked_at[_shown(test)] = context.clock()
+    context.show(card_name(test), test.channel, views.live_test_card(summary), concerns=test.person)
+    return summary
 
 
 def _unfit_refusal(
@@ -196,7 +197,14 @@ def _shadow_refusal(context: AppContext, dataset: str, what: Promotable) -> Refu
             f"No calls of {code(dataset)} are sampled, so nothing can be put to it: {sample} has that done. With "
             "`canary=10%` it answers some of the conversations itself, without a sample."
         )
-    if _is_free(context, what) or budgets.left_for_watching(context) > 0:
+    if live_candidates.costs_nothing(context, what):
+        return None
+    if promotion_scores(context, what).usd is None:
+        return Refusal(
+            "What its answers cost isn't known, so no limit could hold: sampled calls are put only to what has a "
+            "price. With `canary=10%` it answers some of the conversations itself, in place of what is in use."
+        )
+    if budgets.left_for_watching(context) > 0:
         return None
     where = context.settings.policy.watch.where
     return Refusal(
@@ -204,10 +212,6 @@ def _shadow_refusal(context: AppContext, dataset: str, what: Promotable) -> Refu
         "says how much watching may spend. With `canary=10%` it answers some of the conversations itself, in place of "
         "what is in use."
     )
-
-
-def _is_free(context: AppContext, what: Promotable) -> bool:
-    return what.candidate is not None and promotion_scores(context, what).usd == 0
 
 
 def _outcome_elsewhere(context: AppContext, test: LiveTest) -> LiveTestEnd | None:
@@ -289,14 +293,13 @@ def _end(context: AppContext, test: LiveTest, person: str) -> Refusal | None:
         if ended is None:
             return OVER
         context.audit(person, "end live test", origin_of(context, test.what).subject, card_name(test))
-        show(context, ended)
+        _show(context, ended)
     return None
 
 
 def _announce_end(context: AppContext, ended: LiveTest) -> None:
     """Shows how a test has ended, and says so in the channel. Call it in a transaction."""
-    show(context, ended)
-    summary = _summary(context, ended)
+    summary = _show(context, ended)
     if summary is None or ended.outcome == "outdated":
         return
     message = text_message(views.ended_text(summary))

@@ -25,7 +25,7 @@ from storage import backup
 from storage.monitoring.proposals import NewProposal, Proposal
 from storage.promotions import Promotion
 from trainers.money import to_micros
-from trainers.providers.pricing import PriceRow, find_prompted_price
+from trainers.providers.pricing import PriceRow
 from trainers.recipes import usage
 from trainers.recipes.usage import Usage
 
@@ -44,15 +44,19 @@ class CallPrice:
 def propose(context: AppContext) -> None:
     """Remembers new models that are cheaper, each night and when the bot starts, and ends the proposals that are
     outdated."""
-    if not backup.is_night_over(context.checked_at.get("new models", 0.0), context.clock()):
+    now = context.clock()
+    checked_at = context.checked_at.get("new models", 0.0)
+    if not backup.is_night_over(checked_at, now):
         return
+    stored = context.store.proposals
     for watch in context.store.watches.all_current():
-        for proposal in context.store.proposals.open(watch.dataset):
-            if _is_gone(context, proposal) or _is_measured(context, proposal.dataset, proposal.model):
-                context.store.proposals.end(proposal, now=context.clock())
+        for proposal in stored.open(watch.dataset):
+            is_gone = _is_gone(context, proposal)
+            if is_gone or _is_measured(context, proposal.dataset, proposal.model):
+                stored.end(proposal, now=now)
         for offer in find_offers(context, watch.dataset):
-            context.store.proposals.add(offer, now=context.clock())
-    context.checked_at["new models"] = context.clock()
+            stored.add(offer, now=now)
+    context.checked_at["new models"] = now
 
 
 def find_offers(context: AppContext, dataset: str) -> list[NewProposal]:
@@ -64,9 +68,12 @@ def find_offers(context: AppContext, dataset: str) -> list[NewProposal]:
     price = _price_in_use(context, promotion, checked)
     if price is None:
         return []
-    offers = [_offer(context, promotion, price, model) for model in _new_models(context)]
-    allowed = [offer for offer in offers if offer is not None and _may_be_measured(context, checked, offer)]
-    return sorted(allowed, key=lambda offer: offer.micros)
+    offers = []
+    for model in _new_models(context):
+        offer = _offer(context, promotion, price, model)
+        if offer is not None and _may_be_measured(context, checked, offer):
+            offers.append(offer)
+    return sorted(offers, key=lambda offer: offer.micros)
 
 
 def measurement_of(context: AppContext, dataset: str, model: str) -> Baseline | None:
@@ -93,7 +100,9 @@ def usd_per_1000_in_use(context: AppContext, dataset: str) -> Decimal | None:
     if candidate is not None and candidate.model is None:
         return Decimal(0)
     price = _price_in_use(context, promotion, checked)
-    return price.usd if price else None
+    if price is None:
+        return None
+    return price.usd
 
 
 def _checked(context: AppContext, dataset: str) -> CheckedDataset | None:
@@ -114,8 +123,11 @@ def _new_models(context: AppContext) -> Iterator[PriceRow]:
             continue
         for price in candidates.capable_models(settings, (row.name,), today):
             name = price.model.partition("/")[2]
-            is_new = rules.is_new(models.first_day(name), models.since, today)
-            if is_new and models.find_listed(name) and rules.lives_long(price.ends, today):
+            first_listed = models.first_day(name)
+            if not rules.is_new(first_listed, models.since, today):
+                continue
+            # It may have been taken off the list again.
+            if models.find_listed(name) and rules.lives_long(price.ends, today):
                 yield price
 
 
@@ -133,8 +145,10 @@ def _is_measured(context: AppContext, dataset: str, model: str) -> bool:
         return False
     holdout = str(checked.report.holdout_sha256)
     measured = load_measured(context.store, context.settings.files, dataset, holdout)
+    if measured is None:
+        return False
     full_name = candidates.full_name(context.settings, model)
-    return measured is not None and any(each.model == full_name for each in measured.measured_by)
+    return any(each.model == full_name for each in measured.measured_by)
 
 
 def _offer(
@@ -145,13 +159,22 @@ def _offer(
     settings = context.settings
     candidate = promoted_candidate(promotion.what)
     thinks_now = candidate is not None and settings.thinks(candidate.model or "")
+    if settings.thinks(price.model) and not thinks_now:
+        return None
     rates = rates_from_row(price)
-    if not isinstance(rates, Rates) or (settings.thinks(price.model) and not thinks_now):
+    if not isinstance(rates, Rates):
         return None
     usd = _usd_per_1000(in_use.calls, rates)
-    if not rules.is_cheaper(usd, in_use.usd) or _is_measured(context, promotion.dataset, price.model):
+    if not rules.is_cheaper(usd, in_use.usd):
         return None
-    return NewProposal(promotion.dataset, price.model, to_micros(usd), to_micros(in_use.usd))
+    if _is_measured(context, promotion.dataset, price.model):
+        return None
+    return NewProposal(
+        dataset=promotion.dataset,
+        model=price.model,
+        micros=to_micros(usd),
+        in_use_micros=to_micros(in_use.usd),
+    )
 
 
 def _may_be_measured(context: AppContext, checked: CheckedDataset, offer: NewProposal) -> bool:
@@ -167,19 +190,25 @@ def _price_in_use(context: AppContext, promotion: Promotion, checked: CheckedDat
     if candidate is None:
         # A prompted model needs the longer prompt.
         tokens = checked.report.tokens
-        calls = Usage(1_000, 0, round(1_000 * tokens.prompted_mean), 0, round(1_000 * tokens.answer_mean))
-        return CallPrice(measured_usd, calls) if measured_usd else None
+        calls = Usage(
+            calls=1_000,
+            prompt_tokens=round(1_000 * tokens.prompted_mean),
+            completion_tokens=round(1_000 * tokens.answer_mean),
+        )
+        return _measured_price(measured_usd, calls)
     counted = _calls_of(context, promotion)
-    if candidate.model is None or counted is None:
-        return None
-    settings = context.settings
-    row = find_prompted_price(candidate.model, settings.providers, settings.prices, context.today())
-    rates = rates_from_row(row) if isinstance(row, PriceRow) else None
-    if not isinstance(rates, Rates):
+    rates = call_costs.rates_of(context, promotion.what, context.today())
+    if counted is None or rates is None:
         return None
     if rates.usd_per_hour:
-        return CallPrice(measured_usd, counted) if measured_usd else None
+        return _measured_price(measured_usd, counted)
     return CallPrice(_usd_per_1000(counted, rates), counted)
+
+
+def _measured_price(usd: Decimal | None, calls: Usage) -> CallPrice | None:
+    if not usd:
+        return None
+    return CallPrice(usd, calls)
 
 
 def _calls_of(context: AppContext, promotion: Promotion) -> Usage | None:

@@ -29,9 +29,9 @@ class WatchRequest:
 
 
 def form(context: AppContext, dataset: str, person: str, channel: str) -> Block | Refusal:
-    refusal = _may_watch(context, dataset, person, channel)
-    if isinstance(refusal, Refusal):
-        return refusal
+    watched = _may_watch(context, dataset, person, channel)
+    if isinstance(watched, Refusal):
+        return watched
     return views.form(channel, dataset, context.settings.policy.watch)
 
 
@@ -43,7 +43,8 @@ def begin(context: AppContext, wanted: WatchRequest, person: str, channel: str) 
     limits = context.settings.policy.watch
     if wanted.share is not None and wanted.share > limits.share:
         return Refusal(views.share_too_large(limits))
-    before = context.store.watches.current(dataset.name)
+    store = context.store
+    before = store.watches.current(dataset.name)
     new = NewWatch(
         dataset=dataset.name,
         person=person,
@@ -53,14 +54,14 @@ def begin(context: AppContext, wanted: WatchRequest, person: str, channel: str) 
         every=_every(wanted, before),
     )
     new = _with_consent(context, dataset, before, new)
-    with context.store.transaction():
-        watch = context.store.watches.begin(new, now=context.clock())
+    with store.transaction():
+        watch = store.watches.begin(new, now=context.clock())
         context.audit(person, "watch", f"dataset {dataset.id}", _detail(watch))
         _close_question(context, before)
         if watch.awaits_consent:
             card = views.consent_card(watch, dataset, limits)
             context.show(_question(watch), watch.channel, card, concerns=dataset.uploaded_by)
-    promotion = context.store.promotions.current(dataset.name)
+    promotion = store.promotions.current(dataset.name)
     is_tuned = promotion is not None and promotion.model is not None
     return views.begun_text(watch, limits, is_tuned=is_tuned)
 
@@ -84,9 +85,9 @@ def _with_consent(context: AppContext, dataset: Dataset, before: Watch | None, n
         return new
     if _consent_refusal(context, dataset, new.person) is None:
         return replace(new, consented_by=new.person, consented_at=context.clock())
-    if before is not None and before.samples and new.share <= before.share:
-        return replace(new, consented_by=before.consented_by, consented_at=before.consented_at)
-    return new
+    if before is None or not before.samples or new.share > before.share:
+        return new
+    return replace(new, consented_by=before.consented_by, consented_at=before.consented_at)
 
 
 def receive(context: AppContext, wanted: WatchRequest, person: str, channel: str) -> Refusal | None:
@@ -104,9 +105,10 @@ def end(context: AppContext, dataset: str, person: str, channel: str) -> str | R
     refusal = refusal or authorization.refusal(context, person, "measure", channel)
     if refusal:
         return refusal
-    newest = context.store.datasets.newest(dataset)
-    with context.store.transaction():
-        over = context.store.watches.end(dataset, person, now=context.clock())
+    store = context.store
+    newest = store.datasets.newest(dataset)
+    with store.transaction():
+        over = store.watches.end(dataset, person, now=context.clock())
         if over is None or newest is None:
             return Refusal(f"{code(dataset)} isn't watched.")
         context.audit(person, "end watch", f"dataset {newest.id}")
@@ -125,10 +127,11 @@ def refuse(context: AppContext, number: int, person: str) -> Watch | Refusal:
 
 
 def _decide(context: AppContext, number: int, person: str, *, agrees: bool) -> Watch | Refusal:
-    watch = context.store.watches.get(number)
+    store = context.store
+    watch = store.watches.get(number)
     if watch is None or not watch.awaits_consent:
         return Refusal("This was decided by now.")
-    dataset = context.store.datasets.newest(watch.dataset)
+    dataset = store.datasets.newest(watch.dataset)
     if dataset is None:
         return Refusal("Its dataset was deleted.")
     refusal = _consent_refusal(context, dataset, person)
@@ -137,7 +140,7 @@ def _decide(context: AppContext, number: int, person: str, *, agrees: bool) -> W
     action = "refuse sampling"
     if agrees:
         action = "agree to sampling"
-    with context.store.transaction():
+    with store.transaction():
         decided = _record_decision(context, watch, person, agrees=agrees)
         if decided is None:
             return Refusal("This was decided by now.")
@@ -150,9 +153,10 @@ def _decide(context: AppContext, number: int, person: str, *, agrees: bool) -> W
 def _record_decision(context: AppContext, watch: Watch, person: str, *, agrees: bool) -> Watch | None:
     """Returns None if that was decided before. Who refuses leaves the dataset watched, without a sample."""
     now = context.clock()
+    watches = context.store.watches
     if agrees:
-        return context.store.watches.consent(watch, person, now=now)
-    current = context.store.watches.current(watch.dataset)
+        return watches.consent(watch, person, now=now)
+    current = watches.current(watch.dataset)
     if current is None or current.id != watch.id:
         return None
     new = NewWatch(
@@ -163,7 +167,7 @@ def _record_decision(context: AppContext, watch: Watch, person: str, *, agrees: 
         time_zone=watch.time_zone,
         every=watch.every,
     )
-    return context.store.watches.begin(new, now=now)
+    return watches.begin(new, now=now)
 
 
 def _may_watch(context: AppContext, name: str, person: str, channel: str) -> Dataset | Refusal:
@@ -171,8 +175,10 @@ def _may_watch(context: AppContext, name: str, person: str, channel: str) -> Dat
     refusal = refusal or authorization.refusal(context, person, "measure", channel)
     if refusal:
         return refusal
-    dataset = context.store.datasets.newest(name)
-    if dataset is None or context.store.promotions.current(name) is None:
+    store = context.store
+    dataset = store.datasets.newest(name)
+    standing = store.promotions.current(name)
+    if dataset is None or standing is None:
         return Refusal(views.not_in_use(name))
     limits = context.settings.policy.watch
     if not limits.may_watch(dataset.owner):
@@ -182,7 +188,8 @@ def _may_watch(context: AppContext, name: str, person: str, channel: str) -> Dat
 
 def _consent_refusal(context: AppContext, dataset: Dataset, person: str) -> Refusal | None:
     """Returns why this person doesn't decide about the dataset's rows, None if they do: those who may delete them."""
-    request = Request(dataset.uploaded_by, dataset.uploaded_by, dataset.created_at)
+    uploader = dataset.uploaded_by
+    request = Request(uploader, uploader, dataset.created_at)
     return authorization.refusal(context, person, "delete", dataset.owner, request)
 
 

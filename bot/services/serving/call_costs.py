@@ -9,7 +9,7 @@ from datetime import date
 from decimal import Decimal
 
 from bot.cards.common.candidates import promotable_name
-from bot.context import AppContext
+from bot.context import AppContext, CoreContext
 from bot.rules.bills import Rates, Traffic
 from bot.rules.plans import plan_from_json
 from bot.rules.prices import rates_from_row
@@ -86,7 +86,7 @@ def stand_in_usd(context: AppContext, what: Promotable, days: Mapping[str, Usage
     return usd
 
 
-def rates_of(context: AppContext, what: Promotable, day: date) -> Rates | None:
+def rates_of(context: CoreContext, what: Promotable, day: date) -> Rates | None:
     """Returns the prices of what is asked on a day, None if they are unknown or nobody is asked."""
     model = context.store.model(what.model or "")
     candidate = promoted_candidate(what)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bot.context import AppContext, CoreContext
+from bot.rules import units
 from bot.services.common import budgets
-from bot.services.serving import call_samples, recipes
+from bot.services.serving import call_costs, call_samples, recipes
 from bot.values.evaluations import promoted_candidate
 from bot.values.monitoring import Pause
 from bot.values.runs import Refusal
 from storage.monitoring.live_tests import LiveTest
 from storage.promotions import Promotion
+from storage.records import Promotable
 
 AGAIN_S = 600.0
 
@@ -30,7 +32,7 @@ def asks_sampled(context: CoreContext, test: LiveTest) -> bool:
     for this month lasts."""
     if not test.is_shadow or call_samples.sampling_of(context, test.dataset) is None:
         return False
-    if is_free(test):
+    if costs_nothing(context, test.what):
         return True
     if context.store.freezes.current() is not None:
         return False
@@ -49,9 +51,17 @@ def pause_of(context: CoreContext, test: LiveTest) -> Pause | None:
     return "no_money"
 
 
-def is_free(test: LiveTest) -> bool:
-    candidate = promoted_candidate(test.what)
-    return candidate is not None and candidate.model is None
+def costs_nothing(context: CoreContext, what: Promotable) -> bool:
+    """True if another answer of it costs nothing: no model is asked, or one on a machine that runs anyway."""
+    candidate = promoted_candidate(what)
+    if candidate is not None and candidate.model is None:
+        return True
+    rates = call_costs.rates_of(context, what, units.day_of(context.clock()))
+    if rates is None:
+        return False
+    if rates.usd_per_hour:
+        return True
+    return not (rates.input or rates.output or rates.usd_per_request)
 
 
 def build_step(context: AppContext, test: LiveTest) -> None:

@@ -28,7 +28,9 @@ from tests.bot.monitoring.test_story_watch import (
     published,
     sample_calls,
 )
+from tests.bot.props import tickets_csv
 from tests.bot.world import DORA, MakeWorld, Rules, World
+from trainers.money import to_micros
 from trainers.recipes import canary_events, samples, shadow_answers
 from trainers.recipes.canary_events import CanaryEvent
 from trainers.recipes.shadow_answers import ShadowAnswer
@@ -179,6 +181,39 @@ def test_what_is_tried_is_over_once_something_else_is_in_use(watched: World) -> 
     watched.type("/finetune rollback tickets to=nothing", user=BEN)
     watched.tick()
     assert current_test(watched).outcome == "outdated"
+
+
+def test_an_answer_without_tokens_counts_as_much_as_one_when_it_was_measured(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES + WATCH))
+    world.provider.service.answer = answer_right
+    deploy_prompt(world)
+    few = measure(world, "/finetune baseline tickets candidates=few models=acme/acme-small", 2)
+    world.type("/finetune watch tickets sample=100%", user=DORA)
+    test = begin(world, "/finetune test tickets few")
+    folder = world.service.settings.recipes
+    sample_calls(world, ["where is it?"])
+    (number,) = samples.ids(folder, ALIAS)
+    shadow_answers.add(folder, ShadowAnswer(test.id, number, None, None, None, world.clock))
+    world.tick()
+    (call,) = world.store.compared_calls.of(test.id)
+    (measured,) = [each for each in few.candidates if each.kind == "kshot"]
+    usd_per_1000 = measured.usd_per_1000
+    assert usd_per_1000 and call.micros == to_micros(usd_per_1000 / 1_000) > 0
+
+
+def test_a_model_that_costs_nothing_is_tried_without_money_to_watch(make_world: MakeWorld) -> None:
+    prices = PRICES.replace("0.80", "0").replace("3.20", "0")
+    world = make_world(Rules(more=prices))
+    world.provider.service.answer = answer_right
+    world.upload_and_check(tickets_csv(90))
+    world.type("/finetune baseline tickets candidates=classical,few models=acme/acme-small")
+    until(world, "done")
+    assert world.type("/finetune promote tickets classical", user=BEN) == ""
+    world.tick_until(lambda: published(world) is not None, "the recipe of what is in use")
+    world.type("/finetune watch tickets sample=100%", user=DORA)
+    begin(world, "/finetune test tickets few")
+    now = live_test(world)
+    assert now is not None and now.asks_sampled
 
 
 def test_what_a_rule_forbids_by_now_is_no_longer_tried(make_world: MakeWorld) -> None:

@@ -100,10 +100,10 @@ class Shadow:
             try:
                 await self._ask(question)
             except (sqlite3.Error, OSError) as error:
-                log.error("storing an answer of a candidate on live_test, which is lost: %s", error)
+                log.error("storing an answer of a candidate in a live test, which is lost: %s", error)
             except Exception as error:
                 # Without its text or traceback, which may quote the call.
-                log.error("asking a candidate on live_test: %s", type(error).__name__)
+                log.error("asking a candidate in a live test: %s", type(error).__name__)
 
     async def _ask(self, question: Question) -> None:
         published = self._find(question)
