@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
 
 from bot.cards.monitoring import compared_calls as forms
 from bot.cards.monitoring import live_tests as cards
+from bot.rules import units
 from demo.people import ANA, BEN
 from demo.workspace import Person, wait_until
 from storage.monitoring.live_tests import LiveTest
@@ -90,6 +92,15 @@ def begin(world: World, line: str = "/finetune test tickets classical", person: 
     world.tick_until(lambda: current_test(world).recipe is not None, "the recipe of what is tried")
     world.tick()
     return current_test(world)
+
+
+def to_the_twentieth(world: World) -> None:
+    """Passes the time until the next 20th, so that the next month begins within four weeks."""
+    here = datetime.fromtimestamp(world.clock, UTC)
+    twentieth = here.replace(day=20)
+    if twentieth < here:
+        twentieth = (here.replace(day=1) + timedelta(days=32)).replace(day=20)
+    world.pass_time((twentieth - here).total_seconds())
 
 
 def answer_calls(world: World, answers: Sequence[str | None], theirs: str = "refund") -> None:
@@ -253,6 +264,7 @@ def test_paid_answers_end_with_the_money_and_go_on_next_month(make_world: MakeWo
     deploy_prompt(world)
     world.type("/finetune watch tickets sample=100%", user=DORA)
     measure(world, "/finetune baseline tickets candidates=few models=acme/acme-small", 2)
+    to_the_twentieth(world)
     test = begin(world, "/finetune test tickets few")
     assert test.question == "better", "its prompt is longer, so it costs more"
     now = live_test(world)
@@ -270,14 +282,14 @@ def test_paid_answers_end_with_the_money_and_go_on_next_month(make_world: MakeWo
     world.tick()
     world.send()
     assert "nothing is put to it until next month" in world.find_message("is tried on live calls")
-    world.pass_time(31 * DAY_S)
-    assert current_test(world).ended_at is None
-    assert world.store.compared_calls.committed("2099-01") == 0
+    world.pass_time(12 * DAY_S)
+    assert units.month_of(world.clock) > calls[0].month
+    now = live_test(world)
+    assert now is not None and now.asks_sampled
 
 
 def test_a_canary_is_stopped_by_the_door_and_the_channel_hears_why(watched: World) -> None:
-    refused = watched.type("/finetune test tickets classical canary=10%")
-    assert refused, "Ana may not deploy"
+    assert "Only an approver may do that" in watched.type("/finetune test tickets classical canary=10%")
     test = begin(watched, "/finetune test tickets classical canary=10%", BEN)
     now = live_test(watched)
     assert now is not None and now.share == 0.1 and now.slow_s == 30
