@@ -72,7 +72,7 @@ def promotion_refusal(
     what: Promotable, dataset: str, proof: PromotionEvidence, doubts: Sequence[Objection]
 ) -> str:
     """The objections, a line for each, and how to deploy it anyway."""
-    against = "\n".join(f"• {objection_text(proof, doubt)}" for doubt in doubts)
+    against = _listed(proof, doubts)
     command = code(f"{promote_command(dataset, what)} because=…")
     return (
         f"{capitalize(promotable_text(what))} was not deployed:\n{against}\nTo deploy it anyway, say why: {command}. "
@@ -84,7 +84,7 @@ def fallback_refusal(
     what: Promotable, dataset: str, proof: PromotionEvidence, doubts: Sequence[Objection]
 ) -> str:
     """The objections to letting it stand in for what is in use, a line for each."""
-    against = "\n".join(f"• {objection_text(proof, doubt)}" for doubt in doubts)
+    against = _listed(proof, doubts)
     return (
         f"{capitalize(promotable_text(what))} can't stand in for what is in use for {code(dataset)}, because nobody "
         f"looks at it again when it begins to answer:\n{against}"
@@ -95,11 +95,16 @@ def canary_refusal(
     what: Promotable, dataset: str, proof: PromotionEvidence, doubts: Sequence[Objection]
 ) -> str:
     """The objections to letting it answer programs, a line for each."""
-    against = "\n".join(f"• {objection_text(proof, doubt)}" for doubt in doubts)
+    against = _listed(proof, doubts)
     return (
         f"{capitalize(promotable_text(what))} can't answer programs of {code(dataset)}, not even some:\n{against}\n"
         "Without `canary=` it is tried all the same: sampled calls are put to it, and no program sees its answers."
     )
+
+
+def _listed(proof: PromotionEvidence, doubts: Sequence[Objection]) -> str:
+    """The objections, a line for each."""
+    return "\n".join(f"• {objection_text(proof, doubt)}" for doubt in doubts)
 
 
 def request_card(summary: RequestSummary) -> Message:

@@ -86,6 +86,7 @@ def _live_proof(context: AppContext, what: Promotable, used: Promotable | None) 
     if test is None or used is None:
         return None
     standing = context.store.promotions.get(test.promotion)
+    # It stays evidence once this has replaced that, as its card shows it then.
     if standing is None or standing.what != used:
         return None
     verdicts = Counter(call.verdict for call in context.store.compared_calls.of(test.id))

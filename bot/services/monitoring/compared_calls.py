@@ -43,7 +43,7 @@ def take_in(context: AppContext, test: LiveTest) -> None:
         if context.store.compared_calls.has(test.id, answer.call):
             continue
         call = samples.get(folder, answer.call)
-        if call is None:
+        if call is None:  # deleted since it was answered
             continue
         verdict = _verdict(context, call, answer, labels.get(answer.call))
         added |= context.store.compared_calls.add(

@@ -54,6 +54,7 @@ def begin(context: AppContext, wanted: BeginLiveTest, person: str, channel: str)
     if standing is None or refusal:
         return refusal or Refusal(f"Nothing is in use for {code(origin.name)}.")
     shadow_refusal = _shadow_refusal(context, origin.name, what)
+    # A canary answers programs, which takes no sample and no money of its own.
     if shadow_refusal and not wanted.canary:
         return shadow_refusal
     new = NewLiveTest(
@@ -62,6 +63,7 @@ def begin(context: AppContext, wanted: BeginLiveTest, person: str, channel: str)
         promotion=standing.id,
         person=person,
         channel=origin.channel,
+        # Fixed now, as a question that is chosen with the answers in view would prove nothing.
         question=question_for(
             promotion_scores(context, what).usd, promotion_scores(context, standing.what).usd
         ),
@@ -119,6 +121,7 @@ def step(context: AppContext, test: LiveTest) -> None:
     """Takes in what both answered since the last tick, ends the test once it has an answer, and shows what is new."""
     compared_calls.take_in(context, test)
     outcome = _outcome_elsewhere(context, test)
+    # Judging reads every call of the test, so not at each tick.
     is_due = outcome is not None or _is_due(context, test)
     if outcome is None and is_due:
         outcome = _outcome_of_what(context, test) or _outcome_of_calls(context, test)
@@ -230,6 +233,7 @@ def _outcome_of_what(context: AppContext, test: LiveTest) -> LiveTestEnd | None:
     refusal = promotables.refusal(context, test.what)
     if refusal is None:
         return None
+    # The card says why it ended.
     context.store.live_tests.postpone(test, context.clock(), refusal.text)
     return "ended"
 

@@ -151,6 +151,7 @@ def stand_in_of(context: AppContext, promotion: Promotion, recipe: str) -> Stand
     in use did."""
     if promotion.recipe == recipe:
         return None
+    # Both may have answered by the same recipe; then its calls are the fallback's.
     fallback = context.store.fallbacks.by_recipe(promotion.dataset, recipe)
     return fallback or context.store.live_tests.by_recipe(promotion.dataset, recipe)
 

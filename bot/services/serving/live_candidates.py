@@ -34,6 +34,7 @@ def asks_sampled(context: CoreContext, test: LiveTest) -> bool:
         return False
     if costs_nothing(context, test.what):
         return True
+    # Nobody agrees to each of these answers, so a freeze has to stop them here.
     if context.store.freezes.current() is not None:
         return False
     budget = budgets.tightest(context, test.channel, test.person)
