@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from storage.database import Table
-from storage.recipe_uses import RecipeUses
+from storage.promotions import RecipeUses
 from storage.records import Promotable
 
 LiveQuestion = Literal["better", "not_worse"]
