@@ -374,7 +374,7 @@ def test_a_trainer_killed_repeatedly_rents_one_machine_per_job_and_leaves_none_r
     peer.jobs[orphan.id] = orphan
     with trainer_here(tmp_path, tiny_model_dir) as client:
         for job_id in ids:
-            assert wait_for_status(client, job_id, "succeeded", "failed", seconds=60).status == "succeeded"
+            assert wait_for_status(client, job_id, "succeeded", "failed", seconds=240).status == "succeeded"
         wait_for(lambda: (peer.running, list(peer.repositories)), lambda left: left == ([], []))
     started = [job.spec["labels"]["finetune-job"] for job in peer.jobs.values() if job is not orphan]
     assert sorted(started) == sorted(ids) and orphan.stage == "CANCELED"
