@@ -85,11 +85,6 @@ class LiveTests(RecipeUses[LiveTest]):
     def get(self, number: int) -> LiveTest | None:
         return self._db.first(self._use, "SELECT * FROM live_tests WHERE id = ?", (number,))
 
-    def last(self, dataset: str) -> LiveTest | None:
-        """Returns the newest live test of a dataset, also if it has ended."""
-        sql = "SELECT * FROM live_tests WHERE dataset = ? ORDER BY id DESC LIMIT 1"
-        return self._db.first(self._use, sql, (dataset,))
-
     def last_won(self, what: Promotable) -> LiveTest | None:
         """Returns the newest live test that has decided for this, None if none has."""
         sql = (
