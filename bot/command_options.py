@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -16,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import click
 
+from bot.option_groups import OptionGroup, grouped_option
 from bot.rules import estimate_inputs as inputs
 from bot.rules.estimate_inputs import Figure, Question
 from bot.rules.plans import parse_sweep
-from bot.rules.units import FEWEST_SEALED, MOST_SEALED, Misread, parse_share, parse_volume
+from bot.rules.units import Misread, parse_share, parse_volume
+from bot.values.upload_fields import normalize_name
 from trainers import methods
 from trainers.methods import MethodName, Spec
 from trainers.types import Hyperparameter
@@ -44,7 +45,6 @@ NAME_NOW = {"rungs": "candidates"}  # of options, by their name in 0.1.0
 MOST_PREDICTED = 10
 MOST_NAMES = 20
 MOST_SHOTS = 50
-LONGEST_NAME = 40
 LONGEST_REASON = 500
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _Read = Callable[[str], object]
@@ -133,8 +133,8 @@ class Subject:
 
 
 def read_subject(text: str) -> Subject | Misread:
-    """Reads 7, #7, run-7 and 'run 7' as run 7; m3, M3, #m3 and 'measurement 3' as measurement 3."""
-    match = re.fullmatch(r"#?m(?:easurement)?[\s#-]*(\d{1,9})", text.strip().lower())
+    """Reads 7, #7, run-7, run=7 and 'run 7' as run 7; m3, M3, #m3 and 'measurement 3' as measurement 3."""
+    match = re.fullmatch(r"#?m(?:easurement)?[\s#=-]*(\d{1,9})", text.strip().lower())
     if match:
         return Subject(int(match[1]), is_measurement=True)
     run = read_run(text)
@@ -147,7 +147,7 @@ def read_subject(text: str) -> Subject | Misread:
 
 def read_subjects(text: str) -> tuple[Subject, ...] | Misread:
     """Reads several runs and measurements: '3 5', 'run 3, m7', '3 and 5'."""
-    joined = re.sub(r"\b(run|measurement)s?[\s#-]+(?=\d)", r"\1", text.lower())
+    joined = re.sub(r"\b(run|measurement)s?[\s#=-]+(?=\d)", r"\1", text.lower())
     words = [word for word in re.split(r"[\s,;]+", joined) if word and word not in BETWEEN_SUBJECTS]
     subjects = []
     for word in words:
@@ -159,7 +159,7 @@ def read_subjects(text: str) -> tuple[Subject, ...] | Misread:
 
 
 def read_run(text: str) -> int | Misread:
-    match = re.fullmatch(r"(?:run)?[\s#-]*(\d{1,9})", text.strip().lower())
+    match = re.fullmatch(r"(?:run)?[\s#=-]*(\d{1,9})", text.strip().lower())
     if match is None:
         return Misread(f"`{shown(text)}` is not a run number. `/finetune runs` lists the runs.")
     return int(match[1])
@@ -293,11 +293,6 @@ def read_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))[:MOST_NAMES]
 
 
-def normalize_name(word: str) -> str:
-    """Returns a dataset's name in the form in which it is stored: lower case, Unicode-normalized."""
-    return unicodedata.normalize("NFKC", word.lower())
-
-
 def _unknown_name(what: str, word: str, names: Sequence[str]) -> Misread:
     there = f"{', '.join(names[:-1])} and {names[-1]}"
     return Misread(f"There is no {what} “{shown(word)}”.{did_you_mean(word, names)} Available: {there}.")
@@ -378,6 +373,7 @@ class QuestionOption:
     """An option of estimates and plans: `key=value` in Slack, `--key value` in the terminal, which also accepts
     `alias`. `fills` is the field of Question, or the hyperparameter, that it sets if that isn't named like the key."""
 
+    group: OptionGroup
     key: str
     type: TextType
     help: str
@@ -393,7 +389,8 @@ class QuestionOption:
         """Declares the option on a command's handler, like click's own decorators."""
         spellings = [spelling for spelling in (self.key, self.alias) if spelling]
         flags = [f"--{spelling.replace('_', '-')}" for spelling in spellings]
-        declare = click.option(
+        declare = grouped_option(
+            self.group,
             *flags,
             self.field,
             type=self.type,
@@ -406,49 +403,67 @@ class QuestionOption:
 
 def _hyperparameter(key: str, spec: Spec) -> QuestionOption:
     text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; auto by default."
-    return QuestionOption(key, HyperparameterType(spec), text, spec.name)
+    return QuestionOption("training", key, HyperparameterType(spec), text, spec.name)
 
 
 # Every option of plans and estimates is a row here, or a hyperparameter of trainers/methods.py.
 QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
     option.key: option
     for option in (
-        QuestionOption("current", NAME, "The model that you prompt today, like gpt-4o."),
+        QuestionOption("money", "current", NAME, "The model that you prompt today, like gpt-4o."),
         QuestionOption(
-            "volume", VOLUME, "Requests a month, like 20k requests, or their input tokens, like 10M."
+            "money", "volume", VOLUME, "Requests a month, like 20k requests, or their input tokens, like 10M."
         ),
         QuestionOption(
-            "target", NAME, "The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14."
+            "training",
+            "target",
+            NAME,
+            "The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14.",
         ),
-        QuestionOption("patience", PATIENCE, "Stop early after this many validations without improvement."),
         QuestionOption(
+            "training", "patience", PATIENCE, "Stop early after this many validations without improvement."
+        ),
+        QuestionOption(
+            "money",
             "hours",
             _figure_type(inputs.PEOPLE_HOURS),
             "Hours of people's time that it takes, once.",
             "people_hours",
         ),
         QuestionOption(
+            "money",
             "rate",
             _figure_type(inputs.PEOPLE_RATE),
             "Dollars for an hour of people's time (75 by default).",
             "people_rate",
         ),
         QuestionOption(
-            "labels", _figure_type(inputs.LABEL_COUNT), "Rows that still have to be labelled.", "label_count"
+            "data",
+            "labels",
+            _figure_type(inputs.LABEL_COUNT),
+            "Rows that still have to be labelled.",
+            "label_count",
         ),
-        QuestionOption("label_usd", LABEL_USD, "Dollars for one label."),
-        QuestionOption("wrong_usd", _figure_type(inputs.WRONG_USD), "Dollars that one wrong answer costs."),
+        QuestionOption("data", "label_usd", LABEL_USD, "Dollars for one label."),
         QuestionOption(
-            "prompt_tokens", _figure_type(inputs.PROMPT_TOKENS), "Tokens of one request to today's model."
+            "money", "wrong_usd", _figure_type(inputs.WRONG_USD), "Dollars that one wrong answer costs."
         ),
         QuestionOption(
+            "money",
+            "prompt_tokens",
+            _figure_type(inputs.PROMPT_TOKENS),
+            "Tokens of one request to today's model.",
+        ),
+        QuestionOption(
+            "money",
             "batch",
             _figure_type(inputs.BATCH_SHARE),
             "Share of the requests that can wait a day for an answer, like 30%.",
             "batch_share",
         ),
-        QuestionOption("runs", _figure_type(inputs.RUNS), "Training runs until one is good enough."),
+        QuestionOption("money", "runs", _figure_type(inputs.RUNS), "Training runs until one is good enough."),
         QuestionOption(
+            "money",
             "retrain",
             _figure_type(inputs.RETRAIN_MONTHS),
             "Months between trainings, if it is trained again regularly.",
@@ -456,35 +471,53 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
             alias="retrain_months",
         ),
         QuestionOption(
-            "monitoring_usd", _figure_type(inputs.MONITORING_USD), "Dollars a month for monitoring."
+            "money", "monitoring_usd", _figure_type(inputs.MONITORING_USD), "Dollars a month for monitoring."
         ),
         QuestionOption(
-            "hosting_hours", _figure_type(inputs.HOSTING_HOURS), "Hours a month that your machine runs."
+            "money",
+            "hosting_hours",
+            _figure_type(inputs.HOSTING_HOURS),
+            "Hours a month that your machine runs.",
         ),
         QuestionOption(
+            "money",
             "serving_speed",
             _figure_type(inputs.SERVING_SPEED),
             "Tokens per second of the machine that serves the tuned model; it decides how many are needed.",
         ),
         QuestionOption(
+            "money",
             "utilisation",
             _figure_type(inputs.UTILISATION),
             "Share of the time that this machine is busy, like 20%.",
         ),
         QuestionOption(
+            "training",
             "method",
             TextType("method", read_method),
             f"How it learns: {', '.join(f'{each.name} from {each.examples}' for each in methods.METHODS.values())}.",
             default="supervised",
         ),
         *(_hyperparameter(key, spec) for key, spec in methods.options().items()),
-        QuestionOption("sweep", SWEEP, "Values to try, like lora_r:8,16;learning_rate:0.0005,0.001."),
         QuestionOption(
+            "training", "sweep", SWEEP, "Values to try, like lora_r:8,16;learning_rate:5e-4,1e-3."
+        ),
+        QuestionOption(
+            "data",
             "judge",
             NAME,
             "A model that judges free text (by default the newest measurement's; none turns it off).",
         ),
     )
+}
+# What an estimate tries out, beside the question.
+TRIED_OPTIONS: Mapping[str, QuestionOption] = {
+    "bar": QuestionOption(
+        "data", "bar", BAR, "The share of right answers to judge by, like 90%; for this answer only."
+    ),
+    "task": QuestionOption(
+        "data", "task", TASK, "The kind of task, like classification or style; for this answer only."
+    ),
 }
 HYPERPARAMETERS = frozenset(spec.name for spec in methods.options().values())
 ESTIMATE_KEYS = tuple(key for key in QUESTION_OPTIONS if key != "patience")
@@ -526,53 +559,7 @@ def build_question(values: Mapping[str, Any]) -> Question:
     return Question(**fields, hyperparameters=tuple(sorted(chosen)))
 
 
-# Names of datasets, and how answers quote what a person typed.
-
-
-def dataset_name(text: str) -> str | Misread:
-    """Turns a text into a name that people can type: letters and digits of any script in lower case, dashes between.
-
-    Different texts may give the same name; `is_dataset_name` tells if a text already is its name."""
-    folded = unicodedata.normalize("NFKC", text.strip().lower())
-    letters = [letter if _is_in_names(letter) else "-" for letter in folded]
-    name = re.sub("-+", "-", "".join(letters)).strip("-")
-    if not any(letter.isalnum() for letter in name):
-        return Misread("A dataset's name needs at least one letter or digit, like `tickets`.")
-    if len(name) > LONGEST_NAME:
-        return Misread(
-            f"A dataset's name has {LONGEST_NAME} letters at most, and this one would have {len(name)}: type a "
-            "shorter one into “Dataset name”."
-        )
-    return name
-
-
-USUAL_SEALED = 200
-
-
-def parse_sealed(text: str) -> int | Misread:
-    """Reads how many rows to seal: '200', 'yes' for the usual number, 'no' for none."""
-    word = text.strip().lower().replace(",", "")
-    if word in ("", "0", "no"):
-        return 0
-    if word == "yes":
-        return USUAL_SEALED
-    if word.isdecimal() and len(word) <= 9 and FEWEST_SEALED <= int(word) <= MOST_SEALED:
-        return int(word)
-    return Misread(
-        f"“{text.strip()[:40]}” should be a number of rows to seal: type {FEWEST_SEALED} to {MOST_SEALED:,}, or leave "
-        f"it empty. Fewer than {FEWEST_SEALED} would not tell two models apart."
-    )
-
-
-def is_dataset_name(text: str) -> bool:
-    """True if the text is a dataset's name as it stands, ignoring case and how accents are encoded (macOS decomposes
-    them in file names)."""
-    return dataset_name(text) == unicodedata.normalize("NFC", text.strip().lower())
-
-
-def _is_in_names(letter: str) -> bool:
-    """True for letters, digits, and the combining marks that many scripts write vowels with."""
-    return letter.isalnum() or unicodedata.category(letter).startswith("M")
+# How answers quote what a person typed.
 
 
 def did_you_mean(word: str, names: Sequence[str]) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bot.command_options import HYPERPARAMETERS  # noqa: E402  run from anywhere, the checkout's own package
+import click  # noqa: E402  run from anywhere, the checkout's own package
+
+from bot.command_options import HYPERPARAMETERS, option_key  # noqa: E402
 from bot.command_parser import Command  # noqa: E402
+from bot.option_groups import by_group  # noqa: E402
 from bot.slack.commands import finetune  # noqa: E402
 
 HEAD = """# Commands in Slack
@@ -19,7 +22,8 @@ HEAD = """# Commands in Slack
 
 Replace words in capitals; parts in brackets are optional. Options are typed as `key=value`, in any order;
 `prompt=` and `because=` come last, since they take the rest of the line. The right that a command needs is granted by
-[the policy](policy.md). `/finetune help COMMAND` shows a command's options in Slack.
+[the policy](policy.md). In Slack, `/finetune help` shows eight commands to begin with, and `/finetune help all` all of
+them; `/finetune help COMMAND` says what a command does, with its main options, `/finetune help COMMAND all` with all.
 
 | | | right |
 |---|---|---|
@@ -38,15 +42,20 @@ def _row(command: Command) -> str:
 
 
 def _section(command: Command) -> str:
-    return "\n".join(["", f"## {command.name}", "", "| option | |", "|---|---|", *_options(command), ""])
+    lines = ["", f"## {command.name}", ""]
+    groups = by_group(command.options.values())
+    for title, options in groups.items():
+        heading = title if len(groups) > 1 else "option"
+        lines += [f"| {heading} | |", "|---|---|", *_rows(options), ""]
+    return "\n".join(lines)
 
 
-def _options(command: Command) -> Iterator[str]:
+def _rows(options: Sequence[click.Option]) -> Iterator[str]:
     """Yields a row for each option, except hyperparameters, which have their own page."""
-    for key, option in command.options.items():
+    for option in options:
         if option.name not in HYPERPARAMETERS:
-            yield f"| `{key}=` | {option.help} |"
-    if any(option.name in HYPERPARAMETERS for option in command.options.values()):
+            yield f"| `{option_key(option)}=` | {option.help} |"
+    if any(option.name in HYPERPARAMETERS for option in options):
         yield "| a hyperparameter, like `epochs=2` | see [hyperparameters.md](hyperparameters.md) |"
 
 

@@ -90,13 +90,9 @@ def _welcome() -> list[CardBlock]:
             "what a tuned model would cost and save, train it once your team has approved the cost, and show whether "
             "it is better. Nothing costs money until somebody has agreed to it."
         ),
-        Text(
-            "*Two ways to begin*\n"
-            "• *Upload* your examples: a table with a text and a label column, or JSONL.\n"
-            "• *Look first*: `make demo` in a checkout plays the whole story with sample data."
-        ),
+        Text("*Begin with your examples*: a table with a text and a label column, or JSONL."),
         actions(button("Upload", help.UPLOAD, "home", style="primary"), _commands(), _notifications()),
-        Lines(["*The five steps*", *help.first_steps()]),
+        Lines(["*Five steps, and three commands for any time*", *help.first_lines()]),
     ]
 
 

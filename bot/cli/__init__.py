@@ -19,52 +19,8 @@ from pathlib import Path
 
 import click
 
-MODULES: Mapping[str, tuple[str, ...]] = {
-    "server": ("init", "run", "trainer", "serve", "doctor", "demo"),
-    "analysis": (
-        "check",
-        "baseline",
-        "curve",
-        "estimate",
-        "import-traces",
-        "prices",
-        "sunsets",
-        "plan-memory",
-        "calibrate",
-    ),
-    "exports": ("export",),
-    "admin": (
-        "engines",
-        "deployments",
-        "models",
-        "report",
-        "compare",
-        "wrong",
-        "audit",
-        "log",
-        "backup",
-        "restore",
-        "forget",
-        "knowledge",
-    ),
-    "policy": ("policy",),
-    "models": ("promote", "rollback", "fallback", "current", "watch"),
-}
-# The help of `finetune` describes these commands, in the order in which people use them, and lists the others by task.
-FIRST = {
-    "check": "Check that a file of labelled examples is ready to train on.",
-    "baseline": "Measure how good cheaper ways are, on held-out rows.",
-    "estimate": "Estimate what training would cost and save.",
-    "init": "Set up the Slack app in a folder, step by step.",
-    "run": "Run the Slack app, with its own trainer.",
-}
-OTHERS = {
-    "Before a run": ("import-traces", "curve", "prices", "sunsets", "plan-memory", "calibrate"),
-    "After a run": ("report", "compare", "wrong", "models", "deployments", "export"),
-    "Trainers": ("trainer", "engines"),
-    "Programs": ("promote", "rollback", "fallback", "current", "watch", "serve"),
-    "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "knowledge", "forget"),
-}
+from bot.values.terminal_commands import FIRST, MODULES, OTHERS, TERMINAL_COMMANDS
+
 NEEDS_POSIX = "finetune runs on Linux and macOS. On Windows, run it in WSL (wsl --install) or in a container."
 
 
@@ -79,10 +35,10 @@ class Commands(Mapping[str, click.Command]):
         return command
 
     def __iter__(self) -> Iterator[str]:
-        return (name for names in MODULES.values() for name in names)
+        return iter(TERMINAL_COMMANDS)
 
     def __len__(self) -> int:
-        return sum(map(len, MODULES.values()))
+        return len(TERMINAL_COMMANDS)
 
 
 class CommandsByTask(click.Group):
@@ -108,9 +64,20 @@ class CommandsByTask(click.Group):
             # Here, as only the group still knows the whole command line.
             raise offer_readings(error, words) from None
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[:1] == ["help"]:  # as it is typed in Slack
+            args = [*args[1:2], "--help"]
+        return super().parse_args(ctx, args)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            from bot.cli.options import refuse
+            from bot.command_parser import explain_in_terminal
+            from bot.slack.commands import finetune as slack
+
+            refuse(explain_in_terminal(slack, args))
         name, command, words = super().resolve_command(ctx, args)
         if command:
             words = list(_with_flags(command, words))

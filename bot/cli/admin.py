@@ -420,8 +420,8 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
     kept.
     """
     from bot.cli.deletion import delete_dataset, delete_rows
-    from bot.command_options import normalize_name
     from bot.values.requests import Delete
+    from bot.values.upload_fields import normalize_name
     from storage.database import StorageError
 
     def confirm(question: str) -> bool:
@@ -458,7 +458,7 @@ def knowledge(dataset: str, name: str | None, yes: bool, as_json: bool) -> None:
     /finetune knowledge in Slack does both, and adds documents.
     """
     from bot.cli import deletion
-    from bot.command_options import normalize_name
+    from bot.values.upload_fields import normalize_name
     from storage.database import StorageError
 
     settings = load(need_slack=False)

@@ -16,6 +16,7 @@ from bot.cli.options import (
     JSON,
     NEW_FILE,
     SHEET,
+    SHEET_HELP,
     exit_on_storage_error,
     limited_memory,
     load,
@@ -40,6 +41,7 @@ from bot.command_options import (
     current_option_name,
     question_options,
 )
+from bot.option_groups import GroupedCommand, grouped_option
 from bot.rules.units import FEWEST_SEALED, MOST_SEALED
 
 if TYPE_CHECKING:
@@ -287,26 +289,33 @@ def curve(
             show(printed.curve_parts(curve, file, label_usd))
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("file", type=FILE, required=False)
 @click.option("--dataset", type=FILE, hidden=True, help="FILE, as 0.1.0 took it.")
 @question_options(*ESTIMATE_KEYS)
-@click.option(
+@grouped_option(
+    "data",
     "--baseline",
     "baselines",
     type=FILE,
     multiple=True,
     help="The measured alternatives, as `finetune baseline FILE --json` printed them; repeat it for several.",
 )
-@click.option(
+@grouped_option(
+    "data",
     "--bar",
     type=BAR,
     help="The share of right answers that is good enough, like 90% (by default the baseline's).",
 )
-@click.option("--task", type=TASK, help="The kind of task: classification, extraction, style, knowledge, …")
-@click.option("--text", help="Column with the text, for CSV.")
-@click.option("--label", help="Column with the label, for CSV.")
-@SHEET
+@grouped_option(
+    "data",
+    "--task",
+    type=TASK,
+    help="The kind of task: classification, extraction, style, knowledge, …",
+)
+@grouped_option("data", "--text", help="Column with the text, for CSV.")
+@grouped_option("data", "--label", help="Column with the label, for CSV.")
+@grouped_option("data", "--sheet", help=SHEET_HELP)
 @click.option("--why", is_flag=True, help="Add every reason, exact sums, and their assumptions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 def estimate(

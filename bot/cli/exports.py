@@ -118,8 +118,8 @@ def _export_candidate(
     model: str | None,
     shots: int | None,
 ) -> None:
-    from bot.command_options import normalize_name
     from bot.services.serving.candidate_exports import WantedCandidate, export_candidate
+    from bot.values.upload_fields import normalize_name
 
     dataset = normalize_name(name)
     wanted = WantedCandidate(dataset, kind, model, shots)

@@ -65,8 +65,8 @@ def current(dataset: str, database: Path | None, is_how: bool) -> None:
     in use, or if its machine at the vendor is not running.
     """
     from bot.cards.common.candidates import promotable_name
-    from bot.command_options import normalize_name
     from bot.rules.models.promotion import alias_for
+    from bot.values.upload_fields import normalize_name
     from storage.promotions import current_model
 
     name = normalize_name(dataset)
@@ -125,9 +125,9 @@ def promote(name: str, candidate: CandidateKind | None, model: str | None, shots
 
     The bot must be stopped. What the evidence doesn't support needs another person, so it has to be asked for in Slack.
     """
-    from bot.command_options import normalize_name
     from bot.services.models import promotions
     from bot.values.requests import Promote
+    from bot.values.upload_fields import normalize_name
 
     if candidate is not None:
         name = normalize_name(name)
@@ -142,8 +142,8 @@ def promote(name: str, candidate: CandidateKind | None, model: str | None, shots
 @click.option("--because", help="Why; shown to the team.")
 def rollback(dataset: str, to: str | None, because: str | None) -> None:
     """Go back to what was deployed for DATASET before; the first one is taken out of use. The bot must be stopped."""
-    from bot.command_options import normalize_name
     from bot.services.models import promotions
+    from bot.values.upload_fields import normalize_name
 
     name = normalize_name(dataset)
     with stopped_bot(IN_SLACK) as context:
@@ -161,8 +161,8 @@ def watch(dataset: str, as_json: bool) -> None:
     in micro-dollars.
     """
     from bot.cli.output import show, show_json
-    from bot.command_options import normalize_name
     from bot.services.monitoring import weeks
+    from bot.values.upload_fields import normalize_name
 
     name = normalize_name(dataset)
     with exit_on_storage_error(), context_on_copy() as context:
@@ -197,9 +197,9 @@ def fallback(
     """Have a measured CANDIDATE answer programs when what is in use for DATASET can't. The bot must be stopped."""
     from bot.cards.common.terminal import plain_text
     from bot.cards.models.fallbacks import chosen_text, ended_text
-    from bot.command_options import normalize_name
     from bot.services.serving import fallbacks
     from bot.values.requests import ChooseFallback, Promote
+    from bot.values.upload_fields import normalize_name
 
     name = normalize_name(dataset)
     with stopped_bot(IN_SLACK) as context:

@@ -30,9 +30,8 @@ EXIT_UNUSABLE = 2
 EXIT_INTERRUPTED = 130
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
-SHEET = click.option(
-    "--sheet", help="Sheet of a workbook (by default the first with a table, and those with its columns)."
-)
+SHEET_HELP = "Sheet of a workbook (by default the first with a table, and those with its columns)."
+SHEET = click.option("--sheet", help=SHEET_HELP)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 DATABASE = click.option(
     "--database", type=FILE, help="Read another database, such as a backup. Default: the bot's."

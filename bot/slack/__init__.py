@@ -25,6 +25,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 PUBLIC_MODULES = (
     "ack_gate",
     "api",
+    "commands",
     "files",
     "homes",
     "http",

@@ -189,7 +189,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     app.action(_one_of(ANSWERED))(listeners.answer)
     app.action(_one_of(SHOWN.keys() - FORMS.keys()))(listeners.show)
     app.action(_one_of(FORMS))(listeners.open_form)
-    app.action(_one_of((*general.READINGS, wrong_row_cards.WRONG_ROWS)))(listeners.run_line)
+    app.action(_one_of(TYPED))(listeners.run_line)
     app.action(_one_of(row_labels.ANSWERS))(listeners.label_row)
     app.action(_one_of(live_label_cards.ANSWERS))(listeners.label_call)
     app.action(_one_of(compared_call_cards.ANSWERS))(listeners.compare_call)
@@ -431,6 +431,8 @@ def _contradictions(click: Click) -> Form | Refusal:
     return distillation_services.contradictions(click.context, click.number, click.person)
 
 
+# Buttons whose value is a command, which is run as if the person had typed it.
+TYPED = (*general.READINGS, wrong_row_cards.WRONG_ROWS, help_cards.ALL_OPTIONS)
 # These forms show figures, so they need the right to read.
 READ = (plans.DETAILS, result_cards.DETAILS, results.DETAILS, promotion_cards.DETAILS)
 # Buttons that open a form. If the function returns None, no form is needed, and SHOWN has the action.
@@ -450,7 +452,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     ),
     help_cards.UPLOAD: lambda click: upload_form(click.call),
     topic_cards.OPEN_FORM: lambda click: notify_form(click.call),
-    help_cards.ALL_COMMANDS: lambda _: help_cards.all_commands(help_list()),
+    help_cards.ALL_COMMANDS: lambda _: help_cards.all_commands_form(help_list()),
     estimates.DETAILS: _estimate_details,
     plans.DETAILS: _plan_details,
     estimates.ANSWER: _answer_estimate,

@@ -20,7 +20,7 @@ from bot.cards import status
 from bot.cards.common import budgets as budget_cards
 from bot.cards.common import general, prices
 from bot.cards.common import help as help_cards
-from bot.cards.common.help import CommandHelp
+from bot.cards.common.help import CommandHelp, OptionHelp
 from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
 from bot.cards.datasets import datasets as dataset_cards
 from bot.cards.evidence import wrong_rows as wrong_row_cards
@@ -47,13 +47,25 @@ from bot.command_options import (
     RUNS_OR_MEASUREMENTS,
     SHOTS,
     TASK,
+    TRIED_OPTIONS,
     Subject,
     build_question,
+    option_key,
     question_options,
 )
-from bot.command_parser import COMMAND, Command, ParsedCommand, Registry, first_word, parse, unescape
+from bot.command_parser import (
+    COMMAND,
+    Command,
+    ParsedCommand,
+    Registry,
+    explain_in_slack,
+    first_word,
+    parse,
+    unescape,
+)
 from bot.context import AppContext
 from bot.health import metrics
+from bot.option_groups import by_group, grouped_option
 from bot.rules.permissions import GOVERNED_BY, Rule
 from bot.services import dataset_deletion, document_removal, overview
 from bot.services.common import authorization, budgets, candidates, messages
@@ -114,8 +126,12 @@ def _handle(call: Call, line: ParsedCommand) -> Reply:
 
 
 def command_help(command: Command) -> CommandHelp:
-    options = [(key, option.help or "") for key, option in command.options.items()]
-    return CommandHelp(str(command.name), command.usage, command.help or "", options)
+    groups = by_group(command.options.values())
+    options = []
+    for title, members in groups.items():
+        shown = title if len(groups) > 1 else None
+        options += [OptionHelp(option_key(option), option.help or "", shown) for option in members]
+    return CommandHelp(str(command.name), command.usage, command.help or "", options, command.main_options)
 
 
 def help_list() -> Sequence[CommandHelp]:
@@ -123,13 +139,20 @@ def help_list() -> Sequence[CommandHelp]:
     return [command_help(command) for command in finetune if command.name != "help"]
 
 
-@finetune.command("help", help="the commands; with a command's name, its options", usage="")
+@finetune.command(
+    "help", help="the first commands; with a command's name, that one; with `all`, all", usage="[all]"
+)
 @click.argument("name", type=REST, required=False)
 def show_help(call: Call, name: str | None) -> Reply:
-    command = finetune.named(name) if name else None
-    if command is None:
+    if not name:
         return help_cards.card()
-    return help_cards.one_command(command_help(command))
+    word, rest = first_word(name)
+    if word.lower() == help_cards.ALL:
+        return help_cards.all_commands(help_list())
+    command = finetune.named(word)
+    if command is None:
+        return Refusal(explain_in_slack(finetune, name))
+    return help_cards.one_command(command_help(command), is_full=rest.lower() == help_cards.ALL)
 
 
 @finetune.command(
@@ -159,6 +182,7 @@ def list_datasets(call: Call) -> Reply:
     help="measure what prompts, examples, retrieval and free models get right without training",
     needs=("measure",),
     usage="DATASET [models=local/smollm2-135m bar=90% judge=openai/gpt-4o-mini]",
+    main_options=("models", "bar", "judge", "candidates", "optimise"),
     alone=baseline_form,
 )
 @click.argument("dataset", type=DATASET)
@@ -261,16 +285,13 @@ def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
     usage="DATASET current=gpt-4o volume=20k requests target=local/smollm2-135m"
     " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style quantization=nf4"
     " sweep=lora_r:8,16]",
+    main_options=("current", "volume", "target", "bar", "hours"),
     alone=estimate_form,
 )
 @click.argument("dataset", type=DATASET)
 @question_options(*ESTIMATE_KEYS)
-@click.option(
-    "--bar", type=BAR, help="The share of right answers to judge by, like 90%; for this answer only."
-)
-@click.option(
-    "--task", type=TASK, help="The kind of task, like classification or style; for this answer only."
-)
+@TRIED_OPTIONS["bar"]
+@TRIED_OPTIONS["task"]
 def estimate(call: Call, **values: Any) -> Reply:
     request = estimate_request(values)
     refusal = estimate_requests.may_ask(call.context, request, call.person, call.channel)
@@ -294,10 +315,11 @@ def estimate_request(values: Mapping[str, Any]) -> Estimate:
     needs=("start",),
     usage="DATASET target=local/smollm2-135m [current=gpt-4o volume=20k requests epochs=2 engine=unsloth"
     " quantization=nf4 sweep=lora_r:8,16;learning_rate:5e-4,1e-3]",
+    main_options=("target", "current", "volume", "epochs", "method"),
 )
 @click.argument("dataset", type=DATASET)
 @question_options(*QUESTION_OPTIONS)
-@click.option("--because", type=REASON, help=BECAUSE)
+@grouped_option("data", "--because", type=REASON, help=BECAUSE)
 def start(call: Call, dataset: str, because: str | None, **question: Any) -> Reply:
     typed = Start(dataset, build_question(question), because)
     request = team_questions.continue_from_team(call.context, typed)

@@ -27,7 +27,7 @@ from bot.cards.models import promotion_requests as promotion_request_cards
 from bot.cards.models import tried_answers as answer_cards
 from bot.cards.monitoring import watches as watch_cards
 from bot.cards.training import interventions as intervention_cards
-from bot.command_options import ASKED_KINDS, normalize_name, read_count
+from bot.command_options import ASKED_KINDS, read_count
 from bot.command_parser import parse_form, strip_quotes
 from bot.context import AppContext
 from bot.health import metrics
@@ -50,6 +50,7 @@ from bot.slack import commands
 from bot.slack.homes import Homes
 from bot.values.requests import Baseline, Delete, Estimate, Start
 from bot.values.runs import Refusal
+from bot.values.upload_fields import normalize_name
 
 Errors = dict[str, str]
 

@@ -141,7 +141,13 @@ def _models() -> dict[str, Message]:
             ASK, "The trainer is down. It is started with the bot: try again."
         ),
         "help": help_cards.card(),
+        "all-commands": help_cards.all_commands(help_list()),
         "help-of-one": help_cards.one_command(command_help(finetune.commands["delete"])),
+        "help-of-estimate": help_cards.one_command(command_help(finetune.commands["estimate"])),
+        "all-options-of-estimate": help_cards.one_command(
+            command_help(finetune.commands["estimate"]), is_full=True
+        ),
+        "help-of-baseline": help_cards.one_command(command_help(finetune.commands["baseline"])),
         "rights": general.rights_card(
             [
                 general.Right("read", ("datasets", "status"), None),
@@ -229,7 +235,7 @@ def _views() -> dict[str, Json]:
         "form-messages-of-a-person": message_topics.form("C0TICKETS", ChosenTopics(frozenset(), None)),
         "form-upload": datasets.upload_modal("C0TICKETS"),
         "form-upload-again": datasets.upload_modal("C0TICKETS", name="tickets"),
-        "form-all-commands": help_cards.all_commands(help_list()),
+        "form-all-commands": help_cards.all_commands_form(help_list()),
         "form-upload-of-a-message": datasets.upload_modal("C0TICKETS", file_id="F1", filename="tickets.csv"),
         "form-estimate": estimate_form.form(
             "C0TICKETS",

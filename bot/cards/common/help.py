@@ -1,18 +1,21 @@
-"""The help: five steps to a decision with buttons to begin, all commands behind *All commands*, and one command with
-its options."""
+"""The help: the eight commands that a team needs first, all commands by task, and one command with its options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from bot.cards.common.blocks import Actions, Block, Headline, Message, Text, actions, button, code, escape
+from bot.cards.common.blocks import Actions, Block, CardBlock, Message, Text, actions, button, code, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.general import details_modal
+from bot.cards.common.words import capitalize, listed, pluralize
 
 UPLOAD = "begin_upload"
 ESTIMATE = "begin_estimate"
 ALL_COMMANDS = "all_commands"
+ALL_OPTIONS = "all_options"
+ALL = "all"  # the word that asks for everything: `help all`, `help estimate all`
 LINES_OF_A_TEXT = 20
 TITLE = "Find out in five steps whether fine-tuning pays"
 STEPS = (
@@ -20,57 +23,72 @@ STEPS = (
     ("baseline DATASET", "what prompts and free models already get right"),
     ("estimate DATASET", "what training would cost and save"),
     ("start DATASET", "a plan for your approvers to agree to"),
+    ("promote NAME", "deploys what won, which programs then call"),
+)
+AT_ANY_TIME = (
     ("status", "what is waiting, what is running, and the latest results"),
+    ("models", "your tuned models, and what is in use"),
+    ("watch DATASET", "whether what is in use still does well, every Monday"),
 )
 OTHERS = (
     ("Your data", ("datasets", "label", "distill", "pairs", "curve", "knowledge", "delete")),
-    (
-        "Runs and models",
-        (
-            "runs",
-            "results",
-            "compare",
-            "wrong",
-            "again",
-            "pause",
-            "resume",
-            "cancel",
-            "models",
-            "try",
-            "promote",
-            "rollback",
-            "fallback",
-            "test",
-            "watch",
-        ),
-    ),
+    ("Runs", ("runs", "results", "compare", "wrong", "again", "pause", "resume", "cancel")),
+    ("What is in use", ("try", "rollback", "fallback", "test")),
     ("Money and people", ("prices", "budget", "rights", "notify", "audit", "freeze", "unfreeze")),
 )
 
 
 @dataclass(frozen=True)
+class OptionHelp:
+    """An option with its meaning, and the title of its group, None if it has none."""
+
+    key: str
+    what: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
 class CommandHelp:
-    """How a command is typed, what it does, and its options with their meanings."""
+    """How a command is typed, what it does, and its options in the order of their groups. `main` are the keys of those
+    that matter most."""
 
     name: str
     usage: str
     what: str
-    options: Sequence[tuple[str, str]] = ()
+    options: Sequence[OptionHelp] = ()
+    main: Sequence[str] = ()
+
+    @property
+    def short_usage(self) -> str:
+        """The command with what it needs, as typed after `/finetune`: 'estimate DATASET'."""
+        _, *words = self.usage.split()
+        needed = []
+        for word in words:
+            if word.startswith("[") or "=" in word:
+                break
+            needed.append(word)
+        return " ".join(needed)
+
+    @property
+    def sentence(self) -> str:
+        return f"{capitalize(self.what)}."
 
 
 def card() -> Message:
     parts = Parts()
-    parts.lines(first_steps())
-    parts.lines([f"*{title}*: {' '.join(map(code, names))}" for title, names in OTHERS])
+    parts.lines(first_lines())
     parts.add(begin_buttons())
     parts.note(
-        "Nothing costs money until somebody has agreed to it. `/finetune help COMMAND` shows its options."
+        "Nothing costs money until somebody has agreed to it. `/finetune help estimate` explains a command, and "
+        "`/finetune help all` lists the others by task."
     )
     return parts.titled(TITLE)
 
 
-def first_steps() -> list[str]:
-    return [f"{n}. `/finetune {typed}`: {what}" for n, (typed, what) in enumerate(STEPS, 1)]
+def first_lines() -> list[str]:
+    """The eight commands that a team needs first, a line each."""
+    steps = [f"{n}. `/finetune {typed}`: {what}" for n, (typed, what) in enumerate(STEPS, 1)]
+    return [*steps, *(f"• `/finetune {typed}`: {what}" for typed, what in AT_ANY_TIME)]
 
 
 def begin_buttons() -> Actions:
@@ -81,23 +99,74 @@ def begin_buttons() -> Actions:
     )
 
 
-def all_commands(commands: Sequence[CommandHelp]) -> Block:
-    """A dialog with all commands, grouped by task."""
+def all_commands_form(commands: Sequence[CommandHelp]) -> Block:
+    """A dialog with all commands by task."""
+    return details_modal("All commands", _by_task(commands))
+
+
+def all_commands(commands: Sequence[CommandHelp]) -> Message:
+    return _by_task(commands).titled("All commands")
+
+
+def _by_task(commands: Sequence[CommandHelp]) -> Parts:
     by_name = {command.name: command for command in commands}
-    first = ("The five steps", [typed.split()[0] for typed, _ in STEPS])
+    first = [typed.split()[0] for typed, _ in (*STEPS, *AT_ANY_TIME)]
     parts = Parts()
-    for title, names in (first, *OTHERS):
-        parts.add(Headline(title))
+    for title, names in (("First", first), *OTHERS):
+        lines = [f"*{title}*"]
         for name in names:
             command = by_name[name]
-            parts.text(f"`{command.usage}`\n{command.what}")
-    return details_modal("All commands", parts)
+            lines.append(f"• {code(command.short_usage)}: {command.what}")
+        parts.lines(lines)
+    parts.note("Type each after `/finetune`. `/finetune help estimate` explains `estimate`.")
+    return parts
 
 
-def one_command(command: CommandHelp) -> Message:
-    """One command with its options, in several texts, since Slack cuts a text that is too long."""
-    options = [f"• `{key}=` {escape(what)}" for key, what in command.options]
-    lines = [f"Usage: `{command.usage}`", *options]
-    starts = range(0, len(lines), LINES_OF_A_TEXT)
-    parts = tuple(Text("\n".join(lines[start : start + LINES_OF_A_TEXT])) for start in starts)
-    return Message("\n".join(lines), parts)
+def one_command(command: CommandHelp, *, is_full: bool = False) -> Message:
+    """What a command does, how it is typed, and its main options; with `is_full` all options, in groups."""
+    parts = Parts()
+    parts.text(command.sentence)
+    parts.text(f"Usage: `{command.usage}`")
+    if is_full:
+        parts.add(*_options_in_groups(command.options))
+    else:
+        main = [option for key in command.main for option in command.options if option.key == key]
+        parts.lines(list(map(_option_line, main)))
+        parts.add(*_folded(command))
+    return Message(f"{command.sentence} Usage: `{command.usage}`", tuple(parts))
+
+
+def _options_in_groups(options: Sequence[OptionHelp]) -> Iterator[CardBlock]:
+    """Several texts, since Slack cuts one that is too long."""
+    for title, members in groupby(options, lambda option: option.group):
+        lines = list(map(_option_line, members))
+        if title:
+            lines = [f"*{title}*", *lines]
+        for start in range(0, len(lines), LINES_OF_A_TEXT):
+            yield Text("\n".join(lines[start : start + LINES_OF_A_TEXT]))
+
+
+def _option_line(option: OptionHelp) -> str:
+    return f"• `{option.key}=` {escape(option.what)}"
+
+
+def _folded(command: CommandHelp) -> Iterator[CardBlock]:
+    """How many options are not shown, and how to see them."""
+    hidden = [option for option in command.options if option.key not in command.main]
+    if not hidden:
+        return
+    line = f"help {command.name} {ALL}"
+    more = pluralize(len(hidden), "more option")
+    yield Text(f"{more}{_group_counts(hidden)}: `/finetune {line}`")
+    yield actions(button("All options", ALL_OPTIONS, line))
+
+
+def _group_counts(options: Iterable[OptionHelp]) -> str:
+    """' (9 about money, 3 about training)'; nothing if they have no groups."""
+    counts = []
+    for title, members in groupby(options, lambda option: option.group):
+        if title:
+            counts.append(f"{len(list(members))} about {title.lower()}")
+    if not counts:
+        return ""
+    return f" ({listed(counts, len(counts))})"

@@ -20,7 +20,6 @@ from bot.cards.datasets import check_reports, dataset_versions, findings, traces
 from bot.cards.datasets import data_policy as waiver_views
 from bot.cards.datasets import datasets as views
 from bot.cards.evidence.evaluations import new_standard
-from bot.command_options import dataset_name, is_dataset_name, parse_sealed
 from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
@@ -32,6 +31,7 @@ from bot.services.datasets import taught_rows, trained_rows
 from bot.services.datasets.dataset_worker import SEED, Inspection, inspect
 from bot.services.datasets.pairs import judged_model
 from bot.values.runs import Refusal
+from bot.values.upload_fields import dataset_name, is_dataset_name, parse_sealed
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
 from storage.records import Dataset, DatasetState, Draft

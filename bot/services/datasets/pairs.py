@@ -7,9 +7,9 @@ import hashlib
 from collections import Counter
 
 from bot.cards.datasets.check_reports import JudgedModel
-from bot.command_options import LONGEST_NAME
 from bot.context import CoreContext
 from bot.services.common.starting_models import start_refusal
+from bot.values.upload_fields import LONGEST_NAME
 from storage.records import Dataset
 from trainers.dataset import Report
 

@@ -17,7 +17,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bot.cli import FIRST, OTHERS, main
+from bot.cli import main
+from bot.command_options import ESTIMATE_KEYS, QUESTION_OPTIONS
+from bot.option_groups import GROUPS, UNGROUPED
+from bot.slack.commands import finetune as slack
+from bot.values.terminal_commands import FIRST, OTHERS, SUBCOMMANDS, TERMINAL_COMMANDS
 from storage.store import Store
 from tests.bot.cli_runner import ROOT, finetune, finetune_json, write_tickets
 from tests.databases import put_database
@@ -106,6 +110,52 @@ def test_the_help_of_a_command_in_another_process_names_what_was_typed(name: str
     process = subprocess.run(command, capture_output=True, text=True, check=True)
     assert process.stdout.startswith(f"Usage: finetune {name} ")
     assert "Default: that of finetune.toml" in process.stdout or name == "trainer"
+
+
+def test_slack_is_told_of_every_subcommand() -> None:
+    groups = {name: command for name, command in commands() if isinstance(command, click.Group)}
+    assert {name: set(group.commands) for name, group in groups.items()} == {
+        name: set(words) for name, words in SUBCOMMANDS.items()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(slack.commands.keys() - set(TERMINAL_COMMANDS) - {"help"}))
+def test_a_command_of_slack_is_answered_with_its_line(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "tickets", "target=local/tiny"])
+    assert (result.exit_code, result.output) == (
+        2,
+        f"{name} is a command of Slack, not of the terminal. In a channel with the bot: "
+        f"/finetune {name} tickets target=local/tiny\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("reprt", " Did you mean report?"), ("statsu", " Did you mean status in Slack?"), ("xyz", "")],
+)
+def test_an_unknown_command_suggests_the_nearest(word: str, near: str) -> None:
+    result = CliRunner().invoke(main, [word])
+    assert (result.exit_code, result.output) == (
+        2,
+        f"There is no command {word}.{near} finetune --help lists all commands.\n",
+    )
+
+
+def test_help_can_be_typed_as_in_slack() -> None:
+    runner = CliRunner()
+    assert runner.invoke(main, ["help"]).output == runner.invoke(main, ["--help"]).output
+    assert runner.invoke(main, ["help", "curve"]).output == runner.invoke(main, ["curve", "--help"]).output
+
+
+def test_the_help_of_an_estimate_groups_its_options() -> None:
+    text = CliRunner().invoke(main, ["estimate", "-h"]).output
+    groups = re.split(r"^(\w[\w ]*):$", text, flags=re.MULTILINE)
+    titles = groups[1::2]
+    assert titles == [*GROUPS.values(), UNGROUPED]
+    by_title = dict(zip(titles, groups[2::2], strict=True))
+    for option in map(QUESTION_OPTIONS.__getitem__, ESTIMATE_KEYS):
+        flag = f"--{option.key.replace('_', '-')}"
+        assert re.search(rf"^  .*{flag}\b", by_title[GROUPS[option.group]], re.MULTILINE), option.key
 
 
 def test_every_command_prints_json_or_has_a_reason_not_to() -> None:

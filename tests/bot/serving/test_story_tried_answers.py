@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from bot.command_options import dataset_name
 from bot.reconciler import apply_retention
 from bot.rules.plans import plan_from_json
 from bot.services.datasets import dataset_worker
@@ -13,6 +12,7 @@ from bot.services.deletion_scope import standing_promotions
 from bot.services.evidence.promotion_evidence import promotion_proof
 from bot.services.serving.tried_answers import may_judge
 from bot.values.runs import Refusal
+from bot.values.upload_fields import dataset_name
 from demo.people import ANA, BEN
 from storage.promotions import NewPromotion
 from storage.records import Promotable

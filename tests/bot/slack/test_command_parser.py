@@ -10,13 +10,16 @@ import pytest
 
 from bot import command_options, command_parser
 from bot.cards.common import help as help_cards
+from bot.cards.common.blocks import Text
 from bot.command_options import Subject
 from bot.command_parser import parse_form, parse_question, unescape
 from bot.rules.estimate_inputs import Question
 from bot.rules.units import Misread, Volume
 from bot.slack import commands
 from bot.slack.commands import finetune
+from bot.values import upload_fields
 from bot.values.runs import Refusal
+from bot.values.terminal_commands import TERMINAL_COMMANDS
 
 TEN_MILLION = Volume(10_000_000, "tokens")
 Parsed = tuple[str, dict[str, object]]
@@ -256,7 +259,11 @@ def test_spacing_case_and_quotation_marks_change_nothing(
         ("dataset", "Did you mean `datasets`?"),
         ("train tickets", "I don't know `train`. Did you mean `start`?"),
         ("deploy tickets-7", "Did you mean `promote`?"),
-        ("fine", "I don't know `fine`. `/finetune help` lists all commands."),
+        ("fine", "I don't know `fine`. `/finetune help all` lists all commands."),
+        (
+            "exprt",
+            "I don't know `exprt`. Did you mean `export` in a terminal? `/finetune help all` lists all commands.",
+        ),
         ("estimate tickets volum=10M", "`estimate` has no `volum=`. Did you mean `volume`?"),
         ("estimate tickets epoch=2", "`estimate` has no `epoch=`. Did you mean `epochs`?"),
         ("estimate tickets volume=lots", "I can't read “lots” as a volume."),
@@ -371,20 +378,20 @@ def test_long_text_is_echoed_in_part() -> None:
     ],
 )
 def test_a_datasets_name_can_be_typed(text: str, name: str) -> None:
-    assert command_options.dataset_name(text) == name
-    assert command_options.dataset_name(name) == name and command_options.is_dataset_name(name)
+    assert upload_fields.dataset_name(text) == name
+    assert upload_fields.dataset_name(name) == name and upload_fields.is_dataset_name(name)
     typed = parse(f"start {name.upper()} target=acme/m")
     assert typed == ("start", {"dataset": name, "target": "acme/m"}), "in any case"
 
 
 @pytest.mark.parametrize("text", ["", "  ", "---", "🎫", "<!>"])
 def test_a_name_without_letters_is_refused(text: str) -> None:
-    assert isinstance(command_options.dataset_name(text), Misread)
+    assert isinstance(upload_fields.dataset_name(text), Misread)
 
 
 @pytest.mark.parametrize("month", ["january", "february"])
 def test_a_name_that_is_too_long_is_refused_and_not_cut(month: str) -> None:
-    misread = command_options.dataset_name(f"all-tickets-of-the-support-in-2026-{month}")
+    misread = upload_fields.dataset_name(f"all-tickets-of-the-support-in-2026-{month}")
     assert isinstance(misread, Misread) and "40 letters" in misread.sentence
 
 
@@ -399,7 +406,7 @@ def test_a_name_that_is_too_long_is_refused_and_not_cut(month: str) -> None:
     ],
 )
 def test_only_the_name_itself_refers_to_an_existing_dataset(text: str, is_name: bool) -> None:
-    assert command_options.is_dataset_name(text) == is_name
+    assert upload_fields.is_dataset_name(text) == is_name
 
 
 @pytest.mark.parametrize(("text", "number"), [("7", 7), (" #7 ", 7), ("RUN 7", 7)])
@@ -537,19 +544,57 @@ def test_help_after_a_command_shows_its_help_and_does_nothing() -> None:
             assert parse(f"{command.name} {word}") == ("help", {"name": command.name})
 
 
-def test_the_help_of_a_command_shows_each_option_in_full() -> None:
+def test_the_full_help_of_a_command_explains_each_option() -> None:
     for command in finetune:
-        blocks = str(help_cards.one_command(commands.command_help(command)).blocks)
+        blocks = str(help_cards.one_command(commands.command_help(command), is_full=True).blocks)
         assert all(f"`{key}=`" in blocks for key in command.options), command.name
         assert "…" not in blocks, command.name
 
 
-def test_the_help_of_a_command_has_its_usage_and_its_options() -> None:
-    assert help_cards.one_command(commands.command_help(commands.cancel)).text == (
-        "Usage: `/finetune cancel RUN`"
+def test_the_help_of_a_command_shows_five_options_at_most_and_counts_the_others() -> None:
+    for command in finetune:
+        shown = help_cards.one_command(commands.command_help(command))
+        blocks = str(shown.blocks)
+        n_hidden = len(command.options) - blocks.count("=` ")
+        assert set(command.main_options) <= set(command.options), command.name
+        assert blocks.count("=` ") == len(command.main_options) <= 5, command.name
+        assert (f"{n_hidden} more option" in blocks) == (n_hidden > 0), command.name
+
+
+def test_the_help_of_a_command_begins_with_what_it_does() -> None:
+    card = help_cards.one_command(commands.command_help(commands.cancel))
+    first = card.parts[0]
+    assert isinstance(first, Text) and first.mrkdwn == "Stop a run or a measurement."
+    assert card.text == "Stop a run or a measurement. Usage: `/finetune cancel RUN`"
+
+
+@pytest.mark.parametrize("name", [name for name in TERMINAL_COMMANDS if finetune.named(name) is None])
+def test_a_command_of_the_terminal_is_answered_with_its_line(name: str) -> None:
+    answer = parse(f"{name} 2 —out <a.html>")
+    assert answer == Refusal(
+        f"`{name}` is a command of the terminal, not of Slack. In a terminal, in the bot's folder: "
+        f"`finetune {name} 2 --out a.html`."
     )
-    text = help_cards.one_command(commands.command_help(commands.delete)).text
-    assert "`before=` Only versions that were uploaded before this day." in text
+
+
+def test_a_subcommand_of_the_terminal_is_answered_with_its_line_although_slack_has_the_word() -> None:
+    assert parse("audit export --csv") == Refusal(
+        "`audit export` is a command of the terminal, not of Slack. In a terminal, in the bot's folder: "
+        "`finetune audit export --csv`."
+    )
+    assert parse("audit 3") == ("audit", {"run": 3})
+
+
+@pytest.mark.parametrize("line", ["audit run=2", "audit run = 2", "audit 2"])
+def test_a_run_can_be_typed_with_its_name(line: str) -> None:
+    assert parse(line) == ("audit", {"run": 2})
+
+
+def test_an_argument_can_be_typed_with_its_name() -> None:
+    assert parse("estimate current=gpt-4o dataset=Tickets") == (
+        "estimate",
+        {"dataset": "tickets", "current": "gpt-4o"},
+    )
 
 
 def test_every_command_and_option_has_a_help_text() -> None:

@@ -101,7 +101,7 @@ def test_a_name_of_punctuation_only_is_refused_in_the_form(world: World) -> None
 
 
 def test_the_home_shows_what_is_waiting_for_each_person(world: World) -> None:
-    assert "Two ways to begin" in open_home(world, BEN.id)
+    assert "Begin with your examples" in open_home(world, BEN.id)
     world.start()
     assert "acme-small" in open_home(world, BEN.id).split("In progress")[0]
     for other in (ANA, DORA):
@@ -334,7 +334,22 @@ def test_the_helps_buttons_open_their_forms(world: World) -> None:
     world.slack.close_modal(ANA.id)
     assert "Model that you prompt today" in open_form(world, "begin_estimate")
     world.slack.close_modal(ANA.id)
-    assert "/finetune rollback DATASET" in open_form(world, "all_commands")
+    assert "`rollback DATASET`: go back" in open_form(world, "all_commands")
+    world.slack.close_modal(ANA.id)
+    assert "`rollback DATASET`: go back" in world.type("/finetune help all")
+
+
+def test_the_help_of_a_command_shows_its_other_options_on_request(world: World) -> None:
+    answer = world.type("/finetune help estimate")
+    assert answer.startswith("Estimate what training would cost and save")
+    assert "`lora_r=`" not in answer and "19 about training" in answer
+    before = len(world.slack.ephemerals(ANA.id))
+    message = world.slack.ephemerals(ANA.id)[-1]
+    world.slack.click(ANA.id, message.channel, message.ts, "all_options")
+    full = words_of(world.slack.ephemerals(ANA.id)[before])
+    assert "*Training*" in full and "`lora_r=`" in full
+    assert "Did you mean `estimate`?" in world.type("/finetune help estimat")
+    assert "`finetune report`" in world.type("/finetune help report")
 
 
 def test_a_dataset_cards_buttons_open_forms_for_it(world: World) -> None:
