@@ -24,6 +24,7 @@ from bot.cli.options import (
     NEW_FILE,
     exit_on_storage_error,
     load,
+    load_if_valid,
     refuse,
     value_or_exit,
 )
@@ -386,11 +387,15 @@ def models(context: click.Context, database: Path | None, as_json: bool) -> None
 def advise(task: Literal["labels", "texts"], gpu: str | None, free: bool, as_json: bool) -> None:
     """Recommend a base model to train.
 
-    Compares the sizes, licences and memory of the models that finetune knows.
+    Compares the sizes, licences, memory and time of the models that finetune knows.
     """
     from bot.cli import base_advice
 
-    advice = value_or_exit(base_advice.advise(task, gpu, free=free))
+    data = None
+    settings = load_if_valid("the time is guessed")
+    if settings:
+        data = settings.data
+    advice = value_or_exit(base_advice.advise(task, gpu, data, free=free))
     if as_json:
         show_json(base_advice.advice_json(advice))
     else:

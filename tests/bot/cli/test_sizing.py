@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from bot.cli import hardware
 from tests.bot.cli_runner import ROOT, finetune, finetune_json
+from trainers.sizing.hardware import this_machine
+from trainers.sizing.training_time import guess_calibration
 
 
 def plan(*arguments: str) -> str:
@@ -159,3 +162,34 @@ def test_a_base_is_advised_by_task_licence_and_what_fits() -> None:
 
     assert "No model is recommended" in finetune("models", "advise", "--gpu", "1").stdout
     assert finetune("models", "advise", "--gpu", "no-such").exit_code == 2
+
+
+def test_advice_has_the_time_of_a_pass_as_measured_or_guessed_here(folder: Path) -> None:
+    guess = finetune("models", "advise").stdout
+    assert "guessed: it may be a third or three times as much. `finetune calibrate` measures" in guess
+    assert finetune_json("models", "advise")["pass"] == {"rows": 1000, "tokens": 64, "speed": "guessed"}
+
+    measured = guess_calibration(this_machine())
+    assert measured is not None
+    folder.mkdir()
+    slow = replace(measured, speed=measured.speed / 10, measured_at=1_790_000_000.0)
+    (folder / "calibration.json").write_text(slow.to_json(), encoding="utf-8")
+    before = {
+        row["model"]: row["pass_seconds"]
+        for row in finetune_json("models", "advise", "--gpu", "h100")["models"]
+    }
+    after = finetune_json("models", "advise")
+    assert after["pass"]["speed"] == "measured"
+    assert all(row["pass_seconds"] > before[row["model"]] for row in after["models"])
+    assert "as measured on 2026-09-21" in finetune("models", "advise").stdout
+
+    (folder / "calibration.json").write_text("{}", encoding="utf-8")
+    assert "measure again with finetune calibrate" in finetune("models", "advise").output
+
+
+def test_the_time_on_a_gpu_without_a_name_is_unknown_with_its_cure(folder: Path) -> None:
+    text = finetune("models", "advise", "--gpu", "24").stdout
+    assert "It is unknown for a GPU without a name: name it, like --gpu rtx4090." in text
+    assert {row["pass_seconds"] for row in finetune_json("models", "advise", "--gpu", "24")["models"]} == {
+        None
+    }
