@@ -1,6 +1,6 @@
 # Each target sets up what it needs in .venv and .cache; nothing is installed elsewhere.
 #   make demo [DATA=file.csv LABEL=column TEXT=column EPOCHS=1 STAY=1 TERMINAL=1]   the whole story on this machine
-#   make test                                                              the tests
+#   make test [DEEP=1]                                                     the tests; with DEEP=1 the long ones too
 #   make check                                                             style, types, walls, dependencies
 #   make clients                                                           other people's clients, for tests/clients
 #   make bench                                                             the benchmarks
@@ -75,7 +75,8 @@ demo: $(MODEL)/config.json
 # Two processes a core and one more, as tests wait for others; at most eight. They are forked and share what they have
 # imported; each adds up to 0.8 GB. What Python compiles is kept for the next process.
 test: setup
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist worksteal -m "not e2e and not slow" \
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist worksteal \
+	  -m "not e2e and not slow$(if $(DEEP),, and not deep)" \
 	  -n $$($(BIN)/python -c 'import os; print(min(2 * (os.cpu_count() or 1) + 1, 8))')
 
 # In an environment of its own (500 MB): they want an older openai than ours. Its tests skip without it.

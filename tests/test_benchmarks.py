@@ -45,6 +45,7 @@ def test_each_benchmark_has_a_short_form() -> None:
     assert {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} == SHORT.keys()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SHORT]
 )

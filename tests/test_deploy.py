@@ -84,6 +84,7 @@ def test_what_answers_programs_finds_its_folders_port_and_time(
     assert (service["mem_limit"].upper(), str(service["pids_limit"])) == (unit["MemoryMax"], unit["TasksMax"])
 
 
+@pytest.mark.deep
 def test_serve_answers_and_ends_when_its_unit_stops_it(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "finetune.toml").write_text(f'[serving]\naddress = "127.0.0.1:{port}"\n')

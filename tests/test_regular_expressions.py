@@ -44,6 +44,7 @@ class Found:
     methods: frozenset[str]
 
 
+@pytest.mark.deep
 def test_no_regular_expression_is_slow_on_hostile_text() -> None:
     patterns = list(find_patterns())
     assert len(patterns) > 150
@@ -56,6 +57,7 @@ def test_no_regular_expression_is_slow_on_hostile_text() -> None:
     assert not slow, "\n".join(slow)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("pattern", "method"),
     [

@@ -47,6 +47,7 @@ def all_modules(modules: list[Any]) -> list[Any]:
     return [*modules, *HOUSE["read_modules"](packages=NAMED_FOLDERS)]
 
 
+@pytest.mark.deep
 def test_a_file_has_60_to_600_lines(modules: list[Any]) -> None:
     """A longer one is split by subject. A shorter one is merged with its subject's file, or has its reason in SMALL."""
     lines = {str(module.path): module.lines for module in modules}
@@ -83,6 +84,7 @@ def test_a_folder_holds_at_most_20_files_of_tests() -> None:
     assert {folder: count for folder, count in counts.items() if count > 20} == {}
 
 
+@pytest.mark.deep
 def test_no_ternary_is_nested_or_unpacked_by_a_star(all_modules: list[Any]) -> None:
     assert HOUSE["find_folded_ternaries"](all_modules) == []
 

@@ -42,6 +42,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.deep
 def test_the_wheel_has_the_files_read_at_run_time_and_no_demo(installed: Path) -> None:
     names = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     assert names >= NEEDED
@@ -49,6 +50,7 @@ def test_the_wheel_has_the_files_read_at_run_time_and_no_demo(installed: Path) -
     assert tops == {"bot", "storage", "trainers"}
 
 
+@pytest.mark.deep
 def test_commands_work_without_a_checkout(installed: Path, tmp_path: Path) -> None:
     imported = run(installed, tmp_path, "-c", "import bot; print(bot.__file__)")
     assert Path(imported.stdout.strip()).is_relative_to(installed)

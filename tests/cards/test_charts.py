@@ -97,6 +97,7 @@ def test_the_end_of_a_loss_chart_is_that_of_the_result(
     assert legends != ["training, 0.00 at the end"]
 
 
+@pytest.mark.deep
 def test_each_number_of_a_method_has_a_chart_of_its_own(tmp_path: Path) -> None:
     assert drawn_names(DPO, "tickets-7", tmp_path) == ["loss", "preference-accuracy", "reward-margin"]
     # GRPO's loss is near 0 by construction
@@ -132,6 +133,7 @@ def test_each_point_of_slack_s_loss_chart_is_a_mean() -> None:
     assert stretch_means(measured, most=2) == ((2, 3.0), (4, 1.0))
 
 
+@pytest.mark.deep
 def test_every_comparison_is_drawn(tmp_path: Path) -> None:
     same = [
         measurements.candidate(kind, f"p/model {n}", 170, "0.30")
@@ -189,6 +191,7 @@ def test_chinese_japanese_and_korean_letters_are_not_drawn_as_boxes(tmp_path: Pa
     assert len(pictures) == 4
 
 
+@pytest.mark.deep
 def test_row_lengths_and_label_counts_are_drawn(tmp_path: Path) -> None:
     long = [LabelCount(f"{'label ' * 30}{n}", 10_000 // (n + 1)) for n in range(41)]
     odd = [LabelCount("מדוע", 0), LabelCount("$5 to $10", 3)]

@@ -47,6 +47,7 @@ def test_a_command_that_only_slack_has_is_marked_in_the_terminal() -> None:
     assert TERMINAL.command("start", "tickets") == "/finetune start tickets in Slack"
 
 
+@pytest.mark.deep
 def test_texts_name_only_options_that_a_command_takes() -> None:
     takes = {name for command in finetune.commands.values() for name in command.options}
     assert spelled_options() - takes == set()

@@ -329,6 +329,7 @@ ODD = {
 OUR_DATE = re.compile(r"<!date\^\d+\^[{}a-z_ ]+\|[\d: -]+( UTC)?>")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 def test_nothing_from_outside_breaks_slack_s_limits(text: str) -> None:
     violations = {name: limit_violations(card) for name, card in cards(text).items()}

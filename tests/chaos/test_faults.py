@@ -17,6 +17,7 @@ MakeWorld = Callable[[Rules], World]
 CREATE = f"POST {JOBS}"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("fault", "lag_s"),
     list(zip(NOT_DONE, (0.0, 0.4, 0.0, 0.4, 0.4), strict=True)),
@@ -52,6 +53,7 @@ def count_results(world: World, channel: str) -> int:
     return sum("Result of run" in words_of(message) for message in world.slack.messages(channel))
 
 
+@pytest.mark.deep
 def test_the_result_for_a_private_channel_archived_during_training_waits_for_it(
     make_world: MakeWorld,
 ) -> None:

@@ -19,6 +19,7 @@ from tests.peers.roads import ROADS, RoadVendor
 from trainers.types import Dialect
 
 
+@pytest.mark.deep
 def test_kills_in_bad_weather_duplicate_lose_and_overspend_nothing(tmp_path: Path, forks: ForkHost) -> None:
     orders = Orders(kills=6, runs=6, budget_usd="0.28", may_read=True, lasting=True)
     storm = Storm(tmp_path, orders, forks)
@@ -28,6 +29,7 @@ def test_kills_in_bad_weather_duplicate_lose_and_overspend_nothing(tmp_path: Pat
     assert verdict.is_clean, verdict
 
 
+@pytest.mark.deep
 def test_kills_of_bot_trainer_and_training_duplicate_and_lose_nothing(
     tmp_path: Path, forks: ForkHost, tiny_model_dir: Path
 ) -> None:
@@ -38,6 +40,7 @@ def test_kills_of_bot_trainer_and_training_duplicate_and_lose_nothing(
     assert verdict.is_clean, verdict
 
 
+@pytest.mark.deep
 def test_kills_of_doors_and_the_trainer_answer_no_program_wrongly(tmp_path: Path) -> None:
     storm = CallStorm(tmp_path, kills=4)
     verdict = storm.run()

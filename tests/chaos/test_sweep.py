@@ -16,6 +16,7 @@ from trainers.types import Dialect
 MakeWorld = Callable[[Rules], World]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("step", [step for step in STEPS if step.is_quick], ids=lambda step: step.name)
 def test_a_death_at_any_line_loses_and_duplicates_nothing(
     step: Step, forks: ForkHost, make_world: MakeWorld
@@ -25,6 +26,7 @@ def test_a_death_at_any_line_loses_and_duplicates_nothing(
     assert not result.wrong, "\n".join(result.wrong)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("vendor", VENDORS)
 @pytest.mark.parametrize(
     "step",

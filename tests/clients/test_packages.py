@@ -63,6 +63,7 @@ def server(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.deep
 def test_instructor_gets_its_class_from_a_call(programs: Programs, server: str) -> None:
     tickets = programs.result("instructor_tools.py", python(), server)
     assert len(tickets) == 4
@@ -71,12 +72,14 @@ def test_instructor_gets_its_class_from_a_call(programs: Programs, server: str) 
         assert isinstance(ticket["level"], int)
 
 
+@pytest.mark.deep
 def test_a_pydantic_ai_agent_uses_its_tool_and_answers_in_its_type(programs: Programs, server: str) -> None:
     for result in programs.result("pydantic_ai_agent.py", python(), server):
         assert (result["text"], result["cities"]) == (SUNNY, ["Paris"])
         assert isinstance(result["ticket"]["urgent"], bool)
 
 
+@pytest.mark.deep
 def test_langchain_binds_tools_streams_calls_and_returns_results(programs: Programs, server: str) -> None:
     for result in programs.result("langchain_tools.py", python(), server):
         assert (result["call"], result["text"]) == (WEATHER, SUNNY)
@@ -85,6 +88,7 @@ def test_langchain_binds_tools_streams_calls_and_returns_results(programs: Progr
         assert isinstance(result["urgent"], bool)
 
 
+@pytest.mark.deep
 def test_litellm_calls_tools_and_gets_texts_and_responses(programs: Programs, server: str) -> None:
     text = "Good morning." if server == "trainer" else None
     assert programs.result("litellm_tools.py", python(), server) == {

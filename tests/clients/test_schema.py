@@ -16,6 +16,7 @@ from tests.local.trainer_server import KEY, SCHEMA, TrainerServer
 NOT_SERVED = ("/uploads", "/fine_tuning/checkpoints")
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(not SCHEMA.exists(), reason="OpenAI's description is in ../shared, which is missing")
 def test_no_generated_request_causes_a_server_error(
     trainer: TrainerServer, client: openai.OpenAI, tmp_path: Path

@@ -84,6 +84,7 @@ def assert_recorded(calls: tuple[TracedCall, ...], *, has_cached: bool = True) -
     assert first.seconds is not None and 0 < first.seconds < 60
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("instrumentation", ["openai_v2", "openllmetry", "openinference"])
 def test_spans_of_opentelemetrys_exporters_are_read(
     model: ChatVendor, tmp_path: Path, instrumentation: str
@@ -103,6 +104,7 @@ def test_spans_of_opentelemetrys_exporters_are_read(
     assert read_export(packed).calls == batches.calls
 
 
+@pytest.mark.deep
 def test_calls_without_messages_count_and_the_cure_is_named(model: ChatVendor, tmp_path: Path) -> None:
     # By default this instrumentation writes messages as log records, which no span has.
     record(model, "record_spans.py", "openai_v2", str(tmp_path))
@@ -116,6 +118,7 @@ def test_calls_without_messages_count_and_the_cure_is_named(model: ChatVendor, t
     assert make_rows(traces.calls).lines == ()
 
 
+@pytest.mark.deep
 def test_litellms_payloads_are_read(model: ChatVendor, tmp_path: Path) -> None:
     record(model, "record_litellm.py", str(tmp_path))
     sent = read_export(tmp_path / "http.jsonl")
@@ -126,6 +129,7 @@ def test_litellms_payloads_are_read(model: ChatVendor, tmp_path: Path) -> None:
     assert_recorded(tuple(call for traces in stored for call in traces.calls))
 
 
+@pytest.mark.deep
 def test_langfuses_spans_are_read(model: ChatVendor, tmp_path: Path) -> None:
     record(model, "record_langfuse.py", str(tmp_path))
     sent = read_export(tmp_path / "sdk.jsonl")
@@ -133,6 +137,7 @@ def test_langfuses_spans_are_read(model: ChatVendor, tmp_path: Path) -> None:
     assert_recorded(sent.calls)
 
 
+@pytest.mark.deep
 def test_langfuses_exports_are_read(model: ChatVendor, tmp_path: Path) -> None:
     record(model, "record_langfuse.py", str(tmp_path))
     exports = [
@@ -157,6 +162,7 @@ def test_langfuses_exports_are_read(model: ChatVendor, tmp_path: Path) -> None:
         assert [finding.count for finding in traces.findings if finding.code == "not_a_call"] == [1]
 
 
+@pytest.mark.deep
 def test_an_exporter_sends_spans_to_the_door(model: ChatVendor, tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
     folder.publish(Published("team/tickets", sampling=Sampling(1.0, "mask")))

@@ -154,6 +154,7 @@ def test_slack_rejects_an_incomplete_form(slack: SlackEmulator, app: App) -> Non
         slack.submit_modal(ANA.id, {"title": "x"})
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("ack", "title", "errors"),
     [
@@ -342,6 +343,7 @@ def test_blocks_over_the_limits_are_refused(client: WebClient, block: dict[str, 
     assert complaint in " ".join(refusal.value.response["response_metadata"]["messages"])
 
 
+@pytest.mark.deep
 def test_a_trigger_works_once_and_expires(slack: SlackEmulator, app: App, client: WebClient) -> None:
     triggers: list[str] = []
     app.command("/finetune")(lambda ack, body: (ack(), triggers.append(body["trigger_id"])))

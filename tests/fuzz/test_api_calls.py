@@ -25,6 +25,7 @@ def trainer(folder: Path) -> Iterator[TrainerServer]:
         yield served
 
 
+@pytest.mark.deep
 def test_no_call_causes_a_500_and_a_refused_one_leaves_nothing_behind(
     trainer: TrainerServer, folder: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.bot.world import World
 from tests.fuzz.complaints import count_complaints
 from tests.fuzz.deliveries import complaint_about, deliveries, digest_of, failing_click
@@ -9,6 +11,7 @@ from tests.fuzz.deliveries import complaint_about, deliveries, digest_of, failin
 EXAMPLES = 100
 
 
+@pytest.mark.deep
 def test_no_delivery_breaks_the_bot_or_changes_anything(world: World) -> None:
     world.start()
     assert not count_complaints(deliveries(), lambda sent: complaint_about(world, sent), EXAMPLES)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.fuzz.complaints import count_complaints
 from tests.fuzz.door_calls import (
     LABELS,
@@ -22,6 +24,7 @@ CALLS = 150
 ANSWERS = 60
 
 
+@pytest.mark.deep
 def test_no_call_causes_a_500_at_the_door(tmp_path: Path) -> None:
     with running_door(tmp_path, ChatVendor(answer=lambda body: LABELS[0])) as door:
         strategy, complaint = odd_calls(door)
@@ -29,6 +32,7 @@ def test_no_call_causes_a_500_at_the_door(tmp_path: Path) -> None:
     check_samples(door)
 
 
+@pytest.mark.deep
 def test_no_answer_of_a_vendor_causes_a_500_or_breaks_off(tmp_path: Path) -> None:
     vendor = OddVendor()
     with running_door(tmp_path, vendor) as door:

@@ -77,6 +77,7 @@ def test_the_lock_also_holds_within_one_process(tmp_path: Path) -> None:
     Database(tmp_path / "finetune.db").close()
 
 
+@pytest.mark.deep
 def test_the_lock_holds_under_any_path_to_the_file(tmp_path: Path) -> None:
     database = Database(tmp_path / "data" / "finetune.db")
     (tmp_path / "folder").symlink_to(tmp_path / "data")
@@ -289,6 +290,7 @@ def test_a_commit_that_fails_leaves_no_transaction_open(store: Store) -> None:
     assert store.models() == []
 
 
+@pytest.mark.deep
 def test_the_file_shrinks_once_much_of_it_is_free(store: Store) -> None:
     database = store.database
     for number in range(12):

@@ -30,6 +30,7 @@ def read(tmp_path: Path, content: bytes) -> str | Unreadable:
     return read_document(path)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "content",
     [
@@ -86,6 +87,7 @@ def test_a_zip_archive_is_not_a_word_document(tmp_path: Path) -> None:
     assert read(tmp_path, file.getvalue()) == Unreadable("no_word")
 
 
+@pytest.mark.deep
 def test_an_external_entity_is_not_followed(tmp_path: Path) -> None:
     """Refusing the document is as good as leaving out the named file."""
     secret = tmp_path / "secret"

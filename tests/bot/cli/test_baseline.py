@@ -154,6 +154,7 @@ def test_a_second_baseline_in_the_same_folder_is_refused_while_the_first_runs(tm
     assert "Another finetune baseline is using" in result.stderr
 
 
+@pytest.mark.deep
 def test_each_question_is_asked_once_despite_a_hiccup_and_a_repeat_is_free() -> None:
     arguments = (write_rows("rows.csv"), "--model", "acme/large", "--candidates", "zero,kshot")
     with provider() as company:
@@ -170,6 +171,7 @@ def test_each_question_is_asked_once_despite_a_hiccup_and_a_repeat_is_free() -> 
     assert "100%" in text and " empty." not in text
 
 
+@pytest.mark.deep
 def test_a_search_finds_a_better_prompt_on_training_rows_and_a_repeat_is_free() -> None:
     def answer(model: str, messages: Messages) -> str:
         text = messages[-1]["content"]
@@ -363,6 +365,7 @@ def test_labels_that_cannot_be_learnt_are_refused_with_the_reason(
     assert reason in result.output
 
 
+@pytest.mark.deep
 def test_both_free_candidates_measure_three_languages_and_advise_in_the_terminals_words() -> None:
     """The words of each language tell its labels apart. The encoder was made for English."""
     words = {

@@ -235,6 +235,7 @@ def test_a_check_is_yellow_if_something_is_worth_a_look(tmp_path: Path) -> None:
     assert "\x1b[?25h" in text, "the cursor that the bar hid is shown again"
 
 
+@pytest.mark.deep
 def test_a_check_imports_neither_an_sdk_nor_a_framework(tmp_path: Path) -> None:
     heavy = "{'openai', 'torch', 'transformers', 'matplotlib', 'rich', 'scipy', 'sklearn', 'slack_sdk', 'sqlite_utils'}"
     program = f"""

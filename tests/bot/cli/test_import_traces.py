@@ -53,6 +53,7 @@ def export(tmp_path: Path) -> Path:
     return write_lines(tmp_path / "calls.jsonl", *usual, *translations, *small)
 
 
+@pytest.mark.deep
 def test_the_card_names_an_estimate_that_both_places_understand(export: Path) -> None:
     result = finetune("import-traces", export)
     assert result.exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
@@ -18,6 +19,7 @@ def run(world: World, *arguments: str) -> Result:
     return CliRunner().invoke(main, arguments, env=environment)
 
 
+@pytest.mark.deep
 def test_the_terminal_deploys_what_the_evidence_supports_and_undoes_it(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.provider.service.answer = answer_right
@@ -62,6 +64,7 @@ def test_the_terminal_deploys_what_the_evidence_supports_and_undoes_it(make_worl
     )
 
 
+@pytest.mark.deep
 def test_the_terminal_shows_wrong_rows_and_records_that_they_were_read(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.provider.service.answer = lambda model, messages: "billing"

@@ -162,6 +162,7 @@ def test_a_dot_env_that_is_not_text_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2 and ".env can't be read: 'utf-8' codec" in result.stderr
 
 
+@pytest.mark.deep
 def test_slow_imports_are_not_loaded_at_the_start() -> None:
     code = "import sys, bot.cli, bot.app; print(sorted(sys.modules.keys() & set(sys.argv[1:])))"
     heavy = ["openai", "pydantic", "scipy", "sklearn", "numpy", "pyarrow", "matplotlib", "torch"]

@@ -120,6 +120,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "finetune"
 
 
+@pytest.mark.deep
 def test_calibrate_stores_what_a_child_process_measured(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_calibrate_stores_what_a_child_process_measured(
     assert json.loads((folder / "calibration.json").read_text())["speed"] > 0
 
 
+@pytest.mark.deep
 def test_a_failed_measurement_stores_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUNE_DTYPE", "fp3")
     result = finetune("calibrate", "--seconds", "2")

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 
+import pytest
+
 from demo.people import ANA, BEN
 from tests.bot.measurements import PRICES, measure
 from tests.bot.props import tickets_csv
@@ -90,6 +92,7 @@ def test_the_same_column_can_not_be_both(world: World) -> None:
     assert world.dataset().state == "ready"
 
 
+@pytest.mark.deep
 def test_columns_stay_once_something_was_measured_with_them(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.upload_and_check(tickets_csv())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from demo.people import ANA
 from storage.records import Dataset
 from tests.bot.props import tickets_csv
@@ -30,6 +32,7 @@ def _questions(world: World, sha256: str | None) -> set[str]:
     return {example.prompt[-1].content for example in read(path, path.name).examples}
 
 
+@pytest.mark.deep
 def test_a_new_version_keeps_the_holdout_of_the_one_before_and_a_run_is_evaluated_on_it(world: World) -> None:
     first = world.upload_and_check(tickets_csv())
     assert world.upload_and_check("text,label\nonly one,row\n").state == "refused", (

@@ -171,6 +171,7 @@ def _assert_late_answers_are_deleted(world: World) -> None:
     assert world.store.answers.read(["k", "l"]).keys() == {"l"}
 
 
+@pytest.mark.deep
 def test_who_waits_for_an_answer_is_told_of_the_deletion(trained: World) -> None:
     trained.provider.fail("POST /chat/completions", BUSY, times=100)
     assert trained.type("/finetune try tickets-1 where is my quuxnightjar?")
@@ -179,6 +180,7 @@ def test_who_waits_for_an_answer_is_told_of_the_deletion(trained: World) -> None
     assert "`tickets-1`" in notice and "deleted with its dataset" in notice and "nightjar" not in notice
 
 
+@pytest.mark.deep
 def test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again(trained: World) -> None:
     model = trained.store.model("tickets-1").provider_model
     trained.provider.fail(f"DELETE /models/{model}", NOTHING_BUT_500)
@@ -204,6 +206,7 @@ def test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again(trained: 
     assert "no longer at its provider" in trained.type("/finetune models")
 
 
+@pytest.mark.deep
 def test_what_an_old_run_left_is_deleted_unless_its_model_is_in_use(trained: World) -> None:
     trained.abilities += ', "job_deletion"'
     trained.rules.more += "[retention]\nruns_days = 30\n"
@@ -223,6 +226,7 @@ def test_what_an_old_run_left_is_deleted_unless_its_model_is_in_use(trained: Wor
     assert trained.store.audit.newest() == entry.id, "once"
 
 
+@pytest.mark.deep
 def test_the_terminal_deletes_a_dataset_only_while_the_bot_is_stopped(trained: World) -> None:
     trained.abilities += ', "job_deletion"'
     trained.restart()
@@ -322,6 +326,7 @@ def test_a_run_that_waits_for_approval_must_be_cancelled_before_a_deletion(world
     assert "run 1 is waiting for approval" in reply and "/finetune cancel 1" in reply
 
 
+@pytest.mark.deep
 def test_old_versions_are_deleted_and_newer_ones_stay(world: World) -> None:
     world.upload_and_check(CANARY_CSV)
     world.pass_time(3 * DAY_S)
@@ -333,6 +338,7 @@ def test_old_versions_are_deleted_and_newer_ones_stay(world: World) -> None:
     assert (world.service.settings.files / new.sha256).exists()
 
 
+@pytest.mark.deep
 def test_files_that_nothing_names_are_deleted_after_a_day(world: World) -> None:
     """A worker wrote them for something that was cancelled or overtaken, and a deletion could not find them."""
     named = world.seed_dataset()
@@ -352,6 +358,7 @@ def test_files_that_nothing_names_are_deleted_after_a_day(world: World) -> None:
     assert {path.name[:64] for path in files.iterdir()} == {*report.stored_files}
 
 
+@pytest.mark.deep
 def test_a_file_that_was_planned_with_uploaded_and_deleted_twice_leaves_nothing(world: World) -> None:
     """The plans of runs keep the hashes of their files even when those are gone."""
     for number in (1, 2):
@@ -363,6 +370,7 @@ def test_a_file_that_was_planned_with_uploaded_and_deleted_twice_leaves_nothing(
         assert canaries.in_files(world.service.settings.data.rglob("*"), ROWS) == set()
 
 
+@pytest.mark.deep
 def test_a_refused_file_and_a_refused_document_are_deleted_after_a_day(world: World) -> None:
     world.seed_dataset()
     refused_file = world.upload_and_check(tickets_csv() + f"my key is {SECRET},billing\n")
@@ -380,6 +388,7 @@ def test_a_refused_file_and_a_refused_document_are_deleted_after_a_day(world: Wo
     assert "was deleted" in world.click_and_read(DORA, "post_cleaned")
 
 
+@pytest.mark.deep
 def test_a_dataset_is_deleted_with_its_documents_and_their_text(world: World) -> None:
     world.seed_dataset()
     add_document(world, "terms.docx", word("Refunds are for a quuxnightjar."), state="ready")

@@ -45,6 +45,7 @@ BAD_FILES = [
 ]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("name", "content", "parts"), BAD_FILES, ids=[name for name, *_ in BAD_FILES])
 def test_a_bad_file_is_refused_with_its_reason(
     world: World, name: str, content: str | bytes, parts: tuple[str, ...]
@@ -95,6 +96,7 @@ def test_a_file_waits_until_a_missing_scope_is_granted(world: World) -> None:
     world.tick_until(lambda: world.dataset().state == "ready", "the check")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("method", "fault"),
     [("files.info", too_many(2)), ("files.info", cut_off()), ("download", broken()), ("download", cut_off())],

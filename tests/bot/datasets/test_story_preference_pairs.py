@@ -68,6 +68,7 @@ def held_out_rejected(world: World, report: Report) -> list[str]:
     return [answer for answer in answers if f'"{answer}"' not in trained]
 
 
+@pytest.mark.deep
 def test_a_dpo_run_sends_only_training_pairs_and_deleting_its_dataset_erases_them(
     trains_by_dpo: World,
 ) -> None:
@@ -128,6 +129,7 @@ def test_without_dpo_pairs_train_on_the_preferred_answers_only(world: World) -> 
     assert REJECTED not in stored(world, report.train_sha256) + stored(world, report.holdout_sha256)
 
 
+@pytest.mark.deep
 def test_rejected_answers_are_scanned_before_they_may_leave(make_world: MakeWorld) -> None:
     world = make_world(Rules(provider_is_remote=True))
     world.abilities += ', "dpo"'
@@ -144,6 +146,7 @@ def test_rejected_answers_are_scanned_before_they_may_leave(make_world: MakeWorl
     assert secret.state == "refused"
 
 
+@pytest.mark.deep
 def test_rows_are_deleted_with_their_rejected_answers_and_the_others_stay_pairs(world: World) -> None:
     report = upload(world, pairs_jsonl())
     held_out = {int(answer[:-1].rpartition(" ")[2]) for answer in held_out_rejected(world, report)}
@@ -157,6 +160,7 @@ def test_rows_are_deleted_with_their_rejected_answers_and_the_others_stay_pairs(
     assert len(stored(world, after.pairs_sha256).splitlines()) == after.n_train
 
 
+@pytest.mark.deep
 def test_a_row_is_deleted_from_a_file_that_was_converted_to_be_read(world: World) -> None:
     pairs = [pair(number, "quuxnightjar" if number == 7 else REJECTED) for number in range(60)]
     ready = world.upload_and_check(json.dumps(pairs, indent=2), file="pairs.json")
@@ -166,6 +170,7 @@ def test_a_row_is_deleted_from_a_file_that_was_converted_to_be_read(world: World
     assert after.pairs is not None and after.pairs.pairs == 59 and is_erased(world)
 
 
+@pytest.mark.deep
 def test_our_trainer_gets_pairs_and_validation_pairs_for_early_stopping(
     make_world: MakeWorld, sleeping_trainer: TrainerServer
 ) -> None:

@@ -188,6 +188,7 @@ LOOKS = (
 )
 
 
+@pytest.mark.deep
 def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: World) -> None:
     """From another channel any member could once read #hr's results, runs and audit entries, and ask its model."""
     world.seed_dataset(channel=HR)
@@ -215,6 +216,7 @@ def test_what_belongs_to_a_private_channel_does_not_exist_for_others(world: Worl
         assert "There is no dataset" in world.type(door, user=ANA, channel=OWN)
 
 
+@pytest.mark.deep
 def test_a_model_is_asked_and_deployed_only_by_those_who_are_in_its_channel_now(world: World) -> None:
     """What Slack said minutes ago is enough for lists only."""
     world.seed_dataset(channel=HR)
@@ -349,6 +351,7 @@ def test_a_guest_who_mistypes_a_dataset_is_told_no_other_name(world: World) -> N
         assert "is a guest" in world.type(f"/finetune {command} ticket", user=GUS), command
 
 
+@pytest.mark.deep
 def test_answer_pairs_of_a_private_channel_are_not_shown_in_another(make_world: MakeWorld) -> None:
     world = with_faq(make_world)
     judged(world)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import openpyxl
+import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
@@ -34,6 +35,7 @@ BILLING = tickets_csv().replace(ORDER, "quuxnightjar, and 0 more words")
 COPY = '"order 0:   quuxnightjar, AND 0 more words",refund\n'
 
 
+@pytest.mark.deep
 def test_a_row_of_a_csv_is_deleted_with_its_copies_and_every_other_row_stays(world: World) -> None:
     world.upload_and_check(tickets_csv(90))
     before = world.upload_and_check(BILLING + COPY)
@@ -56,6 +58,7 @@ def test_a_row_of_a_csv_is_deleted_with_its_copies_and_every_other_row_stays(wor
     assert world.start(START).state == "awaiting_approval", "it can be trained on"
 
 
+@pytest.mark.deep
 def test_a_deletion_from_each_part_leaves_the_other_rows_in_their_order(world: World) -> None:
     before = world.upload_and_check(tickets_csv())
     parts = {side: part(world, before, side) for side in ("train", "holdout")}
@@ -71,6 +74,7 @@ def test_a_deletion_from_each_part_leaves_the_other_rows_in_their_order(world: W
     assert "can't be compared" in notice, "a held-out row is gone"
 
 
+@pytest.mark.deep
 def test_rows_without_a_label_stay_in_the_file_to_be_labelled_later(world: World) -> None:
     unlabelled = "".join(f"a letter about matter {number} that nobody has labelled,\n" for number in range(5))
     before = world.upload_and_check(BILLING + unlabelled + '"order 0:  quuxnightjar, and 0 more WORDS",\n')
@@ -98,6 +102,7 @@ def test_rows_without_a_label_stay_in_the_file_to_be_labelled_later(world: World
     )
 
 
+@pytest.mark.deep
 def test_a_row_of_an_xlsx_is_deleted(world: World) -> None:
     book = openpyxl.Workbook()
     for row in BILLING.splitlines():
@@ -111,6 +116,7 @@ def test_a_row_of_an_xlsx_is_deleted(world: World) -> None:
     assert not (world.service.settings.files / str(before.sha256)).exists()
 
 
+@pytest.mark.deep
 def test_a_model_in_use_is_deleted_if_it_was_trained_on_the_row(make_world: MakeWorld) -> None:
     world = make_world(Rules(approvers=(BEN.id, CLEO.id)))
     world.abilities = WITH_ALIASES
@@ -136,6 +142,7 @@ def test_a_model_in_use_is_deleted_if_it_was_trained_on_the_row(make_world: Make
     assert world.store.promotions.current("tickets") is None
 
 
+@pytest.mark.deep
 def test_a_deletion_that_is_not_possible_names_the_reason(world: World) -> None:
     world.upload_and_check(BILLING)
     assert "No row of `tickets`, version 1, begins at line 1, 99" in delete_lines(world, 1, also=(2, 99))
@@ -155,6 +162,7 @@ def test_a_row_and_a_day_cannot_both_be_named() -> None:
     assert result.exit_code == 2 and "choose one" in result.output
 
 
+@pytest.mark.deep
 def test_a_kill_before_the_deletion_is_recorded_leaves_no_files(world: World) -> None:
     before = world.upload_and_check(BILLING)
     world.stop()
@@ -171,6 +179,7 @@ def test_a_kill_before_the_deletion_is_recorded_leaves_no_files(world: World) ->
     assert rows_of(world, world.dataset()).total() == 59 and is_erased(world)
 
 
+@pytest.mark.deep
 def test_a_kill_after_the_deletion_is_recorded_is_recovered_and_deletes_no_other_row(world: World) -> None:
     world.upload_and_check(BILLING)
     settings = world.service.settings

@@ -106,6 +106,7 @@ def suspicious(world: World) -> World:
     return world
 
 
+@pytest.mark.deep
 def test_labels_of_suspicious_rows_make_a_version_with_a_diff(suspicious: World) -> None:
     before = _report(suspicious.dataset())
     rows = label_all(suspicious, DORA)
@@ -168,6 +169,7 @@ def test_rows_on_which_two_people_disagree_stay_as_they_are(suspicious: World) -
     assert "1 skipped" in suspicious.find_message("labelled by 2 people")
 
 
+@pytest.mark.deep
 def test_newly_labelled_rows_are_trained_on_and_never_held_out(world: World) -> None:
     first = world.upload_and_check(tickets_csv(90))
     world.slack.command(DORA.id, PRIVATE.id, "/finetune label tickets")
@@ -248,6 +250,7 @@ def test_a_version_that_was_added_before_the_batch_ends_is_written_again(suspici
     assert (context.settings.files / str(before.sha256)).exists()
 
 
+@pytest.mark.deep
 def test_in_a_public_channel_only_the_uploader_sees_rows(world: World) -> None:
     world.upload_and_check(suspicious_csv(), channel=PUBLIC)
     assert f"only <@{DORA.id}>" in world.click_and_read(CLEO, "label_doubted", channel=PUBLIC)
@@ -286,6 +289,7 @@ def test_a_second_batch_waits_for_the_first(suspicious: World) -> None:
     assert len(suspicious.store.labellings.rows(open_batch(suspicious))) == 5
 
 
+@pytest.mark.deep
 def test_labels_of_an_open_batch_are_only_deleted_with_the_whole_dataset(world: World) -> None:
     word = {"a row's word": "quuxnightjar"}
     world.upload_and_check(suspicious_csv(" quuxnightjar"))
@@ -338,6 +342,7 @@ def _label_checks(world: World) -> LabelChecks:
     return load_evidence(world.service.context, dataset, _report(dataset), None).label_checks
 
 
+@pytest.mark.deep
 def test_rows_without_a_label_become_rows_to_label(world: World) -> None:
     """A file with some labels missing is usable, and its other rows are labelled from its card."""
     lines = unlabelled_csv(30).splitlines()[1:]

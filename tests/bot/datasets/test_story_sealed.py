@@ -108,6 +108,7 @@ def open_sealed(world: World, number: int) -> None:
     until(world, "done", number, seconds=60)
 
 
+@pytest.mark.deep
 def test_no_prompt_has_sealed_rows_until_a_promotion_opens_them(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     seed_sealed(world)
@@ -151,6 +152,7 @@ def test_no_prompt_has_sealed_rows_until_a_promotion_opens_them(make_world: Make
     assert fresh and not fresh & (sealed | _questions(world, after.train_sha256))
 
 
+@pytest.mark.deep
 def test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_them(
     make_world: MakeWorld,
 ) -> None:
@@ -197,6 +199,7 @@ def test_the_card_says_that_it_opens_sealed_rows_and_only_who_may_promote_opens_
     assert isinstance(decided, Refusal) and "approver" in decided.text, "Ben may not deploy any more"
 
 
+@pytest.mark.deep
 def test_a_model_no_better_on_the_sealed_rows_is_not_deployed(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     seed_sealed(world)
@@ -231,6 +234,7 @@ def test_a_model_no_better_on_the_sealed_rows_is_not_deployed(make_world: MakeWo
     assert "already opened 1 time" in world.find_message("tickets-1 is in use for tickets", "On sealed rows")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("wrong", [False, True])
 def test_the_sealed_rows_decide_whether_a_cheaper_model_is_not_worse(
     make_world: MakeWorld, wrong: bool
@@ -272,6 +276,7 @@ def train_beside_examples(world: World) -> None:
     train(world)
 
 
+@pytest.mark.deep
 def test_the_policy_seals_rows_unless_the_form_says_otherwise(make_world: MakeWorld) -> None:
     world = make_world(Rules(more="[policy.promotion]\nsealed_rows = 50\n"))
     assert upload(world, tickets_csv(240), "").accepted
@@ -282,6 +287,7 @@ def test_the_policy_seals_rows_unless_the_form_says_otherwise(make_world: MakeWo
     assert _report(until_checked(world)).n_sealed == 0
 
 
+@pytest.mark.deep
 def test_uploading_again_after_a_refusal_offers_the_same_number_to_seal(world: World) -> None:
     assert upload(world, tickets_csv(240) + ",refund\n", "60").accepted
     assert until_checked(world).state == "refused"
@@ -290,6 +296,7 @@ def test_uploading_again_after_a_refusal_offers_the_same_number_to_seal(world: W
     assert _report(until_checked(world)).n_sealed > 50
 
 
+@pytest.mark.deep
 def test_a_cleaned_file_keeps_the_sealed_rows_sealed(world: World) -> None:
     rows = tickets_csv(240).splitlines()
     assert upload(world, "\n".join([*rows, rows[5], rows[6]]) + "\n", "50").accepted
@@ -305,6 +312,7 @@ def test_a_cleaned_file_keeps_the_sealed_rows_sealed(world: World) -> None:
     assert not sealed & (_questions(world, second.train_sha256) | _questions(world, second.holdout_sha256))
 
 
+@pytest.mark.deep
 def test_sealed_rows_are_deleted_singly_and_with_their_dataset(world: World) -> None:
     seed_sealed(world)
     sealed = sealed_questions(world)

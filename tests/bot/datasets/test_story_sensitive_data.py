@@ -78,6 +78,7 @@ def uploaded_files(world: World) -> list[str]:
     return [file.content.decode() for file in world.provider.service.files.values()]
 
 
+@pytest.mark.deep
 def test_after_a_masked_upload_no_address_is_sent(far: World, prompts: list[str]) -> None:
     assert far.upload_and_check(with_an_address_in_each_row()).state == "ready"
     assert "personal data" in far.type(START)

@@ -85,6 +85,7 @@ def test_a_table_of_the_questions_becomes_a_dataset_whose_rest_is_labelled_here(
     assert world.has_button("label_unlabelled"), "the others are labelled in Slack"
 
 
+@pytest.mark.deep
 def test_of_a_dataset_with_labels_the_questions_are_labelled_here(world: World) -> None:
     world.upload_and_check(tickets_csv(60))
     upload(world, export())
@@ -99,6 +100,7 @@ def test_of_a_dataset_with_labels_the_questions_are_labelled_here(world: World) 
     assert (newest.version, newest.state, newest.origin) == (3, "ready", "people")
 
 
+@pytest.mark.deep
 def test_a_file_of_calls_can_be_labelled_like_any_file_without_labels(world: World) -> None:
     world.upload_and_check(tickets_csv(60))
     world.slack.command(DORA.id, PRIVATE.id, "/finetune label tickets")
@@ -107,6 +109,7 @@ def test_a_file_of_calls_can_be_labelled_like_any_file_without_labels(world: Wor
     assert len(world.store.labellings.rows(open_batch(world))) == 5
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("program", "arguments", "file"),
     [
@@ -140,6 +143,7 @@ def test_in_a_public_channel_only_the_uploader_gets_the_questions(world: World) 
     assert "quuxbird" in world.read_file(TABLE, place) and TABLE not in world.files(PUBLIC)
 
 
+@pytest.mark.deep
 def test_nothing_of_the_calls_is_left_once_the_dataset_is_deleted(world: World) -> None:
     world.upload_and_check(tickets_csv(60))
     upload(world, export())

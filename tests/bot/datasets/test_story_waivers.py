@@ -43,6 +43,7 @@ def _waive(world: World, reason: str = "the customers agreed, LEGAL-12") -> None
     world.send()
 
 
+@pytest.mark.deep
 def test_personal_data_is_sent_only_after_an_approver_gives_a_reason(far: World) -> None:
     _ready(far, with_addresses(tickets_csv()))
     for _ in range(3):
@@ -86,6 +87,7 @@ def test_personal_data_is_sent_only_after_an_approver_gives_a_reason(far: World)
     assert "personal data" in far.type(f"{START} epochs=2"), "a new version needs its own waiver"
 
 
+@pytest.mark.deep
 def test_no_waiver_is_needed_without_personal_data_or_on_this_machine(
     world: World,
 ) -> None:

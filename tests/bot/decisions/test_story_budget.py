@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from bot.rules.plans import plan_from_json
 from bot.rules.units import month_of
 from demo.people import ANA, BEN
@@ -38,6 +40,7 @@ def warnings(world: World, **where: object) -> list[str]:
     return [text for text in world.texts(**where) if "of the budget of" in text or "is used up" in text]  # type: ignore[arg-type]
 
 
+@pytest.mark.deep
 def test_the_budget_lists_runs_and_measurements_of_the_month(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.seed_dataset()
@@ -68,6 +71,7 @@ def assert_list_adds_up(world: World) -> None:
     assert sum(commitment.micros for commitment in commitments) == world.store.committed(month) > 0
 
 
+@pytest.mark.deep
 def test_half_of_the_budget_is_warned_about_once(make_world: MakeWorld) -> None:
     world = approve_share_of_budget(make_world, 60)
     (warning,) = warnings(world)
@@ -78,6 +82,7 @@ def test_half_of_the_budget_is_warned_about_once(make_world: MakeWorld) -> None:
     assert len(warnings(world)) == 1
 
 
+@pytest.mark.deep
 def test_of_several_warnings_due_at_once_only_the_highest_is_sent(make_world: MakeWorld) -> None:
     world = approve_share_of_budget(make_world, 100)
     (warning,) = warnings(world)
@@ -125,6 +130,7 @@ def test_a_person_sees_their_own_and_their_channels_budget(world: World) -> None
     assert "for <#" not in elsewhere.split("Newest first")[0] and f"for <@{BEN.id}>" not in elsewhere
 
 
+@pytest.mark.deep
 def test_each_budget_warns_once_those_whom_it_limits(world: World) -> None:
     world.start()
     set_limits(world, channel="0.09", person="0.07")

@@ -79,6 +79,7 @@ def add_run(world: World, plan: Plan, number: int) -> Run:
     return run
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("budget", "limit"),
     [

@@ -149,6 +149,7 @@ def test_hours_and_labels_are_added_to_the_cost(world: World) -> None:
     assert "staff time and labels $2,050" in details and "upkeep" in details
 
 
+@pytest.mark.deep
 def test_an_estimate_compares_with_the_measured_comparison(world: World) -> None:
     before = f"{world.type(ESTIMATE)}\n{world.estimate_details()}"
     assert "Compared with today's model" in before and "Each month, the classical model" not in before
@@ -161,6 +162,7 @@ def test_an_estimate_compares_with_the_measured_comparison(world: World) -> None
         assert saving in before and saving not in after
 
 
+@pytest.mark.deep
 def test_a_bar_and_a_task_that_somebody_tries_out_change_nothing_for_others(world: World) -> None:
     measure_classical(world)
     posted = len(world.cards())
@@ -424,6 +426,7 @@ def test_start_on_an_estimate_asks_to_approve_its_plan(world: World) -> None:
     assert "The same plan is already waiting for approval" in press_and_read(world, cards.START)
 
 
+@pytest.mark.deep
 def test_measure_on_an_estimate_starts_the_measurement_of_its_verdict(empty: World) -> None:
     world = empty
     world.seed_dataset(rows=200)
@@ -468,6 +471,7 @@ def test_buttons_of_a_deleted_estimate_say_that_it_is_too_old(world: World) -> N
 # Sharing.
 
 
+@pytest.mark.deep
 def test_an_estimate_is_shared_with_its_payback_curve(world: World) -> None:
     world.type(ESTIMATE)
     assert "will appear in the channel" in share(world)
@@ -581,6 +585,7 @@ def report_of(world: World, run: int) -> str:
     return Reader(world.read_file(name)).text
 
 
+@pytest.mark.deep
 def test_a_result_is_compared_with_the_best_candidate_and_the_estimate(world: World) -> None:
     measure_classical(world)
     world.start()
@@ -601,6 +606,7 @@ def test_a_result_is_compared_with_the_best_candidate_and_the_estimate(world: Wo
     assert "Against the free classical model" in world.type("/finetune results 1")
 
 
+@pytest.mark.deep
 def test_the_next_plan_expects_the_quality_that_the_first_run_measured(empty: World) -> None:
     world = empty
     seed_run(world)
@@ -619,6 +625,7 @@ def test_the_next_plan_expects_the_quality_that_the_first_run_measured(empty: Wo
     assert "Quality: 100.0%, as estimated" in report_of(world, 2)
 
 
+@pytest.mark.deep
 def test_a_plan_with_other_settings_does_not_carry_the_last_model_s_verdict(empty: World) -> None:
     world = empty
     world.provider.service.answer = lambda model, messages: "none of these"
@@ -635,6 +642,7 @@ def test_a_plan_with_other_settings_does_not_carry_the_last_model_s_verdict(empt
     assert [advised and advised.rule for advised in rules] == ["rows", "tuned"]
 
 
+@pytest.mark.deep
 def test_a_good_tuned_model_is_undecided_until_the_free_models_are_measured(make_world: MakeWorld) -> None:
     """The base model says 'billing' to everything, and the tuned one is always right and costs less than gpt-4o."""
     world = make_world(Rules(more=PRICES))
@@ -651,6 +659,7 @@ def test_a_good_tuned_model_is_undecided_until_the_free_models_are_measured(make
     assert "Undecided: 100.0% right" in card and "Measure alternatives" in card
 
 
+@pytest.mark.deep
 def test_a_good_tuned_model_is_a_go_if_all_alternatives_miss_the_bar(empty: World) -> None:
     world = empty
     world.seed_dataset(rows=ENOUGH_ROWS)
@@ -667,6 +676,7 @@ def test_a_good_tuned_model_is_a_go_if_all_alternatives_miss_the_bar(empty: Worl
     assert "not clearly better" not in estimate, "the paired test of the run tells them apart"
 
 
+@pytest.mark.deep
 def test_a_tuned_model_that_may_miss_the_bar_is_no_go(empty: World) -> None:
     world = empty
     world.seed_dataset()
@@ -680,6 +690,7 @@ def test_a_tuned_model_that_may_miss_the_bar_is_no_go(empty: World) -> None:
     assert result.advice and result.advice.kind != "go"
 
 
+@pytest.mark.deep
 def test_a_run_of_one_base_model_says_nothing_about_another(make_world: MakeWorld) -> None:
     other = '[providers.acme.models."acme-big"]\ntraining = "8"\ninput = "1"\noutput = "2"\n'
     world = make_world(Rules(more=other))

@@ -233,6 +233,7 @@ def test_a_resume_from_before_the_freeze_is_carried_out_after_it(world: World) -
     world.tick_until_state("evaluating")
 
 
+@pytest.mark.deep
 def test_no_model_that_costs_money_is_asked_during_a_freeze(world: World) -> None:
     world.start_approved()
     world.tick_until_state("done")

@@ -36,6 +36,7 @@ def test_a_comparison_agreed_to_during_a_freeze_asks_nothing_until_it_ends(world
     assert world.provider.count(CHAT) > 0
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("option", ["shots=auto", "optimise=$2"])
 def test_examples_and_prompts_are_not_chosen_during_a_freeze(world: World, option: str) -> None:
     world.seed_dataset()

@@ -61,6 +61,7 @@ def reserved(world: World, month: str) -> int:
     return int(world.store.committed(month))
 
 
+@pytest.mark.deep
 def test_a_run_approved_in_november_waits_for_room_in_decembers_budget(make_world: MakeWorld) -> None:
     world, maximum = approve_in_november(make_world)
     world.seed_dataset(called="orders")
@@ -229,6 +230,7 @@ def test_an_account_that_never_trained_at_a_closed_provider_gets_no_plan(make_wo
     assert world.files_at_provider() == [] and world.cards() == []
 
 
+@pytest.mark.deep
 def test_an_account_that_trained_at_a_closed_provider_gets_its_plan(
     make_world: MakeWorld,
 ) -> None:

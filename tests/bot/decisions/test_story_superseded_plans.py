@@ -3,6 +3,8 @@ dataset that try different things wait side by side."""
 
 from __future__ import annotations
 
+import pytest
+
 from bot.rules import units
 from bot.rules.plans import plan_from_json
 from bot.services.decisions import approvals
@@ -167,6 +169,7 @@ def test_another_persons_plan_is_not_paid_from_this_persons_budget(make_world: M
     assert "doesn't hold" not in world.find_message("Run 2: train", "Waits beside")
 
 
+@pytest.mark.deep
 def test_a_run_is_repeated_with_changes_which_the_new_card_names(world: World) -> None:
     seed_runs(world, line=f"{START} hours=20")
     assert world.type("/finetune again 1", user=EVE) and world.slack.view(EVE.id) is None, (

@@ -229,6 +229,7 @@ def test_a_team_with_labels_is_led_to_a_verdict_without_measuring_anything_twice
     assert f"prompt alone on acme/{BIG} meets the bar of 85%: 97.4% right" in words_of(card)
 
 
+@pytest.mark.deep
 def test_a_measurement_of_something_worse_changes_no_verdict(labelled: World) -> None:
     """A prompt of the large model meets the bar. Measuring the small one afterwards, on other kinds, neither forgets it
     nor makes a training look better."""
@@ -252,6 +253,7 @@ def saving_of(card: str) -> str:
     return next((line for line in card.split("\n") if "a month" in line), "")
 
 
+@pytest.mark.deep
 def test_a_team_with_free_text_keeps_its_judge_on_the_way_to_a_verdict(
     make_world: MakeWorld, quick_encoder: str
 ) -> None:
@@ -269,6 +271,7 @@ def test_a_team_with_free_text_keeps_its_judge_on_the_way_to_a_verdict(
     assert "Not measured yet" not in words_of(card)
 
 
+@pytest.mark.deep
 def test_a_team_with_json_answers_is_led_to_a_verdict(make_world: MakeWorld, quick_encoder: str) -> None:
     world = make_world(Rules(more=PRICES + quick_encoder, budget="500"))
     world.provider.service.models = (MODEL, BIG)
@@ -284,6 +287,7 @@ def test_a_team_with_json_answers_is_led_to_a_verdict(make_world: MakeWorld, qui
     assert f"prompt alone on acme/{BIG} meets the bar of 85%: 100.0% of fields right" in words_of(card)
 
 
+@pytest.mark.deep
 def test_another_bar_judges_what_was_measured_and_asks_for_nothing_again(labelled: World) -> None:
     team = Team(labelled, "riddles", f"acme/{BIG}")
     measure(labelled, f"/finetune baseline riddles models=acme/{BIG} candidates=zero", 1)

@@ -74,6 +74,7 @@ def read_details(world: World) -> str:
 # Judged.
 
 
+@pytest.mark.deep
 def test_the_judge_of_the_newest_measurement_judges_the_tuned_model(world: World) -> None:
     seed_judged(world)
     before = len(questions_to_judge(world))
@@ -117,6 +118,7 @@ def test_the_judge_of_the_newest_measurement_judges_the_tuned_model(world: World
     assert "verdicts of two judges don't compare" in world.find_message("faq-1 is in use for faq")
 
 
+@pytest.mark.deep
 def test_the_judges_cost_is_in_the_plan_and_in_the_bill(world: World) -> None:
     plain = f"{START_FAQ} judge=none"
     assert world.type(plain) == ""
@@ -165,6 +167,7 @@ def test_f1_is_the_score_if_the_judge_gives_no_verdicts(world: World) -> None:
     assert f"The verdicts of acme/{JUDGE} were not used" in world.find_message("Result of run 1")
 
 
+@pytest.mark.deep
 def test_a_restart_while_judging_asks_no_question_twice(world: World) -> None:
     world.type(JUDGED)
     world.send()
@@ -182,6 +185,7 @@ def test_labels_need_no_judge(world: World) -> None:
     assert "Labels need no judge" in reply
 
 
+@pytest.mark.deep
 def test_comparisons_and_runs_allow_answers_as_long_as_the_longest_one(
     make_world: MakeWorld,
 ) -> None:
@@ -239,6 +243,7 @@ def measure_and_train(make_world: MakeWorld, limits: str) -> World:
     return world
 
 
+@pytest.mark.deep
 def test_a_cheaper_model_that_is_not_worse_is_promoted(make_world: MakeWorld) -> None:
     world = measure_and_train(make_world, LIMITS)
     result = result_of(world)
@@ -253,6 +258,7 @@ def test_a_cheaper_model_that_is_not_worse_is_promoted(make_world: MakeWorld) ->
     assert "cheaper and not worse" in entry.detail and "margin 20 points" in entry.detail
 
 
+@pytest.mark.deep
 def test_a_model_that_may_be_worse_than_the_margin_needs_a_reason(make_world: MakeWorld) -> None:
     world = measure_and_train(make_world, "[policy.promotion]\nmargin_points = 1\n")
     assert result_of(world).not_worse is None and not world.has_button("put_to_work")
@@ -315,6 +321,7 @@ TRACK = {
 }
 
 
+@pytest.mark.deep
 def test_tool_calls_are_scored_by_name_and_arguments(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     questions = [json.loads(line)["messages"][0]["content"] for line in faq().splitlines()]

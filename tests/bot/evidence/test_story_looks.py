@@ -70,6 +70,7 @@ def test_a_prompt_rewritten_after_its_scores_has_to_show_more(tickets: World) ->
     assert (candidates_of(tickets)["zero"].look, candidates_of(tickets)["zero"].choices) == (2, 2)
 
 
+@pytest.mark.deep
 def test_a_prompt_written_after_wrong_rows_were_shown_needs_fresh_rows(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     seed_runs(world)
@@ -103,6 +104,7 @@ def test_rows_that_people_read_count_as_wrong_for_later_training_rows(make_world
     assert after == tuple(range(SHOWN_CHANGES)), "as many as the thread showed"
 
 
+@pytest.mark.deep
 def test_wrong_rows_are_worn_by_reading_them_and_training_rows_are_not(tickets: World) -> None:
     tickets.provider.service.answer = lambda model, messages: "no idea"
     measure(tickets, f"{BASELINE} candidates=classical,zero")

@@ -33,6 +33,7 @@ def export(*words: str) -> Result:
     return CliRunner().invoke(main, ["export", *words])
 
 
+@pytest.mark.deep
 def test_free_candidates_are_exported_with_their_scores(world: World, tmp_path: Path) -> None:
     plan = json.loads(measurement(world).plan)
     holdout = examples(world.service.settings.files, plan["holdout_sha256"])

@@ -319,6 +319,7 @@ def test_a_missing_model_ends_its_own_questions_alone(client: Client) -> None:
     assert client.requests() <= 5 + 4 * 2, "what waited was no longer asked"
 
 
+@pytest.mark.deep
 def test_a_provider_that_hangs_blocks_no_caller_of_the_client(tmp_path: Path) -> None:
     with open_client(tmp_path, callers=2) as client:
         client.provider.fail(CHAT, HANG, times=2)
@@ -357,6 +358,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.deep
 def test_a_kill_costs_at_most_the_open_questions(tmp_path: Path) -> None:
     path = tmp_path / "finetune.db"
     batch = questions(40)

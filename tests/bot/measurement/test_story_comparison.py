@@ -86,6 +86,7 @@ def test_the_classical_candidate_is_free_and_starts_at_once(world: World) -> Non
     assert actions == ["measure", "measured"]
 
 
+@pytest.mark.deep
 def test_the_encoder_is_free_and_is_not_computed_twice(world: World) -> None:
     world.type("/finetune baseline tickets candidates=encoder")
     until(world, "done")
@@ -122,6 +123,7 @@ def test_a_free_candidate_measured_later_joins_the_paid_ones(world: World) -> No
     assert [candidate.kind for candidate in comparison.candidates] == ["classical", "zero"]
 
 
+@pytest.mark.deep
 def test_a_paid_comparison_is_measured_once_somebody_agrees_and_its_repeat_is_free(world: World) -> None:
     assert world.type(BASELINE) == ""
     priced = until_asked(world)
@@ -364,6 +366,7 @@ def test_a_cancelled_measurement_whose_folder_is_lost_still_pays(world: World) -
     assert (until(world, "cancelled").actual_micros or 0) >= spent
 
 
+@pytest.mark.deep
 def test_questions_in_flight_count_at_their_maximum_when_the_cost_stops_a_measurement(
     world: World,
 ) -> None:
@@ -380,6 +383,7 @@ def test_questions_in_flight_count_at_their_maximum_when_the_cost_stops_a_measur
     assert replies and (failed.actual_micros or 0) > micros + 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("has_fault", [False, True], ids=["a data rule", "a fault in the bot"])
 def test_questions_in_flight_count_whatever_stops_a_measurement(
     world: World, monkeypatch: pytest.MonkeyPatch, has_fault: bool
@@ -414,6 +418,7 @@ def test_a_rate_limit_of_an_hour_is_shown_and_waited_out(world: World) -> None:
     assert not any("resumes automatically" in card for card in world.cards())
 
 
+@pytest.mark.deep
 def test_a_hanging_provider_delays_nothing_else(world: World) -> None:
     world.provider.fail(CHAT, HANG, times=8)
     start_measurement(world, ZERO)
@@ -466,6 +471,7 @@ def test_a_measurement_fails_with_the_reason_if_no_model_can_be_asked(world: Wor
     assert "Check the key in ACME_KEY" in world.find_message("ACME_KEY")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("ticks", [*(pytest.param(ticks, marks=pytest.mark.slow) for ticks in (0, 1, 2)), 4])
 def test_a_restarted_bot_continues_the_measurement(world: World, ticks: int) -> None:
     world.provider.slow_s = 0.05
@@ -507,6 +513,7 @@ def test_a_run_reuses_the_base_models_answers_from_the_comparison(world: World) 
     assert len(world.store.runs.answers(run.id, "base")) == HELD
 
 
+@pytest.mark.deep
 def test_an_estimate_uses_the_measured_evidence(world: World) -> None:
     world.seed_dataset(rows=ENOUGH_ROWS)
     measure(world, ZERO)

@@ -12,6 +12,7 @@ from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY, serve_in_process
 
 
+@pytest.mark.deep
 def test_models_of_our_own_trainer_are_measured_unnamed_and_for_free(
     make_world: MakeWorld,
     tmp_path: Path,

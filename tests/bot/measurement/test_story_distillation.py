@@ -71,6 +71,7 @@ def until_over(world: World) -> Labelling:
     return world.store.labellings.on([1])[-1]
 
 
+@pytest.mark.deep
 def test_a_models_labels_are_trained_on_and_never_held_out(world: World) -> None:
     first, before = _report(world.dataset()), world.provider.count(CHAT)
     assert submit_rows(world, unlabelled_csv(30)) == {}
@@ -92,6 +93,7 @@ def test_a_models_labels_are_trained_on_and_never_held_out(world: World) -> None
     assert world.store.measurements.get(2).actual_micros > 0
 
 
+@pytest.mark.deep
 def test_the_plan_says_how_many_rows_a_model_labelled_and_how_well(world: World) -> None:
     submit_rows(world, unlabelled_csv(30))
     agree_to_cost(world)
@@ -107,6 +109,7 @@ def test_the_plan_says_how_many_rows_a_model_labelled_and_how_well(world: World)
     assert says in world.read_form(BEN)
 
 
+@pytest.mark.deep
 def test_only_a_measured_model_that_meets_the_bar_may_label(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES, provider_row=f'outputs_terms = "{TERMS}"'))
     world.upload_and_check(tickets_csv(90))
@@ -118,6 +121,7 @@ def test_only_a_measured_model_that_meets_the_bar_may_label(make_world: MakeWorl
     assert "has not been measured" in world.type(DISTIL), "on the held-out rows of this version"
 
 
+@pytest.mark.deep
 def test_terms_are_shown_and_accepted_once(world: World) -> None:
     world.slack.command(ANA.id, PRIVATE.id, DISTIL)
     assert f"<{TERMS}|" in world.read_form(ANA)
@@ -184,6 +188,7 @@ def test_declined_rows_are_left_out_and_counted(world: World) -> None:
     assert "*Left out*\n3 rows" in world.find_message("27 rows labelled by")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("is_error", "parts"),
     [

@@ -84,6 +84,7 @@ def world(make_world: MakeWorld, trainer: Trainer) -> World:
     return world
 
 
+@pytest.mark.deep
 def test_an_encoder_is_approved_trained_measured_and_deployed(world: World, trainer: Trainer) -> None:
     world.start(START)
     world.find_message("Run 1", "train minilm-encoder on tickets", "at most $0.10")
@@ -119,6 +120,7 @@ def ask_by_alias(world: World, served: TrainerServer) -> None:
     assert "shipping" in world.tick_until_answered()
 
 
+@pytest.mark.deep
 def test_use_it_on_a_good_measurement_and_its_estimate_deploys_the_encoder(world: World) -> None:
     world.upload_and_check(tickets_csv(90))
     world.click(ANA, datasets.MEASURE)
@@ -158,6 +160,7 @@ def multilingual(
     trainer.stop()
 
 
+@pytest.mark.deep
 def test_an_encoder_from_the_settings_is_measured_and_trained_as_a_whole(
     multilingual: World, multilingual_encoder_dir: Path
 ) -> None:

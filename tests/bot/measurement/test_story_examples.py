@@ -133,6 +133,7 @@ def scores(comparison: Comparison) -> dict[str, float]:
     return {candidate.kind: candidate.score for candidate in comparison.candidates}
 
 
+@pytest.mark.deep
 def test_chats_dumped_by_the_openai_package_are_shown_as_examples(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     dumped = chats(60, refusal=None, tool_calls=None, annotations=[], weight=None)

@@ -59,6 +59,7 @@ def report_of(world: World) -> Report:
     return Report.from_json(str(world.store.datasets.get(1).report))
 
 
+@pytest.mark.deep
 def test_free_candidates_answer_in_json_and_the_card_shows_the_floor(full_world: World) -> None:
     report = report_of(full_world)
     assert report.scoring == "json" and report.floor is not None and 0.2 < report.floor < 0.6
@@ -90,6 +91,7 @@ def check_export(world: World, kind: str) -> None:
     assert (folder / "extract.py").exists()
 
 
+@pytest.mark.deep
 def test_an_estimate_asks_for_the_free_candidates_first_and_then_uses_the_one_that_meets_the_bar(
     full_world: World,
 ) -> None:
@@ -124,6 +126,7 @@ def test_a_prompt_without_instructions_asks_for_json_and_names_its_fields(world:
         assert "desk" not in system and "1007" not in system, "a value of a row"
 
 
+@pytest.mark.deep
 def test_a_run_asks_its_base_model_the_same_and_reuses_the_measured_answers(world: World) -> None:
     held = report_of(world).n_holdout
     world.provider.service.answer = answer_in_json_if_told

@@ -51,6 +51,7 @@ def read_details(world: World) -> str:
     return world.read_form(BEN)
 
 
+@pytest.mark.deep
 def test_thoughts_before_an_answer_are_not_judged(world: World) -> None:
     def think_first(model: str, messages: Messages) -> str:
         text = answer_faq(model, messages)
@@ -89,6 +90,7 @@ def test_a_judge_scores_each_answer_once_and_compares_the_best_two_in_both_order
     assert all((question, second, first) in orders for question, first, second in orders)
 
 
+@pytest.mark.deep
 def test_repeating_a_judged_measurement_is_free(world: World) -> None:
     seed_judged(world)
     questions = world.provider.count(CHAT)
@@ -164,6 +166,7 @@ def test_f1_is_the_score_if_the_judge_disappears_midway(world: World) -> None:
     assert "were not used" in world.find_message("Measurement m1:", "The score is F1 instead")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("ticks", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_bot_restarted_while_judging_continues(world: World, ticks: int) -> None:
     start_measurement(world, LINE)
@@ -181,6 +184,7 @@ def test_a_bot_restarted_while_judging_continues(world: World, ticks: int) -> No
     assert len([text for text in world.texts() if "Judged by" in text and "Measurement m1:" in text]) == 1
 
 
+@pytest.mark.deep
 def test_a_restart_during_pricing_and_a_lost_folder_lose_nothing(world: World) -> None:
     world.type(LINE)
     world.tick_until(lambda: progress_of(world).stage == "pricing", "the pricing")
@@ -204,6 +208,7 @@ def test_a_measurement_cancelled_while_judging_pays_for_the_verdicts(world: Worl
     assert answers_micros < (until(world, "cancelled").actual_micros or 0)
 
 
+@pytest.mark.deep
 def test_longer_answers_than_expected_never_cost_more_than_agreed(world: World) -> None:
     long = " ".join(f"número-{number}" for number in range(4_000))  # the peer heeds no cap on tokens
     world.provider.service.answer = lambda model, messages: (

@@ -70,6 +70,7 @@ def add_knowledge(
     return document(world, number)
 
 
+@pytest.mark.deep
 def test_a_classical_curve_is_free_survives_a_restart_and_can_be_cancelled(world: World) -> None:
     assert world.type("/finetune curve tickets") == ""
     world.tick()
@@ -104,6 +105,7 @@ def test_a_plan_of_a_newer_release_holds_up_only_its_own_curve(world: World) -> 
         )
 
 
+@pytest.mark.deep
 def test_a_result_of_a_newer_release_is_left_out_and_named(world: World) -> None:
     world.type("/finetune baseline tickets candidates=classical")
     until(world, "done")
@@ -159,6 +161,7 @@ def test_a_curve_takes_the_price_of_a_label_from_a_shared_estimate(world: World)
     assert json.loads(measurement(world, 2).plan)["label_usd"] == "2"
 
 
+@pytest.mark.deep
 def test_retrieval_reads_the_uploaded_documents(world: World) -> None:
     ready = add_knowledge(world)
     assert ready.state == "ready" and ready.passages and ready.passages > 3
@@ -173,6 +176,7 @@ def test_retrieval_reads_the_uploaded_documents(world: World) -> None:
     assert f"4 of {ready.passages} passages of about 90 words from 1 document" in world.read_form(ANA)
 
 
+@pytest.mark.deep
 def test_a_word_document_is_read_listed_and_removed(world: World) -> None:
     ready = add_knowledge(world, "handbook.docx", word(FAQ))
     assert ready.state == "ready"
@@ -198,6 +202,7 @@ def test_a_word_document_is_read_listed_and_removed(world: World) -> None:
     assert document_removal.list_entries(context, "tickets") == []
 
 
+@pytest.mark.deep
 def test_nothing_answers_from_a_removed_document(world: World) -> None:
     add_knowledge(world, content=FAQ.replace("our policy", "our quokka policy"))
     measure(world, f"{BASELINE} candidates=retrieval,zero")
@@ -230,6 +235,7 @@ def test_nothing_answers_from_a_removed_document(world: World) -> None:
     assert "A document in which m1 looked things up was removed" in refused
 
 
+@pytest.mark.deep
 def test_a_document_of_the_fallback_is_not_removed(world: World) -> None:
     add_knowledge(world)
     measure(world, f"{BASELINE} candidates=retrieval,zero")
@@ -281,6 +287,7 @@ def test_a_document_that_takes_too_long_is_not_read_again(
     assert "Reading it took longer than" in card and "Split it into smaller documents." in card
 
 
+@pytest.mark.deep
 def test_the_details_show_how_often_retrieval_found_the_right_label(world: World) -> None:
     measure(world, f"{BASELINE} candidates=retrieval")
     retrieval = comparison_of(world).candidates[0].retrieval
@@ -298,6 +305,7 @@ def test_without_its_encoder_retrieval_is_left_out_with_the_reason(make_world: M
     assert "There is no encoder ./nowhere" in world.find_message("Left out: retrieval")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("was_waived_before", [False, True])
 def test_personal_data_in_a_document_stays_on_this_machine(
     make_world: MakeWorld, was_waived_before: bool
@@ -317,6 +325,7 @@ def test_personal_data_in_a_document_stays_on_this_machine(
     assert "Passages with personal data were kept from acme/acme-small" in world.read_form(ANA)
 
 
+@pytest.mark.deep
 def test_a_secret_in_an_older_document_is_in_no_prompt(
     world: World,
 ) -> None:
@@ -328,6 +337,7 @@ def test_a_secret_in_an_older_document_is_in_no_prompt(
     assert len(prompts_of(world)) == HELD and token not in str(prompts_of(world))
 
 
+@pytest.mark.deep
 def test_an_added_document_changes_the_questions(world: World) -> None:
     for number, text in enumerate((FAQ, FAQ.replace("policy", "rule")), 1):
         add_knowledge(world, content=text, number=number)
@@ -335,6 +345,7 @@ def test_an_added_document_changes_the_questions(world: World) -> None:
     assert world.provider.count(CHAT) == 2 * HELD
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -410,6 +421,7 @@ def test_from_the_result_to_the_estimate_is_one_click(world: World) -> None:
     assert "tickets" in words_of(world.slack.ephemerals(ANA.id)[-1])
 
 
+@pytest.mark.deep
 def test_free_text_is_measured_without_the_classical_candidate(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.provider.service.answer = lambda _model, messages: f"Thank you. {messages[-1]['content'][:40]}"

@@ -137,6 +137,7 @@ def run_and_kill(world: World, forks: ForkHost, answers: Sequence[int]) -> None:
     world.boot()
 
 
+@pytest.mark.deep
 def test_a_bad_prompt_is_improved_though_the_bot_is_killed(world: World, forks: ForkHost) -> None:
     ledger = Ledger(world, improving)
     ask(world)
@@ -181,6 +182,7 @@ def assert_prompt_stays_with_dataset(world: World) -> None:
     assert "optimised" in {candidate.kind for candidate in candidates}
 
 
+@pytest.mark.deep
 def test_a_search_stops_within_its_budget_in_which_questions_paid_twice_after_kills_count(
     world: World, forks: ForkHost
 ) -> None:

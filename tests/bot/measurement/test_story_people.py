@@ -67,6 +67,7 @@ def verdicts(world: World) -> list[HumanVerdict]:
     return world.store.human_verdicts.on("faq", f"acme/{JUDGE}")
 
 
+@pytest.mark.deep
 def test_people_judge_what_is_scored_and_see_the_right_answer(world: World) -> None:
     seed_judged(world)
     first = world.find_button(judge_agreement.JUDGE_SOME)
@@ -110,6 +111,7 @@ def test_verdicts_count_for_the_judge_in_all_measurements_of_the_dataset(world: 
     assert len({verdict.answer for verdict in verdicts(world)}) == 11, "no answer is shown twice"
 
 
+@pytest.mark.deep
 def test_two_people_judge_different_answers_until_the_judge_is_trusted(world: World) -> None:
     seed_judged(world)
     assert judge_agreement.JUDGE_SOME in buttons_of_estimate(world)

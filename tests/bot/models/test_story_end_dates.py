@@ -73,6 +73,7 @@ def upload_and_estimate_by_buttons(world: World) -> None:
     world.share_estimate()
 
 
+@pytest.mark.deep
 def test_a_team_retrains_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_world: MakeWorld) -> None:
     openai = '[providers.openai]\nbase_url = "{url}"\nkey_env = "ACME_KEY"\nabilities = ["chat"]\n'
     world = make_world(Rules(current_ends="", more=ELSEWHERE + MARGIN + DEAR_SUCCESSOR))
@@ -161,6 +162,7 @@ def test_the_providers_end_date_wins_and_a_postponed_end_is_announced_again(worl
     assert len(look(world, noon(2026, 9, 2))) == 2
 
 
+@pytest.mark.deep
 def test_the_end_of_a_planned_base_and_of_one_in_use_is_announced(world: World) -> None:
     run = world.start(f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}")
     world.provider.service.shutdowns = {"acme-small": "2026-09-20"}

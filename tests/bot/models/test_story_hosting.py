@@ -51,6 +51,7 @@ def tick_until_stopped(world: World) -> None:
     world.send()
 
 
+@pytest.mark.deep
 def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     world.start()
@@ -109,6 +110,7 @@ def test_a_plan_names_the_hourly_price_and_the_card_shows_the_vendors_bill(make_
     assert f"{bill} for its machine so far, " in world.find_message("Result of run 1")
 
 
+@pytest.mark.deep
 def test_a_machine_is_listed_in_the_terminal_until_it_is_stopped_for_lack_of_use(
     make_world: MakeWorld,
 ) -> None:
@@ -168,6 +170,7 @@ def list_deployments(world: World, *arguments: str) -> str:
     return result.stdout
 
 
+@pytest.mark.deep
 def test_a_kept_machine_runs_until_the_daily_limit(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     world.pass_time(24 * 3600 - world.clock % (24 * 3600))  # to midnight, so that no day ends under it
@@ -213,6 +216,7 @@ def tell_unused(world: World) -> list[str]:
     return [text for text in world.texts() if "is not in use, and its machine costs" in text]
 
 
+@pytest.mark.deep
 def test_a_kept_machine_that_is_listed_again_runs_on(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     run_until_done(world)
@@ -243,6 +247,7 @@ def test_a_kept_machine_that_is_listed_again_runs_on(make_world: MakeWorld) -> N
     assert booked == company(world).bill, "the time without a list is billed too"
 
 
+@pytest.mark.deep
 def test_a_restored_backup_takes_over_the_machine_of_its_run(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     company(world).stages = ("running",) * 99
@@ -272,6 +277,7 @@ def test_a_restored_backup_takes_over_the_machine_of_its_run(make_world: MakeWor
     assert booked == company(world).bill > 0, "the time before the restore is billed too"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "fault",
     [
@@ -293,6 +299,7 @@ def test_a_start_whose_answer_got_lost_is_found_and_stops_with_its_dataset(
     assert company(world).running == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("fault", [NOTHING_BUT_500, WAIT_503], ids=str)
 def test_a_start_that_never_arrived_is_sent_again_later(make_world: MakeWorld, fault: Fault) -> None:
     world = hosted(make_world)
@@ -316,6 +323,7 @@ def test_a_base_that_cannot_be_hosted_is_refused_before_approval(make_world: Mak
     assert not world.store.runs.newest(1)
 
 
+@pytest.mark.deep
 def test_a_machine_whose_price_rose_after_the_approval_is_not_started(
     make_world: MakeWorld,
 ) -> None:
@@ -350,6 +358,7 @@ def test_a_machine_that_never_becomes_ready_is_stopped_and_its_cost_booked(make_
     assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.cost_of_run(1)
 
 
+@pytest.mark.deep
 def test_a_machine_that_dies_during_the_measurement_is_started_again(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     world.provider.fail("POST /chat/completions", WAIT_503, times=60)
@@ -379,6 +388,7 @@ def test_a_machine_that_dies_during_the_measurement_is_started_again(make_world:
     assert company(world).running == []
 
 
+@pytest.mark.deep
 def test_a_freeze_starts_no_machine_and_stops_those_that_run(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     company(world).stages = ("running",)
@@ -403,6 +413,7 @@ def test_a_freeze_starts_no_machine_and_stops_those_that_run(make_world: MakeWor
     assert company(world).running == []
 
 
+@pytest.mark.deep
 def test_an_expired_adapter_ends_the_run_and_its_machine(
     make_world: MakeWorld,
 ) -> None:
@@ -434,6 +445,7 @@ def test_cancelling_a_run_stops_its_machine(make_world: MakeWorld) -> None:
     assert company(world).running == [] and "Its run ended" in world.find_message("tickets-1 is stopped")
 
 
+@pytest.mark.deep
 def test_an_unknown_machine_is_reported_once_and_stopped_by_a_click(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     company(world)._begin("ft-run7-0ddba11-1", "ftmodel-7", {})
@@ -457,6 +469,7 @@ def test_an_unknown_machine_is_reported_once_and_stopped_by_a_click(make_world: 
     assert [machine.name for machine in company(world).running] == ["somebody-elses"]
 
 
+@pytest.mark.deep
 def test_a_machine_without_a_start_time_is_billed_from_its_request_and_stopped_again(
     make_world: MakeWorld,
 ) -> None:
@@ -476,6 +489,7 @@ def test_a_machine_without_a_start_time_is_billed_from_its_request_and_stopped_a
     assert company(world).running == [] and "still runs at Acme Tuning" in "\n".join(world.texts(PRIVATE))
 
 
+@pytest.mark.deep
 def test_a_machine_that_appears_after_it_was_given_up_is_stopped_and_booked(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     world.provider.fail(START_CRUSOE, NOTHING_BUT_500, times=MAX_TRIES)

@@ -103,6 +103,7 @@ def test_end_dates_survive_a_restart_and_reach_the_terminal(world: World) -> Non
     assert row is not None and [str(model.ends) for model in row.models] == [day(world, 20)]
 
 
+@pytest.mark.deep
 def test_each_provider_is_asked_once_a_night_and_again_after_a_failure(world: World) -> None:
     world.provider.fail(LIST, NOTHING_BUT_500, times=20)
     maintain(world.service.context)
@@ -117,6 +118,7 @@ def test_each_provider_is_asked_once_a_night_and_again_after_a_failure(world: Wo
     assert list(stored_ends(world)) == [MODEL]
 
 
+@pytest.mark.deep
 def test_an_unreadable_list_leaves_the_stored_end_dates(world: World) -> None:
     end = day(world, 20)
     world.provider.service.shutdowns = {MODEL: end}

@@ -121,6 +121,7 @@ def test_a_former_approver_may_not_promote(world: World) -> None:
     )
 
 
+@pytest.mark.deep
 def test_a_model_no_better_than_the_one_in_use_needs_a_reason(world: World) -> None:
     seed_runs(world, 2)
     promote(world)
@@ -160,6 +161,7 @@ def test_an_unknown_model_or_dataset_is_answered_with_a_suggestion(world: World)
 # Rolling back.
 
 
+@pytest.mark.deep
 def test_two_rollbacks_go_back_two_models(world: World) -> None:
     seed_promoted(world, 3)
     for name in ("tickets-2", "tickets-1"):
@@ -177,6 +179,7 @@ def test_two_rollbacks_go_back_two_models(world: World) -> None:
     assert actions[-5:] == ["promote", "replaced", "rolled back to", "publish", "roll back"]
 
 
+@pytest.mark.deep
 def test_a_recipe_is_kept_for_a_month_after_its_use(world: World) -> None:
     seed_runs(world, 2)
     promote(world)
@@ -271,6 +274,7 @@ def test_promoting_from_another_channel_links_to_the_card(world: World) -> None:
 # The alias that programs call.
 
 
+@pytest.mark.deep
 def test_the_trainers_alias_follows_the_promotion(world: World) -> None:
     with_aliases(world, 2)
     promote(world)
@@ -328,6 +332,7 @@ def test_a_restart_before_the_alias_is_set_loses_nothing(world: World) -> None:
     assert alias_target(world) == provider_model(world, "tickets-1")
 
 
+@pytest.mark.deep
 def test_an_alias_changed_at_the_trainer_is_restored_and_reported(world: World) -> None:
     """As after a restored backup: the database and the trainer disagree."""
     with_aliases(world, 2)
@@ -382,6 +387,7 @@ def test_a_model_missing_at_our_trainer_is_refused_whatever_the_reason(world: Wo
     assert "`tickets-1` is gone from Acme Tuning" in refusal and in_use(world) is None
 
 
+@pytest.mark.deep
 def test_a_missing_model_in_use_is_reported_once_and_none_is_rolled_back_to(
     world: World,
 ) -> None:
@@ -453,6 +459,7 @@ def test_lists_and_try_know_the_model_in_use(world: World) -> None:
     assert "It answers" in world.tick_until_answered()
 
 
+@pytest.mark.deep
 def test_the_result_offers_a_better_model_and_its_button_promotes_it(world: World) -> None:
     seed_runs(world)
     assert world.has_button("put_to_work")
@@ -502,6 +509,7 @@ def test_a_guest_may_neither_read_details_nor_try_a_model(world: World) -> None:
     assert "guest" in world.type("/finetune try tickets-1 hello", user=GUS)
 
 
+@pytest.mark.deep
 def test_models_of_two_versions_are_compared_on_the_rows_of_both(world: World) -> None:
     world.upload_and_check(tickets_csv())
     seed_promoted(world)

@@ -31,6 +31,7 @@ def stop_trainer(served: TrainerServer) -> None:
     close(served.process)
 
 
+@pytest.mark.deep
 def test_the_alias_is_set_once_our_trainer_is_back(
     make_world: MakeWorld,
     tmp_path: Path,

@@ -104,6 +104,7 @@ def request(world: World, number: int = 1) -> PromotionRequest:
     return request
 
 
+@pytest.mark.deep
 def test_use_it_is_the_first_button_and_deploys_what_meets_the_bar(measured: World) -> None:
     world = measured
     assert "Only an approver" in world.click_and_read(ANA, advice.USE)
@@ -231,6 +232,7 @@ def test_of_two_approvers_at_once_one_deploys(requested: World) -> None:
     assert len(requested.store.database.rows("SELECT id FROM promotions")) == 1
 
 
+@pytest.mark.deep
 def test_two_approvers_are_needed_where_the_policy_says_so(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES, quorum=2, approvers=(ANA.id, BEN.id, CLEO.id)))
     seed_measured(world)
@@ -374,6 +376,7 @@ def test_names_that_the_database_does_not_know_are_withdrawn(measured: World) ->
     assert folder.published_names() == {"team/tickets"}
 
 
+@pytest.mark.deep
 def test_a_rollback_keeps_the_reason_that_overrode_a_data_rule(measured: World) -> None:
     world = measured
     world.rules.more = f"{PRICES}{STAYS}"
@@ -400,6 +403,7 @@ def test_a_rollback_takes_a_reason_to_override_a_data_rule(measured: World) -> N
     assert in_use(world) == ZERO
 
 
+@pytest.mark.deep
 def test_old_rows_of_what_is_in_use_are_not_deleted(measured: World) -> None:
     world = measured
     world.type("/finetune promote tickets zero", user=BEN)
@@ -452,6 +456,7 @@ def test_what_stays_in_use_no_longer_shows_a_fallback_that_was_deleted(measured:
     assert "If it can't answer" not in world.find_message("The classical model is in use for tickets")
 
 
+@pytest.mark.deep
 def test_the_end_of_a_prompted_model_in_use_is_announced_and_programs_read_it(measured: World) -> None:
     world = measured
     world.type("/finetune promote tickets zero", user=BEN)

@@ -59,6 +59,7 @@ def ask_all(client: openai.OpenAI) -> None:
         ask(client, f"Order {number}: a question about {LABELS[number % 3]}, please.")
 
 
+@pytest.mark.deep
 def test_sampled_calls_are_put_to_a_candidate_whose_answers_are_compared_and_paid(sampled: World) -> None:
     world = sampled
     test = begin(world, "/finetune test tickets few")
@@ -86,6 +87,7 @@ def test_sampled_calls_are_put_to_a_candidate_whose_answers_are_compared_and_pai
     assert f"*{CALLS} calls answered by both*: the same in {CALLS}." in card
 
 
+@pytest.mark.deep
 def test_a_canary_answers_programs_and_is_counted_under_its_own_name(make_world: MakeWorld) -> None:
     world = measured_world(make_world, PRICES)
     begin(world, "/finetune test tickets few canary=50%", BEN)

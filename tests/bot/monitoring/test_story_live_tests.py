@@ -117,6 +117,7 @@ def answer_calls(world: World, answers: Sequence[str | None], theirs: str = "ref
     world.send()
 
 
+@pytest.mark.deep
 def test_a_cheaper_candidate_that_is_not_worse_is_shown_so_and_deployed_by_a_click(watched: World) -> None:
     test = begin(watched)
     assert (test.question, test.margin, test.canary, test.is_shadow) == ("not_worse", 0.05, 0.0, True)

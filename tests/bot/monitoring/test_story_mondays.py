@@ -118,6 +118,7 @@ def check_golden(name: str, card: str) -> None:
     assert card + "\n" == path.read_text(encoding="utf-8")
 
 
+@pytest.mark.deep
 def test_three_mondays(world: World) -> None:
     chance = random.Random(7)
     billed = len(world.provider.service.billed)

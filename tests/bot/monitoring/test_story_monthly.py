@@ -83,6 +83,7 @@ def answer_worse(model: str, messages: list[dict[str, Any]]) -> str:
     return "billing"
 
 
+@pytest.mark.deep
 def test_each_month_the_model_is_asked_again_and_chance_is_not_reported(make_world: MakeWorld) -> None:
     world = begin(make_world)
     before = looks(world)
@@ -119,6 +120,7 @@ def test_a_model_that_was_changed_under_its_name_is_reported(make_world: MakeWor
     assert promotion(world).measurement == 1, "nothing is switched"
 
 
+@pytest.mark.deep
 def test_newer_rows_are_measured_too_and_compared_on_those_that_both_have(make_world: MakeWorld) -> None:
     world = begin(make_world)
     world.upload_and_check(tickets_csv(120))
@@ -131,6 +133,7 @@ def test_newer_rows_are_measured_too_and_compared_on_those_that_both_have(make_w
     assert f"on the {first.n_holdout} rows that both answered may be chance" in week_card(world)
 
 
+@pytest.mark.deep
 def test_a_free_candidate_is_measured_without_any_budget(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.upload_and_check(tickets_csv(90))
@@ -146,6 +149,7 @@ def test_a_free_candidate_is_measured_without_any_budget(make_world: MakeWorld) 
     assert "for no charge, without asking" in week_card(world)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "rules", ["", "[policy.watch]\nusd_per_month = '0.0001'\n"], ids=["none", "too little"]
 )
@@ -251,6 +255,7 @@ def test_the_form_has_the_choice(make_world: MakeWorld) -> None:
     assert watch is not None and (watch.every, watch.share) == ("month", 0.0)
 
 
+@pytest.mark.deep
 def test_a_tuned_model_stays_as_it_is(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     seed_promoted(world)

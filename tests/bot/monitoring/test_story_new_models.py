@@ -75,6 +75,7 @@ def pass_week_with_calls(world: World) -> None:
     pass_week(world)
 
 
+@pytest.mark.deep
 def test_a_new_model_that_is_cheaper_is_proposed_once_and_measured_after_a_click(world: World) -> None:
     list_model(world, "acme-tiny")
     (proposal,) = proposals(world)
@@ -104,6 +105,7 @@ def test_a_new_model_that_is_cheaper_is_proposed_once_and_measured_after_a_click
     assert "*New*" not in world.cards()[-1] and len(proposals(world)) == 0
 
 
+@pytest.mark.deep
 def test_the_proposal_survives_a_restart_and_its_button_takes_the_right_to_measure(world: World) -> None:
     list_model(world, "acme-tiny")
     world.restart()
@@ -115,6 +117,7 @@ def test_the_proposal_survives_a_restart_and_its_button_takes_the_right_to_measu
     assert world.store.measurements.get(2) is None
 
 
+@pytest.mark.deep
 def test_the_first_list_and_a_model_that_comes_back_propose_nothing(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=f"{PRICES}{TINY.format(price='0.40', more='')}"))
     world.provider.service.answer = answer_right
@@ -127,6 +130,7 @@ def test_the_first_list_and_a_model_that_comes_back_propose_nothing(make_world: 
     assert proposals(world) == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("price", "more", "rules"),
     [
@@ -147,6 +151,7 @@ def test_what_is_not_worth_it_or_not_allowed_is_not_proposed(
     assert proposals(world) == []
 
 
+@pytest.mark.deep
 def test_a_model_that_vanished_or_was_measured_meanwhile_is_not_shown(world: World) -> None:
     list_model(world, "acme-tiny")
     list_model(world)
@@ -155,12 +160,14 @@ def test_a_model_that_vanished_or_was_measured_meanwhile_is_not_shown(world: Wor
     assert "*New*" not in week_card(world)
 
 
+@pytest.mark.deep
 def test_nothing_is_proposed_for_a_dataset_that_is_not_watched(world: World) -> None:
     world.type("/finetune watch tickets to=nothing", user=DORA)
     list_model(world, "acme-tiny")
     assert proposals(world) == []
 
 
+@pytest.mark.deep
 def test_the_policy_has_it_measured_without_asking_within_its_budget(make_world: MakeWorld) -> None:
     world = begin(make_world, rules="[policy.watch]\nusd_per_month = '1'\n")
     list_model(world, "acme-tiny")
@@ -176,6 +183,7 @@ def test_the_policy_has_it_measured_without_asking_within_its_budget(make_world:
     assert [entry.who for entry in agreed] == ["finetune"] and "usd_per_month" in agreed[0].detail
 
 
+@pytest.mark.deep
 def test_without_enough_left_this_month_the_card_asks(make_world: MakeWorld) -> None:
     world = begin(make_world, rules="[policy.watch]\nusd_per_month = '0.0001'\n")
     list_model(world, "acme-tiny")
@@ -185,6 +193,7 @@ def test_without_enough_left_this_month_the_card_asks(make_world: MakeWorld) -> 
     assert world.store.measurements.get(2) is None
 
 
+@pytest.mark.deep
 def test_a_freeze_holds_what_nobody_was_asked_about(make_world: MakeWorld) -> None:
     world = begin(make_world, rules="[policy.watch]\nusd_per_month = '1'\n")
     world.type("/finetune freeze because=the bill looks odd today", user=BEN)
@@ -194,6 +203,7 @@ def test_a_freeze_holds_what_nobody_was_asked_about(make_world: MakeWorld) -> No
     assert world.store.measurements.get(2) is None and world.has_button(weeks.MEASURE_NEW)
 
 
+@pytest.mark.deep
 def test_a_list_from_an_older_version_counts_as_the_first(world: World) -> None:
     path = world.service.settings.data / model_ends.MODEL_ENDS_FILE
     stored = json.loads(path.read_text(encoding="utf-8"))

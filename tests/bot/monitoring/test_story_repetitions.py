@@ -37,6 +37,7 @@ def week_card(world: World) -> str:
     return world.find_message("tickets last week:")
 
 
+@pytest.mark.deep
 def test_a_prompt_that_got_worse_is_measured_again_on_newer_rows(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     world.provider.service.answer = answer_right
@@ -57,6 +58,7 @@ def test_a_prompt_that_got_worse_is_measured_again_on_newer_rows(make_world: Mak
     assert (again.dataset_id, again.state) == (newest.id, "asked") and '"zero"' in again.plan
 
 
+@pytest.mark.deep
 def test_a_tuned_model_that_got_worse_gets_a_plan_that_others_approve(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     seed_promoted(world)

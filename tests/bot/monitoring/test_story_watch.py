@@ -201,6 +201,7 @@ def test_guests_may_not_watch(world: World) -> None:
     assert current(world) is None
 
 
+@pytest.mark.deep
 def test_the_policy_limits_who_is_watched_and_how_much(make_world: MakeWorld) -> None:
     limits = "[policy.watch]\nsample_percent = 10\ndays = 7\npersonal = 'drop'\n"
     world = make_world(Rules(more=f"{limits}{PRICES}"))
@@ -253,6 +254,7 @@ def test_a_channel_may_do_without_the_card_of_a_week(world: World) -> None:
     assert world.find_message("tickets last week: 50 calls for")
 
 
+@pytest.mark.deep
 def test_the_home_and_the_terminal_show_a_watched_week(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Watched" not in home(world, ANA), "nothing is watched"
     world.type("/finetune watch tickets sample=100%", user=DORA)
@@ -277,6 +279,7 @@ def test_the_home_and_the_terminal_show_a_watched_week(world: World, monkeypatch
     assert other.exit_code == 1 and "other isn't watched" in other.stderr
 
 
+@pytest.mark.deep
 def test_people_label_calls_at_random_before_they_see_the_answer(world: World) -> None:
     world.type("/finetune watch tickets sample=100%", user=DORA)
     sample_calls(world, [f"call {number} about a refund" for number in range(30)])
@@ -314,6 +317,7 @@ def choose(world: World, label: str, answer: str = "refund") -> bool:
     return f"“{answer}”: right" in world.read_form(ANA)
 
 
+@pytest.mark.deep
 def test_a_label_is_that_of_the_version_whose_labels_the_form_shows(world: World) -> None:
     world.type("/finetune watch tickets sample=100%", user=DORA)
     sample_calls(world, ["where is my money, a refund please"])
@@ -363,6 +367,7 @@ def test_ending_a_watch_deletes_the_sampled_calls(world: World) -> None:
     assert b"nobody should find again" not in content
 
 
+@pytest.mark.deep
 def test_a_deleted_dataset_leaves_no_sampled_call_and_no_label(world: World) -> None:
     world.type("/finetune watch tickets sample=100%", user=DORA)
     sample_calls(world, [f"call {number}, secretly about zanzibar" for number in range(3)])

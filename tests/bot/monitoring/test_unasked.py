@@ -68,6 +68,7 @@ def test_rows_that_may_not_leave_any_more_are_not_sent_unasked(make_world: MakeW
     assert measurement(world, 2).state == "asked"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("is_spent", [False, True], ids=["too dear", "spent before"])
 def test_a_cost_above_what_is_left_is_asked_for(make_world: MakeWorld, is_spent: bool) -> None:
     world, waiting = begin(make_world, usd="0.0001" if not is_spent else "0.01")

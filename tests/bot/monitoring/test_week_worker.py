@@ -61,6 +61,7 @@ def usual(count: int) -> list[str]:
     return [f"a question about order {number}" for number in range(count)]
 
 
+@pytest.mark.deep
 def test_weeks_that_another_encoder_has_read_are_not_compared(tmp_path: Path) -> None:
     first = store_week(tmp_path, 0, usual(200))
     assert compare(first) == WeekShift(), "there is nothing to compare the first week with"
@@ -74,6 +75,7 @@ def test_weeks_that_another_encoder_has_read_are_not_compared(tmp_path: Path) ->
     assert compare(second) == WeekShift()
 
 
+@pytest.mark.deep
 def test_once_four_weeks_were_read_the_last_two_are_compared_with_them(tmp_path: Path) -> None:
     for week in range(5):
         compare(store_week(tmp_path, week, usual(110)))

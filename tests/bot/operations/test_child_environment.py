@@ -33,6 +33,7 @@ def bot(
         yield bot, slack
 
 
+@pytest.mark.deep
 def test_no_key_of_slack_or_a_vendor_is_in_a_childs_environment(
     bot: tuple[RunningBot, SlackEmulator], tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def test_with_the_right_to_read_it_says_that_lost_messages_are_found(
     )
 
 
+@pytest.mark.deep
 def test_blocks_that_slack_refuses_are_named_with_the_setting_that_avoids_them(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def test_every_block_is_in_the_sample_that_slack_judges() -> None:
     assert kinds <= {block["type"] for block in (*card.newest, *card.blocks)}
 
 
+@pytest.mark.deep
 def test_a_read_only_folder_is_a_problem(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # as on a read-only file system
     assert (
@@ -150,6 +152,7 @@ def test_a_read_only_folder_is_a_problem(installation: Installation, monkeypatch
     )
 
 
+@pytest.mark.deep
 def test_a_damaged_database_is_a_problem_with_its_fix(installation: Installation) -> None:
     path = installation.folder / "data" / "finetune.db"
     store = Store(path)
@@ -164,6 +167,7 @@ def test_a_damaged_database_is_a_problem_with_its_fix(installation: Installation
     assert not installation["SQLite"].is_ok and "finetune restore" in installation["SQLite"].text
 
 
+@pytest.mark.deep
 def test_people_of_the_policy_who_are_unknown_to_slack_are_named(installation: Installation) -> None:
     assert installation["policy"].text == "names 1 user and 1 group, all known to Slack"
     installation.slack.set_kind("U0BEN", "guest")
@@ -195,6 +199,7 @@ def test_every_problem_of_the_settings_is_listed_and_the_rest_is_checked(
     assert installation["SQLite"].is_ok
 
 
+@pytest.mark.deep
 def test_without_tokens_the_rest_is_checked(installation: Installation) -> None:
     installation.set_environment(SLACK_BOT_TOKEN="")
     assert "SLACK_BOT_TOKEN is not set" in installation["settings"].text
@@ -202,6 +207,7 @@ def test_without_tokens_the_rest_is_checked(installation: Installation) -> None:
     assert installation.slack.calls() == ()
 
 
+@pytest.mark.deep
 def test_a_refused_token_is_reported_with_its_fix(installation: Installation) -> None:
     installation.set_environment(SLACK_BOT_TOKEN="xoxb-canary")
     finding = installation["Slack"]
@@ -239,6 +245,7 @@ def test_the_manifest_has_every_scope_that_the_doctor_checks() -> None:
     assert all(f"- {scope}\n" in manifest for scope in SCOPES)
 
 
+@pytest.mark.deep
 def test_missing_approvers_and_budget_are_reported(installation: Installation) -> None:
     installation.write_settings(
         ('approvers = ["U0BEN"]', ""), ('approver_groups = ["S1"]', ""), ('monthly_usd = "200"', "")
@@ -255,6 +262,7 @@ def test_a_trainer_without_a_model_is_a_problem(installation: Installation) -> N
     assert "no base model: [trainer.models] NAME" in finding.text
 
 
+@pytest.mark.deep
 def test_without_the_extra_local_hosted_training_works_and_no_trainer_starts(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +285,7 @@ def test_every_base_model_that_is_left_out_is_reported_in_the_trainers_words(
     assert "[trainer.models] my model: a name has at most 128 letters" in finding.text
 
 
+@pytest.mark.deep
 def test_only_providers_with_a_key_are_checked(installation: Installation) -> None:
     with Hosted() as company:
         installation.write_settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
@@ -289,6 +298,7 @@ def test_only_providers_with_a_key_are_checked(installation: Installation) -> No
         assert {seen.route.split()[0] for seen in company.requests} == {"GET"}
 
 
+@pytest.mark.deep
 def test_a_providers_refusal_is_reported_without_its_key(installation: Installation) -> None:
     with Hosted() as company:
         installation.write_settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
@@ -325,6 +335,7 @@ def test_a_slow_answer_is_not_taken_for_a_wrong_clock() -> None:
     assert _check_clock("", 0, 0).text == "not checked, as Slack sent no time"
 
 
+@pytest.mark.deep
 def test_files_that_others_can_read_are_reported_with_the_command_that_fixes_it(
     installation: Installation,
 ) -> None:
@@ -338,6 +349,7 @@ def test_files_that_others_can_read_are_reported_with_the_command_that_fixes_it(
     assert all(finding.is_ok for finding in examine() if finding.subject == "permissions")
 
 
+@pytest.mark.deep
 def test_a_data_folder_of_another_user_is_a_problem_and_the_rest_is_checked(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +367,7 @@ def test_a_data_folder_of_another_user_is_a_problem_and_the_rest_is_checked(
     assert installation["approvers"].is_ok
 
 
+@pytest.mark.deep
 def test_a_running_bot_is_recognized_by_its_heartbeat(installation: Installation) -> None:
     (installation.folder / "data").mkdir()
     beat = installation.folder / "data" / "heartbeat"
@@ -366,6 +379,7 @@ def test_a_running_bot_is_recognized_by_its_heartbeat(installation: Installation
     assert re.match(r"running, but took no step for (89|9\d) s: restart it", finding.text)
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(not wal_is_safe(sqlite_version()), reason="the journal is never WAL here")
 def test_wal_under_an_sqlite_that_can_corrupt_it_is_a_problem(
     installation: Installation, monkeypatch: pytest.MonkeyPatch

@@ -95,6 +95,7 @@ def wait_for_pid(settings: Settings, but: int | None = None) -> int:
     return wait_until(another, "a door that answers", seconds=60)
 
 
+@pytest.mark.deep
 def test_the_door_survives_the_bot_and_is_replaced_once_a_key_changes(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, look_after: Callable[[], DoorProcess]
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_killed_trainer_restarts_at_the_same_address_with_the_same_key(
     assert "the trainer ended with code -9" in caplog.text
 
 
+@pytest.mark.deep
 def test_a_restart_that_the_system_refuses_is_retried(
     trainer: EmbeddedTrainer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,6 +153,7 @@ def test_the_log_says_why_the_trainer_ended(
     assert re.search(r"ended with code 2: trainer: --storage needs --executor ray", caplog.text)
 
 
+@pytest.mark.deep
 def test_the_trainer_ends_when_its_bot_is_killed(tmp_path: Path, base: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from bot.embedded_trainer import EmbeddedTrainer\n"

@@ -56,6 +56,7 @@ class ManualClock:
         return self.now
 
 
+@pytest.mark.deep
 def test_a_tick_that_hangs_ends_the_process_and_the_log_says_where(tmp_path: Path) -> None:
     process = subprocess.run(
         [sys.executable, "-c", HANGS, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
@@ -290,6 +291,7 @@ def test_health_sees_that_slack_is_silent_or_refuses_the_token_and_that_it_is_ov
         assert get(port, "/healthz")[0] == 200
 
 
+@pytest.mark.deep
 def test_health_is_503_while_backups_fail_or_a_workers_task_is_old(make_world: MakeWorld) -> None:
     with serve_health(make_world) as (world, port):
         folder = world.service.settings.backups
@@ -305,6 +307,7 @@ def test_health_is_503_while_backups_fail_or_a_workers_task_is_old(make_world: M
         assert "s old" in read_unwell(port)["troubles"]["workers"]
 
 
+@pytest.mark.deep
 def test_health_is_503_from_a_nightly_check_that_finds_damage_until_a_clean_one(
     make_world: MakeWorld,
 ) -> None:

@@ -49,6 +49,7 @@ def _called(path: Path) -> Iterator[str]:
             yield from AS_PYTHON[token.string]
 
 
+@pytest.mark.deep
 def test_the_app_asks_for_the_scopes_that_its_calls_need_and_no_more() -> None:
     called = set().union(*methods_called().values())
     assert {"chat.postMessage", "users.info", "files.info", *UPLOAD} <= called, "so the search works"
@@ -77,6 +78,7 @@ def test_no_message_unfurls_a_link(world: World) -> None:
         assert str(call.args["unfurl_links"]).lower() == str(call.args["unfurl_media"]).lower() == "false"
 
 
+@pytest.mark.deep
 def test_an_uploaded_files_name_is_never_a_path(world: World) -> None:
     folder = world.folder.parent
     before = set(folder.rglob("*"))

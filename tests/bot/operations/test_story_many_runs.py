@@ -34,6 +34,7 @@ def reads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return files
 
 
+@pytest.mark.deep
 def test_a_result_costs_the_same_after_many_runs(world: World, reads: list[Path]) -> None:
     world.start_approved()
     world.tick_until_state("done")
@@ -65,6 +66,7 @@ def count_statements(world: World, call: Callable[[], object]) -> int:
     return len(statements)
 
 
+@pytest.mark.deep
 def test_a_tick_reads_no_held_out_rows_while_answers_arrive(world: World, reads: list[Path]) -> None:
     def answered() -> int:
         return Progress.from_json(world.run().progress).evaluated

@@ -35,6 +35,7 @@ def kill_once_a_job_exists(world: World, environment: dict[str, str]) -> None:
         bot.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.deep
 def test_a_killed_bot_restored_from_before_its_job_adopts_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

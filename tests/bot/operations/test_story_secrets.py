@@ -162,6 +162,7 @@ def play_every_flow(world: World, outputs: dict[str, str], trainer: Path) -> Non
     world.send()
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(
     not Path("/proc/self/cmdline").exists(), reason="the arguments of processes are read in /proc"
 )

@@ -129,6 +129,7 @@ def test_a_killed_worker_is_replaced_and_reported_if_it_was_at_work(pool: Worker
     assert run_in_worker(pool, "c") not in (busy, idle, os.getpid())
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("forked")
 def test_a_task_past_its_deadline_is_ended_and_no_other_is_affected() -> None:
     pool = WorkerPool(deadline_s=3.0)
@@ -146,6 +147,7 @@ def test_a_task_past_its_deadline_is_ended_and_no_other_is_affected() -> None:
         pool.close()
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_task_that_takes_too_much_memory_fails_alone_and_its_process_ends() -> None:
     pool = WorkerPool(1, memory=1 << 30)
@@ -158,6 +160,7 @@ def test_a_task_that_takes_too_much_memory_fails_alone_and_its_process_ends() ->
         pool.close()
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_parquet_bomb_in_nested_rows_is_a_finding_within_the_memory_limit(tmp_path: Path) -> None:
     """Nested texts can't be measured before they are unpacked: 3,000 rows that share one of 10 MB."""
@@ -221,6 +224,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.deep
 def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(KILLED_PARENT)

@@ -86,6 +86,7 @@ def set_bar(world: World, bar: float) -> None:
     world.store.dataset_settings.set("tickets", by=ANA.id, now=world.clock, bar=bar)
 
 
+@pytest.mark.deep
 def test_it_answers_while_the_provider_is_out(world: World) -> None:
     world.click(ANA, promotions.DETAILS)
     assert "`/finetune fallback tickets CANDIDATE` has something else" in world.read_form(ANA)
@@ -149,6 +150,7 @@ def test_it_stays_whatever_is_deployed_until_somebody_ends_it(world: World) -> N
     assert acts == ["choose fallback", "end fallback"]
 
 
+@pytest.mark.deep
 def test_it_ends_once_it_is_deployed_itself(world: World) -> None:
     choose(world)
     world.type("/finetune promote tickets classical because=the demo is today", user=BEN)
@@ -172,6 +174,7 @@ def test_it_ends_with_the_last_use(world: World) -> None:
     assert "Nothing is in use for `tickets`" in world.type(CHOOSE, user=BEN)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -186,6 +189,7 @@ def test_what_cannot_stand_in_is_refused(world: World, line: str, reason: str) -
     assert current(world) is None
 
 
+@pytest.mark.deep
 def test_what_misses_the_bar_cannot_stand_in(world: World) -> None:
     set_bar(world, 0.999)
     reply = world.type(CHOOSE, user=BEN)
@@ -194,12 +198,14 @@ def test_what_misses_the_bar_cannot_stand_in(world: World) -> None:
     assert "Only an approver" in world.type(CHOOSE, user=ANA)
 
 
+@pytest.mark.deep
 def test_a_freeze_keeps_everything_as_it_is(world: World) -> None:
     world.type("/finetune freeze because=the month is over", user=BEN)
     assert "Nothing else is deployed now" in world.type(CHOOSE, user=BEN)
     assert current(world) is None
 
 
+@pytest.mark.deep
 def test_both_at_one_provider_is_said(world: World) -> None:
     reply = choose(world, "/finetune fallback tickets kshot after=20")
     assert "or takes longer than 20 s" in reply
@@ -213,6 +219,7 @@ def test_both_at_one_provider_is_said(world: World) -> None:
     assert len(world.store.fallbacks.all_current()) == 1
 
 
+@pytest.mark.deep
 def test_lost_files_are_made_again_and_trouble_is_shown(world: World) -> None:
     choose(world)
     before = current(world)
@@ -239,6 +246,7 @@ def test_lost_files_are_made_again_and_trouble_is_shown(world: World) -> None:
     assert folder.recipe_path(before.recipe).exists()
 
 
+@pytest.mark.deep
 def test_it_answers_each_call_once_the_model_has_ended(world: World) -> None:
     """Chosen before or after the end, which ticks don't take back."""
     choose(world)
@@ -261,6 +269,7 @@ def test_it_answers_each_call_once_the_model_has_ended(world: World) -> None:
     assert now is not None and now.unavailable is not None and now.fallback is not None
 
 
+@pytest.mark.deep
 def test_the_end_of_its_model_is_announced(world: World) -> None:
     world.type("/finetune promote tickets classical because=the demo is today", user=BEN)
     world.send()
@@ -275,6 +284,7 @@ def test_the_end_of_its_model_is_announced(world: World) -> None:
     assert "/finetune fallback tickets CANDIDATE" in card and "Retrain" not in card
 
 
+@pytest.mark.deep
 def test_its_version_is_not_deleted_and_it_goes_with_the_whole_dataset(world: World) -> None:
     choose(world)
     before = current(world)
@@ -300,6 +310,7 @@ def test_its_version_is_not_deleted_and_it_goes_with_the_whole_dataset(world: Wo
     assert not RecipeFolder(world.service.settings.recipes).recipe_path(before.recipe).exists()
 
 
+@pytest.mark.deep
 def test_the_terminal_chooses_and_ends_it(world: World) -> None:
     running = run(world, "fallback", "tickets", "classical")
     assert running.exit_code == 2 and "fallback in Slack do the same" in running.stderr

@@ -135,6 +135,7 @@ def test_what_wins_goes_to_work_and_comes_back(make_world: MakeWorld) -> None:
     assert (kshot.alternative_micros, kshot.saving_micros) == (0, -kshot.micros)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "api",
     ["crusoe", *(pytest.param(api, marks=pytest.mark.slow) for api in ("fireworks", "together"))],

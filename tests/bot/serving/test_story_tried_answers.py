@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from bot.reconciler import apply_retention
 from bot.rules.plans import plan_from_json
 from bot.services.datasets import dataset_worker
@@ -45,6 +47,7 @@ def deletion_question(world: World) -> str:
     return question
 
 
+@pytest.mark.deep
 def test_better_answers_become_pairs_that_train_the_judged_model_and_rows(world: World) -> None:
     world.abilities += ', "dpo", "going_on"'
     world.restart()
@@ -169,6 +172,7 @@ def test_a_name_of_any_length_has_one_for_its_pairs() -> None:
         assert dataset_name(name) == name and name.endswith("-pairs")
 
 
+@pytest.mark.deep
 def test_a_good_answer_is_preferred_to_an_earlier_bad_one(world: World) -> None:
     seed_runs(world)
     correct(world, ask(world, "where is my refund?"), "refund, please wait")

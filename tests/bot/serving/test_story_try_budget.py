@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bot.rules.units import month_of
 from demo.people import ANA, BEN
 from tests.bot.world import PRIVATE, World, words_of
@@ -23,6 +25,7 @@ def committed(world: World) -> int:
     return int(world.store.committed(month_of(world.clock)))
 
 
+@pytest.mark.deep
 def test_no_question_is_asked_beyond_the_teams_a_channels_or_a_persons_budget(world: World) -> None:
     chats = with_model(world)
     for limit in (f'[budget.channels]\n{PRIVATE.id} = "0"', f'[budget.people]\n{ANA.id} = "0"'):
@@ -38,6 +41,7 @@ def test_no_question_is_asked_beyond_the_teams_a_channels_or_a_persons_budget(wo
     assert world.provider.count(CHAT) == chats and world.store.questions.waiting() == []
 
 
+@pytest.mark.deep
 def test_a_question_reserves_its_maximum_and_spends_its_cost(world: World) -> None:
     chats, spent = with_model(world), committed(world)
     replies = world.store.database.rows("SELECT key FROM replies")
@@ -74,6 +78,7 @@ def test_a_question_reserves_its_maximum_and_spends_its_cost(world: World) -> No
     assert (committed(world), world.provider.count(CHAT)) == (spent, chats + 6)
 
 
+@pytest.mark.deep
 def test_a_question_without_a_clear_answer_counts_at_its_maximum_and_is_not_sent_again(world: World) -> None:
     chats = with_model(world)
     for fault in (COMMIT_THEN_500, Fault(commit=True, then="cut"), HTML):
@@ -96,6 +101,7 @@ def test_a_question_without_a_clear_answer_counts_at_its_maximum_and_is_not_sent
     assert world.provider.count(CHAT) == chats + 1 and committed(world) > spent
 
 
+@pytest.mark.deep
 def test_hanging_questions_delay_no_tick(world: World) -> None:
     chats = with_model(world)
     world.provider.fail(CHAT, HANGS)

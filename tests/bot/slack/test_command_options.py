@@ -32,6 +32,7 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
     return st.none() | st.decimals(kind.least, kind.most, places=4)
 
 
+@pytest.mark.deep
 @given(
     current=st.none() | NAME,
     volume=st.none() | st.builds(Volume, st.integers(0, 10**12), st.sampled_from(["requests", "tokens"])),

@@ -66,6 +66,7 @@ def kind_of(world: World, message: PostedMessage) -> str:
     return cards.get(message.ts) or ("direct message" if message.channel != PRIVATE.id else "other")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("is_shared", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_few_messages_are_sent_from_upload_to_result(
     make_world: Callable[[Rules], World], is_shared: bool

@@ -60,6 +60,7 @@ def test_with_results_a_channel_gets_them_and_nobody_a_second_time(world: World)
     assert not any("is done." in text for text in world.dms(ANA))
 
 
+@pytest.mark.deep
 def test_results_that_were_dropped_are_not_posted_once_they_are_on_again(world: World) -> None:
     notify(world, "channel results=off")
     finish_run(world)

@@ -28,6 +28,7 @@ def run_and_ask_again(world: World) -> None:
     assert world.find_button("approve_plan")
 
 
+@pytest.mark.deep
 def test_without_two_scopes_results_and_approval_cards_appear_and_each_scope_is_named_once(
     world: World,
 ) -> None:
@@ -46,6 +47,7 @@ def test_without_two_scopes_results_and_approval_cards_appear_and_each_scope_is_
     assert world.files() != [], "the plots follow"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("code", ["internal_error", "msg_too_long"])
 def test_a_run_card_that_slack_always_refuses_delays_no_other_message(world: World, code: str) -> None:
     world.start()

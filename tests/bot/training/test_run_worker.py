@@ -72,6 +72,7 @@ def test_the_best_alternative_is_not_a_later_one_whose_lead_may_be_luck(holdout:
     assert best is not None and best.kind == "classical"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("base_right", "is_ahead"), [(20, False), (55, False), (90, True)])
 def test_the_base_model_is_measured_last_and_has_to_be_clearly_ahead(
     holdout: Path, base_right: int, is_ahead: bool

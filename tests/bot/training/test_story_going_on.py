@@ -36,6 +36,7 @@ def going_on(world: World) -> World:
     return world
 
 
+@pytest.mark.deep
 def test_a_run_goes_on_from_a_tuned_model_and_is_compared_with_it(world: World) -> None:
     world.abilities += ', "going_on"'
     world.restart()

@@ -222,6 +222,7 @@ def test_a_run_can_be_given_up_although_the_provider_rejects_the_key(world: Worl
     assert world.run().state == "cancelled" and world.find_message("could not check whether there is a job")
 
 
+@pytest.mark.deep
 def test_nothing_is_given_up_before_a_provider_that_is_away_answers(world: World) -> None:
     make_uncertain(world)
     world.provider.fail(LIST, NOTHING_BUT_500, times=3)

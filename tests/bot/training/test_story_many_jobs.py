@@ -41,6 +41,7 @@ def kind(route: str) -> str:
     return "job" if route.startswith(f"{LIST}/") else route
 
 
+@pytest.mark.deep
 def test_a_few_pages_answer_for_hundreds_of_jobs(world: World) -> None:
     add_training_runs(world, 250)
     world.tick()
@@ -81,6 +82,7 @@ def test_a_cancel_of_an_old_job_among_hundreds_is_carried_out_at_the_next_tick(w
     assert world.run(60).state == "cancelled"
 
 
+@pytest.mark.deep
 def test_while_the_list_fails_few_jobs_are_asked_for_and_the_other_cards_say_so(
     world: World,
 ) -> None:
@@ -92,6 +94,7 @@ def test_while_the_list_fails_few_jobs_are_asked_for_and_the_other_cards_say_so(
     world.tick_until(lambda: Progress.from_json(world.run(7).progress).note is None, "the trouble to be over")
 
 
+@pytest.mark.deep
 def test_every_job_is_followed_although_the_list_never_answers(world: World) -> None:
     add_training_runs(world, 8, since=world.clock - AN_HOUR_S)
     world.provider.fail(LIST, NOTHING_BUT_500, times=10_000)

@@ -45,6 +45,7 @@ def live_jobs(world: World) -> list[str]:
     return [job.id for job in world.provider.service.jobs.values() if not job.is_cancelled]
 
 
+@pytest.mark.deep
 def test_a_runs_second_job_that_shows_up_late_is_cancelled_and_reported(training: World) -> None:
     copy_of_job(training)
     sweep(training)
@@ -76,6 +77,7 @@ def test_the_runs_own_job_is_kept_although_the_other_is_older(training: World) -
     assert live_jobs(training) == ["ftjob-1"]
 
 
+@pytest.mark.deep
 def test_a_job_that_no_run_knows_is_reported_once_with_what_to_do(make_world: MakeWorld) -> None:
     """Two providers' rows name the same trainer, so both list the job."""
     world = make_world(Rules(fallback=PUBLIC.id))
@@ -92,6 +94,7 @@ def test_a_job_that_no_run_knows_is_reported_once_with_what_to_do(make_world: Ma
     assert "ftjob-2" in notice and "run 8" in notice and "Cancel it there" in notice
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("ended", ["", "succeeded", "rejected"])
 def test_a_run_that_a_restored_backup_believes_unapproved_adopts_its_job(world: World, ended: str) -> None:
     world.provider.service.stages = ("running",) * 20 + ("succeeded",)
@@ -116,6 +119,7 @@ def test_a_run_that_a_restored_backup_believes_unapproved_adopts_its_job(world: 
     assert world.jobs() == 1
 
 
+@pytest.mark.deep
 def test_a_run_that_needs_a_person_continues_once_its_job_shows_up(world: World) -> None:
     make_uncertain(world)
     job = hidden_job(world)
@@ -127,6 +131,7 @@ def test_a_run_that_needs_a_person_continues_once_its_job_shows_up(world: World)
     assert world.find_message("was found there and is taken over")
 
 
+@pytest.mark.deep
 def test_a_cancelled_runs_job_is_cancelled_and_a_failed_runs_job_is_reported(training: World) -> None:
     store = training.store
     store.runs.move(training.run(), "failed", now=training.clock)
@@ -142,6 +147,7 @@ def test_a_cancelled_runs_job_is_cancelled_and_a_failed_runs_job_is_reported(tra
     )
 
 
+@pytest.mark.deep
 def test_orphan_jobs_are_found_once_a_provider_that_was_away_is_back(training: World) -> None:
     training.provider.fail(f"GET {JOBS}", NOTHING_BUT_500, times=3)
     sweep(training)
@@ -150,6 +156,7 @@ def test_orphan_jobs_are_found_once_a_provider_that_was_away_is_back(training: W
     assert live_jobs(training) == ["ftjob-1"]
 
 
+@pytest.mark.deep
 def test_two_providers_of_one_account_leave_each_others_jobs_and_files_alone(
     make_world: MakeWorld,
 ) -> None:

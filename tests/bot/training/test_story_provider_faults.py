@@ -93,6 +93,7 @@ def test_a_job_whose_create_hangs_is_adopted(make_world: MakeWorld) -> None:
     assert world.jobs() == 1 and world.provider.count(CREATE) == 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("fault", [NOTHING_BUT_500, RESET, BUSY, HTML], ids=str)
 def test_a_lost_create_is_repeated_only_after_its_job_would_have_been_listed(
     world: World, fault: Fault
@@ -221,6 +222,7 @@ def test_an_evaluation_continues_after_failed_questions_and_draws_a_base64_resul
     world.tick_until_file("loss.png")
 
 
+@pytest.mark.deep
 def test_a_provider_that_is_away_for_a_while_is_waited_for(world: World) -> None:
     world.start_approved()
     world.tick_until_state("training")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bot.rules.plans import plan_from_json
 from bot.services.common import provider_jobs
 from demo.people import BEN
@@ -38,6 +40,7 @@ def test_a_file_is_deleted_after_a_failed_job(world: World) -> None:
     assert world.files_at_provider() == []
 
 
+@pytest.mark.deep
 def test_a_file_that_another_run_trains_on_stays_until_that_run_is_trained(world: World) -> None:
     world.provider.service.stages = ("running",) * 3 + ("succeeded",)
     world.start_approved()

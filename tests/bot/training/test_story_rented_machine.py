@@ -45,6 +45,7 @@ def world(make_world: MakeWorld, served: TrainerServer) -> World:
     return make_world(Rules(more=rows))
 
 
+@pytest.mark.deep
 def test_a_rented_run_is_billed_at_its_cost_and_leaves_nothing_running(world: World, peer: HfPeer) -> None:
     peer.micro_usd["t4-small"] = 500_000
     assert world.upload_and_check(tickets_csv()).state == "ready"
@@ -86,6 +87,7 @@ def test_a_raised_price_cancels_the_run_before_anything_starts(world: World, pee
     assert world.ledger().get("settle", 0) == 0
 
 
+@pytest.mark.deep
 def test_a_failed_smoke_test_ends_the_run_and_its_seconds_are_booked(world: World, peer: HfPeer) -> None:
     failure = (
         b'{"code": "smoke_failed", "message": "The first steps, on 8 rows, failed: no space.", "param": null}'
@@ -108,6 +110,7 @@ def test_a_rejected_token_plans_nothing(world: World, peer: HfPeer, monkeypatch:
     assert not peer.jobs
 
 
+@pytest.mark.deep
 def test_the_terminal_asks_for_the_machines_price(world: World, peer: HfPeer, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text(tickets_csv(300))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import main
@@ -34,6 +35,7 @@ def test_a_report_for_a_missing_folder_is_refused(world: World, tmp_path: Path) 
     assert "There is no folder" in result.output
 
 
+@pytest.mark.deep
 def test_a_report_has_the_run_on_one_page_and_no_row(world: World, tmp_path: Path) -> None:
     world.seed_dataset(rows=ENOUGH_ROWS)
     world.type("/finetune baseline tickets candidates=classical")
@@ -79,6 +81,7 @@ def test_a_report_has_the_run_on_one_page_and_no_row(world: World, tmp_path: Pat
     assert "The commonest label alone gets" in measurement.text
 
 
+@pytest.mark.deep
 def test_a_report_says_what_happened_to_the_model_since(world: World, tmp_path: Path) -> None:
     def read_report() -> str:
         assert write_report(world, out).exit_code == 0
@@ -96,6 +99,7 @@ def test_a_report_says_what_happened_to_the_model_since(world: World, tmp_path: 
     assert replaced.startswith("Undecided: ") and "Replaced by tickets-2 on 20" in replaced
 
 
+@pytest.mark.deep
 def test_two_runs_side_by_side_quote_no_row_and_are_no_look(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=PRICES))
     seed_runs(world, 2)

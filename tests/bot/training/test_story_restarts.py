@@ -30,6 +30,7 @@ def assert_ended_once(world: World) -> None:
     assert set(world.ledger()) == {"reserve", "settle"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("is_sent", [True, False], ids=["messages sent", "messages waiting"])
 def test_a_run_ends_once_although_the_bot_restarts_in_every_state(world: World, is_sent: bool) -> None:
     world.start()
@@ -61,6 +62,7 @@ def _reconcile_until(world: World, state: RunState) -> None:
     wait_until(step, state, seconds=20)
 
 
+@pytest.mark.deep
 def test_a_run_ends_once_although_the_bot_restarts_at_every_tick(world: World) -> None:
     world.start_approved()
     for _ in range(8):

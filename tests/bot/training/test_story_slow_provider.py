@@ -83,6 +83,7 @@ def test_a_create_that_hangs_is_not_repeated(world: World, beta: Hosted) -> None
     assert world.jobs() == world.provider.count(create) == 1
 
 
+@pytest.mark.deep
 def test_a_file_and_a_document_that_hang_at_slack_delay_no_run_and_no_other_file(world: World) -> None:
     run = start_approved(world, "acme")
     world.slack.fail("download", slow(NEVER_S), times=2)
@@ -99,6 +100,7 @@ def test_a_file_and_a_document_that_hang_at_slack_delay_no_run_and_no_other_file
     assert world.store.documents.due(world.clock), "and so is the document"
 
 
+@pytest.mark.deep
 def test_the_bot_can_be_stopped_while_a_provider_hangs(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -38,6 +38,7 @@ def company(world: World) -> Vendor:
     return world.provider.service
 
 
+@pytest.mark.deep
 def test_the_result_of_an_uploaded_file_costs_what_the_vendor_bills(vendor_world: World) -> None:
     world = vendor_world
     assert world.upload_and_check(tickets_csv()).state == "ready"
@@ -54,6 +55,7 @@ def test_the_result_of_an_uploaded_file_costs_what_the_vendor_bills(vendor_world
     assert f"${ledger.usd}" in world.find_message("Result of run 1")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("vendor", ROADS)
 def test_a_model_trained_and_hosted_by_clicks_costs_the_vendors_bill_and_stops(
     make_world: MakeWorld, vendor: RoadVendor
@@ -225,6 +227,7 @@ def catalogue_world(make_world: MakeWorld, **switches: Any) -> tuple[World, Crus
     return world, service
 
 
+@pytest.mark.deep
 def test_a_lost_create_and_a_late_registration_still_end_in_a_result(make_world: MakeWorld) -> None:
     world, service = catalogue_world(make_world)
     world.start(START)
@@ -260,6 +263,7 @@ def test_a_model_that_is_never_registered_fails_the_run_with_its_cost(make_world
     assert from_micros(world.ledger()["settle"]) == service.billed_usd == 21
 
 
+@pytest.mark.deep
 def test_a_job_without_reported_tokens_costs_the_planned_tokens(make_world: MakeWorld) -> None:
     world = make_world(Rules(training="5000.00", budget="500"))
     world.provider.service.trained_tokens = None

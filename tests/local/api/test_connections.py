@@ -85,6 +85,7 @@ def test_a_request_with_the_key_may_send_its_body_slowly(impatient: TrainerServe
         assert b" 400 " in read_to_end(client)
 
 
+@pytest.mark.deep
 def test_with_more_silent_connections_than_files_it_still_answers(tmp_path: Path) -> None:
     with ExitStack() as stack, (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(

@@ -50,6 +50,7 @@ def text_of(answer: ChatCompletion) -> str:
     return answer.choices[0].message.content or ""
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("system", [SYSTEM, None], ids=["shared prefix", "no shared prefix"])
 def test_batched_answers_equal_transformers_generate(
     client: openai.OpenAI, reference: Reference, system: str | None
@@ -159,6 +160,7 @@ def test_a_client_that_times_out_leaves_the_server_answering(client: openai.Open
     assert text_of(ask(client, messages_of(TICKETS[1]), timeout=5))
 
 
+@pytest.mark.deep
 def test_a_client_that_hangs_up_leaves_the_server_answering(client: openai.OpenAI) -> None:
     stream = ask(client, messages_of(TICKETS[1]), max_tokens=150, stream=True, **WITHOUT_END)
     assert isinstance(stream, openai.Stream)

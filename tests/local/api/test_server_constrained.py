@@ -78,6 +78,7 @@ def tokens_of(choice: Choice) -> list[Any]:
     return choice.logprobs.content
 
 
+@pytest.mark.deep
 def test_several_answers_differ_and_a_seed_repeats_them(client: openai.OpenAI) -> None:
     first, second = (ask(client, n=5, temperature=1.5, seed=3) for _ in range(2))
     assert [choice.index for choice in first.choices] == [0, 1, 2, 3, 4]
@@ -188,6 +189,7 @@ def test_an_enum_schema_gives_a_quoted_label(client: openai.OpenAI) -> None:
     assert json.loads(texts(ask(client, response_format=form))[0]) in ("billing", "login")
 
 
+@pytest.mark.deep
 def test_a_json_object_is_valid_unless_it_is_cut_off(client: openai.OpenAI) -> None:
     cut = ask(client, response_format={"type": "json_object"}, temperature=2, seed=1, max_tokens=2)
     assert cut.choices[0].finish_reason == "length"

@@ -43,6 +43,7 @@ def trained(client: openai.OpenAI) -> FineTuningJob:
     return wait_for_status(client, job.id, "succeeded", "failed")
 
 
+@pytest.mark.deep
 def test_by_default_a_head_is_trained(client: openai.OpenAI, trained: FineTuningJob) -> None:
     assert trained.status == "succeeded", trained.error
     assert trained.method and trained.method.model_dump()["type"] == "head"
@@ -52,6 +53,7 @@ def test_by_default_a_head_is_trained(client: openai.OpenAI, trained: FineTuning
     assert {"minilm-encoder", name} <= {model.id for model in client.models.list()}
 
 
+@pytest.mark.deep
 def test_an_answer_is_a_label_with_its_probability(client: openai.OpenAI, trained: FineTuningJob) -> None:
     answer = client.chat.completions.create(
         model=str(trained.fine_tuned_model), messages=QUESTION, logprobs=True, top_logprobs=2

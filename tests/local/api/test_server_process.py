@@ -76,6 +76,7 @@ def test_accepted_connections_use_tcp_nodelay() -> None:
         assert client.fileno() > 0
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("data", "model", "error"),
     [

@@ -132,6 +132,7 @@ def test_a_streamed_answer_of_the_tuned_model_is_the_same(
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == chat(client, model)
 
 
+@pytest.mark.deep
 def test_a_restarted_trainer_resumes_a_job_from_its_last_checkpoint(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:

@@ -65,6 +65,7 @@ def single(exact_numbers: None, tmp_path_factory: pytest.TempPathFactory, tiny_m
     return folder
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("sharding", "how"),
     [("none", "each with the whole base"), ("fsdp", "dividing the base among them")],

@@ -49,6 +49,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Pa
     return run_on_two_machines(make_dpo_job(tmp_path_factory.mktemp("two"), tiny_model_dir))
 
 
+@pytest.mark.deep
 def test_two_processes_train_the_adapter_losses_and_rewards_of_one(
     by_two: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_two_processes_train_the_adapter_losses_and_rewards_of_one(
     assert files == {"job.json", "base.json"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_kill_of_either_process_loses_no_step_and_the_result_has_the_same_bytes(
     rank: int, by_two: Path, tmp_path: Path, tiny_model_dir: Path

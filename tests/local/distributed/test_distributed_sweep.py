@@ -26,7 +26,7 @@ from trainers.local.job_directory import read_json
 from trainers.local.train import PAUSED, run_training
 from trainers.methods import Parameters
 
-pytestmark = pytest.mark.usefixtures("exact_numbers")
+pytestmark = [pytest.mark.deep, pytest.mark.usefixtures("exact_numbers")]
 SETTINGS = Parameters(n_epochs=4, batch_size=5, lora_r=4, lora_alpha=8)
 SWEEP: Sweep = (("learning_rate", (1e-3, 1e30, 1e-2)),)
 # Of 16: trials 1 and 3 to step 4, trial 2 fails after step 1, trials 1 and 3 to step 8, one to the end

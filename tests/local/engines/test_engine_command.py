@@ -49,6 +49,7 @@ def test_remove_deletes_an_engine_once(engines: Path) -> None:
     assert output == "llamafactory is not installed; nothing was removed.\n"
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("is_last", [True, False])
 def test_the_data_option_may_come_first_or_last(tmp_path: Path, is_last: bool) -> None:
     arguments, data = ["remove", "axolotl"], ["--data", str(tmp_path)]
@@ -77,6 +78,7 @@ def test_too_little_space_is_refused_before_anything_is_downloaded(tmp_path: Pat
     assert not (tmp_path / "unsloth" / "env").exists()
 
 
+@pytest.mark.deep
 def test_an_installation_that_fails_quotes_pip_and_can_be_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

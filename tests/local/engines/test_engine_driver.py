@@ -130,6 +130,7 @@ def test_the_result_is_the_checkpoint_with_the_lowest_validation_loss(
     )
 
 
+@pytest.mark.deep
 def test_a_paused_job_ends_its_engine_and_can_be_resumed(job_folder: Path, behave: Behave) -> None:
     behave("slow")
     pause = threading.Thread(target=pause_after_first_step, args=(job_folder,))
@@ -290,6 +291,7 @@ def is_running(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 def test_an_engine_that_ignores_sigterm_ends_with_its_driver(tmp_path: Path) -> None:
     trapped = tmp_path / "trapped"

@@ -53,6 +53,7 @@ def is_same_end(folder: Path, before: dict[str, Any]) -> bool:
     return is_same and after["stopped"].split(" Reached")[0] == before["stopped"].split(" Reached")[0]
 
 
+@pytest.mark.deep
 def test_a_ceiling_ends_with_a_validated_checkpoint_also_after_a_kill(
     job_folder: Path, behave: Behave
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_ceiling_ends_with_a_validated_checkpoint_also_after_a_kill(
     assert is_same_end(job_folder, ended)
 
 
+@pytest.mark.deep
 def test_an_engine_that_ignores_the_ceiling_is_ended_with_its_last_checkpoint(
     job_folder: Path, behave: Behave
 ) -> None:

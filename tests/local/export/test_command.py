@@ -53,6 +53,7 @@ def find_source(model: str = "tickets-7") -> ExportSource:
     return source
 
 
+@pytest.mark.deep
 def test_a_runs_model_is_exported_by_its_name_with_its_scores(tmp_path: Path, tiny_model_dir: Path) -> None:
     tune(tmp_path / "data" / "trainer", tiny_model_dir)
     seed_run()

@@ -55,6 +55,7 @@ def encoder_order(data: Path, out: Path, to: str = "onnx", **changes: Any) -> Ex
     return order(data, out, to, model=MODEL, **changes)
 
 
+@pytest.mark.deep
 def test_the_exported_folder_classifies_alone_and_has_a_card(data: Path, tmp_path: Path) -> None:
     out, messages = run_export(encoder_order(data, tmp_path / "out"))
     files = {path.name for path in out.iterdir()}
@@ -81,6 +82,7 @@ def test_the_exported_folder_classifies_alone_and_has_a_card(data: Path, tmp_pat
     assert "same label and probability" in messages[-1]
 
 
+@pytest.mark.deep
 @pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's, to httpx2
 def test_a_head_with_word_features_is_uploaded_without_naming_a_licence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -113,6 +115,7 @@ def test_export_forms_for_chat_models_are_refused(
         run_export(encoder_order(data, tmp_path / "out", to, **changes))
 
 
+@pytest.mark.deep
 def test_an_export_with_other_answers_leaves_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from trainers.local.job_directory import read_job, write_job
 from trainers.methods import DpoParameters
 
 pytestmark = [
+    pytest.mark.deep,
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # by peft
 ]
 SAME = "answers are the same, letter by letter"

@@ -56,6 +56,7 @@ def served(data: Path, tiny_model_dir: Path) -> Iterator[TrainerServer]:
         yield served
 
 
+@pytest.mark.deep
 def test_a_job_that_was_paused_and_killed_with_its_trainer_ends_like_an_undisturbed_one(
     tmp_path: Path, tiny_model_dir: Path, data: Path, served: TrainerServer
 ) -> None:
@@ -104,6 +105,7 @@ def messages(client: openai.OpenAI, job_id: str) -> str:
     return " / ".join(event.message for event in events)
 
 
+@pytest.mark.deep
 def test_a_job_that_stopped_early_says_why_and_serves_its_best_checkpoint(served: TrainerServer) -> None:
     with served.client() as client:
         job = create(client, patience=1, eval_steps=5, learning_rate=0.05, n_epochs=50)

@@ -213,6 +213,7 @@ def test_a_process_that_was_told_to_end_is_not_restarted(
     assert (folder_of(tmp_path, job.id) / "starts").read_text() == "x"
 
 
+@pytest.mark.deep
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         job = create_job(client, metadata={"stub": "stubborn"})

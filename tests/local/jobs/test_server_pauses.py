@@ -243,6 +243,7 @@ def test_processes_number_gpus_like_nvidia_smi(monkeypatch: pytest.MonkeyPatch) 
     assert job_environment(())["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
+@pytest.mark.deep
 def test_a_full_disk_refuses_new_jobs_and_stops_no_thread(tmp_path: Path) -> None:
     with serve_in_thread(tmp_path, MODELS) as served, served.client() as client:
         file_id = upload(client)

@@ -84,6 +84,7 @@ def test_results_and_gradients_equal_those_under_a_mask(heads: tuple[int, int, i
     assert difference_from_mask(heads, CPU, torch.float32) < 1e-5
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_a_pack_by_blocks_has_each_familys_loss_and_gradient_of_single_rows(
     family: str, monkeypatch: pytest.MonkeyPatch

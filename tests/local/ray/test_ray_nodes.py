@@ -168,6 +168,7 @@ def test_an_unreachable_head_or_a_one_node_job_is_no_shortage() -> None:
     assert shortage(head.address, 2) is None
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("settings", "param"),
     [

@@ -118,6 +118,7 @@ def refuse(status: int, text: str) -> Callable[[HfPeer], None]:
     return lambda peer: setattr(peer, "refusal", (status, text))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("fault", "code", "advice"),
     [
@@ -152,6 +153,7 @@ def test_a_machine_that_cannot_start_fails_its_job_with_advice(
     assert not peer.running and len(peer.jobs) == (code == "machine_failed")
 
 
+@pytest.mark.deep
 def test_a_machine_whose_start_got_no_answer_is_found_by_its_label(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
@@ -169,6 +171,7 @@ def test_a_machine_whose_start_got_no_answer_is_found_by_its_label(
     assert adapter["base_model_name_or_path"] == str(tiny_model_dir)
 
 
+@pytest.mark.deep
 def test_a_machine_listed_late_is_waited_for_and_billed_for_the_time_observed(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
@@ -181,6 +184,7 @@ def test_a_machine_listed_late_is_waited_for_and_billed_for_the_time_observed(
     assert ended.status == "succeeded" and ended.billed_seconds >= 60 and len(peer.jobs) == 1
 
 
+@pytest.mark.deep
 def test_cancelling_a_job_ends_its_machine_and_bills_its_seconds(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
@@ -199,6 +203,7 @@ def test_cancelling_a_job_ends_its_machine_and_bills_its_seconds(
         wait_for(lambda: list(peer.repositories), lambda left: not left)
 
 
+@pytest.mark.deep
 def test_a_machine_that_reaches_its_time_limit_fails_its_job_and_is_billed(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
@@ -226,6 +231,7 @@ def test_a_job_whose_first_steps_fail_is_not_trained_and_its_machine_ends(
     assert machine.stage == "ERROR" and ended.billed_seconds == machine.seconds and not ended.trained_tokens
 
 
+@pytest.mark.deep
 def test_the_repository_is_kept_on_request(peer: HfPeer, tmp_path: Path, tiny_model_dir: Path) -> None:
     peer.files = DONE
     with trainer_here(tmp_path, tiny_model_dir, keeps_files=True) as client:
@@ -252,6 +258,7 @@ def test_a_second_client_keeps_the_first_ones_connections_open(peer: HfPeer) -> 
 CHECKPOINT = {"resume/checkpoints/step-000002/state.pt": b"1"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("losses", "status"), [(1, "succeeded"), (3, "failed")])
 def test_a_lost_machine_is_replaced_within_the_remaining_time(
     losses: int, status: str, peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
@@ -314,6 +321,7 @@ def test_a_job_whose_repository_or_machine_disappears_fails(
         assert ended.error.code == "hf_404" and "asking for a machine" in ended.error.message
 
 
+@pytest.mark.deep
 def test_a_job_whose_hardware_stays_sold_out_fails(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +333,7 @@ def test_a_job_whose_hardware_stays_sold_out_fails(
     assert not peer.running
 
 
+@pytest.mark.deep
 def test_a_waiting_machine_is_polled_only_every_few_seconds_and_one_404_is_not_its_end(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +355,7 @@ def test_a_waiting_machine_is_polled_only_every_few_seconds_and_one_404_is_not_i
     assert 2 <= len(polled) <= 5, [round(at - polled[0], 1) for at in polled]
 
 
+@pytest.mark.deep
 def test_a_trainer_killed_repeatedly_rents_one_machine_per_job_and_leaves_none_running(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:

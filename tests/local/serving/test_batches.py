@@ -105,6 +105,7 @@ def ask(generator: Generator, target: Target, ticket: str, limit: int = 12, n: i
     return caller
 
 
+@pytest.mark.deep
 def test_a_batch_with_several_adapters_answers_like_each_alone(
     generator: Generator, babbling_model_dir: Path, adapters: Sequence[Path]
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_short_question_is_answered_while_a_long_answer_is_written(
     assert first.text + second.text + writer.answer() == alone.answer(long, 120)
 
 
+@pytest.mark.deep
 def test_a_batch_that_runs_out_of_memory_is_halved_with_the_same_answers(
     generator: Generator,
     babbling_model_dir: Path,
@@ -268,6 +270,7 @@ def test_an_answer_frees_its_place_in_the_queue_while_others_of_its_batch_go_on(
     long.answer(n=small_queue - 1)
 
 
+@pytest.mark.deep
 def test_answers_that_left_an_ongoing_batch_free_their_place_in_the_queue(
     generator: Generator, babbling_model_dir: Path, small_queue: int
 ) -> None:

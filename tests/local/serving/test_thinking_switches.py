@@ -68,6 +68,7 @@ def test_training_serving_and_counting_write_the_same_prompt_without_thinking(
     assert render(template, MESSAGES[:1], asks=True) == text
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_an_exported_template_does_not_think_by_default(name: str) -> None:
     template, *_ = TEMPLATES[name]

@@ -61,6 +61,8 @@ from trainers.local.serving.answers import Preparation
 from trainers.local.serving.values import ChatMessage, Request, Sampling, Target
 from trainers.local.serving.vllm_engine import VllmEngine, completion_body
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -39,6 +39,7 @@ MORE: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_familys_config_gives_its_class_s_parameter_count(family: str, tied: bool) -> None:

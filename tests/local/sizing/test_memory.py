@@ -124,6 +124,7 @@ def compare_with_peaks(
         assert estimate == pytest.approx(peak, rel=tolerance), case
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("number", [pytest.param("bf16", marks=pytest.mark.slow), "fp32"])
 def test_toy_trainings_take_the_estimated_memory(toy: Path, tmp_path: Path, number: str) -> None:
     compare_with_peaks(toy, [Case(90, 4, number), Case(450, 1, number)], tmp_path)

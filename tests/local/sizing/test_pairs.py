@@ -55,6 +55,7 @@ def token_ids(base: Path, file: Path) -> Sequence[Any]:
 SLOW_CASES = (Case(60, 4, "fp32"), Case(450, 1, "fp32"), Case(60, 4, "bf16"), Case(450, 1, "bf16"))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "case",
     [Case(30, 4, "fp32"), *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW_CASES)],

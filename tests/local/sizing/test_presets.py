@@ -19,6 +19,7 @@ def build_without_weights(preset: Preset) -> nn.Module:
     return model
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.hub_id)
 def test_a_presets_numbers_are_those_of_transformers_class(preset: Preset) -> None:
     """Its parameters, its target modules, the weights that bitsandbytes would replace, and its shape."""

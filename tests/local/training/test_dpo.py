@@ -123,6 +123,7 @@ def test_trl_sends_no_telemetry(
     assert run_training(folder) == 0
 
 
+@pytest.mark.deep
 def test_the_model_prefers_the_chosen_answers_of_unseen_pairs(undisturbed: Path) -> None:
     first, last = read_results(undisturbed)[0], read_results(undisturbed)[-1]
     assert float(first["train_loss"]) == pytest.approx(
@@ -171,6 +172,7 @@ def test_a_run_killed_several_times_ends_with_the_same_bytes(undisturbed: Path, 
     assert_same_result(same_job, undisturbed)
 
 
+@pytest.mark.deep
 def test_a_pause_within_a_step_or_a_validation_loses_neither(undisturbed: Path, same_job: Path) -> None:
     for is_training, forwards in ((True, 11), (False, 1), (True, 3)):
         with pause_in_forward(same_job, forwards, is_training=is_training):
@@ -331,6 +333,7 @@ def test_a_run_stops_when_validation_gets_no_better_and_its_best_checkpoint_is_t
     assert adapter_bytes(folder) == best.read_bytes()
 
 
+@pytest.mark.deep
 def test_training_continues_from_a_tuned_model_which_is_the_reference(
     undisturbed: Path, tiny_model_dir: Path, pairs_file: Path, held_out: Path, tmp_path: Path
 ) -> None:

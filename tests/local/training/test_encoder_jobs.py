@@ -66,6 +66,7 @@ def fully_trained(tiny_encoder_dir: Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+@pytest.mark.deep
 def test_a_head_learns_the_labels_in_one_pass(trained: Path) -> None:
     classifier = load_classifier(trained / "adapter")
     (answer,) = classifier.classify(["Someone else used my credit card"])
@@ -93,6 +94,7 @@ def test_german_rows_train_a_head_on_the_encoder_that_a_measurement_would_use(tm
     assert f"with {MULTILINGUAL_ENCODER}" in " ".join(event_messages(folder))
 
 
+@pytest.mark.deep
 def test_a_killed_job_keeps_the_parts_that_were_embedded_and_ends_with_the_same_bytes(
     tiny_encoder_dir: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_paused_head_continues_after_its_pause(tiny_encoder_dir: Path, tmp_pat
     assert run_training(folder) == 0
 
 
+@pytest.mark.deep
 def test_full_training_changes_the_encoder_which_is_served_as_onnx(
     fully_trained: Path, tiny_encoder_dir: Path, tmp_path: Path
 ) -> None:
@@ -135,6 +138,7 @@ def test_full_training_changes_the_encoder_which_is_served_as_onnx(
     assert len(losses) == STEPS and np.mean(losses[-8:]) < np.mean(losses[:8]) / 2
 
 
+@pytest.mark.deep
 def test_full_training_resumes_where_it_was_paused(
     fully_trained: Path, tiny_encoder_dir: Path, tmp_path: Path
 ) -> None:

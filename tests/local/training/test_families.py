@@ -123,6 +123,7 @@ def cpu_model(base: Path, **options: Any) -> Any:
     return load_model(str(base), torch.device("cpu"), torch.float32, **options)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", [*FAMILIES, *HYBRIDS])
 def test_a_family_is_trained_and_its_adapter_answers(
     name: str, bases: Path, rows_file: Path, tmp_path: Path, generator: Generator
@@ -144,6 +145,7 @@ def test_a_family_is_trained_and_its_adapter_answers(
         assert not any(message.startswith("Rows are computed one by one") for message in messages)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", [*HYBRIDS, *ONE_BY_ONE])
 def test_a_hybrid_answers_a_batch_of_different_lengths_as_transformers_does(
     name: str, bases: Path, generator: Generator
@@ -157,6 +159,7 @@ def test_a_hybrid_answers_a_batch_of_different_lengths_as_transformers_does(
     assert [read_answer(answer) for answer in answers] == expected
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -229,6 +232,7 @@ def test_without_bitsandbytes_a_quantized_job_fails_and_says_how_to_install_it(
     assert "pip install '.[quantized]' in a checkout" in failure["message"]
 
 
+@pytest.mark.deep
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_experts_named_in_target_modules_are_trained(
     bases: Path, rows_file: Path, tmp_path: Path, generator: Generator

@@ -55,6 +55,7 @@ def test_a_gpu_without_bfloat16_computes_in_float16_if_the_family_allows(
     assert best_dtype(CUDA, family) == torch.float16
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("method", ["supervised", "dpo"])
 def test_training_in_float16_has_nearly_the_losses_of_float32(
     method: Any, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

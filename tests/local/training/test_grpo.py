@@ -45,6 +45,7 @@ SETTINGS = GrpoParameters(
 )
 STEPS = 10
 pytestmark = [
+    pytest.mark.deep,
     pytest.mark.usefixtures("exact_numbers"),
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),  # of TRL
 ]

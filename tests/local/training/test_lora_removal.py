@@ -17,6 +17,7 @@ EXPERTS = "experts.down_proj,experts.gate_up_proj,q_proj"
 IDS = torch.tensor([[1, 5, 9, 13]])
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("name", "targets", "kind"),
     [

@@ -106,6 +106,7 @@ def plain_loss(model: Any, row: Row) -> torch.Tensor:
     return functional.cross_entropy(logits[[place - 1 for place in learnt]], targets, reduction="sum")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("family", COHERE)
 def test_loss_and_answers_of_coheres_models_are_those_of_plain_transformers(
     family: str, bases: dict[str, Path], rows_file: Path, tmp_path: Path, generator: Generator

@@ -51,6 +51,7 @@ def memory_warnings(folder: Path) -> list[str]:
     return [message for message in event_messages(folder, "warn") if message.startswith(MEMORY_WAS_FULL)]
 
 
+@pytest.mark.deep
 def test_a_batch_is_computed_in_smaller_parts_also_after_a_pause(roomy: Path, same_job: Path) -> None:
     with limit_memory(60), pause_in_forward(same_job, 10, is_training=True):
         assert run_training(same_job) == PAUSED
@@ -84,6 +85,7 @@ def test_a_single_row_that_does_not_fit_fails_the_job_with_its_length(same_job: 
     assert failure["message"].startswith("Memory is too small for a single row of ")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("length", "attempts"),
     [

@@ -78,6 +78,7 @@ def loss_of_single_rows(model: Any, rows: list[Row]) -> torch.Tensor:
     return total
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "rows"])
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_the_packed_loss_and_its_gradient_are_those_of_single_rows(family: str, attention: str) -> None:

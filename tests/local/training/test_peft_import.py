@@ -18,6 +18,7 @@ PRINT_IMPORTS = (
 )
 
 
+@pytest.mark.deep
 def test_a_training_starts_without_torchs_compiler() -> None:
     pytest.importorskip("bitsandbytes")
     process = subprocess.run([sys.executable, "-c", PRINT_IMPORTS], cwd=ROOT, capture_output=True, text=True)

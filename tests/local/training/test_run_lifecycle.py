@@ -62,6 +62,7 @@ def same_job(tiny_model_dir: Path, rows_file: Path, tmp_path: Path) -> Path:
     return make_job(tmp_path / "job", tiny_model_dir, rows_file, settings, validation=rows_file)
 
 
+@pytest.mark.deep
 def test_a_run_that_was_killed_twice_ends_with_the_same_bytes_and_one_curve(
     undisturbed: Path, same_job: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_run_that_was_killed_twice_ends_with_the_same_bytes_and_one_curve(
     assert [point.step for point in board.Scalars("valid/loss")] == VALIDATED
 
 
+@pytest.mark.deep
 def test_a_paused_run_saves_a_checkpoint_ends_within_seconds_and_resumes_to_the_same_bytes(
     undisturbed: Path, same_job: Path
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_paused_run_saves_a_checkpoint_ends_within_seconds_and_resumes_to_the_
     assert_same_result(same_job, undisturbed)
 
 
+@pytest.mark.deep
 def test_a_pause_within_a_step_or_a_validation_loses_neither(undisturbed: Path, same_job: Path) -> None:
     for is_training, forwards in ((False, 4), (True, 7), (False, 1)):
         with pause_in_forward(same_job, forwards, is_training=is_training):
@@ -108,6 +111,7 @@ def test_a_pause_within_a_step_or_a_validation_loses_neither(undisturbed: Path, 
     assert_same_result(same_job, undisturbed)
 
 
+@pytest.mark.deep
 def test_a_run_stops_when_validation_gets_no_better_and_its_best_checkpoint_is_the_result(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +132,7 @@ def test_a_run_stops_when_validation_gets_no_better_and_its_best_checkpoint_is_t
     assert any(message.startswith(result) for message in event_messages(folder))
 
 
+@pytest.mark.deep
 def test_a_run_stops_before_its_ceiling_is_passed_and_keeps_its_result(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +150,7 @@ def test_a_run_stops_before_its_ceiling_is_passed_and_keeps_its_result(
     assert adapter_bytes(folder)
 
 
+@pytest.mark.deep
 def test_a_slow_first_step_does_not_end_a_run_at_its_ceiling(
     tiny_model_dir: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

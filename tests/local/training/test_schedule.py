@@ -122,6 +122,7 @@ def test_the_result_is_explained_only_if_validations_chose_it() -> None:
     )
 
 
+@pytest.mark.deep
 def test_a_processs_slow_first_step_does_not_count_in_its_pace(tmp_path: Path) -> None:
     """It also reads the weights and prepares kernels, which once predicted an end hours too late."""
     for first in (1, 3):  # as a new and as a resumed process

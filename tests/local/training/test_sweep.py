@@ -31,7 +31,7 @@ from trainers.local.jobs.job_queue import steps_in_checkpoints
 from trainers.local.train import PAUSED, run_training
 from trainers.methods import Parameters
 
-pytestmark = pytest.mark.usefixtures("exact_numbers")
+pytestmark = [pytest.mark.deep, pytest.mark.usefixtures("exact_numbers")]
 SETTINGS = Parameters(n_epochs=2, batch_size=5, lora_r=4, lora_alpha=8, lora_dropout=0.1)
 SWEEP: Sweep = (("lora_r", (2, 4)), ("learning_rate", (1e-3, 1e-2)))
 COURSE = 16  # steps: 40 rows, 5 in each, twice

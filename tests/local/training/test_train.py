@@ -66,6 +66,7 @@ def start_training_command(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.deep
 def test_the_loss_falls_and_the_job_ends_with_its_totals(trained: Path) -> None:
     losses = train_losses(trained)
     assert len(losses) == STEPS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +82,7 @@ some_facts = st.builds(
 )
 
 
+@pytest.mark.deep
 @given(some_facts, scores, scores)
 @settings(max_examples=120, deadline=None)
 def test_a_worse_tuned_score_never_improves_the_verdict(facts: Facts, first: int, second: int) -> None:

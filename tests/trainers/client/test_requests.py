@@ -48,6 +48,7 @@ def open_nebius(**options: bool) -> Iterator[tuple[Hosted, Trainer]]:
             yield nebius, trainer
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("fault", "error", "created"),
     [

@@ -108,6 +108,7 @@ def test_a_deep_check_finds_near_copies(tmp_path: Path) -> None:
     assert [name for name, _ in deep.stages] == ["rows", "near copies and doubted labels", "split"]
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of the memory in /proc")
 def test_a_file_of_many_rows_takes_little_memory(tmp_path: Path) -> None:
     """10.6 MB of rows take less than 9 MB, besides Python and the tokenizer."""

@@ -112,6 +112,7 @@ def test_conversations_are_the_candidates_by_its_share() -> None:
     assert len(tenth & another) <= 40  # 20 if they are independent
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("is_candidate", [True, False])
 def test_a_conversation_stays_on_its_side(
@@ -157,6 +158,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("api", "status", "word"), ERRORS)
 def test_what_the_candidate_does_not_answer_is_answered_by_what_is_in_use(
     door: Door,
@@ -182,6 +184,7 @@ def test_what_the_candidate_does_not_answer_is_answered_by_what_is_in_use(
     assert raw(door, name, own, api).headers["x-finetune-recipe"] == candidate[:12]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("api", APIS)
 def test_what_the_candidate_answers_late_is_answered_by_what_is_in_use(
     door: Door, vendor: ChatVendor, second: ChatVendor, name: str, live_test: PublishedTest, api: str
@@ -228,6 +231,7 @@ def serve_silence() -> Iterator[str]:
             server.shutdown()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("api", ["stream", "streamed response"])
 def test_a_stream_has_begun_with_its_first_event(
     door: Door, vendor: ChatVendor, second: ChatVendor, name: str, live_test: PublishedTest, api: str
@@ -250,6 +254,7 @@ def test_a_stream_has_begun_with_its_first_event(
     assert reasons == {"error", "slow"}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("api", ["stream", "streamed response"])
 @pytest.mark.parametrize("is_candidate", [True, False])
 def test_a_stream_that_breaks_off_is_an_error_of_its_side(
@@ -286,6 +291,7 @@ def test_a_candidate_that_cannot_be_loaded_or_reached_hurts_nobody(
     assert (answer.status_code, answer.headers["x-finetune-canary"]) == (200, "recipe_unusable")
 
 
+@pytest.mark.deep
 def test_no_call_fails_while_the_candidate_is_down(
     door: Door, vendor: ChatVendor, second: ChatVendor, name: str, live_test: PublishedTest
 ) -> None:
@@ -303,6 +309,7 @@ def test_no_call_fails_while_the_candidate_is_down(
     assert 7 <= len(second.requests) - before <= 15
 
 
+@pytest.mark.deep
 def test_the_fallback_answers_if_both_fail(
     door: Door, vendor: ChatVendor, second: ChatVendor, name: str, live_test: PublishedTest
 ) -> None:
@@ -319,6 +326,7 @@ def test_the_fallback_answers_if_both_fail(
     assert [event.is_candidate for event in events_of(door, live_test, 1)] == [True]
 
 
+@pytest.mark.deep
 def test_a_candidate_has_no_longer_than_what_is_in_use(
     door: Door, vendor: ChatVendor, second: ChatVendor, name: str, live_test: PublishedTest
 ) -> None:
@@ -345,6 +353,7 @@ def test_a_request_that_both_refuse_is_nobodys_error(
     assert [event.is_candidate for event in events_of(door, live_test, 1)] == [True]
 
 
+@pytest.mark.deep
 def test_what_is_in_use_has_errors_too_and_slow_answers_which_nobody_cuts_off(
     door: Door, vendor: ChatVendor, second: ChatVendor, name: str, live_test: PublishedTest
 ) -> None:
@@ -393,6 +402,7 @@ def test_another_workers_stop_ends_it_here(
     wait_until(lambda: raw(door, name, own).headers["x-finetune-recipe"] == in_use[:12], "the end")
 
 
+@pytest.mark.deep
 def test_a_restart_goes_on_where_the_test_was(tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
     live_test = PublishedTest(1, "", 60.0, share=SHARE)
@@ -421,6 +431,7 @@ def test_a_restart_goes_on_where_the_test_was(tmp_path: Path) -> None:
             assert begin(door, "team/a", live_test) == (in_use, candidate)
 
 
+@pytest.mark.deep
 def test_bad_ratings_are_errors_of_the_side_that_answered(
     door: Door, vendor: ChatVendor, second: ChatVendor, name: str, live_test: PublishedTest
 ) -> None:
@@ -443,6 +454,7 @@ def test_bad_ratings_are_errors_of_the_side_that_answered(
     assert reasons == [(True, "error"), (True, "down"), (False, "down")]
 
 
+@pytest.mark.deep
 def test_calls_are_counted_and_sampled_by_what_answered(
     door: Door, vendor: ChatVendor, second: ChatVendor, name: str, live_test: PublishedTest
 ) -> None:
@@ -473,6 +485,7 @@ def test_calls_are_counted_and_sampled_by_what_answered(
     assert totals == {candidate: (2, 1), in_use: (2, 0)}
 
 
+@pytest.mark.deep
 def test_a_canary_that_cannot_be_read_does_not_begin(tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
     live_test = PublishedTest(1, folder.add(CANDIDATE, {}).sha256, 60.0, share=0.999)

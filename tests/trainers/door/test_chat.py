@@ -75,6 +75,7 @@ def test_tools_and_structured_outputs_go_through_unchanged(
     assert (sent["max_tokens"], sent["user"], sent["model"]) == (3, "u1", "acme-small")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("options", [None, {"include_usage": True}, {"include_usage": False}])
 def test_a_stream_is_what_the_program_asked_for_and_counted(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, options: dict[str, bool] | None
@@ -117,6 +118,7 @@ def test_a_stream_that_breaks_off_ends_with_an_error(
         list(ask(client, stream=True))
 
 
+@pytest.mark.deep
 def test_a_stream_that_stalls_ends_with_an_error(
     door: Door, client: openai.OpenAI, vendor: ChatVendor
 ) -> None:
@@ -206,6 +208,7 @@ def test_the_log_has_neither_texts_nor_keys(door: Door, client: openai.OpenAI, v
         assert secret not in door.log
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("real_processes")
 def test_a_door_is_light(tmp_path: Path) -> None:
     """It loads no machine learning, no Slack and no bot before a recipe needs it."""
@@ -233,6 +236,7 @@ def test_a_door_is_light(tmp_path: Path) -> None:
             assert int(size.split()[1]) < 100 * 1024
 
 
+@pytest.mark.deep
 def test_a_vendor_that_is_down_or_hangs(door: Door, client: openai.OpenAI, vendor: ChatVendor) -> None:
     put_in_use(door.folder, PROMPT)
     vendor.delay_s = 4
@@ -289,6 +293,7 @@ def test_a_fallback_answers_only_if_somebody_chose_one(
         ask(client)
 
 
+@pytest.mark.deep
 def test_a_fallback_answers_once_what_is_in_use_takes_too_long(
     door: Door, client: openai.OpenAI, vendor: ChatVendor
 ) -> None:

@@ -66,6 +66,7 @@ async def call(client: httpx2.AsyncClient, url: str, is_stream: bool) -> str:
     return "answered" if is_complete else "cut"
 
 
+@pytest.mark.deep
 def test_no_call_fails_while_doors_and_recipes_are_replaced(folder: RecipeFolder, vendor: ChatVendor) -> None:
     doors = [start_door(folder)]
     url = doors[0].url
@@ -105,6 +106,7 @@ def test_no_call_fails_while_doors_and_recipes_are_replaced(folder: RecipeFolder
     assert {key.promotion for key in counts} >= {1, 11}
 
 
+@pytest.mark.deep
 def test_a_door_that_drains_ends_each_connection_with_its_answer(
     folder: RecipeFolder, vendor: ChatVendor
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_door_that_drains_ends_each_connection_with_its_answer(
     assert second.stop() == 0
 
 
+@pytest.mark.deep
 def test_a_worker_killed_while_it_drains_is_not_replaced(folder: RecipeFolder, vendor: ChatVendor) -> None:
     first = start_door(folder)
     draining = first.worker_pid()
@@ -215,6 +218,7 @@ def test_another_users_process_gets_no_socket(folder: RecipeFolder, monkeypatch:
         assert taken.wait(20)
 
 
+@pytest.mark.deep
 def test_a_killed_worker_fails_only_the_calls_under_way(folder: RecipeFolder, vendor: ChatVendor) -> None:
     outcomes: Counter[str] = Counter()
     with serve_door(folder) as door:
@@ -240,6 +244,7 @@ def test_a_killed_worker_fails_only_the_calls_under_way(folder: RecipeFolder, ve
     assert 0 < failed <= kills * AT_ONCE, outcomes
 
 
+@pytest.mark.deep
 def test_a_worker_goes_on_alone_until_another_door_takes_over(
     folder: RecipeFolder, vendor: ChatVendor
 ) -> None:
@@ -269,6 +274,7 @@ def test_a_successor_that_dies_before_it_answers_changes_nothing(
             assert client.chat.completions.create(**BODY).choices[0].message.content == "billing"
 
 
+@pytest.mark.deep
 def test_another_address_is_opened_before_the_old_one_is_given_up(
     folder: RecipeFolder, vendor: ChatVendor
 ) -> None:

@@ -110,6 +110,7 @@ def test_what_has_no_answer_or_no_rating_is_refused(
     assert refused.status_code == 401
 
 
+@pytest.mark.deep
 def test_an_answer_can_be_rated_after_a_restart(tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
     with serve_vendor(ChatVendor()) as vendor:

@@ -208,6 +208,7 @@ def test_what_cannot_be_classified_is_refused(door: Door, vendor: ChatVendor) ->
     assert vendor.requests == []
 
 
+@pytest.mark.deep
 def test_a_recipe_that_looks_rows_up_shows_those_that_were_measured(
     door: Door, client: openai.OpenAI, vendor: ChatVendor
 ) -> None:

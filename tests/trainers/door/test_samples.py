@@ -75,6 +75,7 @@ def question_of(call: SampledCall) -> list[tuple[str, str]]:
     return [(message["role"], message["content"]) for message in json.loads(call.messages)]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_a_call_is_stored_with_its_answer(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, name: str, is_stream: bool
@@ -122,6 +123,7 @@ def test_the_share_is_that_of_all_calls(tmp_path: Path) -> None:
     assert not sampler.draws(replace(published, promotion=None))
 
 
+@pytest.mark.deep
 def test_a_door_draws_about_the_share(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, name: str
 ) -> None:
@@ -147,6 +149,7 @@ def test_a_program_can_opt_out(door: Door, client: openai.OpenAI, vendor: ChatVe
     assert not [header for header in vendor.headers[-1] if header.startswith("x-finetune")]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("personal", ["mask", "drop"])
 @pytest.mark.parametrize("where", ["question", "answer", "stream", "tool", "classify", "responses"])
 def test_personal_data_is_never_on_disk(
@@ -191,6 +194,7 @@ def test_personal_data_is_never_on_disk(
         assert value.encode() not in stored
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("personal", ["mask", "drop"])
 @pytest.mark.parametrize("is_answer", [False, True])
 def test_a_call_with_a_secret_is_never_on_disk(
@@ -208,6 +212,7 @@ def test_a_call_with_a_secret_is_never_on_disk(
     assert KEY.encode() not in stored and KEY[9:].encode() not in stored and b"a rare phrase" not in stored
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("is_native", [False, True])
 def test_responses_are_stored_as_chats(
@@ -258,6 +263,7 @@ def test_a_free_candidates_answers_are_stored(door: Door, client: openai.OpenAI,
     assert {call.prompt_tokens for call in calls} == {0}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("reason", "content"),
     [
@@ -309,6 +315,7 @@ def test_only_complete_answers_are_stored_and_those_of_the_fallback(
     assert question_of(call) == [("user", "fell back: billing")]
 
 
+@pytest.mark.deep
 def test_what_is_forgotten_does_not_come_back(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, name: str
 ) -> None:
@@ -326,6 +333,7 @@ def test_what_is_forgotten_does_not_come_back(
     assert b"rare-phrase" not in bytes_around(door.folder)
 
 
+@pytest.mark.deep
 def test_what_a_full_disk_does_not_take_is_lost_and_no_answer(tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
     with serve_vendor(ChatVendor()) as vendor, serve_door(folder) as door, door.client() as client:
@@ -342,6 +350,7 @@ def test_what_a_full_disk_does_not_take_is_lost_and_no_answer(tmp_path: Path) ->
         assert b"rare-phrase" not in bytes_around(folder)
 
 
+@pytest.mark.deep
 def test_a_handover_loses_no_sample(tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
     with serve_vendor(ChatVendor(delay_s=0.5)) as vendor, serve_door(folder) as door:

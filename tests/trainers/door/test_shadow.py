@@ -56,6 +56,7 @@ def wait_for_answers(door: Door, live_test: int, count: int = 1) -> tuple[Shadow
     return answers
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("api", ["chat", "stream", "responses", "classify"])
 def test_the_candidates_answer_is_stored_beside_the_call(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str, api: str
@@ -88,6 +89,7 @@ def test_the_candidates_answer_is_stored_beside_the_call(
     assert call.answer.split()[0] == "billing" and call.recipe == sha256
 
 
+@pytest.mark.deep
 def test_only_unmasked_calls_that_what_is_in_use_has_answered_are_put_to_it(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
@@ -131,6 +133,7 @@ def test_what_decides_a_right_answer_goes_along_unless_it_is_personal(
     assert "user" not in with_tools
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("status", "is_failure"),
     [(400, True), (500, True), (503, True), (401, False), (402, False), (403, False), (429, False)],
@@ -189,6 +192,7 @@ def test_a_candidate_that_cannot_be_reached_has_not_answered(
     assert shadow_answers.read(door.folder.root, 130) == ()
 
 
+@pytest.mark.deep
 def test_a_candidate_that_hangs_delays_no_program_and_has_failed(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
@@ -203,6 +207,7 @@ def test_a_candidate_that_hangs_delays_no_program_and_has_failed(
     assert [answer.answer for answer in wait_for_answers(door, 140, 2)] == [None, "delivery"]
 
 
+@pytest.mark.deep
 def test_a_live_test_that_is_withdrawn_asks_nothing_more(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
@@ -218,6 +223,7 @@ def test_a_live_test_that_is_withdrawn_asks_nothing_more(
     assert len(second.requests) == 3
 
 
+@pytest.mark.deep
 def test_a_deletion_deletes_the_answer_and_stops_the_question(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
@@ -236,6 +242,7 @@ def test_a_deletion_deletes_the_answer_and_stops_the_question(
     assert b"a rare phrase" not in bytes_around(door.folder)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("personal", ["mask", "drop"])
 def test_what_the_candidate_says_is_searched_as_calls_are(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str, personal: Any
@@ -272,6 +279,7 @@ def test_a_free_candidate_answers_without_tokens_and_fails_at_what_it_cannot(
     assert (failed.answer, failed.prompt_tokens) == (None, 0)
 
 
+@pytest.mark.deep
 def test_nothing_of_it_is_counted_for_what_is_in_use(
     door: Door, client: openai.OpenAI, vendor: ChatVendor, second: ChatVendor, name: str
 ) -> None:
@@ -295,6 +303,7 @@ def test_nothing_of_it_is_counted_for_what_is_in_use(
     assert len(samples.read(door.folder.root, name)) == 2
 
 
+@pytest.mark.deep
 def test_a_candidate_that_cannot_be_loaded_hurts_nobody(tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
     stored = folder.add(PROMPT, {})

@@ -88,6 +88,7 @@ def test_a_heads_probabilities_add_up_and_follow_the_labels(encoder: TextEncoder
         fit_head(vectors[:0], [], seed=7)
 
 
+@pytest.mark.deep
 def test_words_are_used_beside_vectors_if_cross_validation_shows_that_they_help(
     encoder: TextEncoder, tmp_path: Path
 ) -> None:

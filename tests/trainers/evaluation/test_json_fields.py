@@ -51,6 +51,7 @@ def test_the_same_rows_and_seed_give_the_same_answers() -> None:
     assert [reply.text for reply in first] == [reply.text for reply in again]
 
 
+@pytest.mark.deep
 def test_the_encoder_learns_the_same_fields(encoder: TextEncoder) -> None:
     train, held = make_orders(70), make_orders(30, seed=1)
     texts = [reply.text for reply in of_encoder.classify_holdout(encoder, train, held, SEED)]

@@ -211,6 +211,7 @@ def test_with_a_small_holdout_all_rows_are_cross_validated() -> None:
     assert curve.points[-1].score == pytest.approx(with_large_holdout.points[-1].score, abs=0.04)
 
 
+@pytest.mark.deep
 def test_with_few_rows_a_label_the_cross_validated_score_is_that_of_new_rows() -> None:
     """Two files of 200 rows with 60 labels, drawn at random: 1 point too high. With folds that are dealt label by label
     it is 10 points too high."""

@@ -58,6 +58,7 @@ def test_far_below_the_bar_misses_it(correct: int, n: int) -> None:
     assert judge(make_scores(correct, n), 0.85) == Judgement("misses")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("mean", "deviation"), [(0.86, 0.04), (0.85, 0.05), (0.8, 0.08), (0.9, 0.05)])
 def test_the_rows_to_decide_decide_in_four_of_five_cases(mean: float, deviation: float) -> None:
     """With 400 cases, the frequency of 80% falls below 74% once in a thousand times."""

@@ -32,6 +32,7 @@ def shown_answers(nearest: Nearest) -> list[list[str]]:
     return [[row.answer for row in rows] for rows in nearest.rows]
 
 
+@pytest.mark.deep
 def test_a_paraphrased_question_finds_its_row(encoder: StoredVectors) -> None:
     """The texts share no words but stop words, so that words alone find nothing."""
     question = make_example("which feed suits an alpaca", "?")

@@ -33,6 +33,7 @@ def test_all_rows_of_banking77_give_the_published_share() -> None:
     assert share == pytest.approx(0.912, abs=0.008)
 
 
+@pytest.mark.deep
 @needs_banking77
 def test_ten_rows_per_label_of_banking77_give_the_published_share() -> None:
     by_label = defaultdict(list)

@@ -23,6 +23,7 @@ def test_a_mislabelled_training_row_is_the_first_and_copies_are_named_once() -> 
     assert [row.question for row in result.rows].count(first.question) == 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("scoring", ["label", "json"])
 def test_pages_fit_together(scoring: str) -> None:
     plain = make_orders(60)

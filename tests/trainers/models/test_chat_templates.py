@@ -25,12 +25,14 @@ def read_published(family: str) -> str:
     return (files("trl") / "chat_templates" / f"{family}.jinja").read_text(encoding="utf-8")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("family", REWRITING)
 def test_a_template_that_rewrites_earlier_answers_is_recognised(family: str) -> None:
     assert rewrites_answers(read_published(family))
     assert not drops_answers(read_published(family))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("family", PLAIN)
 def test_a_template_that_keeps_answers_is_recognised(family: str) -> None:
     assert not rewrites_answers(read_published(family))

@@ -52,17 +52,20 @@ def test_a_drop_is_seen_within_the_promised_weeks_in_half_of_the_cases() -> None
         assert (alarms <= weeks).mean() == pytest.approx(0.5, abs=0.04)
 
 
+@pytest.mark.deep
 def test_ten_datasets_have_few_years_with_a_false_shift(tickets: Tickets) -> None:
     """Of ten years, 6% are less than one."""
     assert false_alarms_of_shift(tickets, 10, seed=1).hits <= 1
     assert false_alarms_of_labels(tickets, 10, seed=1).hits <= 1
 
 
+@pytest.mark.deep
 def test_a_fifth_of_new_requests_is_seen(tickets: Tickets) -> None:
     assert new_requests_seen(tickets, 0.2, 4, seed=1).hits >= 3
     assert new_requests_seen(tickets, 0.0, 4, seed=1).hits == 0
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("disagreement", [0.1, 0.3])
 def test_tests_of_a_candidate_are_wrong_in_at_most_5_percent(disagreement: float) -> None:
     equal = superiority_tests(disagreement, 0.0, 400, seed=1)
@@ -87,6 +90,7 @@ def test_a_canary_that_is_as_good_is_seldom_stopped_and_a_worse_one_is() -> None
     assert worse.stopped.value == 1 and worse.conversations < 600
 
 
+@pytest.mark.deep
 def test_the_short_form_meets_its_targets(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["accuracy", "canary", "--quick"]) == 0
     printed = capsys.readouterr().out

@@ -194,6 +194,7 @@ def test_a_canarys_e_value_is_the_capital_of_a_bettor_with_several_stakes(
     assert canary_e(sum(events), len(events) - sum(events), share) == pytest.approx(capital, rel=1e-9)
 
 
+@pytest.mark.deep
 def test_equal_error_rates_seldom_stop_a_canary() -> None:
     chance = random.Random(20261202)
     for share in (0.1, 0.5):

@@ -33,6 +33,7 @@ def draw(rows: int, labels: int, factor: float) -> Judged:
     return Judged(factor * np.log(shares), own)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("labels", [2, 6])
 @pytest.mark.parametrize("factor", [0.1, 1.0, 5.0])
 def test_the_curve_finds_the_probabilities_that_labels_were_drawn_from(labels: int, factor: float) -> None:

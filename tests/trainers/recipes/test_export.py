@@ -86,6 +86,7 @@ def check_export(
     return frozen
 
 
+@pytest.mark.deep
 def test_the_classical_folder_gives_the_same_labels_and_probabilities_to_500_texts(tmp_path: Path) -> None:
     tickets = read_tickets()
     files = freeze_classical(tickets[:500], SEED, has_labels=True)
@@ -102,6 +103,7 @@ def test_the_classical_folder_gives_the_same_objects_to_1000_texts(tmp_path: Pat
     check_export(tmp_path, files, texts, NUMPY)
 
 
+@pytest.mark.deep
 def test_the_encoder_folder_gives_the_same_labels_and_probabilities(tmp_path: Path) -> None:
     files = freeze_encoder(load_encoder(), make_rows(200), SEED, has_labels=True)
     texts = [*SNIPPETS, "", "my card was stolen"]
@@ -178,6 +180,7 @@ def test_a_prompts_folder_asks_what_was_measured(recipe: Recipe) -> None:
     assert [*prompt["messages"], {"role": "user", "content": QUESTION}] == measured_messages(recipe)
 
 
+@pytest.mark.deep
 def test_a_prompts_program_sends_the_measured_request(tmp_path: Path) -> None:
     with serve_vendor(ChatVendor()) as vendor:
         upstream = Upstream("acme", vendor.url, "ACME_KEY", chat_extra='{"store": false}')

@@ -46,6 +46,7 @@ def texts_of(answerer: FreeAnswerer, texts: Sequence[str]) -> list[str]:
     return [answer.text for answer in answerer.answer(texts)]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("labels", [1, 2, 10])
 @pytest.mark.parametrize("in_pieces", [True, False])
 def test_the_classical_candidate_gives_the_measured_labels_to_1000_texts(
@@ -98,6 +99,7 @@ def test_objects_without_anything_to_learn_are_the_usual_one(
     assert texts_of(answerer, [question]) == [measured[0].text]
 
 
+@pytest.mark.deep
 def test_the_encoder_gives_the_measured_labels(
     tickets: tuple[Example, ...], encoder: TextEncoder, tmp_path: Path
 ) -> None:
@@ -109,6 +111,7 @@ def test_the_encoder_gives_the_measured_labels(
     assert len(texts_of(answerer, [*SNIPPETS, "", "half of a pair: \ud83d"])) == len(SNIPPETS) + 2
 
 
+@pytest.mark.deep
 def test_the_encoder_gives_the_measured_objects(encoder: TextEncoder, tmp_path: Path) -> None:
     train = make_orders(40)
     texts = [tfidf.text_of(row) for row in make_orders(30, seed=1)]
@@ -118,6 +121,7 @@ def test_the_encoder_gives_the_measured_objects(encoder: TextEncoder, tmp_path: 
     assert texts_of(answerer, texts) == [reply.text for reply in measured]
 
 
+@pytest.mark.deep
 def test_probabilities_are_those_of_all_labels_and_only_where_they_were_calibrated(
     tickets: tuple[Example, ...], tmp_path: Path
 ) -> None:
@@ -147,6 +151,7 @@ def test_an_encoder_of_another_hash_is_refused(encoder: TextEncoder, tmp_path: P
         opened(tmp_path, files)
 
 
+@pytest.mark.deep
 def test_the_same_rows_and_seed_give_the_same_bytes(encoder: TextEncoder) -> None:
     train = make_rows(30)
     assert freeze_classical(train, SEED, has_labels=True) == freeze_classical(train, SEED, has_labels=True)
@@ -170,6 +175,7 @@ assert not loaded & heavy, loaded & heavy
 """
 
 
+@pytest.mark.deep
 def test_answering_loads_no_heavy_library(encoder: TextEncoder, tmp_path: Path) -> None:
     folder = RecipeFolder(tmp_path / "serving")
     folder.add(CLASSICAL, freeze_classical(make_rows(30), SEED, has_labels=True))

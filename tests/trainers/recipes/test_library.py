@@ -51,6 +51,7 @@ def opened(folder: RecipeFolder, recipe: Recipe, files: dict[str, bytes]) -> Rec
     return open_recipe_library(folder, folder.add(recipe, files))
 
 
+@pytest.mark.deep
 def test_the_same_rows_are_shown_as_were_measured(tmp_path: Path, encoder: StoredVectors) -> None:
     measured = nearest_examples(ROWS, QUESTIONS, encoder, has_labels=True)
     recipe = replace(RECIPE, nearest=measured.retrieval.k)

@@ -98,6 +98,7 @@ def test_any_other_name_is_looked_up_on_the_hub(hub: str) -> None:
     assert find_known("org/small").architecture.hidden == 64
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
