@@ -1,4 +1,5 @@
-"""For all tests: the number of computing threads, where temporary files are, and the examples of property tests."""
+"""For all tests: the home, the number of computing threads, where temporary files are, and the examples of property
+tests."""
 
 import gc
 import os
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests import forked
+from tests.own_home import leave_home
 
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - a file system
 NEEDED_BYTES = 4 << 30
@@ -24,6 +26,9 @@ if (
     and not os.statvfs(MEMORY_DISK).f_flag & os.ST_NOEXEC
 ):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))  # where fsync takes no time
+
+# Before anything of the product is imported, since some packages read the home then.
+leave_home(os.environ, MEMORY_DISK if os.environ.get("PYTEST_DEBUG_TEMPROOT") == str(MEMORY_DISK) else None)
 
 # In CI property tests try the same examples each time, elsewhere new ones.
 settings.register_profile("ci", derandomize=True, deadline=None)
