@@ -43,6 +43,7 @@ from bot.context import AppContext
 from bot.health import metrics
 from bot.services import document_removal
 from bot.services.common import authorization, budgets
+from bot.services.datasets import check_reports as check_report_services
 from bot.services.datasets import clean_copies, dataset_columns
 from bot.services.datasets import data_policy as data_policy_services
 from bot.services.datasets import datasets as dataset_services
@@ -400,6 +401,13 @@ def _promotion_details(click: Click) -> Form | Refusal:
     return general.details_modal("In use", parts)
 
 
+def _dataset_details(click: Click) -> Form | Refusal:
+    parts = check_report_services.details(click.context, click.number, click.person, click.channel)
+    if isinstance(parts, Refusal):
+        return parts
+    return general.details_modal("What the check found", parts)
+
+
 def _try(click: Click) -> Form | Refusal:
     model = model_services.find_of_run(click.context, click.number, click.person, click.channel)
     if isinstance(model, Refusal):
@@ -434,7 +442,13 @@ def _contradictions(click: Click) -> Form | Refusal:
 # Buttons whose value is a command, which is run as if the person had typed it.
 TYPED = (*general.READINGS, wrong_row_cards.WRONG_ROWS, help_cards.ALL_OPTIONS)
 # These forms show figures, so they need the right to read.
-READ = (plans.DETAILS, result_cards.DETAILS, results.DETAILS, promotion_cards.DETAILS)
+READ = (
+    plans.DETAILS,
+    result_cards.DETAILS,
+    results.DETAILS,
+    promotion_cards.DETAILS,
+    check_reports.DETAILS,
+)
 # Buttons that open a form. If the function returns None, no form is needed, and SHOWN has the action.
 FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     plans.APPROVE: _approve,
@@ -443,6 +457,7 @@ FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     promotion_request_cards.DECLINE: _decline,
     data_policy.WAIVE: _waive,
     column_cards.CHOOSE_COLUMNS: _choose_columns,
+    check_reports.DETAILS: _dataset_details,
     datasets.MEASURE: lambda click: baseline_form(click.call, click.value),
     datasets.UPLOAD_AGAIN: _upload_again,
     # The value is a dataset's name, or the name of no dataset if none is meant.

@@ -46,18 +46,21 @@ from bot.rules.budgets import DuplicateCost
 from bot.rules.plans import TaughtRows
 from bot.values.row_labels import USUAL_ROWS
 from storage.records import Dataset
-from trainers.dataset import LabelCount, Report
-from trainers.dataset.file_checks import NOT_YET_ENOUGH
+from trainers.dataset import Finding, LabelCount, Report
+from trainers.dataset.file_checks import ENOUGH_ROWS, NOT_YET_ENOUGH, WORTH_A_TRY
 from trainers.dataset.formats import is_table
 from trainers.dataset.rows import to_printable
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
 
 # The file in the card's thread lists all rules; the card has room for the worst.
 SHOWN_RULES = 4
+# What a good file is told; the headline says the same.
+PRAISE = frozenset({WORTH_A_TRY.code, ENOUGH_ROWS.code})
 LISTED_LABELS = 30
 MOST_OF_A_FINDING = 160  # characters of its text, and of its cure
 
 
+DETAILS = "dataset_details"  # its value: the id of the version
 START_FROM_PAIRS = "start_from_pairs"  # its value: the dataset of pairs, and the model that was judged
 ADD_BETTER = "add_better_answers"  # its value: the version of the dataset behind the pairs
 
@@ -134,12 +137,14 @@ def _ready_card(
     *,
     may_show_row: bool,
 ) -> Message:
+    findings = [finding for finding in report.findings if finding.code not in PRAISE]
     parts = Parts()
-    parts.facts([*_numbers(report), *version_taught_facts(report.n_train, taught)])
     example = _example(dataset, report, may_show_row=may_show_row)
     if example:
         parts.add(example)
-    parts.add(*_findings(report))
+    parts.add(_rows_with_details(dataset, report))
+    parts.facts(version_taught_facts(report.n_train, taught))
+    parts.add(*_findings(findings))
     if judged and judged.name:
         parts.add(*_train_judged(dataset, judged))
     else:
@@ -154,7 +159,13 @@ def _ready_card(
     if missing_bases:
         parts.note(_missing_text(missing_bases))
     parts.note(_file(dataset, report))
-    return parts.titled(_headline(dataset.title, report), notice=_found(report))
+    return parts.titled(_headline(dataset.title, report), notice=_found(findings))
+
+
+def _rows_with_details(dataset: Dataset, report: Report) -> Text:
+    """How the rows are split, with the button that shows all other numbers."""
+    lines = [f"*{name}*: {rows}" for name, rows in _split(report)]
+    return Text("\n".join(lines), button("Details", DETAILS, str(dataset.id)))
 
 
 def _train_judged(dataset: Dataset, judged: JudgedModel) -> Parts:
@@ -259,7 +270,7 @@ def _blocked_card(dataset: Dataset, report: Report, days: int, *, may_show_row: 
     # An example read by columns that may be the wrong ones would mislead.
     if example and not has_choices(report):
         parts.add(example)
-    parts.add(*_findings(report))
+    parts.add(*_findings(report.findings))
     parts.text(f"*Next*: {_cure(report)}")
     parts.buttons(*buttons)
     parts.note(" ".join(about))
@@ -327,9 +338,9 @@ def full_report(
         parts.add(*version_change_blocks(report.diff, report.n_holdout))
     if shows_labels:
         parts.add(*_label_table(report.labels))
-    parts.text(_found(report))
+    parts.text(_found(report.findings))
     parts.add(*finding_blocks(report.findings, most))
-    return Message(_found(report), tuple(parts))
+    return Message(_found(report.findings), tuple(parts))
 
 
 def _headline(title: str, report: Report) -> str:
@@ -364,18 +375,25 @@ def _rows_set_aside(rows: int, earlier: int) -> str:
     return f"{pluralize(rows, 'row')}, {earlier:,} only in an earlier version"
 
 
+def _split(report: Report) -> list[tuple[str, str]]:
+    pairs = [
+        ("To train on", pluralize(report.n_train, "row")),
+        ("Held out for measuring", _rows_set_aside(report.n_holdout, report.n_earlier)),
+    ]
+    if report.n_sealed:
+        sealed = _rows_set_aside(report.n_sealed, report.n_earlier_sealed)
+        pairs.append(("Sealed until a promotion", sealed))
+    left_out = _left_out(report)
+    if left_out:
+        in_file = report.rows + report.n_unlabelled
+        pairs.append((f"Left out of {pluralize(in_file, 'row')} in the file", left_out))
+    return pairs
+
+
 def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, str]]:
     pairs = []
     if report.n_train:
-        pairs.append(("To train on", pluralize(report.n_train, "row")))
-        pairs.append(("Held out for measuring", _rows_set_aside(report.n_holdout, report.n_earlier)))
-        if report.n_sealed:
-            sealed = _rows_set_aside(report.n_sealed, report.n_earlier_sealed)
-            pairs.append(("Sealed until a promotion", sealed))
-        left_out = _left_out(report)
-        if left_out:
-            in_file = report.rows + report.n_unlabelled
-            pairs.append((f"Left out of {pluralize(in_file, 'row')} in the file", left_out))
+        pairs += _split(report)
     elif report.rows:
         # A blocked file is not split, so no row is trained on or held out yet.
         pairs.append(("Rows that can be read", f"{report.rows:,}"))
@@ -422,15 +440,15 @@ def _per_label(report: Report) -> str:
     return f"{most.rows:,} ({escaped_name(most.label)}) to {rarest}"
 
 
-def _findings(report: Report) -> list[CardBlock]:
+def _findings(findings: Sequence[Finding]) -> list[CardBlock]:
     """One line per rule, worst first, with one example each. The file in the thread lists all findings."""
-    groups = group_findings(report.findings)
+    groups = group_findings(findings)
     examples = summed_up(groups)
     repeated = [group.code for group in examples.values()]
     # The summary's line quotes such a rule as its example, so a line of its own would repeat it.
     shown = [group for group in groups if group.code not in repeated]
     lines = first_lines([_finding(group, examples.get(group.code)) for group in shown], SHOWN_RULES)
-    if need_file(report.findings):
+    if need_file(findings):
         lines.append("The file in the thread lists every line and how to fix it.")
     parts = Parts()
     parts.lines(lines)
@@ -472,8 +490,8 @@ def _example_text(group: Group) -> str:
     return f"{line_ranges(first.lines[:1])} {first.text}."
 
 
-def _found(report: Report) -> str:
-    text = counts_text(report.findings)
+def _found(findings: Sequence[Finding]) -> str:
+    text = counts_text(findings)
     if not text:
         return "Nothing wrong was found."
     return f"Found: {text}."

@@ -2,6 +2,7 @@
 for where their rows may go."""
 
 PUBLIC_MODULES = (
+    "check_reports",
     "clean_copies",
     "data_policy",
     "dataset_columns",

@@ -9,25 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from bot import logs
 from bot.cards.common.blocks import Message, code, escape
 from bot.cards.common.candidates import bar_share
-from bot.cards.common.terminal import terminal_text
 from bot.cards.datasets import check_reports, dataset_versions, findings, traces
 from bot.cards.datasets import data_policy as waiver_views
 from bot.cards.datasets import datasets as views
 from bot.cards.evidence.evaluations import new_standard
 from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
-from bot.rules.budgets import duplicate_cost
 from bot.rules.facts import Standard, TaskKind, task_kind
 from bot.rules.units import Misread
 from bot.services.common import authorization, messages
 from bot.services.common.targets import default_row_limit
 from bot.services.datasets import taught_rows, trained_rows
+from bot.services.datasets.check_reports import write_findings
 from bot.services.datasets.dataset_worker import SEED, Inspection, inspect
 from bot.services.datasets.pairs import judged_model
 from bot.values.runs import Refusal
@@ -469,7 +467,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
     report = inspected.report
     listed: tuple[Path, ...] = ()
     if inspected.traced is None:
-        listed = _write_findings(context, dataset, report)
+        listed = write_findings(context, report, folder_of(context, dataset))
     may_show_row = authorization.may_show_rows(context, dataset, dataset.channel)
     bases = context.settings.trainer.models
     missing_bases = [name for name, place in bases.items() if why_not_served(name, place)]
@@ -519,22 +517,7 @@ def _traced_card(context: AppContext, dataset: Dataset, traced: traces.TracedUpl
 
 def post_findings(context: CoreContext, dataset: Dataset, report: Report) -> None:
     """Posts the list of findings, which the version's card mentions, in its thread."""
-    _post_files(context, dataset, _write_findings(context, dataset, report))
-
-
-def _write_findings(context: CoreContext, dataset: Dataset, report: Report) -> tuple[Path, ...]:
-    """Writes all findings into a file, without customers' words, if the card has no room for them. Returns the file if
-    it wrote one."""
-    if not findings.need_file(report.findings):
-        return ()
-    reachable = [row for row in context.settings.providers if row.name in context.trainers]
-    today = datetime.fromtimestamp(context.clock(), UTC).date()
-    waste = duplicate_cost(report.duplicate_tokens, reachable, today)
-    path = folder_of(context, dataset) / "findings.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = terminal_text(check_reports.full_report(report, waste, most=None, shows_labels=False).parts)
-    path.write_text(f"{text}\n", encoding="utf-8")
-    return (path,)
+    _post_files(context, dataset, write_findings(context, report, folder_of(context, dataset)))
 
 
 def folder_of(context: CoreContext, dataset: Dataset) -> Path:

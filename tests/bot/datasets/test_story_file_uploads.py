@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from bot.cards.datasets import check_reports
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import Fault, broken, cut_off, refused, slow, too_many
 from demo.slack_emulator.delivery import BotClient
@@ -60,6 +61,18 @@ def test_a_bad_file_is_refused_with_its_reason(
     answer = world.type(START)
     assert "can't be used" in answer and "/finetune upload" in answer
     assert world.store.runs.newest() == []
+
+
+def test_details_have_the_numbers_that_the_card_has_no_room_for(world: World) -> None:
+    world.upload("tickets.csv", tickets_csv())
+    world.tick_until(lambda: world.dataset().state == "ready", "the check")
+    world.send()
+    (card,) = world.cards()
+    assert "Tokens per row" not in card and "Rows per label" not in card
+    world.click(DORA, check_reports.DETAILS)
+    details = world.read_form(DORA)
+    for part in ("What the check found", "Tokens per row", "Rows per label", "Tokens in total"):
+        assert part in details
 
 
 def test_a_file_of_210_mb_is_refused_without_a_download(world: World) -> None:
