@@ -32,6 +32,7 @@ from bot.process_health import seconds_since_tick
 from bot.rules.permissions import Policy
 from bot.rules.prices import missing_keys
 from bot.settings import (
+    BOT_TOKEN,
     CONFIG_FILE,
     HOST,
     LEAST_WATCHDOG_S,
@@ -131,7 +132,8 @@ def _is_in_wal(path: Path) -> bool:
 
 def _check_slack(settings: Settings) -> Iterator[Finding]:
     slack = settings.slack
-    if not slack.bot_token:
+    # What is wrong with the token is among the settings' problems; a placeholder can't even be sent.
+    if not BOT_TOKEN.fullmatch(slack.bot_token):
         return
     client = WebClient(slack.bot_token, base_url=slack.api_url, timeout=10, retry_handlers=[])
     asked_at = time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import itertools
 import os
 import queue
 import signal
@@ -23,6 +24,11 @@ from bot.settings import SLACK_API, Settings, SettingsProblems, collect_secrets
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
 
 LOOK_FOR_SIGNALS_S = 1.0
+MOST_PIPED_ANSWERS = 10  # to a question: a program that answers wrongly would do so for ever
+NO_ANSWERS = (
+    "finetune init asks questions, and its input ended before the last answer: run it in a terminal, or copy "
+    ".env.example to .env and finetune.example.toml to finetune.toml, and fill them in."
+)
 
 
 @click.command()
@@ -136,6 +142,8 @@ def init(folder: Path, slack_api: str) -> None:
     from bot.installation import Answers, SlackCheck, dollars, manifest_link, write_files, write_manifest
     from bot.resources import read_resource
 
+    if sys.stdin is None:
+        refuse(NO_ANSWERS)
     # Not overwritten: nobody may have a copy of the tokens in .env.
     existing = [name for name in (".env", "finetune.toml") if (folder / name).exists()]
     if existing:
@@ -195,13 +203,22 @@ def _ask(
     is_optional: bool = False,
 ) -> str:
     """Asks until the answer passes its check, and shows how it was understood. An optional answer may be empty."""
-    while True:
-        answer: str = click.prompt(
-            f"   {question}",
-            default="" if is_optional else default,
-            show_default=not is_optional,
-            hide_input=is_secret,
-        ).strip()
+    is_terminal = sys.stdin.isatty()
+    for number in itertools.count():
+        if number == MOST_PIPED_ANSWERS and not is_terminal:
+            refuse(f"{question}: none of the first {number} answers in the input can be used.")
+        try:
+            answer: str = click.prompt(
+                f"   {question}",
+                default="" if is_optional else default,
+                show_default=not is_optional,
+                hide_input=is_secret and is_terminal,  # only a terminal shows what is typed
+            ).strip()
+        except click.Abort:
+            if is_terminal:
+                raise
+            click.echo(err=True)
+            refuse(NO_ANSWERS)
         if not answer and is_optional:
             return ""
         result = check(answer)
@@ -210,6 +227,7 @@ def _ask(
             click.echo(f"   ✓ {shown}")
             return value
         click.echo(f"   {result}")
+    raise AssertionError("itertools.count ended")
 
 
 @click.command()

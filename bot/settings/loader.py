@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from importlib.util import find_spec
@@ -64,6 +64,7 @@ def load_settings(
     _check_encoder_name(trainer, file)
     data = path.parent / table.data
     rows = _read_rows(lambda tables: load_providers(tables, environment), table.providers, faults)
+    file.problems.extend(_key_problems(rows, environment))
     providers = with_announced_ends(_with_own_models(rows, trainer), data)
     settings = Settings(
         data=data,
@@ -133,6 +134,18 @@ def _token_problems(environment: Mapping[str, str], name: str, pattern: re.Patte
             f"{name} is a placeholder or incomplete: a token has letters, digits and dashes only. See {where}."
         ]
     return []
+
+
+def _key_problems(rows: Sequence[ProviderRow], environment: Mapping[str, str]) -> list[str]:
+    """Returns a sentence for each key that no HTTP header can hold. It never quotes the key."""
+    problems = []
+    for name in sorted({row.provider.key_env for row in rows if row.provider.key_env}):
+        if not environment.get(name, "").isascii():
+            problems.append(
+                f"{name} is a placeholder or was cut off: a key has ASCII characters only. Copy it again into .env, "
+                "or remove it there."
+            )
+    return problems
 
 
 def _check_gpus(trainer: TrainerSettings, file: TomlFile) -> None:

@@ -8,10 +8,12 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from io import StringIO
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from dotenv import dotenv_values
 
 from bot import embedded_trainer
 from bot.app import _open_embedded_trainer
@@ -19,6 +21,7 @@ from bot.cards.common.blocks import CardBlock
 from bot.cards.common.general import sample_card
 from bot.doctor import Finding, _check_clock, examine
 from bot.outbox_sender import SCOPES
+from bot.resources import read_resource
 from bot.settings import load_settings
 from demo.slack_emulator import SlackEmulator, broken, cut_off, refused
 from demo.slack_emulator import blocks as emulator_blocks
@@ -205,6 +208,26 @@ def test_without_tokens_the_rest_is_checked(installation: Installation) -> None:
     assert "SLACK_BOT_TOKEN is not set" in installation["settings"].text
     assert installation["approvers"].is_ok
     assert installation.slack.calls() == ()
+
+
+def test_the_placeholders_of_the_example_are_named_and_never_sent(
+    installation: Installation,
+) -> None:
+    installation.write_settings(('mode = "http"', 'mode = "socket"'))
+    example = dotenv_values(stream=StringIO(read_resource("env.example")))
+    assert set(example) == {"SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"}
+    installation.set_environment(**example)
+    problems = [finding.text for finding in examine() if finding.subject == "settings"]
+    assert [text.split()[0] for text in problems] == ["SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"]
+    assert all("is a placeholder or incomplete" in text for text in problems)
+    assert installation["approvers"].is_ok, "the rest is checked"
+    assert installation.slack.calls() == ()
+
+
+def test_a_providers_key_that_is_a_placeholder_is_named(installation: Installation) -> None:
+    installation.set_environment(OPENAI_API_KEY="sk-…")
+    text = installation["settings"].text
+    assert text.startswith("OPENAI_API_KEY is a placeholder or was cut off") and "sk-" not in text
 
 
 @pytest.mark.deep

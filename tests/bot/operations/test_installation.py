@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import stat
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,7 +54,6 @@ def test_an_empty_folder_becomes_an_installation(tmp_path: Path, slack: SlackEmu
     )
     assert result.exit_code == 0, result.output
     assert f"{ANA.real_name} ({ANA.id})" in result.output
-    assert slack.access.bot_token not in result.output
     assert "From a manifest" in result.output and "manifest_yaml" not in result.output, "a pipe has no links"
     assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
     assert (folder / "manifest.yml").read_text() == (ROOT / "manifest.yml").read_text()
@@ -92,6 +96,54 @@ def test_a_wrong_answer_is_explained_and_asked_for_again(tmp_path: Path, slack: 
         "The bot can't see a channel #no-such-channel",
     ):
         assert part in result.output
+
+
+def start_init(folder: Path, slack: SlackEmulator, stdin: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bot", "init", str(folder), "--slack-api", slack.access.api_url]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # else the token would be asked for in the terminal of these tests
+    )
+
+
+def test_a_terminal_never_shows_a_token(tmp_path: Path, slack: SlackEmulator) -> None:
+    keyboard, terminal = pty.openpty()
+    with start_init(tmp_path / "new", slack, terminal) as process:
+        seen = ""
+        # Only once the question is there does the terminal hide what is typed.
+        while "Bot User OAuth Token (OAuth & Permissions)" not in seen:
+            seen += process.stdout.read(1)
+        os.write(keyboard, f"{slack.access.bot_token}\n".encode())
+        while "App-Level Token" not in seen:
+            seen += process.stdout.read(1)
+        process.terminate()
+    os.set_blocking(keyboard, False)
+    with suppress(BlockingIOError, OSError):
+        seen += os.read(keyboard, 4096).decode()
+    os.close(terminal)
+    os.close(keyboard)
+    assert "✓ signed in" in seen and slack.access.bot_token not in seen
+
+
+def test_without_a_terminal_it_ends_with_one_sentence(tmp_path: Path, slack: SlackEmulator) -> None:
+    with start_init(tmp_path / "new", slack, subprocess.DEVNULL) as process:
+        words = process.stdout.read()
+    assert process.returncode == 2
+    assert words.count("Bot User OAuth Token") == 1 and "Warning" not in words
+    last = words.splitlines()[-1]
+    assert last.startswith("finetune init asks questions") and ".env.example" in last
+    assert not (tmp_path / "new" / ".env").exists()
+
+
+def test_a_program_that_answers_wrongly_for_ever_is_stopped(tmp_path: Path, slack: SlackEmulator) -> None:
+    result = run_init(tmp_path, slack, *["y"] * 50)
+    assert result.exit_code == 2
+    assert result.output.count("That is not a bot token") == 10
 
 
 def test_missing_scopes_of_the_app_are_named_at_once(tmp_path: Path) -> None:
