@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 import click
 
 from demo.story import Story, play
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -32,7 +35,23 @@ def main(
     model: Path,
 ) -> None:
     """Play the whole story on this machine: no Slack account, no key, no GPU."""
+    _end_on_signals()
     sys.exit(play(Story(data, text, label, stay, in_terminal, folder, model, epochs)))
+
+
+def _end_on_signals() -> None:
+    """By default a signal would end only this process, and leave behind the bot, its trainer and local-slack."""
+    for number in SIGNALS:
+        # nohup has it ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _: object) -> None:
+    # A second signal would interrupt the ending of the others.
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

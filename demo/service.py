@@ -73,7 +73,11 @@ class RunningBot:
                 text=True,
                 env=environment,
             )
-        self._wait_until_ready()
+        try:
+            self._wait_until_ready()
+        except BaseException:  # a signal, too: nobody else would end it
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

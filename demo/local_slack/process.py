@@ -79,7 +79,7 @@ def start(binary: Path, folder: Path, people: tuple[Person, ...], channels: tupl
     assert process.stdout is not None  # noqa: S101  a pipe was asked for
     try:
         return Running(process, _port(process.stdout))
-    except WorkspaceError:
+    except BaseException:  # a signal, too: nobody else would end it
         Running(process, 0).stop()
         raise
 
