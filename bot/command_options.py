@@ -245,6 +245,12 @@ def read_destination(text: str) -> Literal["nothing"] | Misread:
     return Misread(f"“{shown(text)}” should be nothing: without it, what was in use before is used again.")
 
 
+def read_all(text: str) -> Literal["all"] | Misread:
+    if text.lower() == "all":
+        return "all"
+    return Misread(f"`{shown(text)}` should be all, or be left out.")
+
+
 def read_shots(text: str) -> int | Misread:
     """Reads a number of examples, like '20'. Returns 0 for 'auto'."""
     if text.lower() == "auto":
@@ -348,6 +354,7 @@ KIND = TextType("candidate", read_kind)
 KINDS = TextType("candidates", read_kinds)
 DESTINATION = TextType("nothing", read_destination)
 SHOTS = TextType("number", read_shots)
+ALL = TextType("all", read_all)
 SAMPLE = TextType("share", read_sample)
 TASK = TextType("task", read_task)
 PROMPT_NUMBER = TextType("number", read_prompt_number)

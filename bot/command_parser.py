@@ -141,6 +141,11 @@ def unescape(text: str) -> str:
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
+def mentioned_people(text: str) -> tuple[str, ...]:
+    """Returns the ids of the people whom a text from Slack mentions."""
+    return tuple(match["target"] for match in MARKUP.finditer(text) if match["kind"] == "@")
+
+
 def _as_typed(markup: re.Match[str]) -> str:
     kind, target, label = markup.group("kind", "target", "label")
     text = label or target

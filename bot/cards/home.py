@@ -30,7 +30,7 @@ from bot.cards.models.deployments import DeploymentSummary
 from bot.cards.models.models import InUse
 from bot.cards.monitoring import weeks
 from bot.cards.monitoring.weeks import WeekSummary
-from bot.cards.status import ComparisonSummary, EvaluationSummary, list_entry
+from bot.cards.status import ComparisonSummary, EvaluationSummary, card_name, list_entry, with_link
 from bot.cards.training.runs import RunSummary
 from bot.rules.budgets import Budget
 from bot.values.runs import Refusal
@@ -71,15 +71,6 @@ def page(overview: HomeOverview | Refusal) -> Block:
     else:
         parts = _sections(overview)
     return {"type": "home", "blocks": slack_blocks(parts)}
-
-
-def card_name(summary: RunSummary | EvaluationSummary) -> str:
-    """The name of the card that a link leads to."""
-    if not isinstance(summary, RunSummary):
-        return f"measurement {summary.measurement.id}"
-    if summary.run.state == "awaiting_approval":
-        return f"plan {summary.run.id}"
-    return f"run {summary.run.id}"
 
 
 def _welcome() -> list[CardBlock]:
@@ -173,7 +164,4 @@ def _linked(overview: HomeOverview, summary: RunSummary | EvaluationSummary) -> 
 
 
 def _with_link(overview: HomeOverview, summary: RunSummary | EvaluationSummary, text: str) -> str:
-    link = overview.links.get(card_name(summary))
-    if not link:
-        return text
-    return f"{text} · <{link}|Open>"
+    return with_link(text, overview.links.get(card_name(summary)))

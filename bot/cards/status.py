@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 
 from bot.cards.common import freeze
-from bot.cards.common.blocks import Headline, Listing, Message, escape
+from bot.cards.common.blocks import Block, Headline, Listing, Message, Text, button, escape
 from bot.cards.common.builder import Parts
-from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
+from bot.cards.common.general import command_button, text_message, unchecked_notes, unchecked_text
+from bot.cards.common.help import UPLOAD
 from bot.cards.common.words import pluralize, shorten
 from bot.cards.evidence import evaluation_results, evaluations, learning_curves, sealed_rows
 from bot.cards.evidence.sealed_rows import SealedTest
@@ -65,7 +66,8 @@ class Status:
     """What the status card shows. `latest` have a result and are newest first. `freeze` is the current freeze,
     `against` the approvers who want to lift it. Programs call what is `in_use` at `base_url`, None if they can't.
     `ending` are models that end soon, as seen from `today`. `deployments` are models that run and are billed by the
-    hour. What belongs to datasets of `unchecked` channels is left out, as Slack did not answer about them."""
+    hour. What belongs to datasets of `unchecked` channels is left out, as Slack did not answer about them. `links` lead
+    to cards by their names."""
 
     runs: Sequence[RunSummary]
     measurements: Sequence[EvaluationSummary]
@@ -79,19 +81,23 @@ class Status:
     today: date = date.min
     deployments: Sequence[DeploymentSummary] = ()
     unchecked: int = 0
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def card(status: Status) -> Message:
-    lines = [*map(runs.list_entry, status.runs), *map(evaluation_entry, status.measurements)]
+    lines = [_linked(status, summary) for summary in (*status.runs, *status.measurements)]
     others = status.freeze or status.in_use.total or status.ending or status.deployments
     is_empty = not lines and not status.latest and not others
     if is_empty and status.unchecked:
         return text_message(unchecked_text(status.unchecked))
     if is_empty:
-        return text_message(
+        parts = Parts()
+        parts.text(
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
             "`/finetune start DATASET` starts a run."
         )
+        parts.buttons(button("Upload", UPLOAD, "status"), command_button("Datasets", "datasets"))
+        return Message("Nothing is running.", tuple(parts))
     title = _title(status)
     parts = Parts([Headline(title)])
     if status.freeze:
@@ -115,8 +121,62 @@ def card(status: Status) -> Message:
         parts.text("*Latest results*")
         parts.lines([list_entry(summary) for summary in status.latest])
     parts.add(*unchecked_notes(status.unchecked))
+    parts.buttons(*_next_buttons(status))
     parts.note("`/finetune results 7` shows a run, `/finetune results m3` a measurement.")
     return Message(title, tuple(parts))
+
+
+def _next_buttons(status: Status) -> list[Block]:
+    """What people look at next: the newest result, and what it is about."""
+    lines = []
+    if status.latest:
+        lines.append(("Newest result", f"results {_number(status.latest[0])}"))
+    lines.append(("Datasets", "datasets"))
+    if status.in_use.total:
+        lines.append(("Models", "models"))
+    return [command_button(text, line, place=place) for place, (text, line) in enumerate(lines)]
+
+
+def card_name(summary: RunSummary | EvaluationSummary) -> str:
+    """The name of the card that a link leads to."""
+    if not isinstance(summary, RunSummary):
+        return f"measurement {summary.measurement.id}"
+    if summary.run.state == "awaiting_approval":
+        return f"plan {summary.run.id}"
+    return f"run {summary.run.id}"
+
+
+def _linked(status: Status, summary: RunSummary | EvaluationSummary) -> str:
+    return with_link(list_entry(summary), status.links.get(card_name(summary)))
+
+
+def with_link(text: str, link: str | None) -> str:
+    """The line of a list, with a link to its card if there is one."""
+    if not link:
+        return text
+    return f"{text} · <{link}|Open>"
+
+
+def results_card(latest: Sequence[RunSummary | EvaluationSummary], unchecked: int) -> Message:
+    """The latest results, newest first."""
+    if not latest and unchecked:
+        return text_message(unchecked_text(unchecked))
+    if not latest:
+        return text_message(
+            "There are no results yet. `/finetune baseline DATASET` measures what can be had without training."
+        )
+    parts = Parts()
+    for summary in latest:
+        parts.add(Text(list_entry(summary), button=command_button("Show", f"results {_number(summary)}")))
+    parts.add(*unchecked_notes(unchecked))
+    return parts.titled("The latest results")
+
+
+def _number(summary: RunSummary | EvaluationSummary) -> str:
+    """As people type it: '7' for a run, 'm3' for a measurement."""
+    if isinstance(summary, RunSummary):
+        return str(summary.run.id)
+    return f"m{summary.measurement.id}"
 
 
 def _title(status: Status) -> str:

@@ -415,8 +415,11 @@ def import_traces(
 
 @click.command()
 @click.argument("models", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print the prices as JSON.")
-def prices(models: tuple[str, ...], as_json: bool) -> None:
+@click.option(
+    "--all", "is_full", is_flag=True, help="Also list models that have ended, or have no known price."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the prices of all as JSON.")
+def prices(models: tuple[str, ...], is_full: bool, as_json: bool) -> None:
     """List what MODELS cost, with the source and date of each price; by default all models that can be tuned.
 
     Exits with 1 if a model's price is unknown.
@@ -428,14 +431,23 @@ def prices(models: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         show_json(estimates.prices_json(rows))
     else:
-        show(estimates.prices_parts(rows))
+        shown_by = ""
+        if not models and not is_full:
+            shown_by = "finetune prices --all"
+        show(estimates.prices_parts(rows, shown_by))
     if any(isinstance(row, UnknownPrice) for row in rows):
         sys.exit(EXIT_BLOCKED)
 
 
 @click.command()
+@click.option(
+    "--all",
+    "is_full",
+    is_flag=True,
+    help="Also list configured models that have ended, or have no known end.",
+)
 @JSON
-def sunsets(as_json: bool) -> None:
+def sunsets(is_full: bool, as_json: bool) -> None:
     """List when models end, with their successors and sources: all that are in use, planned, prompted or configured.
 
     Exits with 1 if a model that a dataset relies on has ended.
@@ -457,7 +469,8 @@ def sunsets(as_json: bool) -> None:
     if as_json:
         show_json(uses_json(uses, today))
     else:
-        show(listing(uses, today).parts, "warning" if ended else "plain")
+        shown_by = "" if is_full else "finetune sunsets --all"
+        show(listing(uses, today, shown_by).parts, "warning" if ended else "plain")
     if ended:
         sys.exit(EXIT_BLOCKED)
 

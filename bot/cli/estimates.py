@@ -229,8 +229,9 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
     return tuple(rows)
 
 
-def prices_parts(rows: Sequence[PriceRow | UnknownPrice]) -> tuple[CardBlock, ...]:
-    return listing(rows, utc_today(), is_detailed=True).parts
+def prices_parts(rows: Sequence[PriceRow | UnknownPrice], shown_by: str = "") -> tuple[CardBlock, ...]:
+    """`shown_by` is the command that shows what is left out; '' if nothing is."""
+    return listing(rows, utc_today(), is_detailed=True, shown_by=shown_by).parts
 
 
 def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:

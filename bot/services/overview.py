@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bot.cards.common.blocks import Listing
 from bot.cards.datasets.datasets import Best, DatasetEntry
-from bot.cards.home import LINKED, HomeOverview, card_name
+from bot.cards.home import LINKED, HomeOverview
 from bot.cards.monitoring.weeks import card_name as week_card_name
 from bot.cards.status import (
     ComparisonSummary,
@@ -15,6 +15,7 @@ from bot.cards.status import (
     EvaluationSummary,
     Status,
     UnreadableSummary,
+    card_name,
 )
 from bot.cards.training.runs import RunSummary
 from bot.context import AppContext
@@ -44,9 +45,12 @@ def status(context: AppContext, person: str, channel: str) -> Status:
     freeze = context.store.freezes.current()
     today = context.today()
     uses = sunsets.list_uses(context.store, context.settings, today, names)
+    open_runs = runs.open_runs(context, names)
+    measurements = _open_measurements(context, names)
+    linked: list[RunSummary | EvaluationSummary] = [*open_runs, *measurements]
     return Status(
-        runs=runs.open_runs(context, names),
-        measurements=_open_measurements(context, names),
+        runs=open_runs,
+        measurements=measurements,
         latest=_latest_results(context, names),
         freeze=freeze,
         against=context.store.freezes.lift_requests(freeze) if freeze else (),
@@ -57,7 +61,16 @@ def status(context: AppContext, person: str, channel: str) -> Status:
         today=today,
         deployments=deployments.summaries(context, names),
         unchecked=names.unchecked,
+        links=_links(context, [card_name(summary) for summary in linked[:LINKED]]),
     )
+
+
+def latest_results(
+    context: AppContext, person: str, channel: str
+) -> tuple[Sequence[RunSummary | EvaluationSummary], int]:
+    """Returns the newest runs and measurements that have a result, and of how many channels Slack didn't answer."""
+    names = authorization.visible_datasets(context, person, channel)
+    return _latest_results(context, names), names.unchecked
 
 
 def home(context: AppContext, person: str) -> HomeOverview | Refusal:

@@ -440,7 +440,7 @@ def _contradictions(click: Click) -> Form | Refusal:
 
 
 # Buttons whose value is a command, which is run as if the person had typed it.
-TYPED = (*general.READINGS, wrong_row_cards.WRONG_ROWS, help_cards.ALL_OPTIONS)
+TYPED = (*general.READINGS, *general.RUN_LINES, wrong_row_cards.WRONG_ROWS)
 # These forms show figures, so they need the right to read.
 READ = (
     plans.DETAILS,

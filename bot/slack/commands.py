@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import click
 from slack_bolt import App, Respond
@@ -28,6 +28,7 @@ from bot.cards.training import audits
 from bot.cards.training import compared_results as compared_result_cards
 from bot.cards.training import runs as run_cards
 from bot.command_options import (
+    ALL,
     BAR,
     COUNT,
     DATASET,
@@ -60,6 +61,7 @@ from bot.command_parser import (
     Registry,
     explain_in_slack,
     first_word,
+    mentioned_people,
     parse,
     unescape,
 )
@@ -102,8 +104,10 @@ finetune = Registry()
 def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
     @app.command(COMMAND)
     def listen(body: dict[str, Any], client: WebClient, respond: Respond) -> None:
-        call = Call(context, str(body["user_id"]), str(body["channel_id"]))
-        reply = reply_to(call, unescape(str(body.get("text") or "")))
+        text = str(body.get("text") or "")
+        mentioned = mentioned_people(text)
+        call = Call(context, str(body["user_id"]), str(body["channel_id"]), mentioned=mentioned)
+        reply = reply_to(call, unescape(text))
         give_reply(reply, str(body["trigger_id"]), client, partial(answer, context, body, respond))
         wake()
 
@@ -169,12 +173,14 @@ def upload(call: Call, sheet: str) -> Reply:
 
 @finetune.command(
     "datasets",
-    help="all datasets, and the best that was measured on each",
+    help="the datasets, and the best that was measured on each; with `all`, earlier versions too",
     needs=("read",),
-    instead="`/finetune estimate DATASET` and `/finetune baseline DATASET` are about a single dataset.",
+    usage="[all]",
 )
-def list_datasets(call: Call) -> Reply:
-    return dataset_cards.listing(overview.listing(call.context, call.person, call.channel))
+@click.argument("extent", type=ALL, required=False)
+def list_datasets(call: Call, extent: Literal["all"] | None) -> Reply:
+    datasets = overview.listing(call.context, call.person, call.channel)
+    return dataset_cards.listing(datasets, is_full=extent is not None)
 
 
 @finetune.command(
@@ -271,11 +277,22 @@ def distil(call: Call, dataset: str, teacher: str | None) -> Reply:
 
 
 @finetune.command(
-    "prices", help="what models cost, with the source of each price", needs=("read",), usage="[gpt-4o-mini]"
+    "prices",
+    help="what models cost, with the source of each price; with `all`, also those that have ended",
+    needs=("read",),
+    usage="[gpt-4o-mini]",
 )
 @click.argument("names", type=REST_NAMES, default=())
 def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
-    return prices.listing(candidates.look_up_prices(call.context, names), call.context.today())
+    is_full = [name.lower() for name in names] == [help_cards.ALL]
+    if is_full:
+        names = ()
+    shown_by = ""
+    if not names and not is_full:
+        shown_by = f"`{COMMAND} prices {help_cards.ALL}`"
+    return prices.listing(
+        candidates.look_up_prices(call.context, names), call.context.today(), shown_by=shown_by
+    )
 
 
 @finetune.command(
@@ -396,12 +413,15 @@ def cancel(call: Call, subject: Subject) -> Reply:
 
 @finetune.command(
     "results",
-    help="the result of a run or measurement, beside what was estimated",
+    help="the latest results; with a number, that of a run or measurement, beside what was estimated",
     needs=("read",),
-    usage="RUN",
+    usage="[RUN]",
 )
-@click.argument("subject", type=RUN_OR_MEASUREMENT)
-def show_results(call: Call, subject: Subject) -> Reply:
+@click.argument("subject", type=RUN_OR_MEASUREMENT, required=False)
+def show_results(call: Call, subject: Subject | None) -> Reply:
+    if subject is None:
+        latest, unchecked = overview.latest_results(call.context, call.person, call.channel)
+        return status.results_card(latest, unchecked)
     return _show_subject(call, subject)
 
 
@@ -491,15 +511,24 @@ def delete(call: Call, dataset: str, before: date | None) -> Reply:
 
 @finetune.command(
     "rights",
-    help="what you may do in this channel",
-    instead="It is about you; `finetune policy explain` in a terminal is about anybody.",
+    help="what you may do in this channel, or with a mention what somebody else may",
+    usage="[@Ben]",
 )
-def show_rights(call: Call) -> Reply:
-    verdicts = authorization.rights(call.context, call.person, call.channel)
+@click.argument("who", type=REST, required=False)
+def show_rights(call: Call, who: str | None) -> Reply:
+    person = None
+    if who:
+        refusal = authorization.refusal(call.context, call.person, "read", call.channel)
+        if refusal:
+            return refusal
+        if len(call.mentioned) != 1:
+            return Refusal("Whose rights? Mention one person: `/finetune rights @Ben`.")
+        (person,) = call.mentioned
+    verdicts = authorization.rights(call.context, person or call.person, call.channel)
     if isinstance(verdicts, Refusal):
         return verdicts
     rights = [general.Right(rule, _commands_needing(rule), denied) for rule, denied in verdicts]
-    return general.rights_card(rights)
+    return general.rights_card(rights, person)
 
 
 def _show_subject(call: Call, subject: Subject) -> Reply:
@@ -510,10 +539,13 @@ def _show_subject(call: Call, subject: Subject) -> Reply:
 
 
 def _commands_needing(rule: Rule) -> Sequence[str]:
-    """Returns the commands that a rule governs, including those that undo what it allows."""
+    """Returns the commands that a rule governs, including those that undo what it allows. One that also reads is named
+    with what else it does."""
     names = []
     for command in finetune:
         rules = [GOVERNED_BY.get(need, need) for need in command.needs]
+        if len(rules) > 1 and rule == "read":
+            continue
         if rule in rules:
             names.append(str(command.name))
     return names

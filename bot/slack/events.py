@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from slack_bolt import App
@@ -11,7 +12,7 @@ from slack_sdk import WebClient
 
 from bot.cards.common import general
 from bot.cards.common.blocks import Message
-from bot.command_parser import unescape
+from bot.command_parser import mentioned_people, unescape
 from bot.context import AppContext
 from bot.services.common import messages
 from bot.slack import commands
@@ -115,7 +116,7 @@ def _open(client: WebClient, body: dict[str, Any], view: Form | Refusal) -> None
 def _reply(call: Call, text: str) -> Message | None:
     """Answers a command that was typed without the slash. Returns None if the answer is sent otherwise."""
     typed = re.sub(r"^\s*/?finetune\b", "", unescape(text), flags=re.IGNORECASE).strip()
-    reply = commands.reply_to(call, typed)
+    reply = commands.reply_to(replace(call, mentioned=mentioned_people(text)), typed)
     if isinstance(reply, AfterAck):
         reply.work()
         return None

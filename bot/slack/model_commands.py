@@ -12,6 +12,7 @@ from bot.cards.models import models as model_cards
 from bot.cards.models import tried_answers as answer_cards
 from bot.cards.monitoring import live_tests as live_test_cards
 from bot.command_options import (
+    ALL,
     CANDIDATE_MODEL,
     CANDIDATE_SHOTS,
     DATASET,
@@ -55,15 +56,18 @@ registry = Registry()
 
 @registry.command(
     "models",
-    help="the tuned models, and what is in use for which dataset",
+    help="the tuned models, and what is in use for which dataset; with `all`, ended ones too, and more of each",
     needs=("read",),
-    instead="`/finetune try MODEL TEXT` asks a single model.",
+    usage="[all]",
 )
-def list_models(call: Call) -> Reply:
+@click.argument("extent", type=ALL, required=False)
+def list_models(call: Call, extent: Literal["all"] | None) -> Reply:
     tuned, used = models.listing(call.context, call.person, call.channel)
     base_url = call.context.settings.serving.base_url
     is_answering = call.context.answers_programs()
-    return model_cards.listing(tuned, used, base_url, answers_programs=is_answering)
+    return model_cards.listing(
+        tuned, used, base_url, answers_programs=is_answering, is_full=extent is not None
+    )
 
 
 @registry.command(

@@ -31,12 +31,14 @@ Form = dict[str, Any]
 
 @dataclass(frozen=True)
 class Call:
-    """The person who typed a command, the channel, and the thread if it was a mention in one."""
+    """The person who typed a command, the channel, the thread if it was a mention in one, and the people whom the text
+    mentions."""
 
     context: AppContext
     person: str
     channel: str
     thread: str | None = None
+    mentioned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,13 @@ def _details() -> dict[str, Json]:
     }
 
 
+RIGHTS = (
+    general.Right("read", ("datasets", "status"), None),
+    general.Right("approve", (), "Only an approver may do that: <@U0BEN>."),
+    general.Right("promote", ("promote", "rollback"), "Only an approver may do that: <@U0BEN>."),
+)
+
+
 def _models() -> dict[str, Message]:
     return {
         "try-thinking": tried_answers.pending_card(ASK),
@@ -148,13 +155,8 @@ def _models() -> dict[str, Message]:
             command_help(finetune.commands["estimate"]), is_full=True
         ),
         "help-of-baseline": help_cards.one_command(command_help(finetune.commands["baseline"])),
-        "rights": general.rights_card(
-            [
-                general.Right("read", ("datasets", "status"), None),
-                general.Right("approve", (), "Only an approver may do that: <@U0BEN>."),
-                general.Right("promote", ("promote", "rollback"), "Only an approver may do that: <@U0BEN>."),
-            ]
-        ),
+        "rights": general.rights_card(RIGHTS),
+        "rights-of-somebody": general.rights_card(RIGHTS[:1], "U0CLEO"),
         "messages-chosen": message_topics.card("C0TICKETS", NOT_ALL_TOPICS),
         "messages-chosen-directly": message_topics.card("", ChosenTopics(frozenset(), None)),
         "messages-of-a-channel": message_topics.channel_notice("U0ANA", {"results": False, "weekly": True}),

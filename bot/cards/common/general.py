@@ -33,7 +33,8 @@ from bot.cards.common.builder import Parts
 from bot.values.runs import AskedBack, Refusal
 
 MODAL_BLOCKS = 100  # Slack refuses a dialog with more
-# Buttons for the meanings of a value. Slack wants each in a row to have a name of its own.
+# Buttons that run a command, and those for the meanings of a value. In a row, each needs a name of its own.
+RUN_LINES = ("run_line_0", "run_line_1", "run_line_2")
 READINGS = ("read_as_0", "read_as_1")
 LONGEST_VALUE = 2000  # characters of a button's value that Slack takes
 
@@ -58,6 +59,12 @@ def unchecked_notes(channels: int) -> list[CardBlock]:
 def text_message(text: str) -> Message:
     """A card of one text, which is our own mrkdwn."""
     return Message(text, (Text(text),))
+
+
+def command_button(text: str, line: str, *, place: int = 0) -> Block:
+    """A button that runs a command, as if the person who presses it had typed the `line` after `/finetune`. Several in
+    a row need a `place` each."""
+    return button(text, RUN_LINES[place], line)
 
 
 def sample_card() -> Message:
@@ -115,29 +122,35 @@ class Right:
     denied: str | None
 
 
-def rights_card(rights: Sequence[Right]) -> Message:
-    """One line for each answer, since most rights are denied to a person for the same reason."""
-    names_by_answer: dict[str | None, list[str]] = {}
+def rights_card(rights: Sequence[Right], person: str | None = None) -> Message:
+    """A line for each right. Denied ones stand below their reason, since most are denied for the same. `person` is
+    whose they are, None for the person who reads it."""
+    by_answer: dict[str | None, list[str]] = {None: []}
     for right in rights:
-        name = right.name
-        if right.commands:
-            name += f" ({', '.join(map(code, right.commands))})"
-        names_by_answer.setdefault(right.denied, []).append(name)
+        by_answer.setdefault(right.denied, []).append(_right_line(right))
 
-    lines = []
-    for denied, names in names_by_answer.items():
-        listed = ", ".join(names)
-        if denied:
-            lines.append(f"• *No*: {listed}. {denied}")
-        else:
-            lines.append(f"• *Yes*: {listed}")
     parts = Parts()
-    parts.lines(lines)
+    if person:
+        parts.text(f"Of <@{person}>:")
+    for denied, lines in by_answer.items():
+        heading = "*Yes*"
+        if denied:
+            heading = f"*No.* {denied}"
+        if lines:
+            parts.lines([heading, *lines])
     parts.note(
         "The bot's operator sets these in finetune.toml, [people] and [policy]. Nobody can approve what they requested "
         "or uploaded."
     )
+    if person:
+        return parts.titled("What somebody may do in this channel", notice=f"Of <@{person}>")
     return parts.titled("What you may do in this channel")
+
+
+def _right_line(right: Right) -> str:
+    if not right.commands:
+        return f"• {right.name}"
+    return f"• {right.name}: {' '.join(map(code, right.commands))}"
 
 
 def answer(result: str | Refusal) -> Message:

@@ -8,13 +8,12 @@ from itertools import groupby
 
 from bot.cards.common.blocks import Actions, Block, CardBlock, Message, Text, actions, button, code, escape
 from bot.cards.common.builder import Parts
-from bot.cards.common.general import details_modal
+from bot.cards.common.general import command_button, details_modal
 from bot.cards.common.words import capitalize, listed, pluralize
 
 UPLOAD = "begin_upload"
 ESTIMATE = "begin_estimate"
 ALL_COMMANDS = "all_commands"
-ALL_OPTIONS = "all_options"
 ALL = "all"  # the word that asks for everything: `help all`, `help estimate all`
 LINES_OF_A_TEXT = 20
 TITLE = "Find out in five steps whether fine-tuning pays"
@@ -158,7 +157,7 @@ def _folded(command: CommandHelp) -> Iterator[CardBlock]:
     line = f"help {command.name} {ALL}"
     more = pluralize(len(hidden), "more option")
     yield Text(f"{more}{_group_counts(hidden)}: `/finetune {line}`")
-    yield actions(button("All options", ALL_OPTIONS, line))
+    yield actions(command_button("All options", line))
 
 
 def _group_counts(options: Iterable[OptionHelp]) -> str:

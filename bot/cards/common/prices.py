@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 
-from bot.cards.common.blocks import Figure, Message, Table, cut, escape
+from bot.cards.common.blocks import Figure, Message, Table, button, cut, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
+from bot.cards.common.help import ESTIMATE
 from bot.cards.common.words import SLACK, Spelling, first_lines, listed, pluralize, shorten
 from bot.rules.prices import MissingPrice, is_near_end, missing_keys
 from trainers.money import rate, usd
@@ -27,23 +28,57 @@ UNKNOWN = Price(None, None, None, None)
 Row = tuple[str, str, str, str, str, str]
 
 
-def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detailed: bool = False) -> Message:
-    """Prices as of the day `read_on`. `is_detailed` lists everything, which Slack has no room for."""
+def listing(
+    rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detailed: bool = False, shown_by: str = ""
+) -> Message:
+    """Prices as of the day `read_on`. `is_detailed` lists everything, which Slack has no room for. If a command that
+    shows all of them is named (`shown_by`), models that have ended, can't be trained any more or have no known price
+    are only counted."""
     priced = [row for row in rows if isinstance(row, PriceRow)]
     unknown = [row for row in rows if isinstance(row, UnknownPrice)]
     if not rows:
         return text_message(
             "No model is configured. `/finetune prices gpt-4o-mini` shows the price of a model by its name."
         )
+    shown = priced
+    if shown_by:
+        shown = [row for row in priced if not _is_over(row, read_on) and not _is_blank(row, read_on)]
     title = "No price by that name"
     parts = Parts()
     if priced:
-        title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}"
-        parts.add(_table(priced, read_on, is_detailed=is_detailed))
-    parts.lines(_notes(priced, read_on, is_detailed=is_detailed))
+        title = f"Prices of {pluralize(len(shown), 'model')}, {read_on}"
+    if shown:
+        parts.add(_table(shown, read_on, is_detailed=is_detailed))
+    parts.lines(_notes(shown, read_on, is_detailed=is_detailed))
     parts.lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown])
-    parts.note(_sources(priced, read_on, is_detailed=is_detailed))
+    if len(shown) < len(priced):
+        parts.text(f"{_hidden_text(priced, read_on)}: {shown_by}")
+    if shown_by and not is_detailed:
+        parts.buttons(button("Estimate", ESTIMATE, "prices"))
+    parts.note(_sources(shown, read_on, is_detailed=is_detailed))
     return parts.titled(title)
+
+
+def _is_blank(row: PriceRow, today: date) -> bool:
+    """True if the table would have nothing but dashes for it."""
+    _, *cells = _row(row, 60, today)
+    return set(cells) <= {"–", "unknown"}
+
+
+def _is_over(row: PriceRow, today: date) -> bool:
+    """True if the model answers no more, or can only be tuned and takes no new training."""
+    return row.has_ended(today) or (row.kind == "tuned" and row.is_closed(today))
+
+
+def _hidden_text(priced: Sequence[PriceRow], today: date) -> str:
+    over = [row for row in priced if _is_over(row, today)]
+    blank = [row for row in priced if not _is_over(row, today) and _is_blank(row, today)]
+    texts = []
+    if over:
+        texts.append(f"{pluralize(len(over), 'model')} that ended or can't be trained any more")
+    if blank:
+        texts.append(f"{pluralize(len(blank), 'model')} without a known price")
+    return " and ".join(texts)
 
 
 def _table(priced: Sequence[PriceRow], read_on: date, *, is_detailed: bool) -> Table:

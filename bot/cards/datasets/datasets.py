@@ -15,11 +15,13 @@ from bot.cards.common.blocks import (
     Message,
     Note,
     Text,
+    button,
     code,
     cut,
     escape,
     plain,
 )
+from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import bar_share, looks_suffix, quality, table_name
 from bot.cards.common.forms import modal
 from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
@@ -39,6 +41,9 @@ UPLOAD = "upload"
 MEASURE = "measure_dataset"
 ESTIMATE = "estimate_dataset"
 UPLOAD_AGAIN = "upload_again"
+WITH_BUTTON = (
+    15  # datasets of a list that have a button beside them; each is a block, of which a message takes 50
+)
 COLUMN = "For a table only. Empty: found by its name."
 SHEET = "Empty: the first with a table, and all with the same columns."
 SEALED = "More held-out rows, used once: before a promotion. Empty: as in the policy, else none."
@@ -62,7 +67,8 @@ class DatasetEntry:
     looks: Looks | None = None
 
 
-def listing(datasets: Listing[DatasetEntry]) -> Message:
+def listing(datasets: Listing[DatasetEntry], *, is_full: bool = False) -> Message:
+    """The newest versions, each with its next step; with `is_full` also the versions before a usable one."""
     # “No datasets yet” would be wrong: Slack did not say which ones the person may know about.
     if not datasets.total and datasets.unchecked:
         return text_message(unchecked_text(datasets.unchecked))
@@ -70,12 +76,51 @@ def listing(datasets: Listing[DatasetEntry]) -> Message:
         return text_message(
             "No datasets yet. Upload one with `/finetune upload`: CSV with a text and a label column, or JSONL."
         )
-    lines = [_line(dataset) for dataset in datasets.entries]
-    return Message.titled(
-        pluralize(datasets.total, "dataset"),
-        Lines(lines, datasets.left_out),
-        *unchecked_notes(datasets.unchecked),
-    )
+    shown = datasets.entries
+    if not is_full:
+        shown = _without_earlier_versions(shown)
+    parts = Parts()
+    for entry in shown[:WITH_BUTTON]:
+        parts.add(Text(_line(entry), button=_next_button(entry)))
+    lines = [_line(entry) for entry in shown[WITH_BUTTON:]]
+    if lines or datasets.left_out:
+        parts.add(Lines(lines, datasets.left_out))
+    hidden = len(datasets.entries) - len(shown)
+    if hidden:
+        parts.note(f"{pluralize(hidden, 'earlier version')}: `/finetune datasets all`")
+    parts.add(*unchecked_notes(datasets.unchecked))
+    return parts.titled(_title(datasets))
+
+
+def _title(datasets: Listing[DatasetEntry]) -> str:
+    if datasets.left_out:
+        return f"{pluralize(datasets.total, 'version')} of datasets"
+    return pluralize(len({entry.dataset.name for entry in datasets.entries}), "dataset")
+
+
+def _without_earlier_versions(entries: Sequence[DatasetEntry]) -> list[DatasetEntry]:
+    """`entries` are newest first. What is newer than the newest usable version stays: it is being checked, or can't be
+    used."""
+    usable: set[str] = set()
+    newest = []
+    for entry in entries:
+        if entry.dataset.name not in usable:
+            newest.append(entry)
+        if entry.report:
+            usable.add(entry.dataset.name)
+    return newest
+
+
+def _next_button(entry: DatasetEntry) -> Block | None:
+    """The next step for a dataset; None while it is being checked, and for an earlier version."""
+    name = entry.dataset.name
+    if entry.dataset.state == "refused":
+        return button("Upload again", UPLOAD_AGAIN, name)
+    if entry.best is None:
+        return None
+    if entry.best.candidate is None:
+        return button("Measure", MEASURE, name)
+    return button("Estimate", ESTIMATE, name)
 
 
 def _line(entry: DatasetEntry) -> str:
@@ -86,7 +131,7 @@ def _line(entry: DatasetEntry) -> str:
         rows = f"{pluralize(report.rows, 'row')}{rows_text(report)}"
         return f"{name}: {rows}, ready{_measured(entry.best)}{looks_suffix(entry.looks)}"
     if dataset.state == "refused":
-        why = escape(cut(dataset.refusal or "", 200))
+        why = escape(cut(dataset.refusal or "", 100))
         return f"{name}: can't be used. {why}".rstrip()
     return f"{name}: being checked"
 

@@ -81,8 +81,8 @@ def unknown_reasons(month: ActualMonth) -> list[str]:
     return sentences
 
 
-def latest_month(actuals: ModelActuals) -> str:
-    """The newest month in a few words, for all that was in use in it."""
+def latest_month(actuals: ModelActuals, *, with_plan: bool = True) -> str:
+    """The newest month in a few words, for all that was in use in it, beside what was planned."""
     if not actuals.months:
         return "no calls counted yet"
     month = actuals.months[0].month
@@ -93,7 +93,7 @@ def latest_month(actuals: ModelActuals) -> str:
         # A sum of some savings would read as that of all.
         return text
     text += f", {_saved_text(sum(savings))}"
-    if actuals.foreseen:
+    if actuals.foreseen and with_plan:
         text += f" (planned: {actuals.foreseen})"
     return text
 

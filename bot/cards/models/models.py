@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from datetime import date
 
 from bot.cards.common.blocks import (
+    Block,
+    CardBlock,
     Lines,
     Listing,
     Message,
     Note,
+    Text,
+    button,
     code,
     escape,
 )
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import promotable_text
-from bot.cards.common.general import text_message, unchecked_notes, unchecked_text
+from bot.cards.common.general import command_button, text_message, unchecked_notes, unchecked_text
 from bot.cards.common.words import (
     by_whom,
     capitalize,
@@ -25,11 +29,15 @@ from bot.cards.common.words import (
 )
 from bot.cards.models.actuals import ModelActuals, latest_month
 from bot.cards.models.call_instructions import calling_line
-from bot.cards.models.promotions import score_text
+from bot.cards.models.promotions import TRY, score_text
 from bot.rules.models.promotion import alias_for
 from storage.promotions import Promotion
 from storage.records import Model, Promotable
 from trainers.evaluation.results import MeasuredCandidate
+
+WITH_BUTTON = (
+    15  # models of a list that have a button beside them; each is a block, of which a message takes 50
+)
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,11 @@ def listing(
     base_url: str | None = None,
     *,
     answers_programs: bool = True,
+    is_full: bool = False,
 ) -> Message:
     """The tuned models, after what is in use that needed no training (`used`), which programs call at `base_url`.
-    `answers_programs` is False if nothing answers there."""
+    `answers_programs` is False if nothing answers there. `is_full` says more of each, and lists those that have
+    ended."""
     if not models.total and not used.total and models.unchecked:
         return text_message(unchecked_text(models.unchecked))
     if not models.total and not used.total:
@@ -99,15 +109,59 @@ def listing(
     parts = Parts()
     if used.total:
         parts.add(in_use_lines(used))
-    if models.total:
+    if is_full and models.total:
         parts.add(Lines([_entry(entry) for entry in models.entries], models.left_out))
-    how = (
+    elif models.total:
+        parts.add(*_short_entries(models))
+    if used.total or any(entry.promotion for entry in models.entries):
+        parts.note(calling_line(base_url, is_answering=answers_programs))
+    parts.add(*unchecked_notes(models.unchecked))
+    parts.note(
         "`/finetune promote MODEL` deploys one for its dataset, `/finetune promote DATASET CANDIDATE` what was "
         "measured without training; `/finetune rollback DATASET` undoes that."
     )
-    if used.total or any(entry.promotion for entry in models.entries):
-        parts.note(calling_line(base_url, is_answering=answers_programs))
-    return Message.titled(title, *parts, *unchecked_notes(models.unchecked), Note(how))
+    return parts.titled(title)
+
+
+def _short_entries(models: Listing[ModelEntry]) -> list[CardBlock]:
+    """A line for each model that is in use or could be, the first ones with a button for the next step."""
+    shown = [entry for entry in models.entries if not _has_ended(entry)]
+    blocks: list[CardBlock] = []
+    for entry in shown[:WITH_BUTTON]:
+        blocks.append(Text(_short_entry(entry), button=_next_button(entry)))
+    lines = [_short_entry(entry) for entry in shown[WITH_BUTTON:]]
+    if lines or models.left_out:
+        blocks.append(Lines(lines, models.left_out))
+    n_ended = len(models.entries) - len(shown)
+    more = "`/finetune models all` says more of each."
+    if n_ended:
+        more = f"{pluralize(n_ended, 'model')} no longer in use or offered: `/finetune models all`"
+    return [*blocks, Note(more)]
+
+
+def _has_ended(entry: ModelEntry) -> bool:
+    if entry.promotion:
+        return False
+    return entry.model.state == "retired" or entry.model.gone_at is not None
+
+
+def _next_button(entry: ModelEntry) -> Block | None:
+    """Asks a model in use; shows the result of another one, from which it can be deployed."""
+    if entry.promotion is None:
+        return command_button("Result", f"results {entry.model.run_id}")
+    if entry.is_stopped:
+        return None
+    return button("Try", TRY, str(entry.model.run_id))
+
+
+def _short_entry(entry: ModelEntry) -> str:
+    """What a person chooses by: its state, its score and what is wrong. *_entry* has the rest."""
+    line = f"• {code(entry.model.name)} ({escape(shorten(entry.base))}), {_state(entry)}: {_measured(entry.candidate)}"
+    if entry.promotion and (entry.unanswered is not None or entry.fallback is not None):
+        line += f"; {_programs(entry.promotion, entry.unanswered, entry.fallback)}"
+    if entry.actuals:
+        line += f"; {latest_month(entry.actuals, with_plan=False)}"
+    return line
 
 
 def in_use_lines(used: Listing[InUse]) -> Lines:
@@ -123,7 +177,7 @@ def in_use_line(entry: InUse) -> str:
         line += ", *not running*"
     line += f": {_measured(entry.candidate)}; {_programs(promotion, entry.unanswered, entry.fallback)}"
     if entry.actuals:
-        line += f"; {latest_month(entry.actuals)}"
+        line += f"; {latest_month(entry.actuals, with_plan=False)}"
     if entry.ends:
         line += f". *Ends {day(entry.ends)}*"
     return line

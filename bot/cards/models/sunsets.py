@@ -72,30 +72,54 @@ def line(use: ModelUse, today: date) -> str:
     return text
 
 
-def listing(uses: Sequence[ModelUse], today: date) -> Message:
-    """All models that are used or configured, the earliest end first. Those in use are also listed in words."""
+def listing(uses: Sequence[ModelUse], today: date, shown_by: str = "") -> Message:
+    """The models that are used or configured, the earliest end first. Those in use are also listed in words. If a
+    command that shows all of them is named (`shown_by`), configured models that have ended, or have no known end, are
+    only counted."""
     if not uses:
         return Message("No models are configured", (Text("No models are in use or configured yet."),))
+    shown = list(uses)
+    if shown_by:
+        shown = [use for use in uses if use.dataset or (use.ends is not None and not use.has_ended(today))]
     # Models without a known end come last.
-    ordered = sorted(uses, key=lambda use: (use.ends or date.max, use.model, use.dataset))
-    rows = [
-        (
-            shorten(use.model, 40),
-            f"{KINDS[use.kind]} {use.dataset}".strip(),
-            str(use.ends or "–"),
-            use.successor or "–",
-            use.said_by or "not listed",
-        )
-        for use in ordered
-    ]
+    ordered = sorted(shown, key=lambda use: (use.ends or date.max, use.model, use.dataset))
     with_an_end = [use for use in uses if use.ends]
     title = f"{len(with_an_end):,} of {pluralize(len(uses), 'model')} have a known end date"
     in_use = [use for use in uses if use.dataset]
 
     parts = Parts()
     parts.lines([line(use, today) for use in ending_soon(in_use, today)])
-    parts.add(Table([("Model", "used", "ends", "then", "source"), *rows], "Ends of models"))
+    if ordered:
+        rows = [_list_row(use, today) for use in ordered]
+        parts.add(Table([("Model", "used", "ends", "then", "source"), *rows], "Ends of models"))
+    if len(shown) < len(uses):
+        hidden = [use for use in uses if use not in shown]
+        parts.text(f"{_hidden_text(hidden, today)}: {shown_by}")
     return parts.titled(title)
+
+
+def _list_row(use: ModelUse, today: date) -> tuple[str, ...]:
+    role = f"{KINDS[use.kind]} {use.dataset}".strip()
+    if use.kind == "target" and use.has_ended(today):
+        role = KINDS["closed target"]
+    return (
+        shorten(use.model, 40),
+        role,
+        str(use.ends or "–"),
+        use.successor or "–",
+        use.said_by or "not listed",
+    )
+
+
+def _hidden_text(hidden: Sequence[ModelUse], today: date) -> str:
+    n_ended = sum(use.has_ended(today) for use in hidden)
+    n_endless = len(hidden) - n_ended
+    texts = []
+    if n_ended:
+        texts.append(f"{n_ended:,} configured that ended")
+    if n_endless:
+        texts.append(f"{n_endless:,} configured without a known end")
+    return " and ".join(texts)
 
 
 def _headline(sunset: Sunset) -> str:

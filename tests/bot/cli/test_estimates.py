@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -285,7 +286,7 @@ def test_a_missing_price_says_where_it_can_be_found_and_an_old_one_that_it_is_ol
 
 
 def test_the_price_list_marks_roads_that_are_closed_and_what_costs_by_the_hour() -> None:
-    lines = finetune("prices").stdout.splitlines()
+    lines = finetune("prices", "--all").stdout.splitlines()
     fireworks = next(line for line in lines if line.startswith("fireworks/"))
     together = next(line for line in lines if line.startswith("together/"))
     assert fireworks.split()[-2:] == ["closed", "–"]
@@ -297,7 +298,11 @@ def test_the_price_list_marks_roads_that_are_closed_and_what_costs_by_the_hour()
         note.startswith("• together (3 models): these prices are over half a year old") for note in notes
     )
     assert any(note.startswith("• nebius (2 models): price unknown") for note in notes)
-    ends = [line.split() for line in finetune("sunsets").stdout.splitlines() if line.startswith("fireworks/")]
+    ends = [
+        line.split()
+        for line in finetune("sunsets", "--all").stdout.splitlines()
+        if line.startswith("fireworks/")
+    ]
     assert ends and all(words[1:4] == ["can't", "be", "trained"] for words in ends)
 
 
@@ -451,8 +456,17 @@ def test_prices_are_listed_with_their_source() -> None:
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "openai/gpt-4o-2024-08-06, tuned $3.75 $1.875 $15.00 $25.00 2027-01-14" in lines
     assert "OpenAI's price and deprecation pages, 2026-11-24" in lines[-1]
-    assert "price unknown: add input, output and training from Nebius" in result.stdout
-    assert "to finetune.toml under [providers.nebius.models." in result.stdout
+    assert "nebius" not in result.stdout.lower()
+    assert "closed" not in result.stdout
+    assert re.search(
+        r"^\d+ models that ended or can't be trained any more and \d+ models without a known price: "
+        r"finetune prices --all$",
+        result.stdout,
+        re.MULTILINE,
+    )
+    full = finetune("prices", "--all").stdout
+    assert "price unknown: add input, output and training from Nebius" in full
+    assert "to finetune.toml under [providers.nebius.models." in full
 
 
 def test_prices_of_named_models_show_both_kinds_ends_and_unknown_names() -> None:

@@ -203,7 +203,7 @@ def test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again(trained: 
     until(trained, "done")
     run = _train(trained)
     promote(trained, f"tickets-{run.id}", why="because=it is the same data")
-    assert "no longer at its provider" in trained.type("/finetune models")
+    assert "no longer at its provider" in trained.type("/finetune models all")
 
 
 @pytest.mark.deep

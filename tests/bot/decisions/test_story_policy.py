@@ -415,18 +415,25 @@ def test_data_rules_hold_for_measurements(make_world: MakeWorld) -> None:
 
 
 def test_rights_lists_what_a_person_may_do_and_who_may_do_the_rest(world: World) -> None:
-    rights = world.type("/finetune rights").splitlines()
-    allowed = next(line for line in rights if line.startswith("• *Yes*: "))
-    assert "measure (`baseline`, `curve`, `distill`, `test`, `watch`)" in allowed and "promote" not in allowed
-    (denied,) = (line for line in rights if "promote (`promote`, `rollback`, `fallback`)" in line)
-    assert denied.startswith("• *No*: approve, ") and "Only an approver may do that: " in denied
-    assert BEN.id in denied
-    (allowed,) = (line for line in world.type("/finetune rights", user=BEN).splitlines() if "*Yes*" in line)
-    assert "promote (`promote`, `rollback`, `fallback`)" in allowed
+    allowed, _, denied = world.type("/finetune rights").partition("*No.*")
+    assert "• measure: `baseline` `curve` `distill` `test` `watch`" in allowed and "promote" not in allowed
+    assert "Only an approver may do that: " in denied and BEN.id in denied
+    assert "• approve\n" in denied and "• promote: `promote` `rollback` `fallback`" in denied
+    assert "• promote: `promote` `rollback` `fallback`" in world.type("/finetune rights", user=BEN)
     guest = world.type("/finetune rights", user=GUS)
     assert "is a guest" in guest and BEN.id not in guest
     world.slack.share(PRIVATE.id)
     assert "shared with another organisation" in world.type("/finetune rights", user=BEN)
+
+
+def test_rights_with_a_mention_lists_what_somebody_else_may_do(world: World) -> None:
+    of_ben = world.type("/finetune rights @ben")
+    assert f"Of <@{BEN.id}>:" in of_ben and "• promote: `promote` `rollback` `fallback`" in of_ben
+    assert "*No.*" not in of_ben
+    assert "is a guest" in world.type("/finetune rights @gus")
+    assert "Mention one person" in world.type("/finetune rights Ben")
+    by_guest = world.type("/finetune rights @ben", user=GUS)
+    assert "is a guest" in by_guest and "promote" not in by_guest
 
 
 # Forms check rights when they are sent; a run that waits for approval can't be paused (test_story_pause.py).

@@ -450,8 +450,8 @@ def test_lists_and_try_know_the_model_in_use(world: World) -> None:
     assert "is a dataset, and no model is in use for it" in world.type("/finetune try tickets where is it?")
     promote(world)
     listed = world.type("/finetune models")
-    assert "2 tuned models" in listed and "`tickets-1`, *in use for tickets* since" in listed
-    assert f"by <@{BEN.id}>" in listed and "`tickets-2`, not in use" in listed
+    assert "2 tuned models" in listed and "`tickets-1` (acme-small), *in use for tickets* since" in listed
+    assert f"by <@{BEN.id}>" in listed and "`tickets-2` (acme-small), not in use" in listed
     assert "100.0% (91–100%) right on 39 held-out rows" in listed
     status = world.type("/finetune status")
     assert "*In use*" in status and "for `tickets` since" in status

@@ -530,12 +530,20 @@ def test_a_stored_question_from_before_volumes_had_a_unit_is_in_tokens() -> None
     assert isinstance(question, Question) and question.volume == TEN_MILLION
 
 
-@pytest.mark.parametrize("command", ["datasets", "runs", "budget", "unfreeze", "models", "upload", "rights"])
+@pytest.mark.parametrize("command", ["runs", "budget", "unfreeze", "upload"])
 def test_extra_words_after_a_command_without_arguments_are_refused(command: str) -> None:
     answer = parse(f"{command} tickets")
     assert isinstance(answer, Refusal) and "`tickets`" in answer.text
     assert answer.text.endswith("."), "a sentence"
     assert parse(command) == (command, {})
+
+
+@pytest.mark.parametrize("command", ["datasets", "models"])
+def test_a_list_takes_only_the_word_all(command: str) -> None:
+    assert parse(f"{command} ALL") == (command, {"extent": "all"})
+    assert parse(f"{command} tickets") == Refusal(
+        f"`tickets` should be all, or be left out. Like this: `/finetune {command} [all]`."
+    )
 
 
 def test_help_after_a_command_shows_its_help_and_does_nothing() -> None:

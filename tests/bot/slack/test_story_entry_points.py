@@ -345,11 +345,37 @@ def test_the_help_of_a_command_shows_its_other_options_on_request(world: World) 
     assert "`lora_r=`" not in answer and "19 about training" in answer
     before = len(world.slack.ephemerals(ANA.id))
     message = world.slack.ephemerals(ANA.id)[-1]
-    world.slack.click(ANA.id, message.channel, message.ts, "all_options")
+    world.slack.click(ANA.id, message.channel, message.ts, "run_line_0")
     full = words_of(world.slack.ephemerals(ANA.id)[before])
     assert "*Training*" in full and "`lora_r=`" in full
     assert "Did you mean `estimate`?" in world.type("/finetune help estimat")
     assert "`finetune report`" in world.type("/finetune help report")
+
+
+def test_lists_lead_to_the_next_step(world: World) -> None:
+    assert "There are no results yet" in world.type("/finetune results")
+    world.seed_dataset()
+    world.type("/finetune datasets")
+    assert "tickets" in open_form(world, "measure_dataset")
+    world.slack.close_modal(ANA.id)
+    world.start_approved()
+    world.tick_until(lambda: world.run().state == "done", "the run to be done")
+    assert "Run 1" in world.type("/finetune results")
+    message = world.slack.ephemerals(ANA.id)[-1]
+    before = len(world.slack.ephemerals(ANA.id))
+    world.slack.click(ANA.id, message.channel, message.ts, "run_line_0")
+    assert "Run 1" in words_of(world.slack.ephemerals(ANA.id)[before])
+    assert "tickets-1" in world.type("/finetune models") and "tickets-1" in world.type("/finetune models all")
+    assert "acme-small at acme" not in world.type("/finetune models")
+    assert "acme-small at acme" in world.type("/finetune models all")
+
+
+def test_earlier_versions_of_a_dataset_are_listed_on_request(world: World) -> None:
+    world.upload_and_check(tickets_csv())
+    world.upload_and_check(tickets_csv(800))
+    short = world.type("/finetune datasets")
+    assert "version 2" in short and "version 1:" not in short and "1 earlier version" in short
+    assert "version 1:" in world.type("/finetune datasets all")
 
 
 def test_a_dataset_cards_buttons_open_forms_for_it(world: World) -> None:

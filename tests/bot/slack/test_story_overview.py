@@ -70,6 +70,6 @@ def test_a_tuned_model_can_be_the_best_of_a_dataset(world: World) -> None:
     seed_runs(world)
     assert "Best measured: tuned, acme/" in world.type("/finetune datasets")
     world.upload_and_check(tickets_csv(90))
-    lines = [line for line in world.type("/finetune datasets").splitlines() if "`tickets`" in line]
+    lines = [line for line in world.type("/finetune datasets all").splitlines() if "`tickets`" in line]
     assert "version 2" in lines[0] and "version 1" in lines[1]
     assert "measured" in lines[0] and "easured" not in lines[1]

@@ -74,8 +74,7 @@ def test_a_run_goes_on_from_a_tuned_model_and_is_compared_with_it(world: World) 
     card = world.find_message("acme-small, from `tickets-1`, on tickets, 39 held-out rows")
     assert "Against tickets-1, 66.7%" in card
 
-    listed = world.type("/finetune models")
-    assert "going on from `tickets-1`" in listed
+    assert "going on from `tickets-1`" in world.type("/finetune models all")
     assert world.type(f"{START.replace(TARGET, 'tickets-2')} epochs=2") == ""
     again = plan_from_json(world.run(3).plan).starts_from
     assert again is not None and again.lineage == ("tickets-2", "tickets-1")

@@ -173,6 +173,7 @@ def _others() -> dict[str, Message]:
     texts = ("Where is my parcel?", "It left on Monday.\nYou will have it on Friday.", "We don't know.")
     return {
         "prices": prices.listing(PRICES, DAY),
+        "prices-short": prices.listing(PRICES[:-1], DAY, shown_by="`/finetune prices all`"),
         "prices-unknown": prices.listing(PRICES[-1:], DAY),
         "prices-none": prices.listing((), DAY),
         "preference-asked": judge_agreement.question_card("3 17", *texts, done=4, wanted=30),

@@ -185,6 +185,28 @@ def cards() -> dict[str, Message]:
     old = replace(MODEL, name="tickets-3", state="retired")
     declined = replace(REQUEST, state="declined")
     outdated = replace(REQUEST, state="outdated")
+    listed = full_list(
+        ModelEntry(
+            MODEL,
+            "tickets",
+            2,
+            "smollm2-135m",
+            TUNED,
+            synced,
+            actuals=ACTUALS,
+            ancestors=("tickets-3", "tickets-1"),
+        ),
+        ModelEntry(
+            old,
+            "tickets",
+            1,
+            "smollm2-135m",
+            measurements.candidate("tuned", "local/tickets-3", 180),
+            None,
+        ),
+        ModelEntry(replace(hosted, state="candidate", gone_at=NOW), "faq", 1, "gpt-4.1-mini", None, None),
+    )
+    used = full_list(InUse(OF_PROMPT, PROMPT_SUMMARY.proof.candidate, unanswered="it is not published yet."))
     return {
         "promoted": promotions.promotion_card(SUMMARY),
         "promoted-and-carried": promotions.promotion_card(replace(SUMMARY, promotion=synced)),
@@ -295,35 +317,8 @@ def cards() -> dict[str, Message]:
         "promoted-strayed": promotions.alias_mismatch(
             "tickets", MODEL, "ft:smollm2-135m:local:tickets:99999999", "this machine"
         ),
-        "model-list": models.listing(
-            full_list(
-                ModelEntry(
-                    MODEL,
-                    "tickets",
-                    2,
-                    "smollm2-135m",
-                    TUNED,
-                    synced,
-                    actuals=ACTUALS,
-                    ancestors=("tickets-3", "tickets-1"),
-                ),
-                ModelEntry(
-                    old,
-                    "tickets",
-                    1,
-                    "smollm2-135m",
-                    measurements.candidate("tuned", "local/tickets-3", 180),
-                    None,
-                ),
-                ModelEntry(
-                    replace(hosted, state="candidate", gone_at=NOW), "faq", 1, "gpt-4.1-mini", None, None
-                ),
-            ),
-            full_list(
-                InUse(OF_PROMPT, PROMPT_SUMMARY.proof.candidate, unanswered="it is not published yet.")
-            ),
-            CALLING.base_url,
-        ),
+        "model-list": models.listing(listed, used, CALLING.base_url),
+        "model-list-in-full": models.listing(listed, used, CALLING.base_url, is_full=True),
         "model-list-with-fallbacks": models.listing(
             full_list(),
             full_list(

@@ -64,6 +64,11 @@ def cards() -> dict[str, Message]:
         "sunset-gone": sunsets.card(replace(sunset(), gone_from="OpenAI", costs_usd=None)),
         "sunset-without-a-target": sunsets.card(alone),
         "sunset-list": sunsets.listing([GPT_4O, IN_USE, PLANNED, STANDS_IN, LOCAL], TODAY),
+        "sunset-list-short": sunsets.listing(
+            [GPT_4O, LOCAL, replace(LOCAL, model="openai/gpt-4.1-nano", ends=TODAY)],
+            TODAY,
+            "finetune sunsets --all",
+        ),
         "status-ending": status.card(Status([], [], [], ending=[PLANNED, GPT_4O, IN_USE], today=TODAY)),
         "estimate-offers-a-cheaper-model": estimates.card(
             replace(builders.estimate_summary(training=HOSTED, tuned=MINI), offered=OFFERED), TARGET, number=4

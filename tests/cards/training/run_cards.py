@@ -278,8 +278,15 @@ def _runs() -> dict[str, Message]:
         "run-audit": audits.card(audits.History(7, AUDITED)),
         "run-list-empty": runs.listing([]),
         "status": status.card(
-            Status(summaries[:2], measured[:4], [builders.run_summary("done"), *measured[4:]])
+            Status(
+                summaries[:2],
+                measured[:4],
+                [builders.run_summary("done"), *measured[4:]],
+                links={"plan 7": "https://x.slack.com/archives/C0/p7"},
+            )
         ),
+        "result-list": status.results_card([builders.run_summary("done"), *measured[4:]], 0),
+        "result-list-empty": status.results_card([], 0),
         "status-of-measurements": status.card(Status([], measured[:1], [])),
         "status-in-use": status.card(Status([], [], [], in_use=promotion_cards.in_use(), base_url=BASE_URL)),
         "status-no-answers": status.card(
