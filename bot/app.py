@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from slack_sdk.errors import SlackApiError
 
 from bot.context import AppContext, WaitClock
 from bot.door_process import DoorProcess
-from bot.embedded_trainer import EmbeddedTrainer, missing_packages, with_trainer_address
+from bot.embedded_trainer import EmbeddedTrainer, missing_packages, own_keys, with_trainer_address
 from bot.health import metrics
 from bot.health.server import Health
 from bot.llm_client import LlmClient
@@ -27,6 +26,7 @@ from bot.provider_threads import ProviderThreads
 from bot.reconciler import maintain, reconcile
 from bot.scheduler import RECONCILE, SEND, Scheduler
 from bot.services.common import settings_history
+from bot.services.common.provider_clients import open_all_deployments, open_trainers
 from bot.services.serving import publications
 from bot.settings import Settings, SettingsProblems, SlackSettings
 from bot.slack import register
@@ -40,10 +40,6 @@ from bot.slack.recent_answers import RecentAnswers
 from bot.slack.users import LOOK_UP_TIMEOUT_S, NO_ANSWER, SlackDirectory, is_unavailable
 from bot.worker_pool import WorkerPool
 from storage.store import Store
-from trainers.client.client import Trainer, find_key
-from trainers.client.dialects import open_trainer
-from trainers.deployments import open_deployments
-from trainers.deployments.port import Deployments
 
 GRACE_S = 5.0
 OLD_TASK_S = 3600.0  # a worker's task is ended after half of this
@@ -98,6 +94,7 @@ class Service:
             steady = time.monotonic if clock is time.time else clock
         limits = limits or LookUpLimits(steady)
         self.context = self._build_context(posting, clock, steady, limits)
+        _watch_calls(self.context)
         self.llm = self.context.llm
         self.notices = OutboxSender(
             self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock
@@ -125,7 +122,7 @@ class Service:
         limits: LookUpLimits,
     ) -> AppContext:
         slack = self.settings.slack
-        trainers = build_trainers(self.settings, self.embedded)
+        trainers = open_trainers(self.settings, own_keys(self.embedded))
         hosts = frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
         asking = self._asking
         signed_in = self.answers.signed_in
@@ -134,7 +131,7 @@ class Service:
             settings=self.settings,
             store=self.store,
             trainers=trainers,
-            deployments=build_deployments(self.settings),
+            deployments=open_all_deployments(self.settings),
             workers=self.workers,
             llm=LlmClient(self.store, trainers, self.settings.providers, clock, steady),
             threads=self.threads,
@@ -231,31 +228,13 @@ def _seconds_left(until: float) -> float:
     return max(until - time.monotonic(), 0.0)
 
 
-def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapping[str, Trainer]:
-    """Opens a client for every provider whose key is set, or that needs none."""
-    trainers = {}
-    for row in settings.providers:
-        key = find_key(os.environ, row.provider)
-        if embedded and row.provider.base_url == embedded.base_url:
-            key = embedded.key
-        if key and row.provider.base_url:
-            trainer = open_trainer(row.provider, key)
-            trainer.observe = metrics.note_provider_call
-            metrics.watch_provider(row.name)
-            trainers[row.name] = trainer
-    return trainers
-
-
-def build_deployments(settings: Settings) -> Mapping[str, Deployments]:
-    """Opens a client for every provider that runs models by the hour and whose key is set."""
-    opened = {}
-    for row in settings.providers:
-        key = find_key(os.environ, row.provider)
-        deployments = open_deployments(row.provider, key) if key else None
-        if deployments:
-            deployments.observe = metrics.note_provider_call
-            opened[row.name] = deployments
-    return opened
+def _watch_calls(context: AppContext) -> None:
+    """Has the clients of providers report their calls to the metrics."""
+    for name, trainer in context.trainers.items():
+        trainer.observe = metrics.note_provider_call
+        metrics.watch_provider(name)
+    for deployments in context.deployments.values():
+        deployments.observe = metrics.note_provider_call
 
 
 def _open_embedded_trainer(settings: Settings) -> EmbeddedTrainer | None:

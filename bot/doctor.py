@@ -53,6 +53,7 @@ from trainers.encoders.embedding import find_encoder, is_hub_id
 from trainers.errors import TrainerError
 from trainers.models.base_models import why_not_served
 from trainers.money import usd_micros
+from trainers.packages import install_line
 from trainers.providers.pricing import tuned_price
 from trainers.providers.providers import ProviderRow
 from trainers.recipes.folder import RecipeFolder
@@ -343,7 +344,7 @@ def _check_prices(settings: Settings, today: date) -> Iterator[Finding]:
 def _check_own_trainer(settings: Settings) -> Finding:
     missing = missing_packages()
     if missing:
-        text = f"not installed ({', '.join(missing)} missing): pip install '.[local]' in a checkout"
+        text = f"not installed ({', '.join(missing)} missing): {install_line('local', ['doctor'])}"
         for row in settings.providers:
             if row.trains and not row.is_started_by_us and find_key(os.environ, row.provider):
                 return Finding(True, "own trainer", f"{text}; not needed to train at {row.title}")

@@ -168,6 +168,11 @@ def missing_packages() -> tuple[str, ...]:
     return tuple(name for name in needed if find_spec(name) is None)
 
 
+def own_keys(embedded: EmbeddedTrainer | None) -> Mapping[str, str]:
+    """Returns our own trainer's key by its address."""
+    return {embedded.base_url: embedded.key} if embedded else {}
+
+
 def with_trainer_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:
     """Returns the settings with the trainer's address in the rows of the providers that it serves."""
     rows = []

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "deploy" / "locks"
-EXTRAS: dict[str, tuple[str, ...]] = {"bot": (), "trainer": ("local",)}
+EXTRAS: dict[str, tuple[str, ...]] = {"bot": ("slack",), "trainer": ("slack", "local")}
 
 
 def main(uv: str) -> int:

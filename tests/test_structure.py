@@ -18,6 +18,7 @@ HOUSE = runpy.run_path(str(ROOT / "docs" / "house.py"))
 SMALL = {
     "bot/__main__.py": "`python -m bot`",
     "bot/services/common/freeze_scope.py": "freeze.py notifies people, and notifications ask whether there is a freeze",
+    "bot/services/common/provider_clients.py": "in app.py, the terminal would import Slack's packages with it",
     "storage/driver.py": "which SQLite is used; in database.py it would import in a circle",
     "trainers/money.py": "micro-dollars; in pricing.py it would import in a circle",
     "trainers/recipes/standalone/ask.py": "a program that is copied into exports",
@@ -47,7 +48,6 @@ def all_modules(modules: list[Any]) -> list[Any]:
     return [*modules, *HOUSE["read_modules"](packages=NAMED_FOLDERS)]
 
 
-@pytest.mark.deep
 def test_a_file_has_60_to_600_lines(modules: list[Any]) -> None:
     """A longer one is split by subject. A shorter one is merged with its subject's file, or has its reason in SMALL."""
     lines = {str(module.path): module.lines for module in modules}
@@ -84,7 +84,6 @@ def test_a_folder_holds_at_most_20_files_of_tests() -> None:
     assert {folder: count for folder, count in counts.items() if count > 20} == {}
 
 
-@pytest.mark.deep
 def test_no_ternary_is_nested_or_unpacked_by_a_star(all_modules: list[Any]) -> None:
     assert HOUSE["find_folded_ternaries"](all_modules) == []
 

@@ -16,10 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bot.values.terminal_commands import FIRST, MODULES, OTHERS, TERMINAL_COMMANDS
+from trainers.packages import EXTRA_OF, install_line
+
+if TYPE_CHECKING:
+    from bot.command_parser import Registry
 
 NEEDS_POSIX = "finetune runs on Linux and macOS. On Windows, run it in WSL (wsl --install) or in a container."
 
@@ -63,6 +68,13 @@ class CommandsByTask(click.Group):
 
             # Here, as only the group still knows the whole command line.
             raise offer_readings(error, words) from None
+        except ModuleNotFoundError as error:
+            from bot.cli.options import refuse
+
+            package = (error.name or "").partition(".")[0]
+            if package not in EXTRA_OF:
+                raise
+            refuse(missing_package(package, words))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args[:1] == ["help"]:  # as it is typed in Slack
@@ -75,13 +87,30 @@ class CommandsByTask(click.Group):
         if args[0] not in self.commands:
             from bot.cli.options import refuse
             from bot.command_parser import explain_in_terminal
-            from bot.slack.commands import finetune as slack
 
-            refuse(explain_in_terminal(slack, args))
+            refuse(explain_in_terminal(_commands_in_slack(), args))
         name, command, words = super().resolve_command(ctx, args)
         if command:
             words = list(_with_flags(command, words))
         return name, command, words
+
+
+def _commands_in_slack() -> Registry:
+    """Returns the commands of the Slack app, none if its packages aren't installed."""
+    from bot.command_parser import Registry
+
+    if find_spec("slack_bolt") is None:
+        return Registry()
+    from bot.slack.commands import finetune
+
+    return finetune
+
+
+def missing_package(package: str, words: Sequence[str]) -> str:
+    """Returns the sentence on a package that is in an extra and not installed. `words` are those of the command."""
+    extra = EXTRA_OF[package]
+    command = f"finetune {words[0]}" if words else "finetune"
+    return f"{command} needs {package}, of the extra [{extra}]. Install it: {install_line(extra, words)}"
 
 
 def _with_flags(command: click.Command, words: Sequence[str]) -> Iterator[str]:

@@ -31,7 +31,10 @@ from bot.cli.options import (
 from bot.cli.output import Ticker, show, show_json, show_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bot.command_options import Subject
+    from bot.settings import Settings
 
 
 @click.group()
@@ -97,6 +100,15 @@ def export(database: Path | None, run: int | None, form: str) -> None:
         click.echo(audit_summary(log), err=True)
 
 
+def _display_names(settings: Settings) -> Callable[[str], str]:
+    """Returns a function that gives a person's name for their id: Slack's, or the id if .env has no token."""
+    if not settings.slack.bot_token:
+        return str
+    from bot.slack.users import display_names
+
+    return display_names(settings.slack.bot_token, settings.slack.api_url)
+
+
 @click.command()
 @click.argument("subject", metavar="RUN|MEASUREMENT")
 @click.option(
@@ -108,7 +120,6 @@ def report(subject: str, out: Path) -> None:
     The page needs no network and shows no held-out rows. People's names are looked up in Slack if .env has a token.
     """
     from bot.services.training import reports
-    from bot.slack.users import display_names
     from bot.values.runs import Refusal
     from storage.backup import open_copy
 
@@ -119,7 +130,7 @@ def report(subject: str, out: Path) -> None:
         refuse(f"There is no folder {out.parent} to write {out.name} into.")
     number = int(subject.removeprefix("m"))
     settings = load()
-    name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
+    name_of = _display_names(settings)
     is_measurement = subject.startswith("m")
     gather = reports.measurement_report if is_measurement else reports.run_report
     # A copy, as a running bot has the database open.
@@ -331,7 +342,6 @@ def deployments(database: Path | None, as_json: bool) -> None:
     from bot.cli.models import deployments_json
     from bot.rules.models.deployments import find_unwatched_since
     from bot.services.models.deployments import running
-    from bot.slack.users import display_names
     from storage.backup import open_copy
 
     settings = load()
@@ -346,7 +356,7 @@ def deployments(database: Path | None, as_json: bool) -> None:
         show_json(deployments_json(live))
         return
     # After the JSON, which has ids only and needs no answer from Slack.
-    name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
+    name_of = _display_names(settings)
     tone: Tone = "plain"
     if live:
         # They cost money right now.

@@ -164,12 +164,12 @@ def _show_report(file: Path, report: Report, target: str | None, *, as_json: boo
 
 
 def _check_presidio(*, is_quick: bool) -> None:
-    from bot.settings import NO_PRESIDIO, has_presidio
+    from bot.settings import has_presidio, no_presidio
 
     if is_quick:
         refuse("--quick skips slow checks, and presidio is one: choose one of them.")
     if not has_presidio():
-        refuse(f"--presidio: {NO_PRESIDIO}")
+        refuse(f"--presidio: {no_presidio()}")
 
 
 # Reads the earlier name of an option, too, which the help doesn't show.

@@ -27,6 +27,7 @@ from storage.records import Model, Run
 from trainers.dataset import Columns
 from trainers.export_formats import DTYPES, FORMATS
 from trainers.host import HUB_KEYS, child_environment
+from trainers.packages import needs_extra
 
 if TYPE_CHECKING:
     from bot.settings import Settings
@@ -175,7 +176,7 @@ def _export_model(
 ) -> None:
     # Looked up and not imported, as only the child process needs it.
     if importlib.util.find_spec("torch") is None:
-        refuse("Exporting needs the extra [local]: pip install '.[local]' in a checkout")
+        refuse(needs_extra("Exporting a tuned model", "local", ("export", name, "--to", to)))
     source = value_or_exit(find_model(settings, name))
     name = source.name or name
     # A folder's whole path would be no name for the folder to write.

@@ -16,6 +16,7 @@ from bot.cards.common.words import duration
 from bot.values.runs import Refusal
 from trainers.host import child_environment
 from trainers.models.base_models import Base, find_base, find_preset
+from trainers.packages import needs_extra
 from trainers.sizing.architecture import Architecture, UnknownSize, read_config
 from trainers.sizing.hardware import (
     GPUS,
@@ -393,7 +394,7 @@ def _billions(count: int) -> str:
 def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -> Calibration | Refusal:
     """Measures for about `budget_s` seconds, and stores the result in `data`. `on_progress` receives the progress."""
     if importlib.util.find_spec("torch") is None:
-        return Refusal("Measuring needs the extra [local]: pip install '.[local]' in a checkout")
+        return Refusal(needs_extra("Measuring", "local", ("calibrate",)))
     command = [sys.executable, "-m", MEASURING, "--seconds", str(budget_s)]
     # A file, as a full pipe would stop the child while only its stderr is read.
     with tempfile.TemporaryFile("w+") as answer:

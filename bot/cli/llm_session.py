@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bot.app import build_trainers
-from bot.embedded_trainer import EmbeddedTrainer, with_trainer_address
+from bot.embedded_trainer import EmbeddedTrainer, own_keys, with_trainer_address
 from bot.llm_client import LlmClient
+from bot.services.common.provider_clients import open_trainers
 from bot.services.measurement import evaluation_engine
 from bot.services.measurement.evaluation_engine import Evaluation
 from bot.settings import Settings
@@ -68,7 +68,7 @@ def open_session(
         # A folder of its own, as the bot's trainer may be running in the other one.
         embedded = EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
         settings = with_trainer_address(settings, embedded)
-    trainers = build_trainers(settings, embedded)
+    trainers = open_trainers(settings, own_keys(embedded))
     # For this user only, as questions and answers quote the user's rows.
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Not the bot's database, which a running bot keeps to itself.

@@ -313,20 +313,21 @@ def context_without_slack(
 
 
 def _build_context(settings: Settings, store: Store, embedded: EmbeddedTrainer | None) -> AppContext:
-    from bot.app import build_deployments, build_trainers
     from bot.context import AppContext, WaitClock
+    from bot.embedded_trainer import own_keys
     from bot.llm_client import LlmClient
     from bot.process_health import Heartbeat
     from bot.provider_threads import ProviderThreads
+    from bot.services.common.provider_clients import open_all_deployments, open_trainers
     from bot.worker_pool import WorkerPool
 
-    trainers = build_trainers(settings, embedded)
+    trainers = open_trainers(settings, own_keys(embedded))
     offline: Any = _Offline()
     return AppContext(
         settings=settings,
         store=store,
         trainers=trainers,
-        deployments=build_deployments(settings),
+        deployments=open_all_deployments(settings),
         workers=WorkerPool(),
         llm=LlmClient(store, trainers, settings.providers, time.time),
         threads=ProviderThreads(store, Heartbeat(settings.data, (), settings.service.watchdog_s)),

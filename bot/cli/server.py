@@ -22,6 +22,7 @@ from bot.cli.output import Ticker, hyperlink, is_styled, show, show_json, text_b
 from bot.embedded_trainer import KEY_VARIABLE
 from bot.settings import SLACK_API, Settings, SettingsProblems, collect_secrets
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
+from trainers.packages import needs_extra
 
 LOOK_FOR_SIGNALS_S = 1.0
 MOST_PIPED_ANSWERS = 10  # to a question: a program that answers wrongly would do so for ever
@@ -108,7 +109,7 @@ def _set_up_log(settings: Settings) -> None:
 def trainer(arguments: tuple[str, ...]) -> None:
     """Serve OpenAI's fine-tuning API on this machine: --port N --data DIR --model NAME=FOLDER_OR_HUB_ID."""
     if importlib.util.find_spec("torch") is None:
-        refuse("Training needs the extra [local]: pip install '.[local]' in a checkout")
+        refuse(needs_extra("Training", "local", ("trainer", *arguments)))
     # exec replaces this process, and what is still buffered would be lost.
     sys.stdout.flush()
     environment = trainer_environment(arguments, KEY_VARIABLE)
@@ -118,6 +119,8 @@ def trainer(arguments: tuple[str, ...]) -> None:
 @click.command()
 def serve() -> None:
     """Answer programs that call team/NAME. `finetune run` starts this itself; it is for a unit of its own."""
+    if importlib.util.find_spec("aiohttp") is None:
+        refuse(needs_extra("Answering programs", "serve", ("serve",)))
     from bot.door_process import door_command, door_environment
     from bot.services.serving import publications
 

@@ -10,11 +10,11 @@ model_ends  what providers announced about their models' ends, kept in the data 
 from bot.settings.loader import APP_TOKEN as APP_TOKEN
 from bot.settings.loader import BOT_TOKEN as BOT_TOKEN
 from bot.settings.loader import CONFIG_FILE as CONFIG_FILE
-from bot.settings.loader import NO_PRESIDIO as NO_PRESIDIO
 from bot.settings.loader import SettingsProblems as SettingsProblems
 from bot.settings.loader import collect_secrets as collect_secrets
 from bot.settings.loader import has_presidio as has_presidio
 from bot.settings.loader import load_settings as load_settings
+from bot.settings.loader import no_presidio as no_presidio
 from bot.settings.model_ends import listed_models_of as listed_models_of
 from bot.settings.model_ends import models_listed_before as models_listed_before
 from bot.settings.model_ends import store_model_ends as store_model_ends

@@ -16,6 +16,7 @@ from bot.settings.model_ends import with_announced_ends
 from bot.settings.policy import build_policy
 from bot.settings.tables import RentingSettings, Settings, SettingsTable, SlackSettings, TrainerSettings
 from bot.settings.toml_file import TomlFile, line_numbers
+from trainers.packages import install_line
 from trainers.providers.pricing import read_own_prices
 from trainers.providers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.rentals import prices as rentals
@@ -27,7 +28,6 @@ CONFIG_FILE = "finetune.toml"
 BOT_TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]+")
 APP_TOKEN = re.compile(r"xapp-[A-Za-z0-9-]+")
 SIGNING_SECRET = re.compile(r"[A-Za-z0-9-]+")
-NO_PRESIDIO = "presidio is not installed: pip install presidio-analyzer"
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def load_settings(
         serving=table.serving,
     )
     if table.check.presidio and not has_presidio():
-        file.note(f"is true, but {NO_PRESIDIO}", "check", "presidio")
+        file.note(f"is true, but {no_presidio()}", "check", "presidio")
     for fault in faults:
         file.note(fault.text, *fault.path)
     # Only now, so that a person reads all problems at once.
@@ -97,6 +97,10 @@ def collect_secrets(settings: Settings, environment: Mapping[str, str]) -> tuple
     for row in settings.providers:
         secrets.append(environment.get(row.provider.key_env or "", ""))
     return tuple(filter(None, secrets))
+
+
+def no_presidio() -> str:
+    return f"presidio is not installed: {install_line('pii')}"
 
 
 def has_presidio() -> bool:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from slack_bolt import App
+if TYPE_CHECKING:
+    from slack_bolt import App
 
-from bot.context import AppContext
-from bot.slack import actions, commands, errors, events, inbox, modals
-from bot.slack.homes import Homes
+    from bot.context import AppContext
+    from bot.slack.homes import Homes
 
 
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     """Attaches every listener. `wake` makes the next tick run now."""
+    # Imported here, as the terminal looks up names with this package, and may have no Bolt.
+    from bot.slack import actions, commands, errors, events, inbox, modals
+
     errors.register(app, context)
     inbox.register(app, context)
     commands.register(app, context, wake)

@@ -48,14 +48,11 @@ def retry_after_s(error: SlackApiError) -> float | None:
 
 
 def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
-    """Returns a function that gives a person's name for their id, or the id if there is no token or Slack doesn't
-    answer."""
+    """Returns a function that gives a person's name for their id, or the id if Slack doesn't answer."""
     client = WebClient(bot_token, base_url=api_url, timeout=LOOK_UP_TIMEOUT_S, retry_handlers=[])
 
     @cache
     def name_of(user_id: str) -> str:
-        if not bot_token:
-            return user_id
         return _name(client, user_id)
 
     return name_of

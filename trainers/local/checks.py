@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from trainers.methods import METHODS
+from trainers.packages import install_line
 
 MAX_LABELS = 500  # up to this many different answers trainers/dataset treats as labels
 MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -80,7 +81,7 @@ def quantization_refusal(kind: str) -> str | None:
         return None
     return (
         f"quantization '{kind}' needs the package bitsandbytes, which this trainer's environment lacks. "
-        "Install it with: pip install '.[quantized]' in a checkout, or set quantization to none."
+        f"Install it with: {install_line('quantized')}; or set quantization to none."
     )
 
 
@@ -89,7 +90,7 @@ def method_refusal(method: str) -> str | None:
         return None
     return (
         f"The method {method} needs the package trl, which this trainer's environment lacks. "
-        "Install it with: pip install '.[local]' in a checkout, or send chats and leave method out."
+        f"Install it with: {install_line('local')}; or send chats and leave method out."
     )
 
 

@@ -11,6 +11,7 @@ PUBLIC_MODULES = (
     "message_topics",
     "messages",
     "model_history",
+    "provider_clients",
     "provider_jobs",
     "settings_history",
     "starting_models",

@@ -32,6 +32,7 @@ from trainers.models.tokens import (
     local_encoding,
     training_limit,
 )
+from trainers.packages import install_line
 from trainers.providers.providers import ProviderRow, find_rejected_value
 from trainers.rentals.prices import PROVIDER as RENTED
 from trainers.rentals.prices import fetch_rental
@@ -188,7 +189,7 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
     if quantization != "none" and row.is_started_by_us and find_spec("bitsandbytes") is None:
         return Refusal(
             f"`quantization={quantization}` needs the package bitsandbytes beside our trainer. Leave it out, or ask "
-            "the bot's operator to run `pip install '.[quantized]'` in a checkout.",
+            f"the bot's operator to run `{install_line('quantized')}`.",
             "quantization",
         )
     is_packaged = target.model.name == PACKAGED_TARGET and row.is_started_by_us

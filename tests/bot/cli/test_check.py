@@ -16,6 +16,7 @@ from bot.cli import datasets
 from tests.bot.cli_runner import ROOT, TICKETS, finetune, finetune_json, ticket_lines, write_tickets
 from tests.trainers.dataset.document_files import sheet_row, workbook
 from trainers.dataset import Columns
+from trainers.packages import install_line
 
 FLAWED = ROOT / "examples" / "support_tickets_flawed.jsonl"
 NOISY = ROOT / "examples" / "support_tickets_copied_and_mislabelled.csv"
@@ -237,7 +238,7 @@ def test_presidio_is_refused_if_it_is_not_installed_or_the_check_is_quick(
     monkeypatch.setattr("bot.settings.loader.find_spec", lambda _: None)
     result = finetune("check", TICKETS, "--presidio")
     assert result.exit_code == 2
-    assert "presidio is not installed: pip install presidio-analyzer" in result.stderr
+    assert f"presidio is not installed: {install_line('pii')}" in result.stderr
     quick = finetune("check", TICKETS, "--presidio", "--quick")
     assert quick.exit_code == 2
     assert quick.stderr == "--quick skips slow checks, and presidio is one: choose one of them.\n"

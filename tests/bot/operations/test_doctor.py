@@ -31,6 +31,7 @@ from storage.store import Store
 from tests.bot.world import Rules, World
 from tests.cards.all_cards import messages
 from tests.peers.hosted import NOT_AVAILABLE, Hosted
+from trainers.packages import install_line
 
 GOOD = """
 data = "data"
@@ -291,7 +292,7 @@ def test_without_the_extra_local_hosted_training_works_and_no_trainer_starts(
 ) -> None:
     monkeypatch.setattr(embedded_trainer, "find_spec", lambda name: None if name == "torch" else name)
     assert not installation["own trainer"].is_ok
-    assert "torch missing): pip install '.[local]'" in installation["own trainer"].text
+    assert f"torch missing): {install_line('local')}" in installation["own trainer"].text
     installation.set_environment(OPENAI_API_KEY="key")
     assert installation["own trainer"].is_ok
     assert installation["own trainer"].text.endswith("; not needed to train at OpenAI")

@@ -11,6 +11,7 @@ from dotenv import dotenv_values
 
 from bot.resources import read_resource
 from bot.settings import SLACK_API, Settings, SettingsProblems, load_settings
+from trainers.packages import install_line
 
 TOKENS = {"SLACK_BOT_TOKEN": "xoxb-canary-bot", "SLACK_APP_TOKEN": "xapp-canary-app"}
 SECRET = {"SLACK_SIGNING_SECRET": "canary-signing"}
@@ -444,7 +445,7 @@ def test_presidio_is_used_if_configured_and_must_be_installed_then(
     else:
         assert only_problem(tmp_path, "[check]\npresidio = true") == (
             "finetune.toml, line 2: [check] presidio is true, but presidio is not installed: "
-            "pip install presidio-analyzer"
+            f"{install_line('pii')}"
         )
     assert "should be true or false" in only_problem(tmp_path, '[check]\npresidio = "yes"')
 

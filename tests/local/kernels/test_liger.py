@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 needs_liger = pytest.mark.skipif(
     importlib.util.find_spec("liger_kernel") is None or importlib.util.find_spec("triton") is None,
-    reason="liger-kernel and triton are not installed: pip install '.[liger]' in a checkout",
+    reason="liger-kernel and triton are not installed: pip install -e '.[liger]' in a checkout",
 )
 NAMES = (*LIGER_FAMILIES, "phi3 longrope", "llama recomputed")
 TOLERANCE = 1e-4

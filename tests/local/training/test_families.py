@@ -30,6 +30,7 @@ from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import find_targets
 from trainers.methods import Parameters, Quantization
+from trainers.packages import install_line
 
 pytestmark = pytest.mark.usefixtures("exact_numbers")
 SETTINGS = Parameters(n_epochs=4, batch_size=2, learning_rate=2e-2, lora_r=8, lora_alpha=16)
@@ -229,7 +230,7 @@ def test_without_bitsandbytes_a_quantized_job_fails_and_says_how_to_install_it(
     assert run_training(folder) == 1
     failure = read_failure(folder)
     assert (failure["code"], failure["param"]) == ("quantization_unavailable", "quantization")
-    assert "pip install '.[quantized]' in a checkout" in failure["message"]
+    assert install_line("quantized") in failure["message"]
 
 
 @pytest.mark.deep
