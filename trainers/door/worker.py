@@ -4,6 +4,7 @@ line when it answers, and drains before it ends."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from trainers.log_lines import write_log
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.values import Upstreams
 
+OBJECTS_A_ROUND = 10_000
 DRAIN_S = 5.0  # for connections to end with an answer
 STDOUT = 1
 STOP_S = 80  # for answers under way, when the door is stopped; systemd kills after 90
@@ -113,6 +115,7 @@ class DoorServer(uvicorn.Server):
         await super().startup(sockets)
         # One that is stopped while it starts leaves the calls to the earlier door.
         if self.started and not self.should_exit:
+            _collect_less_garbage()
             self.on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -124,6 +127,14 @@ class DoorServer(uvicorn.Server):
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
+
+
+def _collect_less_garbage() -> None:
+    """Leaves what is imported out of the collector's rounds and makes them rarer: Python's usual ones, after every 700
+    new objects, take up to a quarter of a call's CPU time while 200 are open."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_A_ROUND)
 
 
 if __name__ == "__main__":
