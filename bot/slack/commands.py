@@ -21,6 +21,7 @@ from bot.cards.common import budgets as budget_cards
 from bot.cards.common import general, prices
 from bot.cards.common import help as help_cards
 from bot.cards.common.help import CommandHelp, OptionHelp
+from bot.cards.common.permissions import DOING
 from bot.cards.datasets import dataset_deletion as dataset_deletion_cards
 from bot.cards.datasets import datasets as dataset_cards
 from bot.cards.evidence import wrong_rows as wrong_row_cards
@@ -299,9 +300,7 @@ def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
     "estimate",
     help="estimate what training would cost and save; alone, it opens a form",
     needs=("estimate",),
-    usage="DATASET current=gpt-4o volume=20k requests target=local/smollm2-135m"
-    " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style quantization=nf4"
-    " sweep=lora_r:8,16]",
+    usage="DATASET current=gpt-4o volume=20k requests target=local/smollm2-135m [bar=90% hours=20]",
     main_options=("current", "volume", "target", "bar", "hours"),
     alone=estimate_form,
 )
@@ -330,8 +329,7 @@ def estimate_request(values: Mapping[str, Any]) -> Estimate:
     "start",
     help="ask the team to approve a training plan and its cost; the training starts once they have",
     needs=("start",),
-    usage="DATASET target=local/smollm2-135m [current=gpt-4o volume=20k requests epochs=2 engine=unsloth"
-    " quantization=nf4 sweep=lora_r:8,16;learning_rate:5e-4,1e-3]",
+    usage="DATASET target=local/smollm2-135m [current=gpt-4o volume=20k requests epochs=2]",
     main_options=("target", "current", "volume", "epochs", "method"),
 )
 @click.argument("dataset", type=DATASET)
@@ -527,7 +525,7 @@ def show_rights(call: Call, who: str | None) -> Reply:
     verdicts = authorization.rights(call.context, person or call.person, call.channel)
     if isinstance(verdicts, Refusal):
         return verdicts
-    rights = [general.Right(rule, _commands_needing(rule), denied) for rule, denied in verdicts]
+    rights = [general.Right(rule, _commands_needing(rule), denied, DOING[rule]) for rule, denied in verdicts]
     return general.rights_card(rights, person)
 
 

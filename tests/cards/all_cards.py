@@ -120,7 +120,7 @@ def _details() -> dict[str, Json]:
 
 RIGHTS = (
     general.Right("read", ("datasets", "status"), None),
-    general.Right("approve", (), "Only an approver may do that: <@U0BEN>."),
+    general.Right("approve", (), "Only an approver may do that: <@U0BEN>.", "approve a run"),
     general.Right("promote", ("promote", "rollback"), "Only an approver may do that: <@U0BEN>."),
 )
 

@@ -115,11 +115,13 @@ def missing_scope(needed: str) -> Message:
 
 @dataclass(frozen=True)
 class Right:
-    """A right of the policy, the commands that need it, and why it is denied (None if it is granted)."""
+    """A right of the policy, the commands that need it, and why it is denied (None if it is granted). `doing` are the
+    words for a right that no command needs."""
 
     name: str
     commands: Sequence[str]
     denied: str | None
+    doing: str = ""
 
 
 def rights_card(rights: Sequence[Right], person: str | None = None) -> Message:
@@ -149,7 +151,7 @@ def rights_card(rights: Sequence[Right], person: str | None = None) -> Message:
 
 def _right_line(right: Right) -> str:
     if not right.commands:
-        return f"• {right.name}"
+        return f"• {right.name}: {right.doing}"
     return f"• {right.name}: {' '.join(map(code, right.commands))}"
 
 

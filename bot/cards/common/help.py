@@ -15,7 +15,7 @@ UPLOAD = "begin_upload"
 ESTIMATE = "begin_estimate"
 ALL_COMMANDS = "all_commands"
 ALL = "all"  # the word that asks for everything: `help all`, `help estimate all`
-LINES_OF_A_TEXT = 20
+LINES_OF_A_TEXT = 24
 TITLE = "Find out in five steps whether fine-tuning pays"
 STEPS = (
     ("upload", "labelled examples, checked on the machine that runs this bot"),

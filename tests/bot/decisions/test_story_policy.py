@@ -418,7 +418,7 @@ def test_rights_lists_what_a_person_may_do_and_who_may_do_the_rest(world: World)
     allowed, _, denied = world.type("/finetune rights").partition("*No.*")
     assert "• measure: `baseline` `curve` `distill` `test` `watch`" in allowed and "promote" not in allowed
     assert "Only an approver may do that: " in denied and BEN.id in denied
-    assert "• approve\n" in denied and "• promote: `promote` `rollback` `fallback`" in denied
+    assert "• approve: approve a run\n" in denied and "• promote: `promote` `rollback` `fallback`" in denied
     assert "• promote: `promote` `rollback` `fallback`" in world.type("/finetune rights", user=BEN)
     guest = world.type("/finetune rights", user=GUS)
     assert "is a guest" in guest and BEN.id not in guest
