@@ -23,6 +23,7 @@ from bot.services.common import authorization, budgets, finished_measurements
 from bot.services.datasets import datasets, sealed_rows
 from bot.services.decisions import plan_requests
 from bot.services.evidence import evidence as evidence_services
+from bot.services.evidence import notifications
 from bot.services.evidence.looks import load_looks
 from bot.services.evidence.measured_candidates import known_comparison
 from bot.services.models import deployments, models, sunsets
@@ -61,7 +62,7 @@ def status(context: AppContext, person: str, channel: str) -> Status:
         today=today,
         deployments=deployments.summaries(context, names),
         unchecked=names.unchecked,
-        links=_links(context, [card_name(summary) for summary in linked[:LINKED]]),
+        links=_links(context, linked[:LINKED]),
     )
 
 
@@ -91,9 +92,11 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
             to_confirm.append(evaluation)
         else:
             rest.append(evaluation)
-    shown = [card_name(summary) for summary in [*mine, *to_confirm, *rest][:LINKED]]
+    links = _links(context, [*mine, *to_confirm, *rest][:LINKED])
     watched = weeks.last_weeks(context, names)
-    shown += [week_card_name(week.dataset, week.facts.week) for week in watched[:LINKED]]
+    for week in watched[:LINKED]:
+        name = week_card_name(week.dataset, week.facts.week)
+        links |= _link(context, name, name)
     return HomeOverview(
         mine=mine,
         to_confirm=to_confirm,
@@ -101,7 +104,7 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
         recent=_latest_results(context, names),
         budget=budgets.team_budget(context),
         in_use=models.all_in_use(context, names),
-        links=_links(context, shown),
+        links=links,
         is_new=not names and not names.unchecked,
         deployments=deployments.summaries(context, names),
         unchecked=names.unchecked,
@@ -141,15 +144,24 @@ def _awaits_confirmation(summary: EvaluationSummary) -> bool:
     return summary.progress.stage == "asking"
 
 
-def _links(context: AppContext, names: Sequence[str]) -> dict[str, str]:
-    """Returns the links to the cards of these names that Slack has a link for."""
-    links = {}
-    for name in names:
-        card = context.store.outbox.card(name)
-        link = context.directory.permalink(card.channel, card.ts) if card else None
-        if link:
-            links[name] = link
+def _links(context: AppContext, summaries: Sequence[RunSummary | EvaluationSummary]) -> dict[str, str]:
+    """Returns the links to the cards that Slack has a link for, by the names that the lists know them by."""
+    links: dict[str, str] = {}
+    for summary in summaries:
+        name = card_name(summary)
+        posted_as = name
+        if isinstance(summary, RunSummary):
+            posted_as = notifications.card_of(context, summary.run)
+        links |= _link(context, name, posted_as)
     return links
+
+
+def _link(context: AppContext, name: str, posted_as: str) -> dict[str, str]:
+    card = context.store.outbox.card(posted_as)
+    link = context.directory.permalink(card.channel, card.ts) if card else None
+    if link is None:
+        return {}
+    return {name: link}
 
 
 def listing(context: AppContext, person: str, channel: str) -> Listing[DatasetEntry]:

@@ -111,6 +111,9 @@ def test_the_home_shows_what_is_waiting_for_each_person(world: World) -> None:
     world.tick_until_state("training")
     home = open_home(world, BEN.id)
     assert "Nothing is waiting" in home and "training" in home and "$20" in home
+    world.send()
+    line = next(line for line in world.type("/finetune status").splitlines() if "*Run 1*" in line)
+    assert "|Open>" in line, "also once it is approved"
 
 
 def test_a_plan_that_somebody_approved_waits_only_for_others(make_world: Callable[[Rules], World]) -> None:
