@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from bot.cli.options import state_folder
-from docs.house import read_modules
 from tests.own_home import HOME, is_personal, leave_home
 from trainers.client.client import find_key
 from trainers.providers.providers import load_providers
 
+# By its path, as a module of scripts it would have two names for mypy.
+read_modules = runpy.run_path(str(Path(__file__).resolve().parents[1] / "docs" / "house.py"))["read_modules"]
 READ = re.compile(r"os\.environ(?:\.get)?[\[(]\"(\w+)\"")
 # What says how to run, and nothing about a person: the terminal, numbers that a job's parent sets, and the number
 # format by which a test run can stand for another processor.
