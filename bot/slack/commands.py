@@ -69,6 +69,7 @@ from bot.command_parser import (
 from bot.context import AppContext
 from bot.health import metrics
 from bot.option_groups import by_group, grouped_option
+from bot.questions.nearest import is_question
 from bot.rules.permissions import GOVERNED_BY, Rule
 from bot.services import dataset_deletion, document_removal, overview
 from bot.services.common import authorization, budgets, candidates, messages
@@ -82,7 +83,7 @@ from bot.services.measurement import (
     wrong_rows,
 )
 from bot.services.training import compared_results, runs
-from bot.slack import message_commands, model_commands
+from bot.slack import message_commands, model_commands, question_answers
 from bot.slack.forms import baseline_form, estimate_form, run_again_form, upload_form
 from bot.slack.inbox import answer
 from bot.slack.replies import (
@@ -96,6 +97,7 @@ from bot.slack.replies import (
 )
 from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
 from bot.values.runs import Refusal
+from bot.values.terminal_commands import TERMINAL_COMMANDS
 
 BECAUSE = "Why a soft rule about data does not apply here."
 
@@ -114,6 +116,9 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
 
 
 def reply_to(call: Call, text: str) -> Reply:
+    if is_question(text, {*finetune.commands, *TERMINAL_COMMANDS}):
+        metrics.count_misread(None)
+        return question_answers.answer(call, text, finetune, help_list())
     parsed = parse(finetune, text)
     if isinstance(parsed, Refusal):
         metrics.count_misread(finetune.named(first_word(text)[0]))

@@ -12,6 +12,7 @@ from bot.cards import home
 from bot.cards.common import general, judge_agreement, message_topics
 from bot.cards.common import help as help_cards
 from bot.cards.common.blocks import Message
+from bot.cards.common.help import NearCommand
 from bot.cards.common.message_topics import ChosenTopics
 from bot.cards.datasets import data_policy, dataset_columns, datasets, documents
 from bot.cards.datasets.documents import DocumentEntry, DocumentUse
@@ -52,6 +53,13 @@ Json = Mapping[str, Any]
 FREE_ANSWER = FreeAnswer("lost_parcel", (("lost_parcel", 0.87), ("late_parcel", 0.09), ("refund", 0.04)))
 
 NOT_ALL_TOPICS = ChosenTopics(frozenset({"results", "money", "problems"}), frozenset({"money", "ends"}))
+
+
+NEAR_COMMANDS = (
+    NearCommand("estimate tickets", finetune.commands["estimate"].help or "", is_run_by_click=True),
+    NearCommand("baseline tickets", finetune.commands["baseline"].help or "", is_run_by_click=False),
+    NearCommand("budget", finetune.commands["budget"].help or "", is_run_by_click=True),
+)
 
 
 def _details() -> dict[str, Json]:
@@ -149,6 +157,8 @@ def _models() -> dict[str, Message]:
         ),
         "help": help_cards.card(),
         "all-commands": help_cards.all_commands(help_list()),
+        "nearest-commands": help_cards.nearest_commands(NEAR_COMMANDS),
+        "no-near-command": help_cards.nearest_commands([]),
         "help-of-one": help_cards.one_command(command_help(finetune.commands["delete"])),
         "help-of-estimate": help_cards.one_command(command_help(finetune.commands["estimate"])),
         "all-options-of-estimate": help_cards.one_command(

@@ -121,6 +121,36 @@ def _by_task(commands: Sequence[CommandHelp]) -> Parts:
     return parts
 
 
+@dataclass(frozen=True)
+class NearCommand:
+    """A command that may answer a question. `line` is what to type after `/finetune`. `is_run_by_click`: it changes
+    nothing, and the line is complete."""
+
+    line: str
+    what: str
+    is_run_by_click: bool
+
+
+def nearest_commands(near: Sequence[NearCommand]) -> Message:
+    """The answer to a question in plain words."""
+    parts = Parts()
+    if not near:
+        parts.text("I read commands, not sentences, and no word of this is in one.")
+        parts.add(begin_buttons())
+        return parts.titled("I don't know what you mean")
+    parts.lines([f"• {code(f'/finetune {each.line}')}: {escape(each.what)}" for each in near])
+    complete = [each for each in near if each.is_run_by_click]
+    buttons = [
+        command_button(capitalize(each.line), each.line, place=place) for place, each in enumerate(complete)
+    ]
+    if buttons:
+        parts.buttons(*buttons)
+    parts.note(
+        "I read commands, not sentences: these share words with yours. `/finetune help all` lists the others."
+    )
+    return parts.titled("Do you mean one of these?")
+
+
 def one_command(command: CommandHelp, *, is_full: bool = False) -> Message:
     """What a command does, how it is typed, and its main options; with `is_full` all options, in groups."""
     parts = Parts()

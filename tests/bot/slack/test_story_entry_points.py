@@ -11,7 +11,7 @@ import pytest
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import broken, cut_off, refused, too_many
 from demo.slack_emulator.faults import Fault
-from demo.workspace import wait_until
+from demo.workspace import elements, wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, TARGET, WHY, Rules, World, words_of
 
@@ -225,8 +225,27 @@ def test_a_mention_is_a_command_answered_to_its_author_alone(world: World) -> No
     world.seed_dataset()
     assert "/finetune upload" in mention(world, "")
     assert "tickets" in mention(world, "datasets")
-    assert "I don't know `what`" in mention(world, "what can you do?")
+    assert "I don't know what you mean" in mention(world, "what can you do?")
     assert "type it with the slash: `/finetune upload`" in mention(world, "upload")
+
+
+def test_a_question_is_answered_with_the_nearest_commands_and_runs_none(world: World) -> None:
+    world.seed_dataset()
+    answer = mention(world, "should we fine-tune a model for our tickets?")
+    assert "Do you mean one of these?" in answer and "/finetune estimate tickets" in answer
+    # Of several datasets none is guessed, unless the question names it.
+    world.seed_dataset(called="refunds")
+    assert "/finetune estimate DATASET" in mention(world, "should we fine-tune something?")
+    assert "/finetune delete refunds" in mention(world, "please erase all data of refunds")
+    message = world.slack.ephemerals(ANA.id)[-1]
+    assert "delete refunds" not in [each.get("value") for each in elements(message.blocks)]
+    assert set(world.store.datasets.names()) == {"tickets", "refunds"}
+    # What changes nothing is run by a click.
+    mention(world, "how much budget is left this month?")
+    message = world.slack.ephemerals(ANA.id)[-1]
+    before = len(world.slack.ephemerals(ANA.id))
+    world.slack.click(ANA.id, message.channel, message.ts, "run_line_0")
+    assert "left" in words_of(world.slack.ephemerals(ANA.id)[before])
 
 
 def test_a_mention_in_a_thread_is_answered_there(world: World) -> None:
