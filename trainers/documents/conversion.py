@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import resource
 import signal
 import sys
@@ -27,6 +28,9 @@ Outcome = dict[str, str | int]
 
 
 def main(kind: str, path: str) -> None:
+    os.environ["ORT_DISABLE_TELEMETRY"] = (
+        "1"  # onnxruntime, which markitdown imports, would report to its maker
+    )
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     if sys.platform == "linux":
         # A worker that is killed, as when the bot stops, can't end this process itself.

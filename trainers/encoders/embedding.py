@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError, multilingual
+from trainers.host import turn_telemetry_off
 from trainers.models.base_models import HUB_ID
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, threads: int = MAX_THREADS) -> 
 
 
 def _load_onnx(name: str, files: EncoderFiles, threads: int) -> TextEncoder:
+    turn_telemetry_off()
     import onnxruntime
     from tokenizers import Tokenizer
 

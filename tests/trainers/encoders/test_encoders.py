@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +22,8 @@ from trainers.evaluation.retrieval import nearest_examples
 from trainers.evaluation.tfidf import text_of
 from trainers.sizing.encoders import EncoderWork
 
+ROOT = Path(__file__).parents[3]
+IMPORTS = re.compile(r"^ *(?:import onnxruntime|from markitdown)", re.MULTILINE)
 QUESTIONS = (("where is my parcel", "parcel"), ("I want my money back", "refund"))
 THREE_LANGUAGES = (
     *(("The parcel never came", "parcel"), ("My order has not arrived", "parcel")),
@@ -40,6 +46,22 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "onnx" / "model.onnx").symlink_to(files.model)
     shutil.copy(files.tokenizer, tmp_path / "tokenizer.json")
     yield tmp_path
+
+
+def test_the_engine_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+    """With its telemetry on, onnxruntime writes an id of this machine into the home before it sends anything."""
+    code = "from trainers.encoders.embedding import load_encoder; load_encoder().embed(['a parcel'])"
+    home = tmp_path / "home"
+    home.mkdir()
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "HOME": str(home)}, cwd=ROOT, check=True)
+    assert list(home.rglob("*")) == []
+    users = [
+        path for path in (ROOT / "trainers").rglob("*.py") if IMPORTS.search(path.read_text(encoding="utf-8"))
+    ]
+    assert len(users) == 4
+    for path in users:
+        before = IMPORTS.split(path.read_text(encoding="utf-8"))[0]
+        assert "turn_telemetry_off()" in before or "ORT_DISABLE_TELEMETRY" in before, path
 
 
 def test_equal_texts_have_equal_vectors_of_length_one_in_any_company(encoder: TextEncoder) -> None:

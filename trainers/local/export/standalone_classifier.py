@@ -5,13 +5,16 @@ Needs onnxruntime, tokenizers and numpy. Prints a line of JSON for each text, wi
 
 # This file is copied into exports of encoders as classify.py, so it must not import anything of this project.
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else onnxruntime reports what it runs to its maker
+import onnxruntime
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -4,13 +4,16 @@ encoder.json has how it reads a text, model.onnx the encoder, tokenizer.json its
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else onnxruntime reports what it runs to its maker
+import onnxruntime
 
 FOLDER = Path(__file__).resolve().parent
 
