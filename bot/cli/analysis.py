@@ -17,6 +17,7 @@ from bot.cli.options import (
     NEW_FILE,
     SHEET,
     SHEET_HELP,
+    create_data_folder,
     exit_on_storage_error,
     limited_memory,
     load,
@@ -556,6 +557,7 @@ def calibrate(seconds: float, as_json: bool) -> None:
     from bot.cli import hardware
 
     settings = load_for_file()
+    create_data_folder(settings.data)
     with Ticker() as ticker:
         calibration = hardware.calibrate(settings.data, seconds, ticker)
     calibration = value_or_exit(calibration)

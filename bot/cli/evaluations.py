@@ -26,7 +26,7 @@ from bot.cli.llm_session import (
     open_session,
     wait_for_answers,
 )
-from bot.cli.options import utc_today
+from bot.cli.options import create_data_folder, utc_today
 from bot.command_options import ASKED_KINDS
 from bot.rules.budgets import max_evaluation_micros
 from bot.rules.data_policy import needs_waiver
@@ -111,6 +111,7 @@ def evaluate(
 ) -> EvaluationResult | Refusal:
     """Measures the candidates on these rows. `say` receives the progress. Raises AnswerTimeout."""
     own = _needs_own_trainer(wanted)
+    create_data_folder(settings.data)
     with open_session(settings, rows.files, say, own=own, patience_s=wanted.patience_s) as session:
         plan = _plan(session, wanted, rows)
         if isinstance(plan, Refusal):

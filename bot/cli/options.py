@@ -114,6 +114,18 @@ def state_folder() -> Path:
     return (base if base.is_absolute() else Path.home() / ".local" / "state") / "finetune"
 
 
+def create_data_folder(data: Path) -> None:
+    """Creates the folder for what a command stores, for this user alone. If it can't be, exits before anything is
+    measured or paid for."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        refuse(
+            f"{data}, where this would store its results, can't be created: {error.strerror}. Name a folder that you "
+            "may write to in the variable XDG_STATE_HOME."
+        )
+
+
 def load_if_valid(without: str = "copies have no price") -> Settings | None:
     """Returns the settings for a command that also works without them. If they have problems, prints the first one and
     its consequence (`without`), and returns None."""

@@ -144,6 +144,17 @@ def test_the_text_begins_with_the_verdict_on_the_policys_bar() -> None:
     assert "`" not in text
 
 
+@pytest.mark.parametrize("command", [("baseline", "rows.csv"), ("calibrate",)], ids=lambda words: words[0])
+def test_a_home_that_cannot_be_written_to_is_named_with_the_cure(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = write_rows("rows.csv")  # a file, in which nobody can create a folder
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    refused = finetune(*command)
+    assert refused.exit_code == 2
+    assert f"{state}/finetune" in refused.stderr and "XDG_STATE_HOME" in refused.stderr
+
+
 def test_a_second_baseline_in_the_same_folder_is_refused_while_the_first_runs(tmp_path: Path) -> None:
     folder = tmp_path / "state" / "finetune"
     folder.mkdir(parents=True)
