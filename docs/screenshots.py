@@ -1,7 +1,7 @@
 """Takes the pictures of README and docs/first-run.md: the demo's story with its real model, in local-slack in Chromium.
 
 `python -m docs.screenshots` from the project's root; `make screenshots` installs what it needs. It takes as long as the
-demo (6 to 12 minutes on two cores). Without a font with emoji, the page's icons are boxes.
+demo (6 to 12 minutes on two cores). The page's icons need a font with emoji: `apt-get install fonts-noto-color-emoji`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")), *DOCS]
 FOLDERS = ("benchmarks", "bot", "demo", "deploy", "docs", "examples", "storage", "tests", "trainers")
 FILE = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)(?:::(\w+))?`")
+PICTURE = re.compile(r"!\[[^]]*\]\(([^)]+)\)")
 QUOTED_TEST = re.compile(r"`(tests/[\w/]+\.py)`[^`\n]*:\n\n```python\n(.*?)```", re.DOTALL)
 
 
@@ -29,6 +30,15 @@ def test_every_file_that_readme_links_to_exists() -> None:
     missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
 
     assert missing == []
+
+
+def test_every_picture_is_shown_by_a_page_and_every_page_shows_pictures_that_exist() -> None:
+    shown = {
+        page.parent.joinpath(name).resolve()
+        for page in PAGES
+        for name in PICTURE.findall(page.read_text(encoding="utf-8"))
+    }
+    assert shown == set((ROOT / "docs" / "images").iterdir())
 
 
 def test_the_reference_of_commands_is_up_to_date() -> None:
