@@ -18,7 +18,7 @@ from trainers.providers.providers import load_providers
 
 # By its path, as a module of scripts it would have two names for mypy.
 read_modules = runpy.run_path(str(Path(__file__).resolve().parents[1] / "docs" / "house.py"))["read_modules"]
-READ = re.compile(r"os\.environ(?:\.get)?[\[(]\"(\w+)\"")
+READ = re.compile(r"os\.environ(?:\.get)?[\[(]\"(\w+)\"(?!\] = )")
 # What says how to run, and nothing about a person: the terminal, numbers that a job's parent sets, and the number
 # format by which a test run can stand for another processor.
 NOT_PERSONAL = {
