@@ -330,6 +330,7 @@ NAME = TextType("name")
 NAMES = TextType("names", read_names)
 REST_NAMES = TextType("names", read_names, takes_rest=True)
 DATASET = TextType("dataset", normalize_name, missing="Which dataset? `/finetune datasets` lists them.")
+MODEL_OR_FOLDER = TextType("model or folder")
 MODEL = TextType("model", missing="Which model? `/finetune models` lists them.")
 RUN = TextType(
     *("run", read_run),
@@ -364,6 +365,7 @@ SECONDS = TextType("number", read_seconds)
 DAY = TextType("day", read_day)
 COUNT = TextType("number", read_count)
 LABEL_USD = _figure_type(inputs.LABEL_USD)
+MAX_USD = _figure_type(Figure("the most dollars to spend", "5", Decimal(0), Decimal(1_000_000)))
 OPTIMISE = _figure_type(Figure("dollars for optimising a prompt", "2", Decimal("0.01"), Decimal(10_000)))
 
 # Which candidate of a dataset a command means, if its kind alone doesn't say.

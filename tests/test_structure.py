@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOUSE = runpy.run_path(str(ROOT / "docs" / "house.py"))
 SMALL = {
     "bot/__main__.py": "`python -m bot`",
+    "bot/mcp/reports.py": "what both ends of a pipe read; every start of `finetune` imports it",
     "bot/services/common/freeze_scope.py": "freeze.py notifies people, and notifications ask whether there is a freeze",
     "bot/services/common/provider_clients.py": "in app.py, the terminal would import Slack's packages with it",
     "storage/driver.py": "which SQLite is used; in database.py it would import in a circle",

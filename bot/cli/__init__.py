@@ -67,7 +67,9 @@ class CommandsByTask(click.Group):
             from bot.cli.options import offer_readings
 
             # Here, as only the group still knows the whole command line.
-            raise offer_readings(error, words) from None
+            raise _shown(offer_readings(error, words), ctx) from None
+        except click.UsageError as error:
+            raise _shown(error, ctx) from None
         except ModuleNotFoundError as error:
             from bot.cli.options import refuse
 
@@ -113,6 +115,14 @@ def missing_package(package: str, words: Sequence[str]) -> str:
     return f"{command} needs {package}, of the extra [{extra}]. Install it: {install_line(extra, words)}"
 
 
+def _shown(error: click.UsageError, ctx: click.Context) -> click.UsageError:
+    """Returns the error for a person, who also reads the usage. A program gets the sentence, and the command ends."""
+    if ctx.params["for_program"]:
+        click.echo(error.format_message(), err=True)
+        ctx.exit(error.exit_code)
+    return error
+
+
 def _with_flags(command: click.Command, words: Sequence[str]) -> Iterator[str]:
     """Yields the words of a command line, with `current=gpt-4o`, Slack's spelling, turned into `--current=gpt-4o`."""
     options: dict[str, click.Parameter] = {}
@@ -138,10 +148,14 @@ def _with_flags(command: click.Command, words: Sequence[str]) -> Iterator[str]:
     epilog="Help on a command: finetune COMMAND -h. A complete example, in a checkout: make demo.",
 )
 @click.version_option(package_name="finetune-bot")
-def main() -> None:
+@click.option("--for-program", is_flag=True, hidden=True)
+def main(for_program: bool) -> None:
     """Decide on evidence whether to fine-tune a model, as a team in Slack, and train it."""
     from bot.cli.options import load_dot_env
+    from bot.mcp.reports import end_with_parent
 
+    if for_program:
+        end_with_parent()
     load_dot_env(Path(".env"))
 
 

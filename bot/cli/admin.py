@@ -28,7 +28,7 @@ from bot.cli.options import (
     refuse,
     value_or_exit,
 )
-from bot.cli.output import Ticker, show, show_json, show_text
+from bot.cli.output import Ticker, show, show_json, show_text, wants_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +170,7 @@ def compare(results: tuple[str, ...], database: Path | None, as_json: bool) -> N
         compared = value_or_exit(compared_results.compare(store, settings, subjects))
     if as_json:
         show_json(compared_json(compared))
-    else:
+    if wants_text(as_json=as_json):
         show(card(compared).parts)
 
 

@@ -28,12 +28,14 @@ from bot.cli.options import (
     utc_today,
     value_or_exit,
 )
-from bot.cli.output import Ticker, show, show_json, show_text
+from bot.cli.output import Ticker, show, show_json, show_text, wants_text
 from bot.command_options import (
     BAR,
     ESTIMATE_KEYS,
     KINDS,
     LABEL_USD,
+    MAX_USD,
+    MODEL_OR_FOLDER,
     OPTIMISE,
     PROMPT_NUMBER,
     SHOTS,
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
 @click.option(
     "--target",
     metavar="MODEL",
+    type=MODEL_OR_FOLDER,
     help="The model to train, or its folder: rows are checked against its limits.",
 )
 @click.option("--quick", is_flag=True, help="Skip the search for near copies and for labels that look wrong.")
@@ -156,11 +159,12 @@ def _show_report(file: Path, report: Report, target: str | None, *, as_json: boo
         needs = datasets.training_needs(target, report.pairs, lambda: load_if_valid(unknown))
         if as_json:
             show_json(datasets.pairs_json(report, report.pairs, needs))
-        else:
+        if wants_text(as_json=as_json):
             show(datasets.pairs_parts(report, report.pairs, needs))
-    elif as_json:
+        return
+    if as_json:
         click.echo(report.to_json())
-    else:
+    if wants_text(as_json=as_json):
         show(datasets.report_parts(report, load_if_valid(), file), datasets.tone_of(report))
 
 
@@ -209,6 +213,9 @@ def _check_presidio(*, is_quick: bool) -> None:
 )
 @click.option("--writer", help="The model that writes better prompts (by default the first model).")
 @click.option("--bar", type=BAR, help="The share of right answers that is good enough, like 90%.")
+@click.option(
+    "--max-usd", type=MAX_USD, help="Ask nothing if it could cost more than these dollars, like 0.50."
+)
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
 @SHEET
@@ -239,7 +246,7 @@ def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **qu
         measured = value_or_exit(measured)
         if as_json:
             show_json(printed.baseline_json(measured, rows, file))
-        else:
+        if wants_text(as_json=as_json):
             tone: Tone = "good" if measured.comparison.cheapest else "warning"
             show(printed.baseline_parts(measured, rows, file), tone)
 
@@ -286,7 +293,7 @@ def curve(
         curve = value_or_exit(curve)
         if as_json:
             show_json(printed.curve_json(curve, label_usd))
-        else:
+        if wants_text(as_json=as_json):
             show(printed.curve_parts(curve, file, label_usd))
 
 
@@ -356,7 +363,7 @@ def estimate(
     estimated = value_or_exit(estimated)
     if as_json:
         show_json(estimates.estimate_json(estimated, rows))
-    else:
+    if wants_text(as_json=as_json):
         parts = estimates.estimate_parts(estimated, rows, is_detailed=why)
         show(parts, estimates.TONES[estimated.verdict.kind])
 
@@ -431,7 +438,7 @@ def prices(models: tuple[str, ...], is_full: bool, as_json: bool) -> None:
     rows = estimates.prices(load(), models)
     if as_json:
         show_json(estimates.prices_json(rows))
-    else:
+    if wants_text(as_json=as_json):
         shown_by = ""
         if not models and not is_full:
             shown_by = "finetune prices --all"
@@ -469,7 +476,7 @@ def sunsets(is_full: bool, as_json: bool) -> None:
     ended = any(use.dataset and use.has_ended(today) for use in uses)
     if as_json:
         show_json(uses_json(uses, today))
-    else:
+    if wants_text(as_json=as_json):
         shown_by = "" if is_full else "finetune sunsets --all"
         show(listing(uses, today, shown_by).parts, "warning" if ended else "plain")
     if ended:
@@ -477,7 +484,7 @@ def sunsets(is_full: bool, as_json: bool) -> None:
 
 
 @click.command("plan-memory")
-@click.argument("model")
+@click.argument("model", type=MODEL_OR_FOLDER)
 @click.option(
     "--method", type=click.Choice(["lora", "qlora", "8bit", "full"]), default="lora", show_default=True
 )
@@ -539,7 +546,7 @@ def plan_memory(
     planned = value_or_exit(hardware.plan_memory(model, work, gpu))
     if as_json:
         show_json(hardware.memory_json(planned))
-    else:
+    if wants_text(as_json=as_json):
         show_text(hardware.memory_text(planned))
 
 

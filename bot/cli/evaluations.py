@@ -6,7 +6,8 @@ is measured. Answers are kept in the terminal's database, so that the same comma
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -27,8 +28,10 @@ from bot.cli.llm_session import (
     wait_for_answers,
 )
 from bot.cli.options import create_data_folder, utc_today
+from bot.cli.output import tell_program
 from bot.command_options import ASKED_KINDS
-from bot.rules.budgets import max_evaluation_micros
+from bot.mcp.reports import Report
+from bot.rules.budgets import max_evaluation_micros, spent_micros
 from bot.rules.data_policy import needs_waiver
 from bot.rules.estimate_inputs import Question
 from bot.rules.estimates import EstimateResult
@@ -61,13 +64,14 @@ from trainers.evaluation.results import (
     Curve,
     Reply,
 )
-from trainers.money import to_micros, usd_micros
+from trainers.money import to_micros, usd, usd_micros
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
     """What to measure. If `holdout` is None, a part of `file` is set aside, as in Slack. `models` are 'provider/model'.
-    The evaluation gives up if no answer comes for `patience_s` seconds."""
+    The evaluation gives up if no answer comes for `patience_s` seconds, and asks nothing if it could cost more than
+    `max_usd`."""
 
     file: Path
     holdout: Path | None
@@ -85,6 +89,7 @@ class EvaluationRequest:
     optimise: Decimal | None = None
     writer: str | None = None
     shots: int | None = None
+    max_usd: Decimal | None = None
 
     @property
     def columns(self) -> Columns:
@@ -106,6 +111,18 @@ class EvaluationResult:
     search: SearchProgress | None = None
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """What the candidates answered, in the order of the plan, which has the prompt and the examples that were chosen.
+    `verdicts` are the judge's."""
+
+    plan: ComparisonPlan
+    candidates: tuple[CandidateProgress, ...]
+    replies: Mapping[Candidate, Sequence[Reply]]
+    verdicts: JudgeAnswers | None
+    search: SearchProgress | None
+
+
 def evaluate(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
@@ -118,41 +135,18 @@ def evaluate(
             return plan
         plan, keys = _write_questions(session, plan)
         # Before the examples and the search below, which cost money too.
-        refusal = _check_cost(session, plan, keys)
+        refusal = _check_cost(session, plan, keys, wanted.max_usd)
         if refusal:
             return refusal
-        if plan.chooses_shots:
-            plan, keys = _write_questions(session, _choose_shots(session, plan))
-        searched = _search_prompt(session, plan)
-        # Another prompt makes other questions, whose answers are stored by other keys.
-        if searched.plan is not plan:
-            plan, keys = _write_questions(session, searched.plan)
-        free_keys = {
-            candidate: its for candidate, its in keys.items() if candidate.is_free and not its.failed
-        }
-        free = [_answer_free(session, plan, candidate, its) for candidate, its in free_keys.items()]
-        unread = [
-            CandidateProgress(candidate, 0, failed=its.failed)
-            for candidate, its in keys.items()
-            if its.failed
-        ]
-        model_keys = {
-            candidate: its.keys for candidate, its in keys.items() if candidate.model and not its.failed
-        }
-        evaluation = Evaluation(
-            OWNER, model_keys, partial(evaluation_worker.read_questions, session.folder, plan)
-        )
-        candidates = (*free, *unread, *wait_for_answers(session, evaluation))
-        failed = [candidate.failed for candidate in candidates if candidate.failed is not None]
-        if len(failed) == len(candidates):
-            return Refusal(" ".join(dict.fromkeys(failed)))
-        by_candidate = evaluation_engine.replies(
-            session, evaluation_worker.keys_by_candidate(keys), candidates
-        )
-        replies = {candidate: by_candidate[candidate] for candidate in keys if candidate in by_candidate}
-        verdicts = _run_judge(session, plan, _texts(replies))
+        with _reported_spending(session, plan):
+            answers = _ask(session, plan, keys)
+    if isinstance(answers, Refusal):
+        return answers
+    plan = answers.plan
     # After the session, as this asks no model: our own trainer has stopped.
-    conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, session.folder, time.time())
+    conclusion = judge_worker.conclude(
+        plan, answers.replies, answers.verdicts, rows.files, session.folder, time.time()
+    )
     evidence = Evidence(bar=plan.bar, comparison=conclusion.comparison)
     estimated = make_estimate(
         settings, plan.dataset, rows.report, Question(), utc_today(), evidence, reachable=session.trainers
@@ -162,8 +156,52 @@ def evaluate(
     measured = {candidate.kind for candidate in plan.candidates}
     skipped = tuple(kind for kind in wanted.kinds or ASKED_KINDS if kind not in (*measured, *FREE_KINDS))
     return EvaluationResult(
-        plan, conclusion.comparison, estimated, candidates, conclusion.judge, skipped, searched.progress
+        plan, conclusion.comparison, estimated, answers.candidates, conclusion.judge, skipped, answers.search
     )
+
+
+def _ask(
+    session: LlmSession, plan: ComparisonPlan, keys: Mapping[Candidate, CandidateKeys]
+) -> _Answers | Refusal:
+    """Has every candidate and the judge answer. Raises AnswerTimeout."""
+    if plan.chooses_shots:
+        plan, keys = _write_questions(session, _choose_shots(session, plan))
+    searched = _search_prompt(session, plan)
+    # Another prompt makes other questions, whose answers are stored by other keys.
+    if searched.plan is not plan:
+        plan, keys = _write_questions(session, searched.plan)
+    free_keys = {candidate: its for candidate, its in keys.items() if candidate.is_free and not its.failed}
+    free = [_answer_free(session, plan, candidate, its) for candidate, its in free_keys.items()]
+    unread = [
+        CandidateProgress(candidate, 0, failed=its.failed) for candidate, its in keys.items() if its.failed
+    ]
+    model_keys = {
+        candidate: its.keys for candidate, its in keys.items() if candidate.model and not its.failed
+    }
+    evaluation = Evaluation(
+        OWNER, model_keys, partial(evaluation_worker.read_questions, session.folder, plan)
+    )
+    candidates = (*free, *unread, *wait_for_answers(session, evaluation))
+    failed = [candidate.failed for candidate in candidates if candidate.failed is not None]
+    if len(failed) == len(candidates):
+        return Refusal(" ".join(dict.fromkeys(failed)))
+    by_candidate = evaluation_engine.replies(session, evaluation_worker.keys_by_candidate(keys), candidates)
+    replies = {candidate: by_candidate[candidate] for candidate in keys if candidate in by_candidate}
+    verdicts = _run_judge(session, plan, _texts(replies))
+    return _Answers(plan, candidates, replies, verdicts, searched.progress)
+
+
+@contextmanager
+def _reported_spending(session: LlmSession, plan: ComparisonPlan) -> Iterator[None]:
+    """Tells a program that started the command what the block has cost. Not after an exception: questions may still be
+    under way then, so the program has to count the maximum."""
+    since = time.time()
+    yield
+    answers = session.store.answers
+    paid = {model: answers.totals_of(model, since=since) for model in plan.price_of}
+    spent = spent_micros(plan.price_of, paid)
+    lost = evaluation_engine.lost_micros(session, plan.price_of, OWNER)
+    tell_program(Report(spent_micros=spent + lost))
 
 
 def _write_questions(
@@ -279,10 +317,13 @@ def _check_waiver(
 
 
 def _check_cost(
-    session: LlmSession, plan: ComparisonPlan, keys: Mapping[Candidate, CandidateKeys]
+    session: LlmSession,
+    plan: ComparisonPlan,
+    keys: Mapping[Candidate, CandidateKeys],
+    max_usd: Decimal | None,
 ) -> Refusal | None:
-    """Refuses an evaluation that could cost more than the budget for one measurement. Otherwise prints its maximum
-    cost."""
+    """Refuses an evaluation that could cost more than the budget for one measurement, or more than `max_usd`. Otherwise
+    prints its maximum cost."""
     answered = session.store.answers.answered([key for keys in keys.values() for key in keys.keys])
     most = max_evaluation_micros(
         plan.price_of,
@@ -302,6 +343,13 @@ def _check_cost(
             f"This could cost up to {usd_micros(most)}, but one measurement may cost {usd_micros(limit)}. Name fewer "
             "models or candidates, or raise `measurement_usd` under [budget] in finetune.toml."
         )
+    if max_usd is not None and most > to_micros(max_usd):
+        tell_program(Report(refused_micros=most))
+        return Refusal(
+            f"This could cost up to {usd_micros(most)}, but --max-usd allows {usd(max_usd)}. Name fewer models or "
+            "candidates, or allow more."
+        )
+    tell_program(Report(most_micros=most))
     if most:
         session.say.keep(f"This costs at most {usd_micros(most)}; answers from earlier runs are free.")
     return None

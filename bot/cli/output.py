@@ -16,11 +16,13 @@ import click
 
 from bot.cards.common.blocks import CardBlock, Lines, escape
 from bot.cards.common.terminal import Tone, terminal_text
+from bot.mcp.reports import Report
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 A_LINE_EVERY_S = 30.0
+A_REPORT_EVERY_S = 1.0  # to a program, which shows the newest only
 REDRAWN_EVERY_S = 0.25
 _SHARE = re.compile(r"([0-9][0-9,]*) of ([0-9][0-9,]*) ")
 
@@ -60,13 +62,31 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def is_for_program() -> bool:
+    """True with the hidden option --for-program, by which `finetune mcp` starts commands: the text is printed after the
+    JSON then, and progress as one JSON object a line (bot/mcp/reports.py)."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("for_program"))
+
+
+def wants_text(*, as_json: bool) -> bool:
+    return not as_json or is_for_program()
+
+
+def tell_program(report: Report) -> None:
+    """Reports something to the program that started the command; tells a person nothing."""
+    if is_for_program():
+        click.echo(report.to_line(), err=True)
+
+
 def text_block(text: str) -> Lines:
     """Returns plain text as a block of a card."""
     return Lines([escape(line) for line in text.split("\n")])
 
 
 class Ticker:
-    """Shows a command's progress on stderr: a bar on a terminal, otherwise a line at most twice a minute.
+    """Shows a command's progress on stderr: a bar on a terminal, otherwise a line at most twice a minute, or for a
+    program a report at most every second.
 
     Call it with a sentence. "20 of 97 questions answered" moves the bar; any other text makes it pulse. Call `done`
     before printing anything else, which would otherwise land on the bar's line."""
@@ -74,6 +94,7 @@ class Ticker:
     def __init__(self) -> None:
         self._last = ""
         self._printed_at = time.monotonic()
+        self._reported_at = -A_REPORT_EVERY_S
         self._bar: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Self:
@@ -86,7 +107,9 @@ class Ticker:
 
     def __call__(self, text: str) -> None:
         now = time.monotonic()
-        if sys.stderr.isatty():
+        if is_for_program():
+            self._report(text, now)
+        elif sys.stderr.isatty():
             self._move_bar(text)
         elif text != self._last and now - self._printed_at >= A_LINE_EVERY_S:
             click.echo(text, err=True)
@@ -95,7 +118,9 @@ class Ticker:
 
     def keep(self, text: str) -> None:
         """Prints a line that stays."""
-        if self._bar:
+        if is_for_program():
+            tell_program(Report(progress=text))
+        elif self._bar:
             self._bar[0].console.print(text)
         else:
             click.echo(text, err=True)
@@ -105,6 +130,13 @@ class Ticker:
         if self._bar:
             self._bar[0].stop()
             self._bar = None
+
+    def _report(self, text: str, now: float) -> None:
+        if text == self._last or now - self._reported_at < A_REPORT_EVERY_S:
+            return
+        tell_program(Report(progress=text))
+        self._last = text
+        self._reported_at = now
 
     def _move_bar(self, text: str) -> None:
         progress, task = self._bar = self._bar or _new_bar()

@@ -1,5 +1,5 @@
-"""`finetune run`, `trainer`, `serve`, `init`, `doctor` and `demo`: the long-running processes, and setting up and
-checking an installation."""
+"""`finetune run`, `trainer`, `serve`, `mcp`, `init`, `doctor` and `demo`: the long-running processes, and setting up
+and checking an installation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -19,9 +20,11 @@ import click
 from bot import logs
 from bot.cli.options import EXIT_BLOCKED, JSON, load, refuse
 from bot.cli.output import Ticker, hyperlink, is_styled, show, show_json, text_block
+from bot.command_options import MAX_USD
 from bot.embedded_trainer import KEY_VARIABLE
 from bot.settings import SLACK_API, Settings, SettingsProblems, collect_secrets
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
+from trainers.money import to_micros
 from trainers.packages import needs_extra
 
 LOOK_FOR_SIGNALS_S = 1.0
@@ -135,6 +138,29 @@ def serve() -> None:
     # exec replaces this process, and what is still buffered would be lost.
     sys.stdout.flush()
     os.execve(command[0], command, door_environment(settings))  # noqa: S606 - no shell
+
+
+@click.command()
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--allow-spend",
+    metavar="USD",
+    type=MAX_USD,
+    help="Let calls cost up to this many dollars together, like 5. Without it, only what is free is measured.",
+)
+@click.pass_context
+def mcp(context: click.Context, folders: tuple[Path, ...], allow_spend: Decimal | None) -> None:
+    """Offer check, baseline, estimate and others to an editor's agent, over MCP on stdin and stdout.
+
+    Files are read below FOLDERS only (by default the current folder). docs/mcp.md says how to register it.
+    """
+    from bot.mcp.server import serve
+
+    if sys.stdin.isatty():
+        click.echo("Waiting for an editor to speak MCP on stdin. Ctrl-C stops it.", err=True)
+    root = context.find_root().command
+    assert isinstance(root, click.Group)  # noqa: S101 - `finetune` itself
+    serve(root.commands, folders or (Path(),), to_micros(allow_spend or Decimal(0)))
 
 
 @click.command()

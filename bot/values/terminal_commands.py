@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 MODULES: Mapping[str, tuple[str, ...]] = {
-    "server": ("init", "run", "trainer", "serve", "doctor", "demo"),
+    "server": ("init", "run", "trainer", "serve", "mcp", "doctor", "demo"),
     "analysis": (
         "check",
         "baseline",
@@ -57,7 +57,7 @@ OTHERS = {
     "Before a run": ("import-traces", "curve", "prices", "sunsets", "plan-memory", "calibrate"),
     "After a run": ("report", "compare", "wrong", "models", "deployments", "export"),
     "Trainers": ("trainer", "engines"),
-    "Programs": ("promote", "rollback", "fallback", "current", "watch", "serve"),
+    "Programs": ("promote", "rollback", "fallback", "current", "watch", "serve", "mcp"),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "knowledge", "forget"),
 }
 TERMINAL_COMMANDS = tuple(name for names in MODULES.values() for name in names)

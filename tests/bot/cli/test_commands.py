@@ -34,6 +34,7 @@ WITHOUT_JSON = {
     "run": "runs until it is stopped",
     "trainer": "runs until it is stopped",
     "serve": "runs until it is stopped",
+    "mcp": "speaks a protocol on stdout until its editor ends it",
     "demo": "prints where the demo is",
     "current": "prints an id alone, made for programs",
     "promote": "its exit code says how it went, and current has the rest",
