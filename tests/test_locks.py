@@ -31,9 +31,19 @@ def pins(path: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def required_by(lock: str) -> list[Requirement]:
-    extras = [PROJECT["project"]["optional-dependencies"][extra] for extra in EXTRAS[lock]]
-    lists = [PROJECT["project"]["dependencies"], PROJECT["build-system"]["requires"], *extras]
-    return [Requirement(text) for texts in lists for text in texts]
+    always = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
+    extras = [requirement for extra in EXTRAS[lock] for requirement in required_by_extra(extra)]
+    return [*map(Requirement, always), *extras]
+
+
+def required_by_extra(extra: str) -> Iterator[Requirement]:
+    """Yields an extra's requirements, and in the place of other extras of this project theirs."""
+    for requirement in map(Requirement, PROJECT["project"]["optional-dependencies"][extra]):
+        if requirement.name != PROJECT["project"]["name"]:
+            yield requirement
+            continue
+        for other in requirement.extras:
+            yield from required_by_extra(other)
 
 
 @pytest.mark.parametrize("lock", EXTRAS)
