@@ -176,8 +176,10 @@ def test_without_an_allowance_no_vendors_model_is_asked(folder: Path) -> None:
             waived = await text_of(client, "baseline", file="tickets.csv", waive="they agreed to it")
             return named, judged, waived
 
-        for text, is_error in with_server(folder, ask)[:2]:
+        named, judged, waived = with_server(folder, ask)
+        for text, is_error in (named, judged):
             assert is_error and "this server may spend nothing" in text and "--allow-spend 5" in text
+        assert waived[1] and waived[0].startswith("There is no argument waive.")
         assert company.requests == []
 
 
