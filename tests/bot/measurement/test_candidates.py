@@ -176,7 +176,7 @@ def test_the_terminal_lists_the_end_dates_of_all_named_models(tmp_path: Path) ->
         patch.chdir(tmp_path)
         patch.delenv("FINETUNE_CONFIG", raising=False)
         uses = {use["model"]: use for use in json.loads(finetune("sunsets", "--json").stdout)}
-        printed = finetune("sunsets").stdout
+        printed = finetune("sunsets", "--all").stdout
     assert uses["old-model"]["has_ended"] and "your own price" in uses["old-model"]["said_by"]
     mini = uses["openai/gpt-4o-mini-2024-07-18"]
     assert (mini["use"], mini["ends"], mini["successor"]) == ("target", "2027-01-14", "gpt-6-luna")
