@@ -22,6 +22,9 @@ _PERSONAL_PREFIXES = (
     "MPL", "MATPLOTLIB", "AWS_", "GOOGLE_", "AZURE_", "SLACK_", "GIT_", "OPENAI_", "ACCELERATE_",
 )  # fmt: skip
 _PERSONAL = frozenset({"NETRC", "FINETUNE_CONFIG", "FINETUNE_LOG", "NO_COLOR", "FORCE_COLOR", "COLUMNS"})
+_PROXIES = frozenset(
+    {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+)  # everything that tests call is local
 _SECRET = re.compile(r"_(KEY|KEY_ID|TOKEN|PASSWORD|SECRET|ACCOUNT_ID|PROJECT_ID)$", re.IGNORECASE)
 
 
@@ -42,6 +45,8 @@ def leave_home(environment: MutableMapping[str, str], root: Path | None) -> Path
 
 
 def is_personal(name: str) -> bool:
+    if name.upper() in _PROXIES:
+        return True
     return name in _PERSONAL or name.startswith(_PERSONAL_PREFIXES) or bool(_SECRET.search(name))
 
 
