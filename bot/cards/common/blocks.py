@@ -23,6 +23,7 @@ TaskStatus = Literal["pending", "in_progress", "complete", "error"]
 MRKDWN = 3000  # characters of a section
 SMALL_MRKDWN = 2000  # of a field of a section, and of a context
 TABLE_ROWS = 100  # below the heading
+PHONE_WIDTH = 40  # letters of a code block that a phone shows on a line
 TABLE_CELL = 200
 CHART_POINTS = 20
 MOST_FACTS = 10  # in a section
@@ -116,11 +117,14 @@ class Table:
     """Plain-text cells. The first row is the heading; the first column names the rows.
 
     A table with a caption uses Slack's newest table block; `otherwise` replaces it on clients without that block.
+    There a table that is too wide for a phone becomes a line for each row, unless it is a `is_sheet`: cells of a
+    person's file, which are recognised by their columns.
     """
 
     rows: Sequence[Sequence[str]]
     caption: str = ""
     otherwise: tuple[CardBlock, ...] = ()
+    is_sheet: bool = False
 
 
 @dataclass(frozen=True)
@@ -367,7 +371,7 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
                 return [_data_table(part)]
             if part.otherwise:
                 return slack_blocks(part.otherwise)
-            return [_code_table(part)]
+            return [_classic_table(part)]
         case Chart() if is_newest:
             return [_line_chart(part), *slack_blocks(part.below)]
         case Steps() if is_newest:
@@ -388,11 +392,35 @@ def _fields(facts: Facts) -> list[Block]:
     return [{"type": "section", "fields": fields[start : start + MOST_FACTS]} for start in starts]
 
 
-def _code_table(table: Table) -> Block:
-    """Every client shows a code block in a monospaced font, and never reads markup inside it."""
-    lines = [_escape_entities(line) for line in aligned_lines(table.rows)]
-    shown = _lines_that_fit(lines, MRKDWN - 60)
+def _classic_table(table: Table) -> Block:
+    lines = aligned_lines(table.rows)
+    is_wide = max(map(display_width, lines), default=0) > PHONE_WIDTH
+    if is_wide and not table.is_sheet:
+        return _section("\n".join(_lines_that_fit(_row_lines(table), MRKDWN - 40)))
+    # Every client shows a code block in a monospaced font, and never reads markup inside it.
+    shown = _lines_that_fit([_escape_entities(line) for line in lines], MRKDWN - 60)
     return _section("\n".join(["```", *shown, "```"]))
+
+
+def _row_lines(table: Table) -> list[str]:
+    """'• *gpt-4o*: input $2.50, output $10.00': each row with its headings, without the cells that have nothing."""
+    (_, *headings), *rows = table.rows
+    lines = []
+    for name, *cells in rows:
+        named = [
+            f"{_small(heading)} {cell}".strip()
+            for heading, cell in zip(headings, cells, strict=True)
+            if cell not in ("", NOTHING)
+        ]
+        lines.append(f"• *{escape(_one_line(name))}*: {escape(_one_line(', '.join(named)))}")
+    return lines
+
+
+def _small(heading: str) -> str:
+    """A heading within a sentence: its first letter small, unless the second one shows an abbreviation."""
+    if heading[1:2].isupper():
+        return heading
+    return heading[:1].lower() + heading[1:]
 
 
 def _lines_that_fit(lines: Sequence[str], most: int, left_out: int = 0) -> list[str]:

@@ -88,9 +88,10 @@ def _table(priced: Sequence[PriceRow], read_on: date, *, is_detailed: bool) -> T
         shown = priced[:TABLE_ROWS]
     wide_rows = [HEADING, *(_row(row, 60, read_on) for row in shown)]
     # Other clients get a code block, and about 25 rows fit into the 3,000 characters that Slack allows for it.
-    narrow_rows = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
+    rows = [_row(row, 34, read_on) for row in priced[:SHOWN_ROWS]]
     otherwise = Parts()
-    otherwise.add(Table(narrow_rows))
+    otherwise.text(f"{UNIT}:")
+    otherwise.add(Table([HEADING, *rows]))
     hidden = len(priced) - SHOWN_ROWS
     if hidden > 0:
         otherwise.note(f"{hidden:,} more: name one to see it.")
@@ -139,7 +140,7 @@ def _end(row: PriceRow, today: date) -> str:
     if row.ends is None:
         return "–"
     if row.has_ended(today):
-        return f"ended {row.ends}"
+        return f"{row.ends}, over"
     return f"{row.ends}"
 
 

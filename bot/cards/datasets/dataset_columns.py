@@ -42,7 +42,7 @@ def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) 
         # A CSV file, and a workbook with one sheet, need no name above their rows.
         if len(tables) > 1:
             blocks.append(Text(f"*{escape(to_printable(table.sheet))}*"))
-        blocks.append(Table(even_rows(table.records)))
+        blocks.append(Table(even_rows(table.records), is_sheet=True))
     if len(report.sheets) > 1:
         blocks.append(_sheet_input(dataset, report))
 

@@ -12,6 +12,7 @@ from bot.cards.common.blocks import (
     Block,
     CardBlock,
     Figure,
+    Lines,
     Message,
     Table,
     actions,
@@ -71,8 +72,11 @@ ESTIMATE = "estimate_after_ladder"  # cards that were posted earlier have this n
 DETAILS = "measurement_details"
 SHOWN_IN_TABLE = 5
 SHOWN_IN_SENTENCE = 3
-# In the narrow table, “can't tell” would widen a column.
-NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
+STANDINGS_IN_LINES: Mapping[Standing, str] = {
+    "meets": "meets the bar",
+    "misses": "misses the bar",
+    "undecided": "can't tell",
+}
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -117,7 +121,7 @@ def card(
 
     parts = Parts()
     parts.note(_subject(comparison, number))
-    parts.add(replace(table(comparison, shown), otherwise=(narrow_table(comparison, shown),)))
+    parts.add(replace(table(comparison, shown), otherwise=(candidate_lines(comparison, shown),)))
     parts.bullets(bullets)
     if verdict:
         parts.add(*verdict_blocks(verdict, spelling))
@@ -156,15 +160,26 @@ def table(
 ) -> Table:
     """`kind` is what the candidates answered."""
     # Slack refuses a table with more rows.
-    rows = [_row(candidate, is_full=True) for candidate in candidates[:TABLE_ROWS]]
-    return Table(
-        [_heading(comparison, is_full=True), *rows], f"{pluralize(comparison.n, kind)}, the same for all"
-    )
+    rows = [_row(candidate) for candidate in candidates[:TABLE_ROWS]]
+    return Table([_heading(comparison), *rows], f"{pluralize(comparison.n, kind)}, the same for all")
 
 
-def narrow_table(comparison: Comparison, candidates: Sequence[MeasuredCandidate]) -> Table:
-    """For Slack's classic blocks."""
-    return Table([_heading(comparison), *map(_row, candidates)])
+def candidate_lines(comparison: Comparison, candidates: Sequence[MeasuredCandidate]) -> Lines:
+    """For Slack's classic blocks, in which a table would be too wide for a phone."""
+    lines = []
+    for candidate in candidates:
+        name = escape(row_name(candidate.identity))
+        cost = price(candidate.usd_per_1000)
+        if candidate.usd_per_1000:
+            cost = f"{cost} per 1,000"
+        parts = (
+            quality(candidate),
+            STANDINGS_IN_LINES[candidate.standing],
+            escape(cost),
+            escape(p95_text(candidate)),
+        )
+        lines.append(f"• *{name}*: {', '.join(parts)}")
+    return Lines(lines)
 
 
 def headline(comparison: Comparison) -> str:
@@ -214,26 +229,19 @@ def _name_and_score(candidate: MeasuredCandidate) -> str:
     return f"{candidate_name(candidate.identity, 40)}, {quality(candidate)}"
 
 
-def _heading(comparison: Comparison, *, is_full: bool = False) -> Row:
-    measured = measure_title(comparison, is_full=is_full)
-    bar = f"{bar_share(comparison.bar)}?"
-    if is_full:
-        return "", measured, "95%", bar, "$ per 1,000", "p50 / p95"
-    return "", measured, "95%", bar, "$/1k", "p95"
+def _heading(comparison: Comparison) -> Row:
+    measured = measure_title(comparison, is_full=True)
+    return "", measured, "95%", f"{bar_share(comparison.bar)}?", "$ per 1,000", "p50 / p95"
 
 
-def _row(candidate: MeasuredCandidate, *, is_full: bool = False) -> Row:
+def _row(candidate: MeasuredCandidate) -> Row:
     right = Figure(percent(candidate.score), candidate.score)
     between = interval(candidate.low, candidate.high)
     cost = price(candidate.usd_per_1000)
     if candidate.usd_per_1000 is not None:
         cost = Figure(cost, candidate.usd_per_1000)
-    if is_full:
-        standing = STANDINGS[candidate.standing]
-        times = Figure(latency_text(candidate), candidate.p50_s)
-        return table_name(candidate.identity), right, between, standing, cost, times
-    standing = NARROW_STANDINGS[candidate.standing]
-    return row_name(candidate.identity), right, between, standing, cost, p95_text(candidate)
+    times = Figure(latency_text(candidate), candidate.p50_s)
+    return table_name(candidate.identity), right, between, STANDINGS[candidate.standing], cost, times
 
 
 def _shown(comparison: Comparison, own: Collection[Candidate]) -> list[MeasuredCandidate]:

@@ -13,7 +13,7 @@ from bot.cards.common.judge_agreement import bias_warning, judged_models, max_ju
 from bot.cards.common.plan_money import budget_left
 from bot.cards.common.words import at_most, pluralize, shorten, versioned
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
-from bot.cards.evidence.evaluation_results import DETAILS, narrow_table, table
+from bot.cards.evidence.evaluation_results import DETAILS, candidate_lines, table
 from bot.cards.evidence.evaluations import CANCEL, EXPIRY, measure_button, price_text
 from bot.rules.budgets import Budget
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress, SealedOutcome
@@ -77,7 +77,7 @@ def result_card(
     parts = Parts()
     parts.note(f"Measurement m{number}: {dataset}, {pluralize(comparison.n, 'sealed row')}, now opened")
     wide = table(named, named.candidates, "sealed row")
-    parts.add(replace(wide, otherwise=(narrow_table(named, named.candidates),)))
+    parts.add(replace(wide, otherwise=(candidate_lines(named, named.candidates),)))
     if outcome and outcome.why:
         parts.text(outcome.why)
     parts.text(f"*Next*: {_next_step(comparison, test, outcome)}")

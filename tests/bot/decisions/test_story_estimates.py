@@ -346,7 +346,7 @@ def test_a_retired_model_is_offered_by_no_form_and_asked_by_no_comparison(make_w
     assert "acme-old" not in str(estimate_requests.form_choices(world.service.context, ANA.id, PRIVATE.id))
     assert "acme-old" not in str(evaluations_services.form_choices(world.service.context, ANA.id, PRIVATE.id))
     assert "acme-old" not in world.type("/finetune prices")
-    assert "ended 2020-01-31" in world.type("/finetune prices all")
+    assert "2020-01-31, over" in world.type("/finetune prices all")
 
 
 def test_a_missing_price_says_where_to_add_it(make_world: MakeWorld) -> None:
