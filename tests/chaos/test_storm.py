@@ -19,7 +19,7 @@ from tests.peers.roads import ROADS, RoadVendor
 from trainers.types import Dialect
 
 
-@pytest.mark.deep
+@pytest.mark.slow  # `make chaos` has it with hundreds of kills
 def test_kills_in_bad_weather_duplicate_lose_and_overspend_nothing(tmp_path: Path, forks: ForkHost) -> None:
     orders = Orders(kills=6, runs=6, budget_usd="0.28", may_read=True, lasting=True)
     storm = Storm(tmp_path, orders, forks)

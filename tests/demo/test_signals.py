@@ -31,7 +31,7 @@ def processes_of(folder: Path) -> list[str]:
 
 @pytest.mark.deep
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_bot_its_trainer_and_the_workspace_too(tmp_path: Path, number: int) -> None:
     model = tmp_path / "model"
     make_tokenizer(model)

@@ -100,7 +100,9 @@ def measure_by_the_form(scene: Scene) -> None:
     page.wait_for(MEASURED, seconds=300)
     scene.shot("comparison-card")
     card = page.read(MEASURED)
-    assert all(name in card for name in ("classical", "prompt alone", "ten examples", "retrieval", "meets the bar"))
+    assert all(
+        name in card for name in ("classical", "prompt alone", "ten examples", "retrieval", "meets the bar")
+    )
     wait_until(lambda: "comparison.png" in plots(scene), "the comparison's chart", seconds=30)
     page.click("Details", inside=MEASURED)
     page.wait_for_modal("Measurement m2")

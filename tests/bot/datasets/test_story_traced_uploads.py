@@ -114,8 +114,9 @@ def test_a_file_of_calls_can_be_labelled_like_any_file_without_labels(world: Wor
     ("program", "arguments", "file"),
     [
         ("record_spans.py", ("openai_v2",), "batches.jsonl"),
-        ("record_litellm.py", (), "http.jsonl"),
-        ("record_langfuse.py", (), "sdk.jsonl"),
+        # tests/clients/test_traces.py has the readers with the same exporters
+        pytest.param("record_litellm.py", (), "http.jsonl", marks=pytest.mark.slow),
+        pytest.param("record_langfuse.py", (), "sdk.jsonl", marks=pytest.mark.slow),
     ],
 )
 def test_what_other_tools_export_is_recognised(

@@ -36,6 +36,8 @@ pytestmark = pytest.mark.usefixtures("exact_numbers")
 SETTINGS = Parameters(n_epochs=4, batch_size=2, learning_rate=2e-2, lora_r=8, lora_alpha=16)
 KINDS: tuple[Quantization, ...] = ("none", "nf4", "int8")
 GREEDY = Sampling(temperature=0, top_p=1, max_tokens=6, stop=(), seed=None)
+# One of each kind of architecture; a change to training or templates is tried with all of them by `-m slow`.
+OFTEN_TRIED = ("llama-3", "llama-4-scout", "mistral-small-24b", "phi-4", "gpt-oss", "qwen-3.5")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,17 @@ def cpu_model(base: Path, **options: Any) -> Any:
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("name", [*FAMILIES, *HYBRIDS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *OFTEN_TRIED,
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (*FAMILIES, *HYBRIDS)
+            if name not in OFTEN_TRIED
+        ),
+    ],
+)
 def test_a_family_is_trained_and_its_adapter_answers(
     name: str, bases: Path, rows_file: Path, tmp_path: Path, generator: Generator
 ) -> None:
