@@ -2,6 +2,7 @@
 statistics: it reads no file and asks no model."""
 
 PUBLIC_MODULES = (
+    "changed_words",
     "live_accuracy",
     "shift",
     "switch_tests",

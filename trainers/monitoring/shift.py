@@ -1,5 +1,5 @@
-"""Whether recent calls differ from earlier ones: in what they ask (the mean of their vectors), in how they are answered
-(the shares of labels), and by which words. Also which of them are unlike all earlier ones.
+"""Whether recent calls differ from earlier ones: in what they ask (the mean of their vectors) and in how they are
+answered (the shares of labels). Also which of them are unlike all earlier ones.
 
 Both tests permute: they draw who is "recent" at random again and again, and count how often the calls then differ as
 much. So p is exact for any number of calls and any vectors, if calls don't depend on each other; of a conversation,
@@ -17,9 +17,8 @@ numpy is imported when needed.
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,17 +44,6 @@ _AT_ONCE = 2_000_000  # random numbers at a time: 16 MB
 _FIRST_DRAWS = 200
 _ROWS_AT_ONCE = 1_000
 _USUAL = 0.95  # share of earlier calls that have an earlier one this near
-_FEWEST_SOURCES = 3
-_WORD_LEVEL = 0.05
-_COMMON = 0.1  # of the texts
-_MOST_OF = 0.8
-_READ_LETTERS = 4_000
-# Letters only, joined by apostrophes and hyphens, with punctuation around them.
-_WORD = re.compile(
-    r"""(?P<before>["'(„“«¿¡]{0,9}+)"""
-    r"""(?P<word>[^\W\d_]{2,30}+(?:['’-][^\W\d_]{1,30}+){0,3}+)"""
-    r"""(?P<after>["')”»,.;:!?…]{0,9}+)"""
-)
 
 
 @dataclass(frozen=True)
@@ -83,34 +71,6 @@ class Shift:
     @property
     def is_alarm(self) -> bool:
         return self.p <= self.level
-
-
-@dataclass(frozen=True)
-class ChangedWord:
-    """A word, or two in a row, that `share` of the recent texts have, and at most `share_before` of the earlier
-    ones."""
-
-    words: str
-    share_before: float
-    share: float
-
-
-@dataclass(frozen=True)
-class WordCounts:
-    """How many of the `texts` have a word, or two in a row. Only `frequent` ones, which at least three texts have:
-    rarer ones may be somebody's own, and are forgotten with the texts."""
-
-    texts: int
-    frequent: Mapping[str, int]
-
-    def __add__(self, other: WordCounts) -> WordCounts:
-        frequent = Counter(self.frequent)
-        frequent.update(other.frequent)
-        return WordCounts(self.texts + other.texts, frequent)
-
-    def count(self, words: str) -> int:
-        """Returns in how many texts the words are; of rare ones, in how many they may be."""
-        return self.frequent.get(words, min(_FEWEST_SOURCES - 1, self.texts))
 
 
 def alarm_level(datasets: int, tests: int = 1) -> float:
@@ -182,58 +142,6 @@ def label_shift(
     return Shift(n_before, n_now, drawn.distance, drawn.p, level, drawn.count)
 
 
-def count_words(texts: Sequence[str]) -> WordCounts:
-    """Counts the words of texts, for a comparison with later ones."""
-    counted = Counter(words for text in texts for words in _words_of(text))
-    frequent = {words: count for words, count in counted.items() if count >= _FEWEST_SOURCES}
-    return WordCounts(len(texts), frequent)
-
-
-def changed_words(
-    before: WordCounts, recent: Sequence[str], sources: Sequence[str] | None = None, count: int = 5
-) -> tuple[ChangedWord, ...]:
-    """Returns up to `count` words, or two in a row, whose share of the texts grew most, if chance doesn't explain it:
-    Fisher's exact one-sided test with Bonferroni's correction over all words that were tested.
-
-    A word counts only if recent texts from at least three `sources` (one for each recent text: who or which
-    conversation it is from) have it, so that nobody's own words are shown; without sources, if three different texts
-    have it. Words are case-folded; those with digits, addresses and links are left out. Raises ValueError if the
-    sources are not as many as the recent texts.
-    """
-    if sources is not None and len(sources) != len(recent):
-        raise ValueError(f"comparing words: {len(recent)} texts have {len(sources)} sources; each needs one")
-    if not before.texts or not recent:
-        return ()
-    now: Counter[str] = Counter()
-    seen_in: dict[str, set[str]] = defaultdict(set)
-    for place, text in enumerate(recent):
-        source = text.casefold()
-        if sources is not None:
-            source = sources[place]
-        for words in _words_of(text):
-            now[words] += 1
-            seen_in[words].add(source)
-    tested = [
-        ChangedWord(words, before.count(words) / before.texts, texts / len(recent))
-        for words, texts in now.items()
-        if len(seen_in[words]) >= _FEWEST_SOURCES and not _has_common_part(words, before)
-    ]
-    grown = [word for word in tested if word.share > word.share_before]
-    certain = [
-        word
-        for word in grown
-        if _tail(now[word.words], before.count(word.words), len(recent), before.texts)
-        <= _WORD_LEVEL / len(grown)
-    ]
-    return _choose_words(certain, count)
-
-
-def _has_common_part(words: str, before: WordCounts) -> bool:
-    """True for two words of which one was common before, such as 'the': the other one says as much alone."""
-    parts = words.split()
-    return len(parts) > 1 and any(before.count(part) >= _COMMON * before.texts for part in parts)
-
-
 def choose_new(reference: Vectors, recent: Vectors, count: int = 20) -> list[int]:
     """Returns the indices of up to `count` recent calls that are unlike every earlier one, and unlike each other, the
     most unusual first. A call counts as new if its nearest earlier call is farther away than that of 95% of the earlier
@@ -281,7 +189,8 @@ def _permute(observed: float, draw: Callable[[int], Numbers], level: float, widt
     as_large = 0
     total = 0.0
     while drawn < most:
-        count = min(count, most - drawn, max(_AT_ONCE // width, 1))
+        at_once = max(_AT_ONCE // width, 1)
+        count = min(count, most - drawn, at_once)
         values = draw(count)
         total += float(values.sum())
         larger = np.flatnonzero(values >= least)
@@ -306,11 +215,13 @@ def _check_vectors(reference: Vectors, recent: Vectors) -> None:
     import numpy as np
 
     shapes = f"{reference.shape} and {recent.shape}"
-    if reference.ndim != 2 or recent.ndim != 2 or reference.shape[1] != recent.shape[1]:
+    are_matrices = reference.ndim == recent.ndim == 2
+    if not are_matrices or reference.shape[1] != recent.shape[1]:
         raise ValueError(
             f"comparing vectors of the shapes {shapes}: two matrices of the same width are needed"
         )
-    if not (np.isfinite(reference).all() and np.isfinite(recent).all()):
+    are_finite = np.isfinite(reference).all() and np.isfinite(recent).all()
+    if not are_finite:
         raise ValueError(f"comparing vectors of the shapes {shapes}: some of their numbers are not finite")
 
 
@@ -320,7 +231,8 @@ def _thin(vectors: Vectors) -> Vectors:
 
     if len(vectors) <= MOST_CALLS:
         return vectors
-    places = np.linspace(0, len(vectors) - 1, MOST_CALLS).round().astype(np.int64)
+    even = np.linspace(0, len(vectors) - 1, MOST_CALLS)
+    places = even.round().astype(np.int64)
     return vectors[places]
 
 
@@ -339,70 +251,13 @@ def _align(before: Mapping[str, int], now: Mapping[str, int]) -> tuple[Any, Any]
     return table[:, 0], table[:, 1]
 
 
-def _words_of(text: str) -> set[str]:
-    """Returns the words of a text and each two in a row, without those with digits, addresses and links."""
-    words: set[str] = set()
-    last = ""
-    for piece in text[:_READ_LETTERS].casefold().split():
-        match = _WORD.fullmatch(piece)
-        if match is None:
-            last = ""
-            continue
-        word = match["word"]
-        words.add(word)
-        if last and not match["before"]:
-            words.add(f"{last} {word}")
-        # A comma or a full stop ends what belongs together.
-        last = "" if match["after"] else word
-    return words
-
-
-def _tail(now: int, before: int, n_now: int, n_before: int) -> float:
-    """Returns the probability that at least `now` of the recent texts have a word which now + before of all have, if
-    it is as frequent in both: Fisher's exact test."""
-    total = n_now + n_before
-    having = now + before
-    all_ways = _log_ways(total, having)
-    chances = [
-        math.exp(_log_ways(n_now, count) + _log_ways(n_before, having - count) - all_ways)
-        for count in range(now, min(having, n_now) + 1)
-        if having - count <= n_before
-    ]
-    return math.fsum(chances)
-
-
-def _log_ways(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def _choose_words(words: Sequence[ChangedWord], count: int) -> tuple[ChangedWord, ...]:
-    """Chooses those that grew most, of which none has a word in common with another. Two words stand for each of them
-    if they have most of its growth."""
-
-    def growth(word: ChangedWord) -> tuple[float, int, int, str]:
-        gain = word.share - word.share_before
-        is_pair = " " in word.words
-        if is_pair:
-            gain /= _MOST_OF
-        # Of those that grew alike, longer ones say more.
-        return -gain, -is_pair, -len(word.words), word.words
-
-    chosen: list[ChangedWord] = []
-    used: set[str] = set()
-    for word in sorted(words, key=growth):
-        parts = set(word.words.split())
-        if len(chosen) < count and not parts & used:
-            chosen.append(word)
-            used |= parts
-    return tuple(chosen)
-
-
 def _unit(vectors: Vectors) -> Vectors:
     """Returns the vectors with length 1, and zeros as they are."""
     import numpy as np
 
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    divisors = np.maximum(lengths, 1e-12)
+    scaled: Vectors = (vectors / divisors).astype(np.float32)
     return scaled
 
 
@@ -412,9 +267,11 @@ def _distances(vectors: Vectors, earlier: Vectors, skip_self: bool = False) -> N
 
     parts = []
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        cosines = vectors[start : start + _ROWS_AT_ONCE] @ earlier.T
+        rows = vectors[start : start + _ROWS_AT_ONCE]
+        cosines = rows @ earlier.T
         if skip_self:
-            rows = np.arange(len(cosines))
-            cosines[rows, start + rows] = -1
-        parts.append(1 - cosines.max(axis=1))
+            places = np.arange(len(cosines))
+            cosines[places, start + places] = -1
+        nearest = cosines.max(axis=1)
+        parts.append(1 - nearest)
     return np.concatenate(parts).astype(np.float64)

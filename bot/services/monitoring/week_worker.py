@@ -19,7 +19,8 @@ from bot.values.monitoring import WeekShift
 from trainers.dataset.rows import INSTRUCTION_ROLES
 from trainers.encoders.embedding import load_encoder
 from trainers.monitoring import shift
-from trainers.monitoring.shift import RECENT_WEEKS, Shift, TooFewCalls, WordCounts
+from trainers.monitoring.changed_words import WordCounts, changed_words, count_words
+from trainers.monitoring.shift import RECENT_WEEKS, Shift, TooFewCalls
 from trainers.monitoring.shift import REFERENCE_WEEKS as FIRST_WEEKS
 from trainers.recipes import samples
 from trainers.recipes.samples import SampledCall
@@ -99,7 +100,7 @@ def _read(calls: WeekOfCalls, weeks: int) -> _Week:
         week=calls.week,
         encoder=calls.encoder,
         vectors=load_encoder(calls.encoder).embed(texts),
-        words=shift.count_words(texts),
+        words=count_words(texts),
         answers=answers,
         texts=texts,
         ids=[call.id for call in firsts],
@@ -145,7 +146,7 @@ def _compare(earlier: Sequence[_Week], week: _Week, level: float) -> WeekShift:
     if texts is None or not texts.is_alarm:
         return WeekShift(texts, answers)
     counted = sum((each.words for each in earlier[1:]), earlier[0].words)
-    changed = shift.changed_words(counted, week.texts, week.sources)
+    changed = changed_words(counted, week.texts, week.sources)
     unusual = shift.choose_new(vectors, week.vectors, MOST_UNUSUAL)
     return WeekShift(
         texts=texts,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from trainers.monitoring.changed_words import changed_words, count_words
 from trainers.monitoring.shift import (
     FEWEST_CALLS,
     FEWEST_DRAWS,
@@ -15,9 +16,7 @@ from trainers.monitoring.shift import (
     Shift,
     TooFewCalls,
     alarm_level,
-    changed_words,
     choose_new,
-    count_words,
     label_shift,
     vector_shift,
 )
