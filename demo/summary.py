@@ -74,7 +74,7 @@ class Summary:
         if self.result.comparison:
             candidates += self.result.comparison.of_kind("tuned")
         width = max(len(table_name(candidate.identity)) for candidate in candidates)
-        measured = measure_title(self.comparison, is_full=True)
+        measured = measure_title(self.comparison)
         bar = bar_share(self.comparison.bar)
         lines = [f"{measured} on the same {self.comparison.n} held-out rows:"]
         for candidate in candidates:

@@ -99,18 +99,15 @@ COUNTED: Mapping[Scoring, str] = {
 }
 # The heading of the scores of a set that expects calls and texts.
 MIXED = "Calls and words"
-MIXED_NARROW = "Calls, F1"
 LOWER_COST = "Fresh or sealed rows in the next version lower this."
 FRESH_ROWS = "After this many looks, the best score is probably too high: upload a version with fresh rows."
 
 
-def measure_title(comparison: Comparison, *, is_full: bool = False) -> str:
+def measure_title(comparison: Comparison) -> str:
     """The name of the scores' column."""
-    if not is_mixed(comparison):
-        return MEASURED[comparison.scoring]
-    if is_full:
+    if is_mixed(comparison):
         return MIXED
-    return MIXED_NARROW
+    return MEASURED[comparison.scoring]
 
 
 def short_meaning(candidate: MeasuredCandidate) -> str:

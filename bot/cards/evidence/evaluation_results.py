@@ -36,6 +36,7 @@ from bot.cards.common.candidates import (
     quality,
     read_rows_sentence,
     row_name,
+    short_meaning,
     table_name,
 )
 from bot.cards.common.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
@@ -169,11 +170,15 @@ def candidate_lines(comparison: Comparison, candidates: Sequence[MeasuredCandida
     lines = []
     for candidate in candidates:
         name = escape(row_name(candidate.identity))
+        score = quality(candidate)
+        # That a label is right goes without saying; a share of fields, or a judge's opinion, doesn't.
+        if candidate.scoring != "label":
+            score = f"{score} {short_meaning(candidate)}"
         cost = price(candidate.usd_per_1000)
         if candidate.usd_per_1000:
             cost = f"{cost} per 1,000"
         parts = (
-            quality(candidate),
+            score,
             STANDINGS_IN_LINES[candidate.standing],
             escape(cost),
             escape(p95_text(candidate)),
@@ -230,7 +235,7 @@ def _name_and_score(candidate: MeasuredCandidate) -> str:
 
 
 def _heading(comparison: Comparison) -> Row:
-    measured = measure_title(comparison, is_full=True)
+    measured = measure_title(comparison)
     return "", measured, "95%", f"{bar_share(comparison.bar)}?", "$ per 1,000", "p50 / p95"
 
 
