@@ -29,13 +29,14 @@ from bot.command_options import (
     question_options,
     shown,
 )
+from bot.questions.other_place import explain_in_slack
 from bot.rules.estimate_inputs import Question
 from bot.rules.permissions import Action
 from bot.rules.plans import format_sweep
 from bot.rules.units import A_MONTH, NUMBER, UNIT, Volume, parse_volume
 from bot.values.requests import Estimate
 from bot.values.runs import AskedBack, Reading, Refusal
-from bot.values.terminal_commands import TERMINAL_COMMANDS, is_subcommand
+from bot.values.terminal_commands import is_subcommand
 from trainers.types import Hyperparameter
 
 COMMAND = "/finetune"
@@ -48,10 +49,7 @@ _SPACED_VOLUME = re.compile(
 )
 # Questions that were stored before volumes had a unit are in tokens.
 _STORED_WITHOUT_UNIT = re.compile(r"\bvolume=(\d+)(?=\s|$)")
-# Other words that cards and people use for a command.
-_OTHER_WORDS = {"train": "start", "deploy": "promote", "measure": "baseline"}
 _HELP = ("help", "--help", "-h")
-LONGEST_ECHO = 200
 MAIN_OPTIONS = 5
 # Slack turns straight quotation marks into curly ones while people type.
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "„": "“"}
@@ -158,9 +156,10 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
     """Parses the text after `/finetune`. An empty text means `help`; `COMMAND help` means `help COMMAND`."""
     word, line = first_word(text)
     command = registry.named(word or "help")
-    is_terminals = is_subcommand(word.lower(), first_word(line)[0].lower())
+    second_word, _ = first_word(line)
+    is_terminals = is_subcommand(word.lower(), second_word.lower())
     if command is None or is_terminals:
-        return Refusal(explain_in_slack(registry, text))
+        return Refusal(explain_in_slack(list(registry.commands), word, line))
     if line.lower() in _HELP:  # otherwise `freeze help` would stop all spending
         line = command.name or ""
         command = registry.commands["help"]
@@ -170,52 +169,6 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
     if isinstance(values, Refusal):
         return values
     return ParsedCommand(command, command.handler, values)
-
-
-def explain_in_slack(registry: Registry, text: str) -> str:
-    """Says what to type instead of a text that is no command of Slack: its line in a terminal, or the nearest
-    command."""
-    word, line = first_word(text)
-    typed = word.lower()
-    if typed in TERMINAL_COMMANDS:
-        # Slack turns two dashes into a long one.
-        words = re.sub(r"(?<!\S)[—–](?=\w)", "--", line)
-        in_terminal = plain(f"finetune {typed} {words}").strip()[:LONGEST_ECHO]
-        name = " ".join([typed, *_subcommand(typed, line)])
-        return (
-            f"`{name}` is a command of the terminal, not of Slack. In a terminal, in the bot's folder: "
-            f"`{in_terminal}`."
-        )
-    near = _nearest(typed, list(registry.commands), TERMINAL_COMMANDS, "in a terminal")
-    return f"I don't know `{shown(typed)}`.{near} `{COMMAND} help all` lists all commands."
-
-
-def explain_in_terminal(registry: Registry, words: Sequence[str]) -> str:
-    """Says what to type instead of words that are no command of the terminal: the line in Slack, or the nearest
-    command."""
-    typed = words[0].lower()
-    meant = _OTHER_WORDS.get(typed, typed)
-    if meant not in TERMINAL_COMMANDS and registry.named(meant):
-        in_slack = " ".join([COMMAND, meant, *words[1:]])
-        return f"{typed} is a command of Slack, not of the terminal. In a channel with the bot: {in_slack}"
-    near = _nearest(typed, TERMINAL_COMMANDS, list(registry.commands), "in Slack")
-    return f"There is no command {typed}.{near} `finetune --help` lists all commands."
-
-
-def _subcommand(name: str, line: str) -> list[str]:
-    word = first_word(line)[0].lower()
-    if is_subcommand(name, word):
-        return [word]
-    return []
-
-
-def _nearest(typed: str, here: Sequence[str], elsewhere: Sequence[str], place: str) -> str:
-    """Suggests a command that can be typed here, or else at the other place."""
-    meant = _OTHER_WORDS.get(typed, typed)
-    near = did_you_mean(meant, here)
-    if near:
-        return near
-    return did_you_mean(meant, elsewhere).replace("`?", f"` {place}?")
 
 
 def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
@@ -300,15 +253,22 @@ def _order_arguments(command: Command, line: str) -> list[str]:
         if count > 1 and name in command.options:
             raise click.BadOptionUsage(name, "appears twice. Give it once")
     arguments = _arguments_by_name(command, pairs)
-    options = [_format_option(command, name, value) for name, value in pairs if name not in arguments]
+    options = []
+    for name, value in pairs:
+        if name not in arguments:
+            options.append(_format_option(command, name, value))
     return [*options, *last_options, "--", *arguments.values(), *words]
 
 
 def _arguments_by_name(command: Command, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Returns the arguments that were typed with their names, like `dataset=tickets`, in the command's order."""
     typed = dict(pairs)
-    names = [argument.name or "" for argument in command.arguments]
-    return {name: typed[name] for name in names if name in typed and name not in command.options}
+    arguments = {}
+    for argument in command.arguments:
+        name = argument.name or ""
+        if name in typed:
+            arguments[name] = typed[name]
+    return arguments
 
 
 def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:

@@ -16,15 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from bot.values.terminal_commands import FIRST, MODULES, OTHERS, TERMINAL_COMMANDS
-from trainers.packages import EXTRA_OF, install_line
-
-if TYPE_CHECKING:
-    from bot.command_parser import Registry
+from trainers.packages import EXTRA_OF, needs_extra
 
 NEEDS_POSIX = "finetune runs on Linux and macOS. On Windows, run it in WSL (wsl --install) or in a container."
 
@@ -76,7 +72,7 @@ class CommandsByTask(click.Group):
             package = (error.name or "").partition(".")[0]
             if package not in EXTRA_OF:
                 raise
-            refuse(missing_package(package, words))
+            refuse(needs_extra(f"finetune {words[0]}", EXTRA_OF[package], words))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args[:1] == ["help"]:  # as it is typed in Slack
@@ -88,7 +84,7 @@ class CommandsByTask(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in self.commands:
             from bot.cli.options import refuse
-            from bot.command_parser import explain_in_terminal
+            from bot.questions.other_place import explain_in_terminal
 
             refuse(explain_in_terminal(_commands_in_slack(), args))
         name, command, words = super().resolve_command(ctx, args)
@@ -97,22 +93,13 @@ class CommandsByTask(click.Group):
         return name, command, words
 
 
-def _commands_in_slack() -> Registry:
-    """Returns the commands of the Slack app, none if its packages aren't installed."""
-    from bot.command_parser import Registry
-
+def _commands_in_slack() -> Sequence[str]:
+    """Returns the names of the Slack app's commands, none if its packages aren't installed."""
     if find_spec("slack_bolt") is None:
-        return Registry()
+        return ()
     from bot.slack.commands import finetune
 
-    return finetune
-
-
-def missing_package(package: str, words: Sequence[str]) -> str:
-    """Returns the sentence on a package that is in an extra and not installed. `words` are those of the command."""
-    extra = EXTRA_OF[package]
-    command = f"finetune {words[0]}" if words else "finetune"
-    return f"{command} needs {package}, of the extra [{extra}]. Install it: {install_line(extra, words)}"
+    return tuple(finetune.commands)
 
 
 def _shown(error: click.UsageError, ctx: click.Context) -> click.UsageError:

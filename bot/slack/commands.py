@@ -60,7 +60,6 @@ from bot.command_parser import (
     Command,
     ParsedCommand,
     Registry,
-    explain_in_slack,
     first_word,
     mentioned_people,
     parse,
@@ -70,6 +69,7 @@ from bot.context import AppContext
 from bot.health import metrics
 from bot.option_groups import by_group, grouped_option
 from bot.questions.nearest import is_question
+from bot.questions.other_place import explain_in_slack
 from bot.rules.permissions import GOVERNED_BY, Rule
 from bot.services import dataset_deletion, document_removal, overview
 from bot.services.common import authorization, budgets, candidates, messages
@@ -161,7 +161,7 @@ def show_help(call: Call, name: str | None) -> Reply:
         return help_cards.all_commands(help_list())
     command = finetune.named(word)
     if command is None:
-        return Refusal(explain_in_slack(finetune, name))
+        return Refusal(explain_in_slack(list(finetune.commands), word, rest))
     return help_cards.one_command(command_help(command), is_full=rest.lower() == help_cards.ALL)
 
 

@@ -135,7 +135,7 @@ def nearest_commands(near: Sequence[NearCommand]) -> Message:
     """The answer to a question in plain words."""
     parts = Parts()
     if not near:
-        parts.text("I read commands, not sentences, and no word of this is in one.")
+        parts.text("I read commands, not sentences, and none of these words belongs to one.")
         parts.add(begin_buttons())
         return parts.titled("I don't know what you mean")
     parts.lines([f"• {code(f'/finetune {each.line}')}: {escape(each.what)}" for each in near])

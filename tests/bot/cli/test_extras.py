@@ -117,5 +117,5 @@ def test_a_command_that_misses_a_package_says_which_line_installs_it(
     Path("rows.parquet").write_bytes(b"PAR1" + bytes(40) + b"PAR1")
     result = with_core_alone(*words)
     assert result.returncode == 2
-    assert f"[{extra}]. Install it: {install_line(extra, words)}" in result.stderr
+    assert f"needs the extra [{extra}]. Install it: {install_line(extra, words)}" in result.stderr
     assert len(result.stderr.splitlines()) == 1
