@@ -24,6 +24,18 @@ from urllib.parse import parse_qsl, urlsplit
 from tests.peers.service import Reply, Service, refusal
 
 KEY = "sk-test-0123456789"
+# A provider that answers questions, with the price of one model, for finetune.toml.
+CHAT_SETTINGS = """
+[providers.acme]
+title = "Acme"
+base_url = "{url}"
+key_env = "ACME_KEY"
+abilities = ["chat"]
+requests_per_minute = 6000
+[prices."acme/large"]
+input = "2.50"
+output = "10.00"
+"""
 HANGS_S = 60.0  # longer than any caller waits
 
 

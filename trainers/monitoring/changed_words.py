@@ -46,13 +46,16 @@ class WordCounts:
 
     def count(self, words: str) -> int:
         """Returns in how many texts the words are; of rare ones, in how many they may be."""
-        return self.frequent.get(words, min(_FEWEST_SOURCES - 1, self.texts))
+        most_if_rare = min(_FEWEST_SOURCES - 1, self.texts)
+        return self.frequent.get(words, most_if_rare)
 
 
 def count_words(texts: Sequence[str]) -> WordCounts:
     """Counts the words of texts, for a comparison with later ones."""
-    counted = Counter(words for text in texts for words in _words_of(text))
-    frequent = {words: count for words, count in counted.items() if count >= _FEWEST_SOURCES}
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(_words_of(text))
+    frequent = {words: count for words, count in counts.items() if count >= _FEWEST_SOURCES}
     return WordCounts(len(texts), frequent)
 
 
@@ -71,12 +74,11 @@ def changed_words(
         raise ValueError(f"comparing words: {len(recent)} texts have {len(sources)} sources; each needs one")
     if not before.texts or not recent:
         return ()
+    if sources is None:
+        sources = [text.casefold() for text in recent]
     now: Counter[str] = Counter()
     seen_in: dict[str, set[str]] = defaultdict(set)
-    for place, text in enumerate(recent):
-        source = text.casefold()
-        if sources is not None:
-            source = sources[place]
+    for text, source in zip(recent, sources, strict=True):
         for words in _words_of(text):
             now[words] += 1
             seen_in[words].add(source)
@@ -102,7 +104,8 @@ def changed_words(
 def _has_common_part(words: str, before: WordCounts) -> bool:
     """True for two words of which one was common before, such as 'the': the other one says as much alone."""
     parts = words.split()
-    return len(parts) > 1 and any(before.count(part) >= _COMMON * before.texts for part in parts)
+    common = _COMMON * before.texts
+    return len(parts) > 1 and any(before.count(part) >= common for part in parts)
 
 
 def _words_of(text: str) -> set[str]:
@@ -132,6 +135,7 @@ def _tail(now: int, before: int, n_now: int, n_before: int) -> float:
     most = min(having, n_now)
     chances = []
     for count in range(now, most + 1):
+        # Of the earlier ones, so many have it then.
         others = having - count
         if others <= n_before:
             ways = _log_ways(n_now, count) + _log_ways(n_before, others)

@@ -102,7 +102,9 @@ def vector_shift(reference: Vectors, recent: Vectors, level: float, seed: int = 
 
     def draw(count: int) -> Numbers:
         luck = generator.random((count, len(vectors)))
-        limit = np.partition(luck, len(later), axis=1)[:, len(later), None]
+        # The recent ones of a draw are as many as in truth: those with the least luck.
+        in_order = np.partition(luck, len(later), axis=1)
+        limit = in_order[:, len(later), None]
         is_recent = (luck < limit).astype(np.float32)
         sums = is_recent @ vectors
         squares: Numbers = np.einsum("ij,ij->i", sums, sums)
@@ -161,7 +163,8 @@ def choose_new(reference: Vectors, recent: Vectors, count: int = 20) -> list[int
         return []
     earlier = _unit(_thin(reference))
     later = _unit(recent)
-    usual = np.quantile(_distances(earlier, earlier, skip_self=True), _USUAL)
+    among_earlier = _distances(earlier, earlier, skip_self=True)
+    usual = np.quantile(among_earlier, _USUAL)
     distances = _distances(later, earlier)
     new = np.flatnonzero(distances > usual)
     places = choose_diverse(later[new], distances[new], count)
@@ -195,7 +198,8 @@ def _permute(observed: float, draw: Callable[[int], Numbers], level: float, widt
         total += float(values.sum())
         larger = np.flatnonzero(values >= least)
         if as_large + len(larger) >= _ENOUGH:
-            last = int(larger[_ENOUGH - as_large - 1]) + 1
+            missing = _ENOUGH - as_large
+            last = int(larger[missing - 1]) + 1
             distance = _times_as_far(observed, total / (drawn + count))
             return _Drawn(_ENOUGH / (drawn + last), drawn + last, distance)
         as_large += len(larger)

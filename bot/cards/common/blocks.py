@@ -117,8 +117,8 @@ class Table:
     """Plain-text cells. The first row is the heading; the first column names the rows.
 
     A table with a caption uses Slack's newest table block; `otherwise` replaces it on clients without that block.
-    There a table that is too wide for a phone becomes a line for each row, unless it is a `is_sheet`: cells of a
-    person's file, which are recognised by their columns.
+    There a table that is too wide for a phone becomes a line for each row, unless `is_sheet`: cells of a person's
+    file, which are recognised by their columns.
     """
 
     rows: Sequence[Sequence[str]]

@@ -10,7 +10,7 @@ from bot.cards.common.blocks import Figure, Message, Table, button, cut, escape
 from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
 from bot.cards.common.help import ESTIMATE
-from bot.cards.common.words import SLACK, Spelling, first_lines, listed, pluralize, shorten
+from bot.cards.common.words import SLACK, Spelling, counted, first_lines, listed, pluralize, shorten
 from bot.rules.prices import MissingPrice, is_near_end, missing_keys
 from trainers.money import rate, usd
 from trainers.providers.pricing import PriceRow, UnknownPrice
@@ -71,14 +71,16 @@ def _is_over(row: PriceRow, today: date) -> bool:
 
 
 def _hidden_text(priced: Sequence[PriceRow], today: date) -> str:
-    over = [row for row in priced if _is_over(row, today)]
-    blank = [row for row in priced if not _is_over(row, today) and _is_blank(row, today)]
-    texts = []
-    if over:
-        texts.append(f"{pluralize(len(over), 'model')} that ended or can't be trained any more")
-    if blank:
-        texts.append(f"{pluralize(len(blank), 'model')} without a known price")
-    return " and ".join(texts)
+    n_over = 0
+    n_blank = 0
+    for row in priced:
+        if _is_over(row, today):
+            n_over += 1
+        elif _is_blank(row, today):
+            n_blank += 1
+    over = f"{pluralize(n_over, 'model')} that ended or can't be trained any more"
+    blank = f"{pluralize(n_blank, 'model')} without a known price"
+    return counted((n_over, over), (n_blank, blank))
 
 
 def _table(priced: Sequence[PriceRow], read_on: date, *, is_detailed: bool) -> Table:
@@ -87,7 +89,7 @@ def _table(priced: Sequence[PriceRow], read_on: date, *, is_detailed: bool) -> T
     if not is_detailed:
         shown = priced[:TABLE_ROWS]
     wide_rows = [HEADING, *(_row(row, 60, read_on) for row in shown)]
-    # Other clients get a code block, and about 25 rows fit into the 3,000 characters that Slack allows for it.
+    # Other clients get a line for each model, and 25 fit into the 3,000 characters that Slack allows for a text.
     rows = [_row(row, 34, read_on) for row in priced[:SHOWN_ROWS]]
     otherwise = Parts()
     otherwise.text(f"{UNIT}:")

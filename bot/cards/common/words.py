@@ -360,6 +360,11 @@ def month_name(month: str) -> str:
     return f"{first_day:%B %Y}"
 
 
+def counted(*counts: tuple[int, str]) -> str:
+    """Joins the texts whose numbers are not 0: '3 models that ended and 1 without a known price'."""
+    return " and ".join(text for number, text in counts if number)
+
+
 def capitalize(text: str) -> str:
     """Capitalizes the first letter only: str.capitalize would lowercase a model's name inside."""
     return text[:1].upper() + text[1:]

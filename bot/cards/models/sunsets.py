@@ -17,7 +17,7 @@ from bot.cards.common.blocks import (
     escape,
 )
 from bot.cards.common.builder import Parts
-from bot.cards.common.words import about_usd, at_most, capitalize, pluralize, shorten
+from bot.cards.common.words import about_usd, at_most, capitalize, counted, pluralize, shorten
 from bot.cards.datasets import datasets
 from bot.cards.decisions.estimates import verdict_summary
 from bot.rules.estimates import EstimateSummary
@@ -114,12 +114,9 @@ def _list_row(use: ModelUse, today: date) -> tuple[str, ...]:
 def _hidden_text(hidden: Sequence[ModelUse], today: date) -> str:
     n_ended = sum(use.has_ended(today) for use in hidden)
     n_endless = len(hidden) - n_ended
-    texts = []
-    if n_ended:
-        texts.append(f"{n_ended:,} configured that ended")
-    if n_endless:
-        texts.append(f"{n_endless:,} configured without a known end")
-    return " and ".join(texts)
+    ended = f"{n_ended:,} configured that ended"
+    endless = f"{n_endless:,} configured without a known end"
+    return counted((n_ended, ended), (n_endless, endless))
 
 
 def _headline(sunset: Sunset) -> str:

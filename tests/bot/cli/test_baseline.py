@@ -19,25 +19,16 @@ from matplotlib.figure import Figure
 from bot.cli import datasets
 from storage.store import Store
 from tests.bot.cli_runner import finetune, finetune_json, write_tickets
-from tests.peers.hosted import KEY, NOTHING_BUT_500, Fault, Hosted
+from tests.peers.hosted import CHAT_SETTINGS, KEY, NOTHING_BUT_500, Fault, Hosted
 from tests.peers.service import Service
 from trainers.dataset import Columns, read
 
 LABELS = ("billing", "delivery", "refund", "login")
 Messages = list[dict[str, Any]]
-SETTINGS = """
+SETTINGS = f"""
 [budget]
-measurement_usd = "{limit}"
-[providers.acme]
-title = "Acme"
-base_url = "{url}"
-key_env = "ACME_KEY"
-abilities = ["chat"]
-requests_per_minute = 6000
-[prices."acme/large"]
-input = "2.50"
-output = "10.00"
-"""
+measurement_usd = "{{limit}}"
+{CHAT_SETTINGS}"""
 REFUSED = Fault(commit=False, status=400, code="content_filter")
 ZERO = ("--model", "acme/large", "--candidates", "zero")
 

@@ -17,20 +17,9 @@ from mcp import Client, StdioServerParameters, stdio_client
 from bot.cli import main
 from bot.mcp.tools import TOOLS, offered
 from tests.bot.cli_runner import ROOT, finetune_json, write_tickets
-from tests.peers.hosted import KEY, Hosted
+from tests.peers.hosted import CHAT_SETTINGS, KEY, Hosted
 from tests.peers.service import Service
 
-SETTINGS = """
-[providers.acme]
-title = "Acme"
-base_url = "{url}"
-key_env = "ACME_KEY"
-abilities = ["chat"]
-requests_per_minute = 6000
-[prices."acme/large"]
-input = "2.50"
-output = "10.00"
-"""
 PAID = {"model": ["acme/large"], "candidates": "zero"}
 
 
@@ -167,7 +156,7 @@ def test_an_estimate_reads_the_scores_of_an_earlier_baseline_and_a_curve_is_draw
 def test_without_an_allowance_no_vendors_model_is_asked(folder: Path) -> None:
     write_tickets(folder / "tickets.csv", 60)
     with Hosted(Service(models=("large",)), key=KEY) as company:
-        (folder / "finetune.toml").write_text(SETTINGS.format(url=company.url))
+        (folder / "finetune.toml").write_text(CHAT_SETTINGS.format(url=company.url))
 
         async def ask(client: Client) -> Any:
             named = await text_of(client, "baseline", file="tickets.csv", **PAID)
@@ -188,7 +177,7 @@ def test_an_allowance_is_spent_over_all_calls_and_no_further(folder: Path) -> No
     write_tickets(folder / "tickets.csv", 120)
     (folder / "other.csv").write_text((folder / "tickets.csv").read_text().replace("the", "a"))
     with Hosted(Service(models=("large",), answer=lambda *_: "billing"), key=KEY) as company:
-        (folder / "finetune.toml").write_text(SETTINGS.format(url=company.url))
+        (folder / "finetune.toml").write_text(CHAT_SETTINGS.format(url=company.url))
 
         async def ask(client: Client) -> Any:
             first = await text_of(client, "baseline", file="tickets.csv", **PAID)
