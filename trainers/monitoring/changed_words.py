@@ -144,7 +144,10 @@ def _tail(now: int, before: int, n_now: int, n_before: int) -> float:
 
 
 def _log_ways(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    """The logarithm of the number of ways to choose k of n."""
+    chosen = math.lgamma(k + 1)
+    left = math.lgamma(n - k + 1)
+    return math.lgamma(n + 1) - chosen - left
 
 
 def _choose_words(words: Sequence[ChangedWord], count: int) -> tuple[ChangedWord, ...]:
@@ -157,7 +160,8 @@ def _choose_words(words: Sequence[ChangedWord], count: int) -> tuple[ChangedWord
         if is_pair:
             gain /= _MOST_OF
         # Of those that grew alike, longer ones say more.
-        return -gain, -is_pair, -len(word.words), word.words
+        length = len(word.words)
+        return -gain, -is_pair, -length, word.words
 
     chosen: list[ChangedWord] = []
     used: set[str] = set()
