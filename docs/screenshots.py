@@ -18,7 +18,8 @@ from PIL import Image
 from demo.local_slack import LocalSlack, find_local_slack
 from demo.people import ANA, BEN, TICKETS
 from demo.service import RunningBot
-from demo.story import ASKED, EXAMPLE, PASSES, PLAN, REASON
+from demo.steps import REASON
+from demo.story import ASKED, EXAMPLE, PASSES, PLAN
 from demo.workspace import WorkspaceError, wait_until
 from tests.peers.browser import Visitor, open_page
 

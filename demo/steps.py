@@ -1,0 +1,216 @@
+"""What the two people of a story do in the channel: each step acts as a person would, and waits for what they see.
+
+A story is a sequence of these steps.
+"""
+
+from __future__ import annotations
+
+import html
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo.drawing import headline
+from demo.people import ANA, BEN, TICKETS
+from demo.service import RunningBot
+from demo.summary import has_labels, is_trained
+from demo.transcript import Transcript, names_in
+from demo.workspace import Modal, PostedMessage, Workspace, WorkspaceError
+
+USE_CANDIDATE = "use_candidate"
+USE_TUNED = "put_to_work"
+APPROVE_USE = "approve_promotion"
+CALLED = "now get it, without a change"
+REASON = "a demo on this machine, nothing depends on it"
+MEASUREMENT_PATIENCE_S = 3 * 3600.0
+RUN_PATIENCE_S = 3 * 3600.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where the people act. `folder` is the demo's, `dataset` the name of the dataset that the story is about."""
+
+    workspace: Workspace
+    transcript: Transcript
+    bot: RunningBot
+    folder: Path
+    dataset: str
+
+
+def type_line(scene: Scene, person: str, line: str) -> None:
+    scene.transcript.did(person, f"types {line}")
+    scene.workspace.command(person, TICKETS.id, line)
+
+
+def upload(scene: Scene, file: Path, *, text: str = "", label: str = "") -> None:
+    """Uploads a file by the form. `text` and `label` are columns of a table, empty to have them found."""
+    type_line(scene, ANA.id, "/finetune upload")
+    modal = scene.transcript.until(lambda: scene.workspace.view(ANA.id), "the upload form", seconds=15)
+    answers = {
+        "file": scene.workspace.upload(ANA.id, file),
+        "name": scene.dataset,
+        "text": text,
+        "label": label,
+        "channel": TICKETS.id,
+    }
+    scene.transcript.filled(ANA.id, modal, {**answers, "file": file.name})
+    sent = scene.workspace.submit_modal(ANA.id, answers)
+    if not sent.accepted:
+        raise WorkspaceError(f"the form was not accepted: {'; '.join(sent.errors.values())}")
+    is_checked = lambda: find(scene, " is ready", "can't be used")  # noqa: E731
+    card = scene.transcript.until(is_checked, "the check", seconds=300)
+    if "can't be used" in card.text:
+        raise WorkspaceError(f"the file can't be trained on. {card.text}")
+
+
+def measure(scene: Scene, number: int, candidates: str) -> None:
+    """Runs measurement `number` of the alternatives to tuning. It is free here, so it starts at once."""
+    type_line(scene, ANA.id, f"/finetune baseline {scene.dataset} {candidates}".rstrip())
+    endings = [f"m{number} {end}" for end in ("is done", "failed", "was cancelled")]
+
+    def look() -> PostedMessage | None:
+        scene.bot.check_alive()
+        return find(scene, *endings)
+
+    message = scene.transcript.until(look, "the measurement", seconds=MEASUREMENT_PATIENCE_S)
+    if "is done" not in message.text:
+        raise WorkspaceError(message.text)
+
+
+def estimate(scene: Scene, plan: str) -> str:
+    """Asks for an estimate and returns its headline."""
+    before = len(scene.workspace.ephemerals(ANA.id))
+    type_line(scene, ANA.id, f"/finetune estimate {scene.dataset} {plan}")
+    answered = lambda: scene.workspace.ephemerals(ANA.id)[before:]  # noqa: E731
+    messages = scene.transcript.until(answered, "the estimate", seconds=15)
+    return headline(messages[-1], names_in(scene.workspace))
+
+
+def start(scene: Scene, plan: str) -> None:
+    type_line(scene, ANA.id, f"/finetune start {scene.dataset} {plan}")
+    find_card = lambda: with_button(scene, "approve_plan")  # noqa: E731
+    scene.transcript.until(find_card, "the approval card", seconds=30)
+
+
+def approve(scene: Scene) -> None:
+    """Approves the plan, with a reason if its verdict is not go."""
+    card = with_button(scene, "approve_plan")
+    if card is None:
+        raise WorkspaceError("the approval card has no Approve button any more")
+    scene.transcript.did(BEN.id, "clicks Approve")
+    scene.workspace.click(BEN.id, TICKETS.id, card.ts, "approve_plan")
+    answered: Callable[[], Modal | bool] = lambda: (  # noqa: E731
+        scene.workspace.view(BEN.id) or not with_button(scene, "approve_plan")
+    )
+    form = scene.transcript.until(answered, "an answer to Approve", seconds=15)
+    if isinstance(form, Modal):
+        scene.transcript.filled(BEN.id, form, {"reason": REASON})
+        sent = scene.workspace.submit_modal(BEN.id, {"reason": REASON})
+        if not sent.accepted:
+            raise WorkspaceError(f"the approval was not accepted: {'; '.join(sent.errors.values())}")
+
+
+def wait_for_result(scene: Scene, when_trained: Callable[[], None]) -> PostedMessage:
+    """Waits for the run's result and its plots, and returns its card. `when_trained` is called once a model exists,
+    perhaps more than once."""
+
+    def look() -> PostedMessage | None:
+        scene.bot.check_alive()
+        if is_trained(scene.folder):
+            when_trained()
+        return find(scene, "Result of run", " failed: ", " was cancelled: ", "needs a decision")
+
+    card = scene.transcript.until(look, "the result", seconds=RUN_PATIENCE_S)
+    if "Result of run" not in card.text:
+        raise WorkspaceError(card.text)
+    # The loss and, with labels, which of them were taken for which.
+    plots = 2 if has_labels(scene.folder) else 1
+
+    def has_plots() -> bool:
+        later = [each for each in scene.workspace.messages(TICKETS.id) if float(each.ts) > float(card.ts)]
+        return sum(len(each.files) for each in later) >= plots
+
+    scene.transcript.until(has_plots, "the plots in the thread", seconds=60)
+    return card
+
+
+def try_model(scene: Scene, text: str) -> None:
+    """Asks the first tuned model something."""
+    before = len(scene.workspace.ephemerals(ANA.id))
+    type_line(scene, ANA.id, f"/finetune try {scene.dataset}-1 {text}")
+    answered = lambda: len(scene.workspace.ephemerals(ANA.id)) >= before + 2 or None  # noqa: E731
+    scene.transcript.until(answered, "the model's answer", seconds=120)
+
+
+def put_to_work(scene: Scene) -> str:
+    """Puts in use what the cards advise to, or else the tuned model, which takes a reason and another person. Then a
+    program calls it, by the lines on the card. Returns what the program prints."""
+
+    def is_called() -> PostedMessage | None:
+        scene.bot.check_alive()
+        return find_block(scene, CALLED)
+
+    advice = with_button(scene, USE_TUNED, USE_CANDIDATE)
+    if advice is not None:
+        action = USE_TUNED
+        if not has_button(advice, USE_TUNED):
+            action = USE_CANDIDATE
+        scene.transcript.did(ANA.id, "clicks Use it")
+        scene.workspace.click(ANA.id, TICKETS.id, advice.ts, action)
+    else:
+        type_line(scene, ANA.id, f"/finetune promote {scene.dataset}-1 because={REASON}")
+        find_request = lambda: with_button(scene, APPROVE_USE)  # noqa: E731
+        request = scene.transcript.until(find_request, "the request to deploy", seconds=15)
+        scene.transcript.did(BEN.id, "clicks Approve")
+        scene.workspace.click(BEN.id, TICKETS.id, request.ts, APPROVE_USE)
+    card = scene.transcript.until(is_called, "an address for programs", seconds=60)
+    scene.transcript.did(ANA.id, "runs the five lines of the card")
+    answer = run_program(card)
+    scene.workspace.say(ANA.id, TICKETS.id, f"My program asked `team/{scene.dataset}`, and got: {answer}")
+    return answer
+
+
+def run_program(card: PostedMessage) -> str:
+    """Runs the lines of Python that the card shows, as somebody does who copies them. Returns what they print."""
+    texts = [block.get("text", {}).get("text", "") for block in card.blocks]
+    (program,) = [text.split("```")[1] for text in texts if "```" in text]
+    lines = html.unescape(program).partition("\n\n")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode:
+        raise WorkspaceError(f"the program of the card failed: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip()
+
+
+def find(scene: Scene, *parts: str) -> PostedMessage | None:
+    """Returns the newest message of the channel that contains one of these texts."""
+    for message in reversed(scene.workspace.messages(TICKETS.id)):
+        if any(part in message.text for part in parts):
+            return message
+    return None
+
+
+def find_block(scene: Scene, part: str) -> PostedMessage | None:
+    """Returns the newest message of the channel that shows this text in one of its blocks."""
+    for message in reversed(scene.workspace.messages(TICKETS.id)):
+        if any(part in str(block) for block in message.blocks):
+            return message
+    return None
+
+
+def with_button(scene: Scene, *actions: str) -> PostedMessage | None:
+    """Returns the newest message of the channel with a button of one of these actions."""
+    for message in reversed(scene.workspace.messages(TICKETS.id)):
+        if has_button(message, *actions):
+            return message
+    return None
+
+
+def has_button(message: PostedMessage, *actions: str) -> bool:
+    for block in message.blocks:
+        if any(element.get("action_id") in actions for element in block.get("elements", ())):
+            return True
+    return False
