@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
-from trainers.evaluation.judge_agreement import Agreement, agreement
 from trainers.evaluation.scores import Choice
-from trainers.evaluation.statistics import Interval, wilson_of_share
+from trainers.evaluation.statistics import Agreement, Interval, agreement, wilson_of_share
 
 if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
     from storage.records import HumanVerdict, Preference

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from trainers.evaluation.judge_agreement import Agreement, agreement
+from trainers.evaluation.statistics import Agreement, agreement
 
 if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
     from storage.records import LabellingRow, RowLabel

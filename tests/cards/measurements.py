@@ -25,7 +25,6 @@ from bot.values.evaluations import (
 from storage.records import Document, DocumentState, Measurement, MeasurementState
 from tests.cards.builders import ANA, HASH, NOW
 from trainers.dataset.versions import Diff
-from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import (
     FREE_KINDS,
     Candidate,
@@ -42,6 +41,7 @@ from trainers.evaluation.results import (
     Scoring,
     Standing,
 )
+from trainers.evaluation.statistics import Agreement
 from trainers.providers.pricing import PriceRow, UnknownPrice
 from trainers.types import Price
 

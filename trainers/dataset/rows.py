@@ -360,7 +360,7 @@ def question_keys(examples: Iterable[Example]) -> list[bytes]:
     return [question_key(example) for example in examples]
 
 
-def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
+def distinct_indices(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
     """Returns the indices of the rows without copies: the first for each question (`keys` are question_keys) and
     answer."""
     if len(set(keys)) == len(keys):
@@ -371,12 +371,12 @@ def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
     return list(first.values())
 
 
-def distinct_example_places(examples: Sequence[Example]) -> list[int]:
-    """Like `distinct_places`, for examples. Holdouts from version 0.1.0 have copies, and holdouts that a person
+def distinct_example_indices(examples: Sequence[Example]) -> list[int]:
+    """Like `distinct_indices`, for examples. Holdouts from version 0.1.0 have copies, and holdouts that a person
     provides may have some."""
     keys = question_keys(examples)
     answers = [example.answer for example in examples]
-    return distinct_places(keys, answers)
+    return distinct_indices(keys, answers)
 
 
 def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:

@@ -373,7 +373,7 @@ def _check_near_copies(
 def _check_labels(
     rows: StoredRows, labels: Sequence[str], seed: int, findings: Findings
 ) -> LabelErrors | None:
-    from trainers.evaluation.tfidf import out_of_fold
+    from trainers.evaluation.out_of_fold import out_of_fold
 
     facts = rows.facts
     sample = sample_rows(labels, facts.keys, seed)

@@ -25,7 +25,7 @@ from trainers.dataset.rows import (
     Example,
     Task,
     at,
-    distinct_places,
+    distinct_indices,
     most_frequent,
     question_key,
     question_keys,
@@ -114,7 +114,7 @@ def draw_held_rows(
     `groups` (near copies) stay on one side. Of copies, which have the same key and label, only the first is drawn: the
     others would be no further evidence, but must not be trained on either.
     """
-    places = distinct_places(keys, labels)
+    places = distinct_indices(keys, labels)
     if len(places) < len(keys):
         keys = at(places, keys)
         labels = at(places, labels)

@@ -18,7 +18,7 @@ from pathlib import Path
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.reader import read
 from trainers.dataset.row_facts import RowFacts, StoredRows
-from trainers.dataset.rows import Example, Limits, Task, at, distinct_places, normalise_text, question_keys
+from trainers.dataset.rows import Example, Limits, Task, at, distinct_indices, normalise_text, question_keys
 from trainers.dataset.sensitive_data import find_sensitive_rows
 from trainers.dataset.splits import HOLDOUT_MOST, HOLDOUT_SHARE, ChatFile, draw_held_rows, strata_labels
 from trainers.methods import MIN_TRAINING_EXAMPLES
@@ -209,7 +209,7 @@ def _find_old_groups(
 def _distinct_places(rows: Sequence[VersionRow]) -> list[int]:
     keys = [row.key for row in rows]
     answers = [row.answer for row in rows]
-    return distinct_places(keys, answers)
+    return distinct_indices(keys, answers)
 
 
 def diff(

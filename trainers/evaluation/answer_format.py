@@ -29,7 +29,8 @@ Fields = list[tuple[str, list[Any]]]
 
 def answer_format(answers: Iterable[str]) -> str:
     """Returns the instruction for answers like these, or "" if none of them has a field."""
-    objects = [each for each in map(_object_in, answers) if each]
+    read = map(_object_in, answers)
+    objects = [each for each in read if each]
     if not objects:
         return ""
     for levels in range(MOST_LEVELS, 0, -1):
@@ -37,7 +38,8 @@ def answer_format(answers: Iterable[str]) -> str:
         if len(shape) <= LONGEST_SHAPE:
             break
     lines = [ANSWER, shape]
-    if any(len(values) < len(objects) for _, values in _fields(objects)):
+    is_optional = [len(values) < len(objects) for _, values in _fields(objects)]
+    if any(is_optional):
         lines.append(SOME_FIELDS)
     return "\n".join(lines)
 
@@ -52,7 +54,8 @@ def _object_in(answer: str) -> dict[str, Any] | None:
 def _fields(objects: Sequence[dict[str, Any]]) -> Fields:
     counts: Counter[str] = Counter()
     for each in objects:
-        counts.update(name for name in each if len(name) <= LONGEST_NAME)
+        names = [name for name in each if len(name) <= LONGEST_NAME]
+        counts.update(names)
     least = LEAST_SHARE * len(objects)
     fields = []
     for name, count in counts.most_common(MOST_FIELDS):
@@ -65,10 +68,11 @@ def _fields(objects: Sequence[dict[str, Any]]) -> Fields:
 def _shape_of_objects(objects: Sequence[dict[str, Any]], levels: int) -> str:
     if not levels:
         return "{…}"
-    fields = [
-        f"{json.dumps(name, ensure_ascii=False)}: {_shape(values, levels - 1)}"
-        for name, values in _fields(objects)
-    ]
+    fields = []
+    for name, values in _fields(objects):
+        quoted = json.dumps(name, ensure_ascii=False)
+        shape = _shape(values, levels - 1)
+        fields.append(f"{quoted}: {shape}")
     return "{" + ", ".join(fields) + "}"
 
 
@@ -84,7 +88,8 @@ def _shape(values: Sequence[Any], levels: int) -> str:
     kinds = Counter(type(value) for value in values if value is not None)
     if not kinds:
         return "null"
-    kind: type = kinds.most_common(1)[0][0]
+    [(kind, _)] = kinds.most_common(1)
+    # By type(), since True is an int for isinstance.
     same: list[Any] = [value for value in values if type(value) is kind]
     if kind is dict:
         return _shape_of_objects(same, levels)

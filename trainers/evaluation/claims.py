@@ -47,8 +47,11 @@ def chance_of_scores(scores: Sequence[float], bar: float) -> float:
         raise ValueError("judging 0 held-out rows by a bar: there is nothing to judge")
     if spread_of(scores) is None:
         # Partly right rows vary less than right and wrong ones. Rounding the total down keeps the p-value safe.
-        total = math.floor(math.fsum(scores) + 1e-9)
-        return binomial_tail(total, n, bar)
+        right = math.fsum(scores)
+        whole_rows = math.floor(right + 1e-9)
+        return binomial_tail(whole_rows, n, bar)
+    distance = _skewed_distance(scores, bar)
+    return 1 - NormalDist().cdf(distance)
     return 1 - NormalDist().cdf(_skewed_distance(scores, bar))
 
 
@@ -56,7 +59,9 @@ def least_right(n: int, bar: float, look: int, among: int = 1) -> int | None:
     """Returns the fewest right answers of `n` that show that the bar is met, for the best of `among` candidates of a
     look; None if even `n` don't."""
     level = claim_level(look) / among
-    if not n or binomial_tail(n, n, bar) > level:
+    if not n:
+        return None
+    if binomial_tail(n, n, bar) > level:
         return None
     low = -1
     high = n
@@ -78,25 +83,34 @@ def binomial_tail(right: int, n: int, bar: float) -> float:
         return 1.0
     if bar <= 0:
         return 0.0
-    counts = range(right, n + 1)
-    total = math.fsum(math.exp(_log_binomial(count, n, bar)) for count in counts)
+    logarithms = [_log_binomial(count, n, bar) for count in range(right, n + 1)]
+    chances = map(math.exp, logarithms)
+    total = math.fsum(chances)
     return min(total, 1.0)  # a sum of rounded numbers may exceed 1
 
 
 def spread_of(scores: Sequence[float]) -> float | None:
     """Returns the standard deviation of scores. Returns None for scores that are only right or wrong, all equal, or too
     few: then the binomial distribution is used, which varies more."""
-    if set(scores) <= {0.0, 1.0} or len(set(scores)) == 1 or len(scores) < FEWEST_ROWS:
+    distinct = set(scores)
+    if distinct <= {0.0, 1.0} or len(distinct) == 1:
         return None
-    mean = math.fsum(scores) / len(scores)
-    squares = math.fsum((score - mean) ** 2 for score in scores)
-    return math.sqrt(squares / (len(scores) - 1))
+    n = len(scores)
+    if n < FEWEST_ROWS:
+        return None
+    mean = math.fsum(scores) / n
+    squares = [(score - mean) ** 2 for score in scores]
+    variance = math.fsum(squares) / (n - 1)
+    return math.sqrt(variance)
 
 
 def _log_binomial(count: int, n: int, bar: float) -> float:
+    # In logarithms, because the number of ways overflows a float with many rows.
     wrong = n - count
     ways = math.lgamma(n + 1) - math.lgamma(count + 1) - math.lgamma(wrong + 1)
-    return ways + count * math.log(bar) + wrong * math.log1p(-bar)
+    of_right = count * math.log(bar)
+    of_wrong = wrong * math.log1p(-bar)
+    return ways + of_right + of_wrong
 
 
 def _skewed_distance(scores: Sequence[float], bar: float) -> float:
@@ -108,10 +122,14 @@ def _skewed_distance(scores: Sequence[float], bar: float) -> float:
     """
     n = len(scores)
     mean = math.fsum(scores) / n
-    squares = math.fsum((score - mean) ** 2 for score in scores)
-    cubes = math.fsum((score - mean) ** 3 for score in scores)
+    differences = [score - mean for score in scores]
+    squares = math.fsum(difference**2 for difference in differences)
+    cubes = math.fsum(difference**3 for difference in differences)
     spread = math.sqrt(squares / n)
     skewness = cubes / n / spread**3
     distance = (mean - bar) * math.sqrt(n) / spread
     lean = skewness / math.sqrt(n)
-    return distance + lean * distance**2 / 3 + lean**2 * distance**3 / 27 + lean / 6
+    # Hall's cubic transformation; unlike the quadratic one it is monotone.
+    by_square = lean * distance**2 / 3
+    by_cube = lean**2 * distance**3 / 27
+    return distance + by_square + by_cube + lean / 6

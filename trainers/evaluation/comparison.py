@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import TypeVar
 
-from trainers.dataset.rows import Example, at, distinct_example_places
+from trainers.dataset.rows import Example, at, distinct_example_indices
 from trainers.evaluation.quality_threshold import cheapest_passing, judge_candidates
 from trainers.evaluation.results import (
     CANDIDATE_KINDS,
@@ -63,10 +63,10 @@ def build_comparison(
     give the same comparison. Raises ValueError if there are no rows or a candidate has not answered all of them.
     """
     _check_complete(replies, examples)
-    places = distinct_example_places(examples)
-    examples = at(places, examples)
-    replies = _at_each(places, replies)
-    verdicts = _at_each(places, verdicts or {})
+    distinct = distinct_example_indices(examples)
+    examples = at(distinct, examples)
+    replies = _at_each(distinct, replies)
+    verdicts = _at_each(distinct, verdicts or {})
 
     scoring: Scoring
     if verdicts:
@@ -97,14 +97,12 @@ def build_comparison(
     )
 
 
-def _at_each(
-    places: Sequence[int], values: Mapping[Candidate, Sequence[T]]
-) -> Mapping[Candidate, Sequence[T]]:
-    return {candidate: at(places, of_candidate) for candidate, of_candidate in values.items()}
+def _at_each(rows: Sequence[int], values: Mapping[Candidate, Sequence[T]]) -> Mapping[Candidate, Sequence[T]]:
+    return {candidate: at(rows, of_candidate) for candidate, of_candidate in values.items()}
 
 
 def _effort(candidate: Candidate | MeasuredCandidate) -> int:
-    """Returns the place of a candidate in the order of effort."""
+    """Returns the rank of a candidate in the order of effort."""
     return CANDIDATE_KINDS.index(candidate.kind)
 
 
@@ -119,8 +117,13 @@ def _check_complete(replies: Mapping[Candidate, Sequence[Reply]], examples: Sequ
 
 
 def _price_sources(candidates: Sequence[MeasuredCandidate], prices: Prices) -> tuple[str, ...]:
-    rows = [prices.get(candidate.model) for candidate in candidates if candidate.model is not None]
-    sources = {row.said_by for row in rows if isinstance(row, PriceRow)}
+    sources = set()
+    for candidate in candidates:
+        if candidate.model is None:
+            continue
+        row = prices.get(candidate.model)
+        if isinstance(row, PriceRow):
+            sources.add(row.said_by)
     return tuple(sorted(sources))
 
 
@@ -137,7 +140,8 @@ def merge_comparisons(comparisons: Sequence[Comparison], bar: float) -> Comparis
     newest = comparisons[0]
     by_candidate: dict[Candidate, MeasuredCandidate] = {}
     for comparison in reversed(comparisons):
-        if (comparison.holdout_sha256, comparison.n) != (newest.holdout_sha256, newest.n):
+        is_same_holdout = comparison.holdout_sha256 == newest.holdout_sha256
+        if not is_same_holdout or comparison.n != newest.n:
             raise ValueError(
                 f"joining comparisons of '{newest.dataset}': one has {comparison.n} held-out rows, another has "
                 f"{newest.n} or other rows"
@@ -148,11 +152,13 @@ def merge_comparisons(comparisons: Sequence[Comparison], bar: float) -> Comparis
     candidates = judge_candidates(measured, bar)
     pairs, gap = _compare_all(candidates)
     # a label counts as never answered only if no candidate of any comparison answered it
-    silent = set(newest.never_answered).intersection(
-        *(comparison.never_answered for comparison in comparisons)
-    )
-    sources = {source for comparison in comparisons for source in comparison.prices_said_by}
-    weights = dict.fromkeys(name for comparison in comparisons for name in comparison.weights)
+    silent = set(newest.never_answered)
+    sources: set[str] = set()
+    weights: dict[str, None] = {}  # a dict, which unlike a set keeps their order
+    for comparison in comparisons:
+        silent &= set(comparison.never_answered)
+        sources |= set(comparison.prices_said_by)
+        weights |= dict.fromkeys(comparison.weights)
     return replace(
         newest,
         bar=bar,
@@ -179,12 +185,15 @@ def usd_per_1000(candidate: Candidate, replies: Sequence[Reply], prices: Prices)
     if not isinstance(row, PriceRow) or not replies:
         return None
     if row.usd_per_hour is not None:
-        hours = Decimal(str(round(_busy_seconds(replies), 6))) / 3600
+        seconds = round(_busy_seconds(replies), 6)
+        hours = Decimal(str(seconds)) / 3600
         return _round_usd(hours * row.usd_per_hour * 1000 / len(replies))
     if row.price.input is None or row.price.output is None:
         return None
-    usd = row.price.input * sum(reply.prompt_tokens for reply in replies)
-    usd += row.price.output * sum(reply.completion_tokens for reply in replies)
+    prompt_tokens = sum(reply.prompt_tokens for reply in replies)
+    completion_tokens = sum(reply.completion_tokens for reply in replies)
+    # The prices are dollars for a million tokens.
+    usd = row.price.input * prompt_tokens + row.price.output * completion_tokens
     return _round_usd(usd / 1000 / len(replies))
 
 
@@ -201,7 +210,8 @@ def _busy_seconds(replies: Sequence[Reply]) -> float:
         if reply.came_at is None:
             busy += reply.seconds
         else:
-            times.append((reply.came_at - reply.seconds, reply.came_at))
+            began_at = reply.came_at - reply.seconds
+            times.append((began_at, reply.came_at))
 
     until = float("-inf")
     for began, came in sorted(times):
@@ -221,11 +231,16 @@ def _build_candidates(
 ) -> list[MeasuredCandidate]:
     measured = []
     for candidate in sorted(replies, key=_effort):
-        own_replies = replies[candidate]
-        own_verdicts = verdicts.get(candidate)
-        measured.append(
-            _build_candidate(candidate, own_replies, examples, labels, prices, scoring, own_verdicts)
+        built = _build_candidate(
+            candidate,
+            replies[candidate],
+            examples,
+            labels,
+            prices,
+            scoring,
+            verdicts.get(candidate),
         )
+        measured.append(built)
     return measured
 
 
@@ -259,7 +274,8 @@ def _build_candidate(
         calls = count_calls(examples)
     wrong = [text for value, text in zip(scores, texts, strict=True) if not value]
     answered = [reply for reply in replies if reply != NO_ANSWER]
-    p50, p95 = percentiles([reply.seconds for reply in answered or replies])
+    seconds = [reply.seconds for reply in answered or replies]
+    p50, p95 = percentiles(seconds)
     return MeasuredCandidate(
         identity=candidate,
         scoring=scoring,
@@ -289,7 +305,8 @@ def _judged_score(verdict: float, text: str) -> float:
 
 def _interval(scores: Sequence[float]) -> Interval:
     if _is_right_or_wrong(scores):
-        return wilson(round(sum(scores)), len(scores))
+        right = round(sum(scores))
+        return wilson(right, len(scores))
     return mean_interval(scores)
 
 
@@ -318,10 +335,7 @@ def _compare_all(candidates: Sequence[MeasuredCandidate]) -> tuple[tuple[Pair, .
 def _compare_with_best(best: MeasuredCandidate, others: Sequence[MeasuredCandidate]) -> tuple[Pair, ...]:
     pairs = [compare_candidates(best, other) for other in others]
     corrected = holm([pair.p for pair in pairs])
-    return tuple(
-        Pair(pair.better, pair.worse, pair.difference, pair.low, pair.high, p)
-        for pair, p in zip(pairs, corrected, strict=True)
-    )
+    return tuple(replace(pair, p=p) for pair, p in zip(pairs, corrected, strict=True))
 
 
 @lru_cache(maxsize=1_000)  # joined comparisons are compared again each time somebody looks at them
@@ -333,9 +347,20 @@ def compare_candidates(best: MeasuredCandidate, other: MeasuredCandidate) -> Pai
         other_right = [score == 1 for score in other.scores]
         both = compare(other_right, best_right)
         interval = both.difference_interval
-        return Pair(best.identity, other.identity, both.difference, interval.low, interval.high, both.p)
+        return _pair(best, other, both.difference, interval.low, interval.high, both.p)
     apart = paired_means(other.scores, best.scores)
-    return Pair(best.identity, other.identity, apart.value, apart.low, apart.high, apart.p)
+    return _pair(best, other, apart.value, apart.low, apart.high, apart.p)
+
+
+def _pair(
+    best: MeasuredCandidate,
+    other: MeasuredCandidate,
+    difference: float,
+    low: float,
+    high: float,
+    p: float,
+) -> Pair:
+    return Pair(best.identity, other.identity, difference, low, high, p)
 
 
 def _detectable_gap(best: MeasuredCandidate, others: Sequence[MeasuredCandidate]) -> float | None:
@@ -347,7 +372,8 @@ def _detectable_gap(best: MeasuredCandidate, others: Sequence[MeasuredCandidate]
     differences = [score - other for score, other in zip(best.scores, second.scores, strict=True)]
     n = len(differences)
     if _is_right_or_wrong(best.scores) and _is_right_or_wrong(second.scores):
-        return detectable_gap(n, sum(map(abs, differences)) / n)
+        discordant = sum(map(abs, differences)) / n
+        return detectable_gap(n, discordant)
     mean = sum(differences) / n
     squares = sum((difference - mean) ** 2 for difference in differences)
     variance = squares / max(n - 1, 1)
@@ -364,10 +390,12 @@ def _never_answered(
     are no candidates."""
     if not replies:
         return ()
-    answered = {
-        normalise(label_or_text(reply.text, labels))
-        for its_replies in replies.values()
-        for reply in its_replies
-    }
+    answered = set()
+    for its_replies in replies.values():
+        for reply in its_replies:
+            answer = label_or_text(reply.text, labels)
+            answered.add(normalise(answer))
+    # Backwards, so that the first spelling is the last that is written.
     expected = {normalise(example.answer): example.answer.strip() for example in reversed(examples)}
-    return tuple(sorted(label for key, label in expected.items() if key not in answered))
+    never = [label for key, label in expected.items() if key not in answered]
+    return tuple(sorted(never))

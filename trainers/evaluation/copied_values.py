@@ -39,8 +39,8 @@ def fit_copiers(
     texts: Sequence[str],
     seed: int,
 ) -> dict[int, Copier[SvmScorer]]:
-    """Learns to copy those of the `columns`, a field's values as JSON by its place, whose values mostly occur in the
-    texts. A missing value is ''. Leaves out a field whose spans can't be told from others."""
+    """Learns to copy those of the `columns`, a field's values as JSON by its index in the table, whose values mostly
+    occur in the texts. A missing value is ''. Leaves out a field whose spans can't be told from others."""
     order = list(range(len(texts)))
     random.Random(seed).shuffle(order)  # noqa: S311
     rows = order[:MOST_TRAINED]
@@ -49,27 +49,28 @@ def fit_copiers(
     for row in rows:
         of_row = find_spans(texts[row])
         spans.append(of_row)
-        values_in_text.append({normalise(span.value) for span in of_row.spans})
+        in_text = {normalise(span.value) for span in of_row.spans}
+        values_in_text.append(in_text)
 
     wanted: dict[int, list[str | None]] = {}
-    for place, column in columns.items():
+    for index, column in columns.items():
         values = [_copyable(column[row]) for row in rows]
         occurs = 0
         for value, in_text in zip(values, values_in_text, strict=True):
             if value in in_text:
                 occurs += 1
         if occurs >= LEAST_COPIED * len(rows):
-            wanted[place] = values
+            wanted[index] = values
     if not wanted:
         return {}
 
     table = _Table(spans, wanted, seed)
     copiers = {}
-    for place in wanted:
-        column = [columns[place][row] for row in rows]
-        copier = _fit(table, place, column)
+    for index in wanted:
+        column = [columns[index][row] for row in rows]
+        copier = _fit(table, index, column)
         if copier is not None:
-            copiers[place] = copier
+            copiers[index] = copier
     return copiers
 
 
@@ -105,29 +106,29 @@ class _Table:
                 described.append(of_row.describe(span))
         self.features = _matrix(described)
 
-    def train(self, place: int, is_used: Callable[[int], bool]) -> SvmScorer | None:
+    def train(self, field: int, is_used: Callable[[int], bool]) -> SvmScorer | None:
         """Returns a classifier that has seen the rows that are used, None if it has nothing to tell apart."""
-        wanted = self.wanted[place]
+        wanted = self.wanted[field]
         used: list[int] = []
         right: list[bool] = []
-        for at, row in enumerate(self.owners):
+        for span, row in enumerate(self.owners):
             if is_used(row):
-                used.append(at)
-                right.append(self.values[at] == wanted[row])
+                used.append(span)
+                right.append(self.values[span] == wanted[row])
         if len(set(right)) < 2:
             return None
         machine = fit_svm(self.features[used], right, 1.0, 0)
         return SvmScorer(machine)
 
 
-def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier[SvmScorer] | None:
+def _fit(table: _Table, field: int, column: Sequence[str]) -> Copier[SvmScorer] | None:
     """Tests a copier on rows that it has not seen, then learns from all. Returns None if there is nothing to tell
     apart."""
     absent = _absent(column)
     is_number = _is_number(column)
     end = min(len(column), TESTED_EACH * MOST_TESTED)
     tested = range(0, end, TESTED_EACH)
-    scorer = table.train(place, lambda row: row not in tested)
+    scorer = table.train(field, lambda row: row not in tested)
     if scorer is None:
         return None
     trial = Copier(scorer, absent, is_number)
@@ -139,7 +140,7 @@ def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier[SvmScorer] 
         if _same(guess, value):
             right += 1
     share = right / len(tested)
-    final = table.train(place, lambda row: True)
+    final = table.train(field, lambda row: True)
     if final is None:
         return None
     return Copier(final, absent, is_number, share)
@@ -148,7 +149,8 @@ def _fit(table: _Table, place: int, column: Sequence[str]) -> Copier[SvmScorer] 
 def _matrix(described: Sequence[Mapping[str, float]]) -> Features:
     from sklearn.feature_extraction import FeatureHasher
 
-    return FeatureHasher(COLUMNS, input_type="dict").transform(described).tocsr()
+    hasher = FeatureHasher(COLUMNS, input_type="dict")
+    return hasher.transform(described).tocsr()
 
 
 def _copyable(value: str) -> str | None:
@@ -156,9 +158,13 @@ def _copyable(value: str) -> str | None:
     if not value:
         return None
     read = json.loads(value)
-    if isinstance(read, bool) or not isinstance(read, str | int | float):
+    # A bool is an int in Python.
+    if isinstance(read, bool):
         return None
-    return normalise(str(read))
+    if not isinstance(read, str | int | float):
+        return None
+    text = str(read)
+    return normalise(text)
 
 
 def _absent(column: Sequence[str]) -> str | None:
@@ -172,8 +178,8 @@ def _absent(column: Sequence[str]) -> str | None:
 
 def _is_number(column: Sequence[str]) -> bool:
     present = [json.loads(value) for value in column if value not in ("", "null")]
-    numbers = sum(isinstance(value, int | float) for value in present)
-    return 2 * numbers > len(present)
+    numbers = [value for value in present if isinstance(value, int | float)]
+    return 2 * len(numbers) > len(present)
 
 
 def _same(guess: str, value: str) -> bool:

@@ -71,10 +71,10 @@ class Field:
         repeated = {value for value, count in counts.items() if count > 1}
         if not 2 <= len(repeated) <= MOST_VALUES:
             return ()
-        rows = tuple(row for row, value in enumerate(self.values) if value in repeated)
+        rows = [row for row, value in enumerate(self.values) if value in repeated]
         if len(rows) < len(self.values) / 2:
             return ()
-        return rows
+        return tuple(rows)
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,14 @@ class FieldTable:
     @property
     def usual_answer(self) -> str:
         """The answer in which every field has its commonest value."""
-        return self.answer([field.usual for field in self.fields])
+        commonest = [field.usual for field in self.fields]
+        return self.answer(commonest)
 
     @property
     def learned(self) -> frozenset[int]:
-        """The places of the fields that are learned, which most answers have."""
-        places = range(len(self.fields))
-        often_present = sorted(places, key=lambda place: self.fields[place].values.count(MISSING))
+        """The indices of the fields that are learned, which most answers have."""
+        missing = [field.values.count(MISSING) for field in self.fields]
+        often_present = sorted(range(len(self.fields)), key=lambda index: missing[index])
         return frozenset(often_present[:MOST_LEARNED])
 
     def answer(self, values: Values) -> str:
@@ -178,7 +179,7 @@ class SvmPredict:
 @dataclass(frozen=True)
 class FittedFields:
     """The classical candidate, fitted. `vectors` turns texts into features; None if there was nothing to learn from.
-    `copiers` copy the value of the field at their place in the table."""
+    `copiers` copy the value of the field with that index in the table."""
 
     classifier: FieldClassifier[SvmPredict]
     vectors: Any
@@ -201,8 +202,8 @@ def answer_fields(
     columns = classifier.columns(inputs)
     if copiers:
         spans = [find_spans(text) for text in texts]
-        for place, copier in copiers.items():
-            columns[place] = copier.values(spans, columns[place])
+        for index, copier in copiers.items():
+            columns[index] = copier.values(spans, columns[index])
     return classifier.join(columns, len(texts))
 
 
@@ -243,11 +244,11 @@ def _better_copiers(
 ) -> dict[int, Copier[SvmScorer]]:
     """Returns a copier for each field that it gets right more often than the classifier does."""
     table = classifier.table
-    columns = {place: table.fields[place].values for place in sorted(table.learned)}
+    columns = {index: table.fields[index].values for index in sorted(table.learned)}
     better = {}
-    for place, copier in fit_copiers(columns, texts, seed).items():
-        if copier.share > classifier.shares[place]:
-            better[place] = copier
+    for index, copier in fit_copiers(columns, texts, seed).items():
+        if copier.share > classifier.shares[index]:
+            better[index] = copier
     return better
 
 
@@ -255,9 +256,10 @@ def fit_fields(table: FieldTable, trained: Matrix, fit: Fit[Learned], seed: int)
     """Learns each field. `trained` has the features of the table's rows."""
     predictions: list[Learned | None] = []
     shares = []
-    for place, field in enumerate(table.fields):
+    learned = table.learned
+    for index, field in enumerate(table.fields):
         fitted = None
-        if place in table.learned:
+        if index in learned:
             fitted = _fit_field(field, trained, fit, seed)
         if fitted is None:
             predict = None
@@ -309,7 +311,8 @@ def find_answer_kind(train: Sequence[Example], holdout: Sequence[Example], task:
     if usual is None:
         return AnswerKind(scoring, None, instruction)
     scores = [score(scoring, row.answer, usual, (usual,)) for row in holdout]
-    return AnswerKind(scoring, sum(scores) / len(scores), instruction)
+    floor = sum(scores) / len(scores)
+    return AnswerKind(scoring, floor, instruction)
 
 
 def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit[Learned], seed: int) -> float | None:
@@ -321,9 +324,12 @@ def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit[Learned], seed:
     right = 0
     for number in range(FOLDS):
         inside = order[number::FOLDS]
-        outside = [row for place, row in enumerate(order) if place % FOLDS != number]
+        outside = [row for position, row in enumerate(order) if position % FOLDS != number]
         learned = [values[row] for row in outside]
-        if not inside or len(set(learned)) < 2:
+        if not inside:
+            return None
+        if len(set(learned)) < 2:
+            return None
             return None
         predict = fit(inputs[outside], learned)
         guesses = predict(inputs[inside])
@@ -347,7 +353,8 @@ def _column(path: Path, leaves: Sequence[Mapping[Path, Any]]) -> tuple[str, ...]
         key = MISSING
         spelling = MISSING
         if path in of_row:
-            key = _written(_comparable(of_row[path]))
+            comparable = _comparable(of_row[path])
+            key = _written(comparable)
             spelling = _written(of_row[path])
         spellings[key][spelling] += 1
         keys.append(key)
@@ -394,7 +401,8 @@ def _usual_answer(train: Sequence[Example], scoring: Scoring, task: Task) -> str
     if not train:
         return None
     if task == "labels" and scoring in ("label", "json"):
-        return most_frequent(Counter(map(label_of, train)))
+        labels = Counter(map(label_of, train))
+        return most_frequent(labels)
     if scoring == "json":
         return read_fields(train).usual_answer
     return None

@@ -12,13 +12,15 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import Example, question_keys
+from trainers.evaluation.out_of_fold import FOLDS
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Prediction
 from trainers.evaluation.statistics import exact_match
-from trainers.evaluation.tfidf import FOLDS, classify, fit_classifier, is_short_enough, label_of, text_of
+from trainers.evaluation.tfidf import classify, fit_classifier, is_short_enough, label_of, text_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,8 +159,9 @@ def fit_curve(
         raise ValueError("fitting a curve: it needs at least three sizes")
     if any(rows < 1 for rows in predict):
         raise ValueError(f"predicting the score of {min(predict)} rows: there must be at least 1")
-    sizes = np.array([point.rows for point in points], dtype=np.float64)
-    errors = 1 - np.array([point.score for point in points])
+    sizes = np.array([point.rows for point in points], dtype=np.float64)  # points
+    scores = np.array([point.score for point in points])
+    errors = 1 - scores
 
     generator = np.random.default_rng(seed)
     draws = np.array([len(point.draws) for point in points])
@@ -166,7 +169,7 @@ def fit_curve(
     own = generator.standard_normal((BOOTSTRAPS, len(points))) * own_error
     shared_error = np.sqrt(errors * (1 - errors) / held)
     shared = generator.standard_normal((BOOTSTRAPS, 1)) * shared_error
-    moved = np.clip(errors + own + shared, 0.0, 1.0)
+    moved = np.clip(errors + own + shared, 0.0, 1.0)  # samples x points
     samples = np.vstack([errors, moved])  # the first row are the points themselves
 
     odds = _odds(sizes, samples, held)
@@ -248,7 +251,8 @@ def _cross_validate(
     near = find_near_copies(texts, question_keys(examples))
     seeds = [seed + draw for draw in range(CROSS_DRAWS)]
     folds = [_deal_at_random(near.groups, draw_seed) for draw_seed in seeds]
-    largest_fold = max(max(Counter(fold).values()) for fold in folds)
+    largest_folds = [max(Counter(fold).values()) for fold in folds]
+    largest_fold = max(largest_folds)
     most = min(len(train), len(examples) - largest_fold)
     points: list[CurvePoint] = []
     answers: list[Sequence[str]] = []
@@ -269,8 +273,8 @@ def _deal_at_random(groups: Sequence[int], seed: int) -> list[int]:
     """
     firsts = sorted(set(groups))
     random.Random(seed).shuffle(firsts)  # noqa: S311
-    folds = {first: number % FOLDS for number, first in enumerate(firsts)}
-    return [folds[group] for group in groups]
+    fold_of = {first: number % FOLDS for number, first in enumerate(firsts)}
+    return [fold_of[group] for group in groups]
 
 
 def _cross_answers(
@@ -285,17 +289,17 @@ def _cross_answers(
         inside: list[int] = []
         unseen: list[Example] = []
         outside: list[Example] = []
-        for place, example in enumerate(examples):
-            if fold[place] == number:
-                inside.append(place)
+        for row, example in enumerate(examples):
+            if fold[row] == number:
+                inside.append(row)
                 unseen.append(example)
             else:
                 outside.append(example)
         drawn = stratified_order(outside, seed)[:rows]
         classifier = fit_classifier(drawn, seed, in_pieces=in_pieces)
         labels = classify(classifier, unseen)
-        for place, answer in zip(inside, labels, strict=True):
-            answers[place] = answer
+        for row, answer in zip(inside, labels, strict=True):
+            answers[row] = answer
     return answers
 
 
@@ -305,15 +309,15 @@ def stratified_order(train: Sequence[Example], seed: int) -> list[Example]:
     for example in train:
         by_label[label_of(example)].append(example)
     generator = random.Random(seed)  # noqa: S311
-    placed: list[tuple[float, str, Example]] = []
+    spread: list[tuple[float, str, Example]] = []
     for label in sorted(by_label):
         same = by_label[label]
         generator.shuffle(same)
         for rank, example in enumerate(same):
             share = (rank + 0.5) / len(same)  # spreads a label's rows evenly over the whole order
-            placed.append((share, label, example))
-    placed.sort(key=lambda place: place[:2])
-    return [example for _, _, example in placed]
+            spread.append((share, label, example))
+    spread.sort(key=itemgetter(0, 1))  # rows can't be compared
+    return [example for _, _, example in spread]
 
 
 def _point(
@@ -338,10 +342,11 @@ def _odds(sizes: Numbers, errors: Numbers, held: int) -> Numbers:
 
     half_a_row = 0.5 / held
     inside = np.clip(errors, half_a_row, 1 - half_a_row)
-    x = np.log(sizes)
-    y = np.log(inside / (1 - inside))
+    x = np.log(sizes)  # sizes
+    y = np.log(inside / (1 - inside))  # rows x sizes; the logarithms of the odds
     centred = x - x.mean()
-    slopes = (y @ centred) / (centred @ centred)
+    squares = centred @ centred
+    slopes = (y @ centred) / squares
     slopes = np.minimum(slopes, 0.0)  # more rows never make answers worse
     intercepts = y.mean(axis=1) - slopes * x.mean()
     return np.column_stack([intercepts, slopes])
@@ -357,7 +362,8 @@ def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
     for c in np.linspace(C_LOW, C_HIGH, C_STEPS):
         x = (sizes / scale) ** -c
         a, b = _line(x, errors)
-        residuals = a[:, None] + b[:, None] * x - errors
+        predicted = a[:, None] + b[:, None] * x  # rows x sizes
+        residuals = predicted - errors
         squares = (residuals**2).sum(axis=1)
         closer = squares < best
         best = np.where(closer, squares, best)
@@ -379,7 +385,8 @@ def _line(x: Numbers, errors: Numbers) -> tuple[Numbers, Numbers]:
     b = (centred_errors @ centred) / (centred**2).sum()
     a = mean - b * middle
     a_alone = np.maximum(mean, 0.0)
-    b_alone = np.maximum(errors @ x / (x @ x), 0.0)
+    through_zero = errors @ x / (x @ x)
+    b_alone = np.maximum(through_zero, 0.0)
     a = np.where(b < 0, a_alone, a)
     b = np.maximum(b, 0.0)
     b = np.where(a < 0, b_alone, b)
@@ -409,6 +416,7 @@ def _predictions(
         scores = 1 / (1 + np.exp(log_odds))
         above_a = b * float(rows) ** -c
         flatter_scores = np.clip(1 - a - above_a, 0.0, 1.0)
+        # The first row is the fit to the points themselves, the others are those to samples of them.
         score = float(scores[0])
         gain = float(scores[0] - now[0])
 
@@ -441,7 +449,8 @@ def _spread_of_draws(points: Sequence[CurvePoint], held: int, rows: Numbers | fl
     squares: list[float] = []
     freedom = 0
     for point in points:
-        squares.extend(point.rows * (draw - point.score) ** 2 for draw in point.draws)
+        for draw in point.draws:
+            squares.append(point.rows * (draw - point.score) ** 2)
         freedom += len(point.draws) - 1
     variance: Numbers | float
     if freedom:

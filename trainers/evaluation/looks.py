@@ -70,29 +70,34 @@ def find_origin(candidate: DistinctCandidate, holdout: str, looks: Iterable[Look
     rows it contains, the oldest first. A candidate that none of them has is taken to be measured next."""
     all_looks = tuple(looks)
     new_looks = find_new_looks(all_looks)
-    number = next(
-        (
-            place
-            for place, look in enumerate(new_looks, 1)
-            if look.holdout == holdout and candidate in look.candidates
-        ),
-        len(new_looks) + 1,
-    )
-    number_before = _place_of(candidate, new_looks)
+    number = _number_on_holdout(candidate, holdout, new_looks)
+    until_measured = new_looks[: _index_of_first(candidate, new_looks) + 1]
     if not candidate.by_people:
-        return Origin(number, choices=_count_choices_of_model(candidate, new_looks[: number_before + 1]))
+        choices = _count_choices_of_model(candidate, until_measured)
+        return Origin(number, choices=choices)
     # Among all of them: a look that shows nothing new may show rows.
-    earlier = all_looks[: _place_of(candidate, all_looks)]
+    earlier = all_looks[: _index_of_first(candidate, all_looks)]
     if any(look.shows_rows for look in earlier):
-        return Origin(number, seen=tuple(dict.fromkeys(look.holdout for look in earlier)))
-    return Origin(number, choices=_count_choices(candidate, new_looks[: number_before + 1]))
+        holdouts = dict.fromkeys(look.holdout for look in earlier)
+        return Origin(number, seen=tuple(holdouts))
+    choices = _count_choices(candidate, until_measured)
+    return Origin(number, choices=choices)
 
 
-def _place_of(candidate: DistinctCandidate, looks: Sequence[Look]) -> int:
-    """Returns the place of the first look that measures the candidate; their number if none does."""
-    for place, look in enumerate(looks):
+def _number_on_holdout(candidate: DistinctCandidate, holdout: str, looks: Sequence[Look]) -> int:
+    """Returns the number, from 1, of the first look that measures the candidate on this holdout; the next number if
+    none does."""
+    for number, look in enumerate(looks, 1):
+        if look.holdout == holdout and candidate in look.candidates:
+            return number
+    return len(looks) + 1
+
+
+def _index_of_first(candidate: DistinctCandidate, looks: Sequence[Look]) -> int:
+    """Returns the index of the first look that measures the candidate; their number if none does."""
+    for index, look in enumerate(looks):
         if candidate in look.candidates:
-            return place
+            return index
     return len(looks)
 
 
@@ -120,8 +125,13 @@ def _count_choices_of_model(candidate: DistinctCandidate, looks: Sequence[Look])
 def _models_of_kind(candidate: Candidate, looks: Sequence[Look]) -> set[str]:
     """Returns the models of these looks: the tuned ones if the candidate is tuned, else the others."""
     is_tuned = candidate.kind == "tuned"
-    measured = [each.identity for look in looks for each in look.candidates]
-    return {each.model for each in measured if each.model and (each.kind == "tuned") == is_tuned}
+    models = set()
+    for look in looks:
+        for each in look.candidates:
+            measured = each.identity
+            if measured.model and (measured.kind == "tuned") == is_tuned:
+                models.add(measured.model)
+    return models
 
 
 def _count_choices(candidate: DistinctCandidate, looks: Sequence[Look]) -> int:
@@ -134,7 +144,11 @@ def _count_choices(candidate: DistinctCandidate, looks: Sequence[Look]) -> int:
     choices = 1
     measured_before: list[DistinctCandidate] = []
     for look in looks:
-        new = [each for each in look.candidates if each.identity.model and each not in measured_before]
+        new = []
+        for each in look.candidates:
+            # A free candidate has no prompt that could be rewritten.
+            if each.identity.model and each not in measured_before:
+                new.append(each)
         rewritten = [each for each in new if each.by_people]
         if measured_before and rewritten:
             choices *= math.ceil(len(measured_before) / len(rewritten))

@@ -90,14 +90,22 @@ class PromptSearch:
             trainset=list(self.task.learn),
             valset=list(self.task.judge),
             adapter=self,  # type: ignore[arg-type]  # the protocol has its own types for rows and traces
-            reflection_lm=lambda text: self.reflect([(Message("user", str(text)),)])[0],
+            reflection_lm=self._reflect,
             reflection_prompt_template=InstructionProposalSignature.default_prompt_template + ADVICE,
             reflection_minibatch_size=MINIBATCH,
             max_metric_calls=MOST_ANSWERS,
-            stop_callbacks=[NoImprovementStopper(PATIENCE), lambda state: self.shares[self.best] >= 1],
+            stop_callbacks=[NoImprovementStopper(PATIENCE), self._is_perfect],
             logger=_NoLog(),
             seed=seed,
         )
+
+    def _reflect(self, prompt: object) -> str:
+        question = (Message("user", str(prompt)),)
+        [answer] = self.reflect([question])
+        return answer
+
+    def _is_perfect(self, gepa_state: object) -> bool:
+        return self.shares[self.best] >= 1
 
     def evaluate(
         self, batch: Sequence[Example], candidate: Mapping[str, str], capture_traces: bool = False
@@ -112,11 +120,12 @@ class PromptSearch:
         if is_usable or prompt == self.task.start:
             if prompt not in self.tried:
                 self.tried.append(prompt)
-            texts = self.ask([zero_shot(row, self.task.labels, prompt) for row in batch])
-        scores = [
-            score(self.task.scoring, row.answer, text, self.task.labels)
-            for row, text in zip(batch, texts, strict=True)
-        ]
+            prompts = [zero_shot(row, self.task.labels, prompt) for row in batch]
+            texts = self.ask(prompts)
+        scores = []
+        for row, text in zip(batch, texts, strict=True):
+            right = score(self.task.scoring, row.answer, text, self.task.labels)
+            scores.append(right)
         if tuple(batch) == self.task.judge:
             self.shares[prompt] = sum(scores) / len(scores)
         traces = None
@@ -133,7 +142,11 @@ class PromptSearch:
             feedback = "Right."
             if right < 1:
                 feedback = f"The right answer is: {_cut(row.answer)}"
-            lesson = {"Inputs": _cut(question_of(row)), "Generated Outputs": _cut(text), "Feedback": feedback}
+            lesson = {
+                "Inputs": _cut(question_of(row)),
+                "Generated Outputs": _cut(text),
+                "Feedback": feedback,
+            }
             lessons.append(lesson)
         return dict.fromkeys(components, lessons)
 
@@ -155,8 +168,9 @@ def search_task(
     drawn = list(by_question.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311
     judged = min(MOST_JUDGED, len(drawn) // 2)
+    ours = answer_format or default_system(task)
     return SearchTask(
-        start=starting_prompt(prompt, train, answer_format or default_system(task)),
+        start=starting_prompt(prompt, train, ours),
         learn=tuple(drawn[judged : judged + MOST_LEARNT]),
         judge=tuple(drawn[:judged]),
         labels=labels,
@@ -169,7 +183,9 @@ def starting_prompt(prompt: str | None, train: Sequence[Example], ours: str) -> 
     if prompt is not None and prompt.strip():
         return prompt.strip()
     systems = [row.system for row in train if has_own_instructions(row)]
-    return max(dict.fromkeys(systems), key=systems.count, default=ours)
+    # Each once, in their order: of equally frequent ones, the first.
+    distinct = dict.fromkeys(systems)
+    return max(distinct, key=systems.count, default=ours)
 
 
 def _cut(text: str) -> str:

@@ -45,14 +45,17 @@ def zero_shot(
     row = _with_separate_calls(example)
     if prompt is not None and prompt.strip():
         instructions = Message("system", prompt.strip())
-        row = replace(row, messages=(instructions, *_turns(row.messages)), row=None)
+        turns = _turns(row.messages)
+        # Without `row`, which still has the old instructions.
+        row = replace(row, messages=(instructions, *turns), row=None)
     messages = prompt_with_labels(row, labels, answer_format)
     return _unweighted(messages)
 
 
 def trained_prompt(example: Example) -> tuple[Message, ...]:
     """Returns the row's own prompt, which is what a tuned model was trained with."""
-    return _unweighted(_with_separate_calls(example).prompt)
+    row = _with_separate_calls(example)
+    return _unweighted(row.prompt)
 
 
 def tools_of(example: Example) -> str:
@@ -79,8 +82,10 @@ def k_shot(
         question = question_of(shot)
         if len(question) > longest:
             question = question[: longest - 1] + "…"
-        turns += [Message("user", question), Message("assistant", shot.answer)]
-    return (*_with_instruction(messages, SHOTS), *turns, *_turns(messages))
+        turns.append(Message("user", question))
+        turns.append(Message("assistant", shot.answer))
+    instructions = _with_instruction(messages, SHOTS)
+    return (*instructions, *turns, *_turns(messages))
 
 
 def with_passages(
@@ -96,9 +101,11 @@ def with_passages(
         return messages
     parts = [PASSAGES]
     for number, passage in enumerate(passages, 1):
-        parts.append(f"--- passage {number} ---\n{_contained(passage)}")
+        contained = _contained(passage)
+        parts.append(f"--- passage {number} ---\n{contained}")
     instruction = "\n\n".join(parts) + "\n--- end of passages ---"
-    return (*_with_instruction(messages, instruction), *_turns(messages))
+    instructions = _with_instruction(messages, instruction)
+    return (*instructions, *_turns(messages))
 
 
 def can_be_shown(train: Sequence[Example]) -> bool:
@@ -112,10 +119,13 @@ def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example
     seen: set[bytes] = set()
     by_label: dict[str, list[Example]] = defaultdict(list)
     for example in train:
+        if example.uses_tools:
+            continue
         key = question_key(example)
-        if key not in seen and not example.uses_tools:
+        if key not in seen:
             seen.add(key)
-            by_label[example.answer.strip()].append(example)
+            label = example.answer.strip()
+            by_label[label].append(example)
 
     generator = random.Random(seed)  # noqa: S311
     queues = list(by_label.values())
@@ -124,16 +134,17 @@ def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example
     generator.shuffle(queues)
     drawn: list[Example] = []
     while queues and len(drawn) < k:
-        drawn.extend(queue.pop() for queue in queues[: k - len(drawn)])
+        left = k - len(drawn)
+        drawn.extend(queue.pop() for queue in queues[:left])
         queues = [queue for queue in queues if queue]
     generator.shuffle(drawn)
     return tuple(drawn)
 
 
 def better_prompt(example: Example, first: str, second: str) -> tuple[Message, ...]:
-    """Asks which of two answers is better. To be asked again with both swapped; see judge_agreement.consolidate."""
-    parts = _reference(example) + _part("answer A", first) + _part("answer B", second)
-    question = parts + "Which answer is better: A, B or TIE?"
+    """Asks which of two answers is better. To be asked again with both swapped; see scores.consolidate."""
+    parts = [_reference(example), _part("answer A", first), _part("answer B", second)]
+    question = "".join(parts) + "Which answer is better: A, B or TIE?"
     return (Message("system", BETTER), Message("user", question))
 
 
@@ -145,7 +156,8 @@ def acceptable_prompt(example: Example, answer: str) -> tuple[Message, ...]:
 
 
 def _reference(example: Example) -> str:
-    return _part("question", question_of(example)) + _part("reference answer", example.answer)
+    question = _part("question", question_of(example))
+    return question + _part("reference answer", example.answer)
 
 
 def question_of(example: Example) -> str:
@@ -153,15 +165,16 @@ def question_of(example: Example) -> str:
     turns = _turns(example.prompt)
     if len(turns) == 1:
         return turns[0].content
-    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+    lines = [f"{turn.role}: {turn.content}" for turn in turns]
+    return "\n".join(lines)
 
 
 def _with_separate_calls(example: Example) -> Example:
     """Returns the row with tool calls apart from texts, as chat requests need them."""
     if example.row is None:
         return example
-    messages = jsonl.asked_messages(example.row)[:-1]
-    return replace(example, messages=(*messages, example.messages[-1]))
+    *before, _ = jsonl.asked_messages(example.row)
+    return replace(example, messages=(*before, example.messages[-1]))
 
 
 def _unweighted(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -178,12 +191,14 @@ def _with_instruction(messages: Sequence[Message], more: str) -> tuple[Message, 
     instructions = [message for message in messages if message.role in INSTRUCTION_ROLES]
     if not instructions:
         return (Message("system", more),)
-    last = instructions[-1]
-    return (*instructions[:-1], replace(last, content=f"{last.content}\n\n{more}"))
+    *others, last = instructions
+    longer = replace(last, content=f"{last.content}\n\n{more}")
+    return (*others, longer)
 
 
 def _part(name: str, text: str) -> str:
-    return f"--- {name} ---\n{_contained(text)}\n--- end of {name} ---\n\n"
+    contained = _contained(text)
+    return f"--- {name} ---\n{contained}\n--- end of {name} ---\n\n"
 
 
 def _contained(text: str) -> str:

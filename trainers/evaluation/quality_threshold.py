@@ -53,7 +53,8 @@ def judge_all(
     ValueError for an alternative without scores.
     """
     numbers = looks or [1] * len(scores)
-    return _judge([_Case(own, own, look) for own, look in zip(scores, numbers, strict=True)], bar)
+    cases = [_Case(own, own, look) for own, look in zip(scores, numbers, strict=True)]
+    return _judge(cases, bar)
 
 
 def judge_candidates(candidates: Sequence[MeasuredCandidate], bar: float) -> tuple[MeasuredCandidate, ...]:
@@ -65,18 +66,23 @@ def judge_candidates(candidates: Sequence[MeasuredCandidate], bar: float) -> tup
         for candidate in candidates
     ]
     judgements = _judge(cases, bar)
-    return tuple(
-        replace(candidate, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
-        for candidate, judgement in zip(candidates, judgements, strict=True)
-    )
+    judged = []
+    for candidate, judgement in zip(candidates, judgements, strict=True):
+        now = replace(
+            candidate,
+            standing=judgement.standing,
+            rows_to_decide=judgement.rows_to_decide,
+        )
+        judged.append(now)
+    return tuple(judged)
 
 
 def without_read(scores: Sequence[float], read: Collection[int]) -> Sequence[float]:
     """Returns the scores with 0 for the rows that people had read before they made the training rows."""
     if not read:
         return scores
-    places = frozenset(read)
-    return [0.0 if place in places else score for place, score in enumerate(scores)]
+    read_rows = frozenset(read)
+    return [0.0 if row in read_rows else score for row, score in enumerate(scores)]
 
 
 def rows_to_hold_out(candidate: MeasuredCandidate) -> int | None:
@@ -134,7 +140,8 @@ def rows_to_decide(
         total = counts * counted_share
 
     def is_settled(more: int) -> bool:
-        return _chance_to_settle(share, n, counts, total, more, bar, spread, level) >= POWER
+        chance = _chance_to_settle(share, n, counts, total, more, bar, spread, level)
+        return chance >= POWER
 
     if not is_settled(MOST_ROWS):
         return None
@@ -151,28 +158,27 @@ def rows_to_decide(
 
 def _judge(cases: Sequence[_Case], bar: float) -> tuple[Judgement, ...]:
     chances = [_chance(case, bar) for case in cases]
+    next_look = max((case.look for case in cases), default=0) + 1
     judged: dict[int, Judgement] = {}
     for look in {case.look for case in cases}:
-        places = [place for place, case in enumerate(cases) if case.look == look]
-        places.sort(key=lambda place: chances[place])
-        met = 0
-        for place in places:
-            level = claim_level(look) / (len(places) - met)
-            if chances[place] <= level:
-                judged[place] = Judgement("meets")
-                met += 1
-            else:
-                next_look = max(case.look for case in cases) + 1
-                next_level = claim_level(next_look) / (len(places) - met) / cases[place].choices
-                judged[place] = _unmet(cases[place], bar, next_level)
-    return tuple(judged[place] for place in range(len(cases)))
+        # Holm's procedure within the look: each one that passes leaves a larger share of the level to the rest.
+        waiting = [index for index, case in enumerate(cases) if case.look == look]
+        waiting.sort(key=lambda index: chances[index], reverse=True)
+        while waiting and chances[waiting[-1]] <= claim_level(look) / len(waiting):
+            judged[waiting.pop()] = Judgement("meets")
+        for index in waiting:
+            case = cases[index]
+            next_level = claim_level(next_look) / len(waiting) / case.choices
+            judged[index] = _unmet(case, bar, next_level)
+    return tuple(judged[index] for index in range(len(cases)))
 
 
 def _chance(case: _Case, bar: float) -> float:
     """Returns the p-value of "meets", corrected for the candidates that could have been made in its place."""
     if not case.counted:
         return 1.0
-    return min(chance_of_scores(case.counted, bar) * case.choices, 1.0)
+    chance = chance_of_scores(case.counted, bar) * case.choices
+    return min(chance, 1.0)
 
 
 def _unmet(case: _Case, bar: float, next_level: float) -> Judgement:
@@ -186,7 +192,15 @@ def _unmet(case: _Case, bar: float, next_level: float) -> Judgement:
     counted_share = share
     if counted:
         counted_share = _mean(case.counted)
-    more = rows_to_decide(share, n, bar, spread, next_level, counted=counted, counted_share=counted_share)
+    more = rows_to_decide(
+        share,
+        n,
+        bar,
+        spread,
+        next_level,
+        counted=counted,
+        counted_share=counted_share,
+    )
     return Judgement("undecided", more)
 
 
@@ -194,7 +208,7 @@ def _counted(candidate: MeasuredCandidate) -> Sequence[float]:
     scores = without_read(candidate.scores, candidate.read)
     if candidate.fresh is None:
         return scores
-    return [scores[place] for place in candidate.fresh]
+    return [scores[row] for row in candidate.fresh]
 
 
 def _chance_to_settle(
@@ -220,11 +234,14 @@ def _chance_to_settle(
     if at_bar is None:
         at_bar = math.sqrt(bar * (1 - bar))
     noise = at_bar**2 / n
-    trust = USUAL_DISTANCE**2 / (USUAL_DISTANCE**2 + noise)
+    usual = USUAL_DISTANCE**2
+    trust = usual / (usual + noise)
     likely = bar + trust * (share - bar)
 
     mean = (total + more * likely) / rows
-    varies = more / rows * math.sqrt(at_bar**2 / more + trust * noise)
+    # of the new rows' mean: their own chance, and what isn't known of the true share
+    variance = at_bar**2 / more + trust * noise
+    varies = more / rows * math.sqrt(variance)
     error = at_bar / math.sqrt(rows)
     meets_from = bar + normal.inv_cdf(1 - level) * error
     misses_below = bar - normal.inv_cdf(1 - MISS_LEVEL) * error
@@ -243,4 +260,5 @@ def _high(share: float, rows: int, spread: float | None) -> float:
     """Returns the one-sided upper bound: Wilson's, or a normal one by `spread` if rows can be partly right."""
     if spread is None:
         return wilson_of_share(share, rows, 1 - 2 * MISS_LEVEL).high
-    return share + NormalDist().inv_cdf(1 - MISS_LEVEL) * spread / math.sqrt(rows)
+    standard_error = spread / math.sqrt(rows)
+    return share + NormalDist().inv_cdf(1 - MISS_LEVEL) * standard_error

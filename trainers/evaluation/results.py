@@ -123,8 +123,8 @@ class MeasuredCandidate:
 
     `look` is the number of the look at these rows in which it was first measured; claims get harder with each
     (claims.py). `choices` is greater than 1 if people rewrote or chose it after they had seen scores on these rows
-    (looks.py). `fresh` are the places of the rows that people had not seen when they wrote it, if they had been shown
-    wrong rows: only these can show that it meets the bar. None means that all rows can. `read` are the places of the
+    (looks.py). `fresh` are the indices of the rows that people had not seen when they wrote it, if they had been shown
+    wrong rows: only these can show that it meets the bar. None means that all rows can. `read` are the indices of the
     rows that people had read with a wrong answer before they made the training rows that it learnt from: to show that
     it meets the bar, or may replace another, these count as wrong.
 

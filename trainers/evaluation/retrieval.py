@@ -72,14 +72,15 @@ class Library:
 
     def search(self, queries: Sequence[str]) -> list[Order]:
         """Returns for each query the indices of up to 2 * DEPTH texts, the nearest first."""
-        return self._combine(queries, self.encoder.embed(queries))
+        vectors = self.encoder.embed(queries)
+        return self._combine(queries, vectors)
 
-    def search_own(self, places: Sequence[int], texts: Sequence[str]) -> list[Order]:
+    def search_own(self, indices: Sequence[int], texts: Sequence[str]) -> list[Order]:
         """Like `search`, for texts of the library itself, which must be among those `read`. Each finds itself too."""
-        queries = [texts[place] for place in places]
+        queries = [texts[index] for index in indices]
         # They were embedded when the library was opened.
-        row_of = {place: row for row, place in enumerate(self.read)}
-        rows = [row_of[place] for place in places]
+        row_of = {index: row for row, index in enumerate(self.read)}
+        rows = [row_of[index] for index in indices]
         vectors = self.vectors[rows]
         return self._combine(queries, vectors)
 
@@ -98,9 +99,9 @@ class Library:
         depth = min(DEPTH, self.size)
         results = self.words.retrieve(tokens, k=depth, show_progress=False)
         orders: list[Order] = []
-        for places, scores in zip(*results, strict=True):
+        for indices, scores in zip(*results, strict=True):
             has_word = scores > 0  # texts without a word of the query have a score of 0
-            nearest = places[has_word].tolist()
+            nearest = indices[has_word].tolist()
             orders.append(tuple(nearest))
         return orders
 
@@ -112,7 +113,8 @@ class Library:
         orders: list[Order] = []
         for start in range(0, len(vectors), at_once):
             queries = vectors[start : start + at_once]
-            likeness = queries @ self.vectors.T  # cosines, because all vectors have the length 1
+            # queries x texts; cosines, because all vectors have the length 1
+            likeness = queries @ self.vectors.T
             # Stable, so that equal texts keep the library's order on every machine.
             descending = np.argsort(-likeness, axis=1, kind="stable")
             nearest = descending[:, :DEPTH]
@@ -136,7 +138,7 @@ def open_library(texts: Sequence[str], encoder: Encoder, vectors: Vectors | None
         words.index(tokens, show_progress=False)
     read = _readable(texts)
     if vectors is None:
-        read_texts = [texts[place] for place in read]
+        read_texts = [texts[index] for index in read]
         vectors = encoder.embed(read_texts)
     return Library(
         size=len(texts),
@@ -170,7 +172,7 @@ def nearest_examples(
     questions = [text_of(row) for row in holdout]
     shown = []
     for order in library.search(questions):
-        nearest = tuple(rows[place] for place in order[:k])
+        nearest = tuple(rows[index] for index in order[:k])
         shown.append(nearest)
 
     about = Retrieval(
@@ -206,7 +208,7 @@ def nearest_passages(
     orders = [order[:k] for order in library.search(questions)]
     shown = []
     for order in orders:
-        nearest = tuple(passages[place] for place in order)
+        nearest = tuple(passages[index] for index in order)
         shown.append(nearest)
 
     about = Retrieval(
@@ -247,25 +249,26 @@ def _example_count(library: Library, rows: Sequence[Example], texts: Sequence[st
     drawn = _drawn(library.read)
     orders = library.search_own(drawn, texts)
     ranks = []
-    for place, order in zip(drawn, orders, strict=True):
+    for index, order in zip(drawn, orders, strict=True):
         # A row finds itself and its copies, too, which would give its label away.
-        others = [near for near in order if keys[near] != keys[place]]
-        labels = (label_of(rows[near]) for near in others)
-        own_label = label_of(rows[place])
-        ranks.append(_first_rank(label == own_label for label in labels))
+        others = [near for near in order if keys[near] != keys[index]]
+        own_label = label_of(rows[index])
+        hits = (label_of(rows[near]) == own_label for near in others)
+        ranks.append(_first_rank(hits))
     return _fewest(ranks, EXAMPLE_COUNTS, USUAL_EXAMPLES)
 
 
 def _passage_count(library: Library, train: Sequence[Example], plain: Sequence[str]) -> int:
     """Chooses the number of passages to show, by training rows whose answer is in a passage."""
-    drawn = _drawn(tuple(range(len(train))))
-    rows = [train[place] for place in drawn]
+    everything = tuple(range(len(train)))
+    rows = [train[index] for index in _drawn(everything)]
     located = _located(rows, plain)
-    questions = [text_of(rows[place]) for place in located]
+    questions = [text_of(rows[index]) for index in located]
     orders = library.search(questions)
     ranks = []
     for order, answers in zip(orders, located.values(), strict=True):
-        ranks.append(_first_rank(place in answers for place in order))
+        hits = (passage in answers for passage in order)
+        ranks.append(_first_rank(hits))
     return _fewest(ranks, PASSAGE_COUNTS, USUAL_PASSAGES)
 
 
@@ -299,9 +302,9 @@ def _located(rows: Sequence[Example], plain: Sequence[str]) -> dict[int, frozens
         answer = _plain(row.answer)
         if not answer.strip():  # without words it would be in every passage
             continue
-        places = frozenset(place for place, passage in enumerate(plain) if answer in passage)
-        if 0 < len(places) <= most:
-            located[number] = places
+        indices = frozenset(index for index, passage in enumerate(plain) if answer in passage)
+        if 0 < len(indices) <= most:
+            located[number] = indices
     return located
 
 
@@ -323,27 +326,27 @@ def _plain(text: str) -> str:
     return f" {words} "
 
 
-def _drawn(places: Order) -> Order:
-    """Returns all of `places`, or MOST_ASKED random ones, the same in each run."""
-    if len(places) <= MOST_ASKED:
-        return places
-    drawn = random.Random(0).sample(places, MOST_ASKED)  # noqa: S311
+def _drawn(indices: Order) -> Order:
+    """Returns all of `indices`, or MOST_ASKED random ones, the same in each run."""
+    if len(indices) <= MOST_ASKED:
+        return indices
+    drawn = random.Random(0).sample(indices, MOST_ASKED)  # noqa: S311
     return tuple(sorted(drawn))
 
 
 def _readable(texts: Sequence[str]) -> Order:
     """Returns the indices of all texts, or of as many random ones as MOST_LETTERS allows."""
-    places = range(len(texts))
+    indices = range(len(texts))
     if sum(map(len, texts)) <= MOST_LETTERS:
-        return tuple(places)
-    order = random.Random(0).sample(places, len(texts))  # noqa: S311
+        return tuple(indices)
+    order = random.Random(0).sample(indices, len(texts))  # noqa: S311
     letters = 0
     read = []
-    for place in order:
-        letters += len(texts[place])
+    for index in order:
+        letters += len(texts[index])
         if letters > MOST_LETTERS:
             break
-        read.append(place)
+        read.append(index)
     return tuple(sorted(read))
 
 
@@ -363,8 +366,9 @@ def _words_of(text: str) -> list[str]:
 def _fuse(by_words: Order, by_meaning: Order) -> Order:
     """Combines two rankings by reciprocal rank fusion. Ties are broken by the order in the library."""
     scores: dict[int, float] = defaultdict(float)
-    for rank, place in enumerate(by_words, 1):
-        scores[place] += WORDS_WEIGHT / (FUSION + rank)
-    for rank, place in enumerate(by_meaning, 1):
-        scores[place] += 1 / (FUSION + rank)
-    return tuple(sorted(scores, key=lambda place: (-scores[place], place)))
+    for rank, index in enumerate(by_words, 1):
+        scores[index] += WORDS_WEIGHT / (FUSION + rank)
+    for rank, index in enumerate(by_meaning, 1):
+        scores[index] += 1 / (FUSION + rank)
+    best_first = sorted(scores, key=lambda index: (-scores[index], index))
+    return tuple(best_first)

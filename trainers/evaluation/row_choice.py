@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import Example, at, question_keys
 from trainers.dataset.slow_checks import sample_rows, suspect_labels
-from trainers.evaluation.tfidf import label_of, out_of_fold, text_of
+from trainers.evaluation.out_of_fold import out_of_fold
+from trainers.evaluation.tfidf import label_of, text_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,8 @@ def choose_doubted(
     """Chooses among the training rows whose labels are probably wrong. Empty if there are none."""
     rows = [row for row in train if not row.uses_tools]
     labels = [label_of(row) for row in rows]
-    sample = sample_rows(labels, question_keys(rows), seed)
+    keys_of_rows = question_keys(rows)
+    sample = sample_rows(labels, keys_of_rows, seed)
     judged = at(sample.rows, rows)
     judged_labels = [label_of(row) for row in judged]
     if len(set(judged_labels)) < 2:
@@ -65,12 +67,13 @@ def choose_doubted(
     doubts = [suspect.chance for suspect in suspects]
     keys = question_keys(doubted)
     chosen = []
-    for place in choose_diverse(vectors, doubts, count):
+    for index in choose_diverse(vectors, doubts, count):
+        suspect = suspects[index]
         row = ChosenRow(
-            key=keys[place],
-            text=question_text(doubted[place]),
-            given=suspects[place].given,
-            likely=suspects[place].likely,
+            key=keys[index],
+            text=question_text(doubted[index]),
+            given=suspect.given,
+            likely=suspect.likely,
         )
         chosen.append(row)
     return tuple(chosen)
@@ -86,13 +89,18 @@ def exclude_known_questions(
     for key, row in zip(question_keys(questions), questions, strict=True):
         if key not in in_use:
             fresh[key] = row
+    # The rows set aside come first: a group that one of them is in is closed to the rest.
     rows = [*set_aside, *fresh.values()]
     texts = [question_text(row) for row in rows]
-    groups = find_near_copies(texts, question_keys(rows)).groups
+    keys = question_keys(rows)
+    groups = find_near_copies(texts, keys).groups
     count = len(set_aside)
     groups_set_aside = set(groups[:count])
-    unknown = zip(fresh.values(), groups[count:], strict=True)
-    return tuple(row for row, group in unknown if group not in groups_set_aside)
+    unknown = []
+    for row, group in zip(fresh.values(), groups[count:], strict=True):
+        if group not in groups_set_aside:
+            unknown.append(row)
+    return tuple(unknown)
 
 
 def choose_unlabelled(
@@ -120,11 +128,11 @@ def choose_unlabelled(
     doubts = 1 - (likeliest - next_likeliest)
     keys = question_keys(unlabelled)
     chosen = []
-    for place in choose_diverse(unlabelled_vectors, doubts, count):
-        best = int(chances[place].argmax())
+    for index in choose_diverse(unlabelled_vectors, doubts, count):
+        best = int(chances[index].argmax())
         row = ChosenRow(
-            key=keys[place],
-            text=question_text(unlabelled[place]),
+            key=keys[index],
+            text=question_text(unlabelled[index]),
             given=None,
             likely=head.labels[best],
         )
@@ -140,9 +148,11 @@ def sample_examples(rows: Sequence[Example], seed: int, most: int) -> tuple[Exam
     keys = question_keys(rows)
 
     def salted(row: int) -> bytes:
-        return hashlib.blake2b(keys[row], key=salt).digest()
+        hashed = hashlib.blake2b(keys[row], key=salt)
+        return hashed.digest()
 
-    drawn = sorted(range(len(rows)), key=salted)[:most]
+    by_hash = sorted(range(len(rows)), key=salted)
+    drawn = by_hash[:most]
     return at(sorted(drawn), rows)
 
 
@@ -151,13 +161,15 @@ def choose_diverse(vectors: Vectors, doubts: Any, count: int) -> list[int]:
     of doubt and distance from the chosen rows. `vectors` must have length 1."""
     import numpy as np
 
-    doubt = np.asarray(doubts, dtype=np.float64) + 1e-9
-    distance = np.ones(len(doubt))
-    places: list[int] = []
+    # The small numbers let distance decide among rows without doubt, and doubt among copies of chosen rows.
+    doubt = np.asarray(doubts, dtype=np.float64) + 1e-9  # rows
+    distance = np.ones(len(doubt))  # rows; of each from the nearest chosen one
+    chosen: list[int] = []
     for _ in range(min(count, len(doubt))):
         worth = doubt * np.maximum(distance, 1e-6)
-        worth[places] = -1
-        place = int(worth.argmax())
-        places.append(place)
-        distance = np.minimum(distance, 1 - vectors @ vectors[place])
-    return places
+        worth[chosen] = -1
+        index = int(worth.argmax())
+        chosen.append(index)
+        likeness = vectors @ vectors[index]
+        distance = np.minimum(distance, 1 - likeness)
+    return chosen

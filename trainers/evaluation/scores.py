@@ -122,7 +122,7 @@ def read_json(text: str) -> dict[str, Any] | None:
 def read_calls(text: str) -> tuple[Call, ...] | None:
     """Returns the name and arguments of each tool call in an answer, which are JSON on its last line, or None if there
     are no calls. Arguments that can't be read are None and never match."""
-    last = text.rstrip().rpartition("\n")[2]
+    *_, last = text.rstrip().rpartition("\n")
     if not last.startswith(("[{", '{"')):
         return None
     try:
@@ -134,7 +134,9 @@ def read_calls(text: str) -> tuple[Call, ...] | None:
         functions = [call.get("function") for call in raw if isinstance(call, dict)]
     calls: list[Call] = []
     for function in functions:
-        if not isinstance(function, dict) or _CALL_KEYS - function.keys():
+        if not isinstance(function, dict):
+            continue
+        if _CALL_KEYS - function.keys():
             continue
         arguments = function["arguments"]
         if not isinstance(arguments, str):
@@ -147,7 +149,19 @@ def read_calls(text: str) -> tuple[Call, ...] | None:
 def read_choice(text: str) -> Choice | None:
     """Reads a judge's A, B or TIE."""
     choices: dict[str | None, Choice] = {"A": "first", "B": "second", "TIE": "tie"}
-    return choices.get(read_label(text, ("A", "B", "TIE")))
+    verdict = read_label(text, ("A", "B", "TIE"))
+    return choices.get(verdict)
+
+
+def consolidate(verdict: Choice | None, swapped: Choice | None) -> Choice | None:
+    """Combines a judge's two verdicts, the second of which was given with the answers swapped. Returns None unless both
+    prefer the same answer: the judge then went by position, or a verdict could not be read."""
+    turned: dict[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
+    if verdict is None or swapped is None:
+        return None
+    if turned[swapped] != verdict:
+        return None
+    return verdict
 
 
 def read_yes(text: str) -> bool | None:
@@ -237,7 +251,8 @@ def _only_one_named(text: str, names: _Names) -> str | None:
     counts only at the beginning and by itself, because "no" and "a" occur in any sentence.
     """
     matches = [match for match in names.pattern.finditer(text) if _counts_as_name(match)]
-    if len({match[0] for match in matches}) != 1:
+    distinct = {match[0] for match in matches}
+    if len(distinct) != 1:
         return None
     first = matches[0]
     named = first[0]
@@ -298,7 +313,8 @@ def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
         needed = MOSTLY * len(examples)
         if count_calls(examples) >= needed:
             return "calls"
-        if sum(_is_object(example.answer) for example in examples) >= needed:
+        objects = sum(_is_object(example.answer) for example in examples)
+        if objects >= needed:
             return "json"
     if task == "labels":
         return "label"
@@ -317,7 +333,8 @@ def _is_object(answer: str) -> bool:
 
 def count_calls(examples: Iterable[Example]) -> int:
     """Returns the number of rows whose answer calls tools."""
-    return sum(read_calls(example.answer) is not None for example in examples)
+    calls = [read_calls(example.answer) for example in examples]
+    return sum(call is not None for call in calls)
 
 
 def score(scoring: Scoring, expected: str, text: str, labels: Sequence[str]) -> float:
@@ -363,7 +380,8 @@ def is_right_call(expected: str, text: str) -> bool:
 
 
 def is_label(expected: str, text: str, labels: Sequence[str]) -> bool:
-    return exact_match(expected, label_or_text(text, labels))
+    answer = label_or_text(text, labels)
+    return exact_match(expected, answer)
 
 
 def label_or_text(text: str, labels: Sequence[str]) -> str:
@@ -389,8 +407,8 @@ def json_share(expected: str, text: str) -> float:
     if not fields:  # {} was expected and answered
         return 1.0
     shared = wanted.keys() & answered.keys()
-    same = sum(_same(wanted[key], answered[key]) for key in shared)
-    return same / len(fields)
+    same = [_same(wanted[key], answered[key]) for key in shared]
+    return sum(same) / len(fields)
 
 
 def json_leaves(value: dict[str, Any], path: FieldPath = ()) -> list[tuple[FieldPath, Any]]:
@@ -413,6 +431,7 @@ def token_f1(expected: str, text: str) -> float:
     if not wanted or not answered:
         return float(wanted == answered)
     shared = Counter(wanted) & Counter(answered)
+    # The harmonic mean of shared / answered and shared / wanted.
     return 2 * shared.total() / (len(wanted) + len(answered))
 
 
@@ -432,7 +451,9 @@ def _same(wanted: Any, value: Any) -> bool:
     if isinstance(wanted, str) and isinstance(value, str):
         return normalise(wanted) == normalise(value)
     if isinstance(wanted, list) and isinstance(value, list):
-        return len(wanted) == len(value) and all(map(_same, wanted, value))
+        if len(wanted) != len(value):
+            return False
+        return all(map(_same, wanted, value))
     if isinstance(wanted, dict) and isinstance(value, dict):
         if wanted.keys() != value.keys():
             return False

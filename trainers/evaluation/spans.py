@@ -75,15 +75,16 @@ class Spans:
         own_words = self.bare[span.first : span.last + 1]
         names += [f"word {word}" for word in own_words]
         described = dict.fromkeys(names, 1.0)
+        # The name is hashed into the weights of stored classifiers, so it stays.
         described["place"] = span.first / len(self.words)
         return described
 
-    def _word(self, place: int) -> str:
-        if place < 0:
+    def _word(self, index: int) -> str:
+        if index < 0:
             return "<start>"
-        if place >= len(self.words):
+        if index >= len(self.words):
             return "<end>"
-        return self.bare[place]
+        return self.bare[index]
 
 
 def find_spans(text: str) -> Spans:
@@ -187,37 +188,43 @@ class SpanWeights:
         """Returns a number for each span with these features."""
         import numpy as np
 
-        places: dict[str, int] = {}
+        # Most spans share features: each is hashed once.
+        index_of: dict[str, int] = {}
         owners = []
-        names = []
+        indices = []
         values = []
         for owner, features in enumerate(described):
             for name, value in features.items():
+                index = index_of.setdefault(name, len(index_of))
                 owners.append(owner)
-                names.append(places.setdefault(name, len(places)))
+                indices.append(index)
                 values.append(value)
-        weights = self._weights_of(list(places))
-        products = np.array(values) * weights[names]
-        return np.bincount(owners, products, minlength=len(described)) + self.bias
+        weights = self._weights_of(list(index_of))
+        products = np.array(values) * weights[indices]
+        sums = np.bincount(owners, products, minlength=len(described))
+        return sums + self.bias
 
     def _weights_of(self, names: Sequence[str]) -> Any:
         """Returns the weight of each feature; 0 for one whose column has none."""
         import numpy as np
 
         hashes = murmur_hashes([name.encode() for name in names])
+        # As FeatureHasher does it: the hash names the column, and its sign says whether the feature adds or subtracts.
         columns = np.abs(hashes) % COLUMNS
-        places = np.searchsorted(self.columns, columns).clip(max=len(self.columns) - 1)
-        is_weighted = self.columns[places] == columns
+        last = len(self.columns) - 1
+        positions = np.searchsorted(self.columns, columns).clip(max=last)
+        is_weighted = self.columns[positions] == columns
         signs = np.where(hashes >= 0, 1.0, -1.0)
-        return np.where(is_weighted, signs * self.weights[places], 0.0)
+        signed_weights = signs * self.weights[positions]
+        return np.where(is_weighted, signed_weights, 0.0)
 
 
-def read_weights(arrays: Mapping[str, Any], place: int) -> SpanWeights:
-    """Reads the weights of the field at this place from the arrays of a classifier.npz."""
+def read_weights(arrays: Mapping[str, Any], field: int) -> SpanWeights:
+    """Reads the weights of the field with this index from the arrays of a classifier.npz."""
     return SpanWeights(
-        arrays[f"copier_{place}_columns"],
-        arrays[f"copier_{place}_weights"],
-        float(arrays[f"copier_{place}_bias"]),
+        arrays[f"copier_{field}_columns"],
+        arrays[f"copier_{field}_weights"],
+        float(arrays[f"copier_{field}_bias"]),
     )
 
 
@@ -227,18 +234,20 @@ def murmur_hashes(names: Sequence[bytes]) -> Any:
 
     lengths = np.array([len(name) for name in names])
     # Zeros fill up a name's last block, and a block more, which changes nothing in the hash.
-    width = 4 * (int(lengths.max()) // 4 + 1)
+    longest = int(lengths.max())
+    width = 4 * (longest // 4 + 1)
     padded = b"".join(name.ljust(width, b"\0") for name in names)
-    blocks = np.frombuffer(padded, "<u4").reshape(len(names), -1)
+    blocks = np.frombuffer(padded, "<u4").reshape(len(names), -1)  # names x blocks of four bytes
     full_blocks = lengths // 4
     hashes = np.zeros(len(names), np.uint32)
-    for place in range(width // 4):
-        mixed = _rotated(blocks[:, place] * np.uint32(_FIRST), 15) * np.uint32(_SECOND)
+    for number in range(width // 4):
+        block = blocks[:, number]
+        mixed = _rotated(block * np.uint32(_FIRST), 15) * np.uint32(_SECOND)
         xored = hashes ^ mixed
         stirred = _rotated(xored, 13) * np.uint32(5) + np.uint32(0xE654_6B64)
-        hashes = np.where(place < full_blocks, stirred, hashes)
+        hashes = np.where(number < full_blocks, stirred, hashes)
         # The bytes after the last full block are mixed in, but not stirred.
-        hashes = np.where(place == full_blocks, xored, hashes)
+        hashes = np.where(number == full_blocks, xored, hashes)
     hashes ^= lengths.astype(np.uint32)
     hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EB_CA6B)
     hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2_AE35)

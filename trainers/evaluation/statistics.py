@@ -1,10 +1,11 @@
-"""Intervals of shares, paired tests of two candidates, confusion matrices and F1 of labels, and the bootstrap where
-there is no formula. Results are reproducible. numpy is imported when needed; scipy, which takes half a second to
-import, is not used, because the bot's own process compares candidates too."""
+"""Intervals of shares, paired tests of two candidates, confusion matrices and F1 of labels, the agreement of two
+judges, and the bootstrap where there is no formula. Results are reproducible. numpy is imported when needed; scipy,
+which takes half a second to import, is not used, because the bot's own process compares candidates too."""
 
 from __future__ import annotations
 
 import math
+import operator
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -48,9 +49,11 @@ def wilson_of_share(share: float, n: float, level: float = 0.95) -> Interval:
         raise ValueError("computing the interval of a share of 0 rows: there is none")
     z = NormalDist().inv_cdf((1 + level) / 2)
     shrink = 1 + z * z / n
-    middle = (share + z * z / (2 * n)) / shrink
+    z_squared = z * z
+    shrink = 1 + z_squared / n
+    middle = (share + z_squared / (2 * n)) / shrink
     sampling = share * (1 - share) / n
-    variance = sampling + z * z / (4 * n * n)
+    variance = sampling + z_squared / (4 * n * n)
     half = z * math.sqrt(variance) / shrink
     # Wilson's interval lies between 0 and 1; rounding may put an end slightly outside.
     low = max(middle - half, 0.0)
@@ -131,7 +134,8 @@ def mcnemar_exact(b: int, c: int) -> float:
     """
     n = b + c
     fewer = min(b, c)
-    tail = sum(math.comb(n, k) for k in range(fewer + 1))
+    ways = [math.comb(n, k) for k in range(fewer + 1)]
+    tail = sum(ways)
     p = Fraction(2 * tail, 2**n)  # a float can't hold the whole numbers of many rows
     return min(float(p), 1.0)
 
@@ -181,8 +185,12 @@ def _square_and_add(
 
     of_tuned = wilson_of_share(tuned, n, level)
     of_base = wilson_of_share(base, n, level)
-    below = root(tuned - of_tuned.low, of_base.high - base)
-    above = root(of_tuned.high - tuned, base - of_base.low)
+    tuned_below = tuned - of_tuned.low
+    tuned_above = of_tuned.high - tuned
+    base_below = base - of_base.low
+    base_above = of_base.high - base
+    below = root(tuned_below, base_above)
+    above = root(tuned_above, base_below)
     difference = tuned - base
     return Interval(difference - below, difference + above)
 
@@ -194,7 +202,9 @@ def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
     margins = tuned_margins * base_margins
     if margins == 0:
         return 0.0
-    product = float(both * neither - gained * lost)
+    is_same = both * neither
+    is_different = gained * lost
+    product = float(is_same - is_different)
     if product > 0:
         n = both + gained + lost + neither
         product = max(product - n / 2, 0)
@@ -213,8 +223,10 @@ def rows_needed(gap: float, discordant: float) -> int:
     normal = NormalDist()
     # The standard deviation of a pair's difference is √d if there is no gap, and √(d - g²) if there is one.
     square = gap * gap
-    without_gap = normal.inv_cdf(1 - ALPHA / 2) * math.sqrt(discordant)
-    with_gap = normal.inv_cdf(POWER) * math.sqrt(discordant - square)
+    z_of_level = normal.inv_cdf(1 - ALPHA / 2)
+    z_of_power = normal.inv_cdf(POWER)
+    without_gap = z_of_level * math.sqrt(discordant)
+    with_gap = z_of_power * math.sqrt(discordant - square)
     spread = without_gap + with_gap
     return math.ceil(spread * spread / square)
 
@@ -245,12 +257,12 @@ def holm(ps: Sequence[float]) -> tuple[float, ...]:
     """
     corrected = [1.0] * len(ps)
     least = 0.0
-    ascending = sorted(range(len(ps)), key=lambda place: ps[place])
-    for rank, place in enumerate(ascending):
+    ascending = sorted(range(len(ps)), key=lambda test: ps[test])
+    for rank, test in enumerate(ascending):
         tests_left = len(ps) - rank
-        own = min(tests_left * ps[place], 1.0)
+        own = min(tests_left * ps[test], 1.0)
         least = max(least, own)  # never below that of a smaller p
-        corrected[place] = least
+        corrected[test] = least
     return tuple(corrected)
 
 
@@ -304,7 +316,9 @@ def find_worse_labels(
 
     ps: list[float] = []
     for pairs in counts.values():
-        p = mcnemar_exact(pairs[True, False], pairs[False, True])
+        lost = pairs[True, False]
+        gained = pairs[False, True]
+        p = mcnemar_exact(lost, gained)
         ps.append(p)
     losses: list[LabelLoss] = []
     for key, p in zip(counts, holm(ps), strict=True):
@@ -355,19 +369,19 @@ def exact_match(expected: str, answer: str) -> bool:
 def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
     """Builds the confusion matrix. Its labels are the expected ones, sorted. Answers are matched to them by
     `exact_match`, and so are different spellings of a label to the first one."""
-    place: dict[str, int] = {}
+    index: dict[str, int] = {}
     labels: list[str] = []
     for label in sorted(set(expected)):
         key = normalise(label)
-        if key not in place:
-            place[key] = len(labels)
+        if key not in index:
+            index[key] = len(labels)
             labels.append(label)
     columns = (*labels, OTHER)
     other = len(labels)
     counts = [[0] * len(columns) for _ in labels]
     for right, answer in zip(expected, answers, strict=True):
-        row = place[normalise(right)]
-        column = place.get(normalise(answer), other)
+        row = index[normalise(right)]
+        column = index.get(normalise(answer), other)
         counts[row][column] += 1
     return Confusion(tuple(labels), columns, tuple(map(tuple, counts)))
 
@@ -375,14 +389,14 @@ def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
 def label_scores(matrix: Confusion) -> tuple[LabelScore, ...]:
     """Returns the counts of each label, in order."""
     scores: list[LabelScore] = []
-    for place, label in enumerate(matrix.labels):
-        row = matrix.counts[place]
-        column = [counts[place] for counts in matrix.counts]
+    for index, label in enumerate(matrix.labels):
+        row = matrix.counts[index]
+        column = [counts[index] for counts in matrix.counts]
         score = LabelScore(
             label=label,
             expected=sum(row),
             answered=sum(column),
-            correct=row[place],
+            correct=row[index],
         )
         scores.append(score)
     return tuple(scores)
@@ -401,10 +415,10 @@ class Mistake:
 def mistakes(matrix: Confusion) -> tuple[Mistake, ...]:
     """Returns the kinds of wrong answers, the most frequent first, then by name."""
     mistakes: list[Mistake] = []
-    for place, expected in enumerate(matrix.labels):
-        row = matrix.counts[place]
+    for index, expected in enumerate(matrix.labels):
+        row = matrix.counts[index]
         for column, count in enumerate(row):
-            if count and column != place:
+            if count and column != index:
                 mistake = Mistake(
                     expected=expected,
                     answered=matrix.columns[column],
@@ -422,7 +436,8 @@ def macro_f1(matrix: Confusion) -> float:
     scores = label_scores(matrix)
     if not scores:
         raise ValueError("computing the macro F1: there are no labels")
-    return sum(score.f1 for score in scores) / len(scores)
+    total = sum(score.f1 for score in scores)
+    return total / len(scores)
 
 
 @dataclass(frozen=True)
@@ -472,7 +487,8 @@ def paired_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
     not_above = int((means <= 0).sum()) + 1
     not_below = int((means >= 0).sum()) + 1
     fewer = min(not_above, not_below)
-    p = min(2 * fewer / (len(means) + 1), 1.0)
+    draws = len(means) + 1
+    p = min(2 * fewer / draws, 1.0)
     return Difference(float(differences.mean()), low, high, p)
 
 
@@ -504,3 +520,66 @@ def _bootstrap_means(values: Numbers) -> Numbers:
         samples = values[drawn]
         means.append(samples.mean(axis=1))
     return np.concatenate(means)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The agreement of two judges on the same n items. `kappa` is Cohen's kappa, from -1 to 1, and `low` and `high` are
+    its 95% interval. All three are None if chance alone gives full agreement (both judges gave a single verdict) or n
+    is 0."""
+
+    n: int
+    agreed: int
+    kappa: float | None
+    low: float | None
+    high: float | None
+
+
+def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
+    """Compares verdicts item by item by Cohen's kappa (1960).
+
+    Raises ValueError if the numbers of items differ.
+    """
+    if len(first) != len(second):
+        raise ValueError(
+            f"comparing {len(first)} verdicts with {len(second)}: they must be about the same items"
+        )
+    n = len(first)
+    agreed = sum(map(operator.eq, first, second))
+    rows = Counter(first)
+    columns = Counter(second)
+    by_chance = 1.0
+    if n:
+        pairs_by_chance = sum(rows[verdict] * columns[verdict] for verdict in rows)
+        by_chance = pairs_by_chance / (n * n)
+    if by_chance == 1:
+        return Agreement(n, agreed, None, None, None)
+    kappa = (agreed / n - by_chance) / (1 - by_chance)
+    reach = 1.959964 * _kappa_error(first, second, kappa, by_chance)
+    low = max(kappa - reach, -1.0)
+    high = min(kappa + reach, 1.0)
+    return Agreement(n, agreed, kappa, low, high)
+
+
+def _kappa_error(first: Sequence[str], second: Sequence[str], kappa: float, by_chance: float) -> float:
+    """Returns the standard error of kappa. Fleiss, Cohen and Everitt, Large sample standard errors of kappa and
+    weighted kappa, Psychological Bulletin 72 (1969) 323-327."""
+    n = len(first)
+    cells = Counter(zip(first, second, strict=True))
+    rows = Counter(first)
+    columns = Counter(second)
+    disagreement = 1 - kappa
+    on_diagonal = 0.0
+    off_diagonal = 0.0
+    for (verdict, other), count in cells.items():
+        share = count / n
+        if verdict == other:
+            margins = (rows[verdict] + columns[verdict]) / n
+            on_diagonal += share * (1 - margins * disagreement) ** 2
+        else:
+            margins = (columns[verdict] + rows[other]) / n
+            off_diagonal += share * margins**2
+    squared_mean = (kappa - by_chance * disagreement) ** 2
+    variance = on_diagonal + disagreement**2 * off_diagonal - squared_mean
+    # Rounding may make the variance of full agreement slightly negative.
+    return math.sqrt(max(variance, 0.0) / n) / (1 - by_chance)

@@ -48,7 +48,8 @@ class TermWeights:
         terms = ((self.words, words_and_pairs(text)), (self.pieces, pieces_of(text, PIECES)))
         for rows, of_text in terms:
             if rows:
-                result = result + self._sum(Counter(map(rows.get, of_text)))
+                counts = Counter(map(rows.get, of_text))
+                result = result + self._sum(counts)
         return result
 
     def _sum(self, counts: Counter[int | None]) -> Any:

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from trainers.dataset.rows import Example, at, distinct_example_places, question_keys
+from trainers.dataset.rows import Example, at, distinct_example_indices, question_keys
 from trainers.dataset.slow_checks import sample_rows
+from trainers.evaluation.out_of_fold import out_of_fold
 from trainers.evaluation.results import Scoring
 from trainers.evaluation.scores import json_share
 from trainers.evaluation.statistics import normalise
-from trainers.evaluation.tfidf import label_of, out_of_fold
+from trainers.evaluation.tfidf import label_of
 
 JSON_FOLDS = 3
 MOST_JSON_ROWS = 2_000  # each field is learned once more for each fold
@@ -37,7 +38,7 @@ class WrongRow:
 
 @dataclass(frozen=True)
 class WrongRows:
-    """Some of the `wrong` rows among `of`, from the place `first` on, the most clearly wrong ones first."""
+    """Some of the `wrong` rows among `of`, from index `first` on, the most clearly wrong ones first."""
 
     rows: tuple[WrongRow, ...]
     first: int
@@ -48,10 +49,11 @@ class WrongRows:
 ScoredRow = tuple[float, WrongRow]
 
 
-def wrong_places(scores: Sequence[float]) -> tuple[int, ...]:
-    """Returns the places of scores that are not entirely right, the lowest first, then in the order of the rows."""
-    wrong = [place for place, score in enumerate(scores) if score < 1]
-    return tuple(sorted(wrong, key=lambda place: (scores[place], place)))
+def wrong_indices(scores: Sequence[float]) -> tuple[int, ...]:
+    """Returns the indices of scores that are not entirely right, the lowest first, then in the order of the rows."""
+    wrong = [index for index, score in enumerate(scores) if score < 1]
+    wrong.sort(key=lambda index: scores[index])  # a sort is stable
+    return tuple(wrong)
 
 
 def find_wrong_training_rows(
@@ -61,7 +63,7 @@ def find_wrong_training_rows(
     first: int,
     count: int,
 ) -> WrongRows:
-    """Answers training rows out of fold, and returns `count` of the wrong ones from the place `first` on. The same rows
+    """Answers training rows out of fold, and returns `count` of the wrong ones from index `first` on. The same rows
     and seed give the same result, so that pages fit together. Raises ValueError if no free model can answer such
     rows."""
     if scoring == "label":
@@ -88,18 +90,22 @@ def _find_wrong_labels(train: Sequence[Example], seed: int) -> tuple[int, list[S
     if len({label_of(row) for row in judged}) < 2:
         return len(judged), []
     labels, scores = out_of_fold(judged, seed)
-    column = {label: place for place, label in enumerate(labels)}
-    best = scores.argmax(axis=1)
-    distinct = distinct_example_places(judged)
+    column = {label: index for index, label in enumerate(labels)}
+    best_columns = scores.argmax(axis=1)
+    distinct = distinct_example_indices(judged)
     wrong: list[ScoredRow] = []
-    for place in distinct:
-        row = judged[place]
+    for index in distinct:
+        row = judged[index]
         label = label_of(row)
-        answer = labels[int(best[place])]
+        best = int(best_columns[index])
+        answer = labels[best]
         # Labels may differ in their spelling alone.
-        if normalise(answer) != normalise(label):
-            ahead = float(scores[place, column[label]]) - float(scores[place].max())
-            wrong.append((ahead, WrongRow(row.prompt[-1].content, row.answer, answer)))
+        if normalise(answer) == normalise(label):
+            continue
+        own_score = float(scores[index, column[label]])
+        best_score = float(scores[index, best])
+        question = row.prompt[-1].content
+        wrong.append((own_score - best_score, WrongRow(question, row.answer, answer)))
     return len(distinct), wrong
 
 
@@ -107,7 +113,7 @@ def _find_wrong_objects(train: Sequence[Example], seed: int) -> tuple[int, list[
     """Returns the number of judged rows, and the wrong ones with the share of their fields that are right."""
     from trainers.evaluation import json_fields
 
-    rows = list(at(distinct_example_places(train), train))
+    rows = list(at(distinct_example_indices(train), train))
     random.Random(seed).shuffle(rows)  # noqa: S311 - no secret
     rows = rows[:MOST_JSON_ROWS]
     if len(rows) < JSON_FOLDS:
@@ -115,10 +121,12 @@ def _find_wrong_objects(train: Sequence[Example], seed: int) -> tuple[int, list[
     wrong: list[ScoredRow] = []
     for fold in range(JSON_FOLDS):
         held = rows[fold::JSON_FOLDS]
-        others = [row for place, row in enumerate(rows) if place % JSON_FOLDS != fold]
+        others = [row for index, row in enumerate(rows) if index % JSON_FOLDS != fold]
         replies = json_fields.classify_holdout(others, held, seed)
         for row, reply in zip(held, replies, strict=True):
             share = json_share(row.answer, reply.text)
-            if share < 1:
-                wrong.append((share, WrongRow(row.prompt[-1].content, row.answer, reply.text)))
+            if share == 1:
+                continue
+            question = row.prompt[-1].content
+            wrong.append((share, WrongRow(question, row.answer, reply.text)))
     return len(rows), wrong

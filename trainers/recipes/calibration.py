@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import Example, question_keys
-from trainers.evaluation.tfidf import FOLDS, deal_folds, label_of
+from trainers.evaluation.out_of_fold import FOLDS, deal_folds
+from trainers.evaluation.tfidf import label_of
 
 if TYPE_CHECKING:
     import numpy as np

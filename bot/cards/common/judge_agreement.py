@@ -14,9 +14,9 @@ from bot.rules import judge_agreement
 from bot.rules.facts import Evidence, OtherJudge
 from bot.rules.judge_agreement import CheckedJudge, HumanAgreement, JudgeChecks
 from bot.values.evaluations import ComparisonPlan, JudgedPair, JudgeProgress
-from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import Candidate, Comparison
 from trainers.evaluation.scores import Choice
+from trainers.evaluation.statistics import Agreement
 
 FIRST = "prefer_first"
 SECOND = "prefer_second"

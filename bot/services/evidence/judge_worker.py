@@ -29,9 +29,8 @@ from bot.services.evidence.evaluation_worker import (
 from bot.values.evaluations import ComparisonPlan, JudgedPair, JudgeProgress
 from trainers.dataset import Example
 from trainers.evaluation import prompts
-from trainers.evaluation.judge_agreement import consolidate
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, Reply
-from trainers.evaluation.scores import Choice, is_right_call, read_calls, read_choice, read_yes
+from trainers.evaluation.scores import Choice, consolidate, is_right_call, read_calls, read_choice, read_yes
 from trainers.json_values import JsonValue, from_object, to_object
 from trainers.models.tokens import count_prompts, encoding_of
 from trainers.types import Message

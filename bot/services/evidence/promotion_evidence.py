@@ -42,7 +42,7 @@ from bot.values.runs import Before, RunResult
 from storage.promotions import Promotion
 from storage.records import AnswerRow, Measurement, Model, Promotable, Run
 from trainers.dataset import read
-from trainers.dataset.rows import at, distinct_example_places
+from trainers.dataset.rows import at, distinct_example_indices
 from trainers.evaluation.comparison import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_candidates
 from trainers.evaluation.results import Candidate, MeasuredCandidate, Reply, find_best
@@ -216,7 +216,7 @@ def _label_recalls(context: AppContext, scores: Scores) -> list[LabelRecall]:
     if not has_floor or candidate is None or candidate.scoring != "label" or not path.is_file():
         return []
     examples = read(path, path.name).examples
-    labels = [str(row.answer) for row in at(distinct_example_places(examples), examples)]
+    labels = [str(row.answer) for row in at(distinct_example_indices(examples), examples)]
     right: Counter[str] = Counter()
     for label, score in zip(labels, candidate.scores, strict=True):
         right[label] += score == 1

@@ -24,7 +24,7 @@ from storage.records import Dataset, Run
 from storage.shown_rows import ShownRows
 from storage.store import Store
 from trainers.dataset import Report, read
-from trainers.dataset.rows import at, distinct_example_places
+from trainers.dataset.rows import at, distinct_example_indices
 from trainers.evaluation.prompts import question_of
 
 
@@ -56,7 +56,7 @@ def find_read_places(store: Store, files: Path, dataset: str, holdout: str, trai
 def question_keys(holdout: Path) -> tuple[bytes, ...]:
     """Returns a hash of the question of each row that is scored."""
     rows = read(holdout, holdout.name).examples
-    places = distinct_example_places(rows)
+    places = distinct_example_indices(rows)
     return tuple(at(places, _keys_of_all_rows(holdout)))
 
 

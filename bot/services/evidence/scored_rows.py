@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from trainers.dataset import read
-from trainers.dataset.rows import at, distinct_example_places
+from trainers.dataset.rows import at, distinct_example_indices
 from trainers.evaluation.results import MeasuredCandidate
 
 Places = tuple[int, ...]
@@ -65,7 +65,7 @@ def _place_by_key(files: Path, scored: ScoredOn) -> dict[bytes, int]:
 @lru_cache(maxsize=16)
 def _read_scored_rows(holdout: Path) -> ScoredRows:
     rows = read(holdout, holdout.name).examples
-    positions = tuple(distinct_example_places(rows))
+    positions = tuple(distinct_example_indices(rows))
     texts = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(positions, rows))
     keys = tuple(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
     return ScoredRows(positions, keys)

@@ -46,7 +46,7 @@ from trainers.evaluation.wrong_rows import (
     WrongRow,
     WrongRows,
     find_wrong_training_rows,
-    wrong_places,
+    wrong_indices,
 )
 
 ROWS_AT_ONCE = 8
@@ -85,7 +85,7 @@ class _Answered:
 
     def wrong_answers(self, place: int) -> WrongAnswers:
         measured = self.candidates[place]
-        return WrongAnswers(place, self.names[place], len(wrong_places(measured.scores)), measured.n)
+        return WrongAnswers(place, self.names[place], len(wrong_indices(measured.scores)), measured.n)
 
 
 @dataclass(frozen=True)
@@ -422,7 +422,7 @@ def _held_out_page(
     positions = load_scored_rows(context.settings.files, answered.holdout).positions
     if len(positions) != measured.n:
         return Refusal("The held-out rows are no longer stored, so none can be shown.")
-    wrong = wrong_places(measured.scores)
+    wrong = wrong_indices(measured.scores)
     shown = at(wrong[first : first + ROWS_AT_ONCE], positions)
     if not shown:
         return Refusal("There are no more wrong rows.")

@@ -25,7 +25,7 @@ from bot.values.runs import (
 )
 from storage.records import AnswerRow, ComparedModel
 from trainers.dataset import Example
-from trainers.dataset.rows import at, distinct_example_places
+from trainers.dataset.rows import at, distinct_example_indices
 from trainers.evaluation.looks import FIRST_LOOK, Origin
 from trainers.evaluation.quality_threshold import rejudge_comparison
 from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate, Reply, find_best
@@ -109,7 +109,7 @@ def judge_run(
     base_verdicts, tuned_verdicts = run_replies.verdicts or (None, None)
     base_rows = _answer_rows(run_replies, "base", run_replies.base, holdout, base_verdicts)
     tuned_rows = _answer_rows(run_replies, "tuned", run_replies.tuned, holdout, tuned_verdicts)
-    places = distinct_example_places(holdout)
+    places = distinct_example_indices(holdout)
     base = at(places, base_rows)
     tuned = at(places, tuned_rows)
     expected = at(places, holdout)

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from trainers.evaluation.judge_agreement import agreement, consolidate
-from trainers.evaluation.scores import Choice
+from trainers.evaluation.scores import Choice, consolidate
+from trainers.evaluation.statistics import agreement
 
 
 def test_kappa_has_the_textbooks_value() -> None:

@@ -11,8 +11,8 @@ import pytest
 from benchmarks._planted import make_texts, margins_of, mislabel, rank_by_margin
 from tests.trainers.evaluation.builders import make_example, make_rows
 from trainers.dataset.slow_checks import suspect_labels
-from trainers.evaluation import tfidf
-from trainers.evaluation.tfidf import out_of_fold
+from trainers.evaluation import out_of_fold as module
+from trainers.evaluation.out_of_fold import out_of_fold
 from trainers.types import Message
 
 CLASSIFIERS = ("kernel", "svm", "ridge")
@@ -21,10 +21,10 @@ CLASSIFIERS = ("kernel", "svm", "ridge")
 def use_classifier(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `out_of_fold` take this classifier for any number of rows."""
     few = 10**6 if name == "kernel" else 0
-    monkeypatch.setattr(tfidf, "FEW_ROWS", few)
-    monkeypatch.setattr(tfidf, "FEW_LETTERS", few)
+    monkeypatch.setattr(module, "FEW_ROWS", few)
+    monkeypatch.setattr(module, "FEW_LETTERS", few)
     if name == "ridge":
-        monkeypatch.setattr(tfidf, "MOST_FOR_SVM", 0)
+        monkeypatch.setattr(module, "MOST_FOR_SVM", 0)
 
 
 @pytest.fixture(params=CLASSIFIERS)
@@ -73,8 +73,8 @@ def test_no_rows_are_refused() -> None:
 
 def test_few_rows_have_the_features_that_scikit_learn_counts() -> None:
     texts = ["I am a card, a lost card", "a b", "C# is no card!"]
-    rows = tfidf._features(texts)
-    assert tfidf._products(texts) == pytest.approx((rows @ rows.T).toarray(), abs=1e-5)
+    rows = module._features(texts)
+    assert module._products(texts) == pytest.approx((rows @ rows.T).toarray(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

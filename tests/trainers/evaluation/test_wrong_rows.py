@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.trainers.evaluation.builders import make_orders, make_rows
-from trainers.evaluation.wrong_rows import find_wrong_training_rows, wrong_places
+from trainers.evaluation.wrong_rows import find_wrong_training_rows, wrong_indices
 from trainers.types import Message
 
 SEED = 7
@@ -50,4 +50,4 @@ def test_rows_of_one_label_are_all_right() -> None:
 
 
 def test_the_worst_rows_come_first() -> None:
-    assert wrong_places((1.0, 0.5, 0.0, 1.0, 0.0)) == (2, 4, 1)
+    assert wrong_indices((1.0, 0.5, 0.0, 1.0, 0.0)) == (2, 4, 1)
