@@ -12,9 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 def main(source: Path, out: Path | None) -> None:
-    from trainers.dataset import Columns, Limits, check_file
+    from trainers.dataset import CheckSettings, Columns, Limits, check_file
 
-    report = check_file(source, source.name, Columns(), out, 7, limits=Limits(max_bytes=1_000_000_000))
+    report = check_file(
+        source, source.name, Columns(), out, 7, CheckSettings(limits=Limits(max_bytes=1_000_000_000))
+    )
     assert not report.is_blocked, report.findings
     stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in report.stages)
     print(f"{report.tokens.rows.total:,} tokens, {report.n_train:,} + {report.n_holdout:,} rows; {stages}")

@@ -49,6 +49,7 @@ from benchmarks._promises import Promises, read_promises  # noqa: E402
 from bot.cards.training.result_details import SHOWN_CHANGES  # noqa: E402
 from bot.services.datasets.dataset_worker import SEED  # noqa: E402
 from trainers.dataset import (  # noqa: E402
+    CheckSettings,
     Columns,
     Example,
     Limits,
@@ -174,7 +175,7 @@ def check_findings(what: str, rows: Sequence[Example], of_each: int = 30) -> boo
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "broken.jsonl"
         path.write_text("\n".join(lines), encoding="utf-8")
-        reported = lines_of(check_file(path, path.name, Columns(), None, 7, limits=EVERY_LINE))
+        reported = lines_of(check_file(path, path.name, Columns(), None, 7, CheckSettings(limits=EVERY_LINE)))
     fits += [
         compare_lines(f"{what}: {code}", reported.get(code, set()), where) for code, where in wrong.items()
     ]
@@ -231,7 +232,9 @@ def check_rows(rows: Sequence[Row], held: Sequence[Example] | None = None) -> Re
     with tempfile.TemporaryDirectory() as folder:
         path = write(rows, Path(folder) / "rows.csv")
         columns = Columns("text", "label")
-        return check_file(path, path.name, columns, None, 7, limits=EVERY_LINE, holdout=held, deep=True)
+        return check_file(
+            path, path.name, columns, None, 7, CheckSettings(limits=EVERY_LINE, holdout=held, deep=True)
+        )
 
 
 def lines_of(report: Report) -> dict[str, set[int]]:
@@ -475,7 +478,9 @@ def count_overlaps(test: Sequence[Example]) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         holdout = folder / f"{store_chat(folder, test)}.jsonl"
-        report = check_file(DATA / "train.csv", "train.csv", COLUMNS, folder, 0, holdout=holdout)
+        report = check_file(
+            DATA / "train.csv", "train.csv", COLUMNS, folder, 0, CheckSettings(holdout=holdout)
+        )
     overlaps, duplicates = (
         sum(finding.count for finding in report.findings if finding.code == code)
         for code in ("overlap", "duplicate")

@@ -42,6 +42,7 @@ from bot.values.targets import MemoryHeadroom, TrainingTime
 from trainers.client.client import find_key
 from trainers.dataset import (
     NO_MODELS,
+    CheckSettings,
     Columns,
     Example,
     Finding,
@@ -91,13 +92,15 @@ class CheckOptions:
             columns,
             out_dir,
             SEED,
-            limits=self.limits,
-            encoding=self.rows.encoding,
-            deep=self.deep,
-            presidio=self.presidio,
-            on_progress=self.on_progress,
-            n_sealed=self.n_sealed,
-            **beside,
+            CheckSettings(
+                limits=self.limits,
+                encoding=self.rows.encoding,
+                deep=self.deep,
+                presidio=self.presidio,
+                on_progress=self.on_progress,
+                n_sealed=self.n_sealed,
+                **beside,
+            ),
         )
 
 
@@ -132,7 +135,9 @@ def check_against(previous: Path, file: Path, columns: Columns, how: CheckOption
     with tempfile.TemporaryDirectory() as result:
         folder = Path(result)
         # As deep as the check of FILE, since near copies change the split.
-        before = check_file(previous, previous.name, without_sheet(columns), folder, SEED, deep=how.deep)
+        before = check_file(
+            previous, previous.name, without_sheet(columns), folder, SEED, CheckSettings(deep=how.deep)
+        )
         if before.is_blocked:
             worst = f"{before.findings[0].message} {before.findings[0].cure}"
             return Refusal(f"{previous} can't be used, so there is nothing to compare with. {worst}")
@@ -356,9 +361,7 @@ def checked_rows(
             columns,
             files,
             SEED,
-            local_models=local_models,
-            deep=True,
-            on_progress=on_progress,
+            CheckSettings(local_models=local_models, deep=True, on_progress=on_progress),
         )
         if holdout is None or report.is_blocked:
             yield EvaluationRows(report, files)

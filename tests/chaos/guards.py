@@ -874,7 +874,7 @@ GUARDS = (
     Guard(
         "removed sensitive held-out rows stay removed",
         "trainers/dataset/versions.py",
-        "    dropped = {missing[place] for place in sensitive}",
+        "    dropped = {missing[index] for index in sensitive}",
         "    dropped = set[int]()",
         f"{SCANNING}::test_after_a_masked_upload_no_address_is_sent",
     ),

@@ -13,7 +13,7 @@ from bot.rules.facts import Evidence, LabelChecks, RowFaults, count_row_faults
 from bot.rules.plans import VerdictKind
 from tests.rules.advice.worded_verdict import advise, reason, rules
 from tests.rules.builders import ALL_MISS, FACTS, candidate, comparison, outlook
-from trainers.dataset import Columns, check_file, read
+from trainers.dataset import CheckSettings, Columns, check_file, read
 from trainers.dataset.slow_checks import LabelErrors
 
 TICKETS = Path(__file__).parents[2] / "examples/support_tickets.csv"
@@ -49,7 +49,9 @@ def test_doubted_labels_leave_the_verdict_open_until_people_check_some(
             drawn.choice([other for other in topics if other != topic]) if drawn.random() < share else topic
         )
         rows.append((text, label))
-    report = check_file(sheet(tmp_path, rows), "rows", Columns("text", "label"), None, 1, deep=True)
+    report = check_file(
+        sheet(tmp_path, rows), "rows", Columns("text", "label"), None, 1, CheckSettings(deep=True)
+    )
     verdict = advise(replace(MEASURED, rows=report.rows, faults=count_row_faults(report)))
     assert verdict.kind == kind, verdict
     assert kind == "go" or verdict.rule == "wrong labels"
@@ -74,7 +76,9 @@ def test_ninety_right_labels_are_not_doubted(tmp_path: Path) -> None:
     """The first 90 rows of the examples, of which the check once said that 19 are wrong."""
     tickets = read(TICKETS, TICKETS.name, columns=Columns("text", "label")).examples[:90]
     rows = [(f'"{row.prompt[-1].content.replace(chr(34), "")}"', row.answer) for row in tickets]
-    report = check_file(sheet(tmp_path, rows), "rows", Columns("text", "label"), None, 1, deep=True)
+    report = check_file(
+        sheet(tmp_path, rows), "rows", Columns("text", "label"), None, 1, CheckSettings(deep=True)
+    )
     assert not [finding for finding in report.findings if finding.code in ("label_errors", "label_doubted")]
     (silent,) = [finding for finding in report.findings if finding.code == "too_few_rows_to_judge"]
     assert "that takes 200 rows" in silent.message

@@ -26,6 +26,7 @@ from trainers.dataset.checks import Severity as Severity
 from trainers.dataset.reader import Reading as Reading
 from trainers.dataset.reader import read as read
 from trainers.dataset.report import NO_MODELS as NO_MODELS
+from trainers.dataset.report import CheckSettings as CheckSettings
 from trainers.dataset.report import Report as Report
 from trainers.dataset.report import check_file as check_file
 from trainers.dataset.rows import CLASSIFY as CLASSIFY

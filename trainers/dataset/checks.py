@@ -96,14 +96,14 @@ def _finding(rule: Rule, message: str, line: int | None = None, count: int = 1) 
 def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Sorts by severity, then by code in order of first occurrence, then by line; findings without a line come last."""
     first: dict[str, int] = {}
-    for place, finding in enumerate(findings):
-        first.setdefault(finding.code, place)
+    for index, finding in enumerate(findings):
+        first.setdefault(finding.code, index)
 
     def order(finding: Finding) -> tuple[int, int, bool, int]:
         severity = _ORDER[finding.severity]
-        place = first[finding.code]
+        occurrence = first[finding.code]
         has_no_line = finding.line is None
-        return (severity, place, has_no_line, finding.line or 0)
+        return (severity, occurrence, has_no_line, finding.line or 0)
 
     return tuple(sorted(findings, key=order))
 
@@ -179,9 +179,9 @@ class RepeatFinder:
         self._answers.extend(answers)
         duplicates: list[int] = []
         for row in self._repeating(systems, keys, begin):
-            place = row - begin
-            if self._report(row, systems[place], keys[place]):
-                duplicates.append(place)
+            position = row - begin
+            if self._report(row, systems[position], keys[position]):
+                duplicates.append(position)
         return duplicates
 
     def _repeating(self, systems: Sequence[int], keys: Sequence[bytes], begin: int) -> list[int]:

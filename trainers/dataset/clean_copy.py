@@ -27,8 +27,8 @@ from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     Columns,
     Example,
-    JoinedTexts,
     Limits,
+    join_texts,
     normalise_text,
     question_key,
     to_printable,
@@ -132,12 +132,14 @@ def clean(
             )
         if not verdict.rows:
             return CleaningRefusal(_worst(findings))
-        if len(verdict.rows) == 1 and any(finding.code == NO_HEADER.code for finding in findings.sorted()):
+        names_header = [finding for finding in findings.sorted() if finding.code == NO_HEADER.code]
+        if len(verdict.rows) == 1 and names_header:
             return CleaningRefusal(
                 f"Only one row of '{to_printable(name)}' would stay. Without a header it would be mistaken for "
                 "one: add a first line such as text,label."
             )
-        rows, formulas = _write(out, _pieces(file, sniffed, columns, limits, progress), verdict)
+        pieces = _pieces(file, sniffed, columns, limits, progress)
+        rows, formulas = _write(out, pieces, verdict)
     return CleanedFile(
         out=out,
         written_as=row_format.cleaned_as,
@@ -175,10 +177,12 @@ class _Verdict:
         lines_by_code: dict[str, list[int]] = defaultdict(list)
         for line, code in sorted(self.reasons.items()):
             lines_by_code[code].append(line)
-        reasons = [
-            LeftOutRows(code, len(lines), tuple(lines[:listed])) for code, lines in lines_by_code.items()
-        ]
-        return tuple(sorted(reasons, key=lambda reason: (-reason.count, reason.code)))
+        reasons = []
+        for code, lines in lines_by_code.items():
+            first = tuple(lines[:listed])
+            reasons.append(LeftOutRows(code, len(lines), first))
+        reasons.sort(key=lambda reason: (-reason.count, reason.code))
+        return tuple(reasons)
 
 
 def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[bytes]) -> _Verdict:
@@ -204,19 +208,29 @@ def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[byte
             earlier = first_lines.setdefault(question, example.line)
             if earlier != example.line:
                 verdict.contradictions.append(Contradiction(earlier, example.line))
-    unread = (finding for finding in findings.sorted() if finding.blocks or finding.code == EMPTY_LABEL.code)
-    verdict.reasons |= {finding.line: finding.code for finding in unread if finding.line is not None}
+    for finding in findings.sorted():
+        is_unread = finding.blocks or finding.code == EMPTY_LABEL.code
+        if is_unread and finding.line is not None:
+            verdict.reasons[finding.line] = finding.code
     return verdict
 
 
 def _with_secrets(examples: Iterator[Example]) -> Iterator[tuple[Example, bool]]:
     """Yields each row and whether it contains a secret. Rows are searched in batches, since most have none."""
     while batch := list(islice(examples, _ROWS_AT_ONCE)):
-        rows = [row for row, example in enumerate(batch) for _ in _texts(example)]
-        texts = [text for example in batch for text in _texts(example)]
-        faults = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
-        secret = {rows[i] for i, of_text in faults.items() if any(fault.rule == SECRET for fault in of_text)}
-        yield from ((example, row in secret) for row, example in enumerate(batch))
+        rows: list[int] = []  # of each text
+        texts: list[str] = []
+        for row, example in enumerate(batch):
+            for text in _texts(example):
+                rows.append(row)
+                texts.append(text)
+        faults_by_text = faults_of_texts(join_texts(texts), texts)
+        with_secret = set()
+        for index, faults in faults_by_text.items():
+            if any(fault.rule == SECRET for fault in faults):
+                with_secret.add(rows[index])
+        for row, example in enumerate(batch):
+            yield example, row in with_secret
 
 
 def _texts(example: Example) -> list[str]:
@@ -257,7 +271,10 @@ def _pieces(
     if row_format.keeps_bytes:
         for block in blocks(file, ignored, limits):
             for line, raw in enumerate(block.lines, block.first):
-                yield _Piece(line, line, raw + b"\n" if raw.strip() else b"")
+                written = b""
+                if raw.strip():
+                    written = raw + b"\n"
+                yield _Piece(line, line, written)
         return
 
     if is_csv:
@@ -275,7 +292,8 @@ def _pieces(
 def _table_pieces(file: BinaryIO, separator: str, ignored: Findings, limits: Limits) -> Iterator[_Piece]:
     """Splits a table into the same records as the first pass, by using the same reader on the same lines."""
     taken: list[bytes] = []
-    reader = csv.reader(_lines_into(taken, file, ignored, limits), delimiter=separator, strict=True)
+    lines = _lines_into(taken, file, ignored, limits)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
         first = reader.line_num + 1
         taken.clear()
@@ -286,8 +304,10 @@ def _table_pieces(file: BinaryIO, separator: str, ignored: Findings, limits: Lim
         except csv.Error:
             yield _Piece(first, reader.line_num, b"")  # the first pass recorded a reason for its first line
             continue
-        is_filled = any(cell and not cell.isspace() for cell in cells)
-        yield _Piece(first, reader.line_num, b"".join(taken) if is_filled else b"", cells)
+        raw = b""
+        if any(cell and not cell.isspace() for cell in cells):
+            raw = b"".join(taken)
+        yield _Piece(first, reader.line_num, raw, cells)
 
 
 def _lines_into(taken: list[bytes], file: BinaryIO, ignored: Findings, limits: Limits) -> Iterator[str]:
@@ -314,7 +334,8 @@ def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> tuple[int,
         try:
             out.chmod(0o600)
             for piece in pieces:
-                is_left_out = any(line in verdict.reasons for line in range(piece.first, piece.last + 1))
+                lines = range(piece.first, piece.last + 1)
+                is_left_out = any(line in verdict.reasons for line in lines)
                 if not piece.raw:
                     verdict.leave_out(piece)
                 elif not is_left_out:

@@ -164,10 +164,13 @@ def _split_array(file: BinaryIO, out: BinaryIO) -> str | None:
         return None
     try:
         array = _STRICT.decode(raw.decode())
-        if not isinstance(array, list) or not array or not all(isinstance(row, dict) for row in array):
+        if not isinstance(array, list) or not array:
+            return None
+        if not all(isinstance(row, dict) for row in array):
             return None
         for row in array:
-            out.write(orjson.dumps(_as_chat(row)) + b"\n")
+            chat = _as_chat(row)
+            out.write(orjson.dumps(chat) + b"\n")
     except (ValueError, TypeError, RecursionError):  # not JSON, or a value that can't be written unchanged
         return None
     return f"The file is a JSON array of {len(array):,} objects, each read as one row: line 3 means the third object."
@@ -182,6 +185,7 @@ def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
     try:
         text = raw.decode()
         at = 0
+        # Past the spaces and commas between objects.
         while (at := _end_of(_SPACE, text, at)) < len(text):
             row, at = _STRICT.raw_decode(text, at)
             if isinstance(row, dict):
@@ -208,7 +212,9 @@ def _rewrite(file: BinaryIO, out: BinaryIO, name: str) -> None:
         written = raw
         try:
             row = _STRICT.decode(raw.removeprefix(BOM).decode())
-            chat = _SHAPES[name](row) if isinstance(row, dict) else None
+            chat = None
+            if isinstance(row, dict):
+                chat = _SHAPES[name](row)
             if chat is not None:
                 written = orjson.dumps(chat) + b"\n"
         except (ValueError, TypeError, RecursionError):
@@ -217,8 +223,11 @@ def _rewrite(file: BinaryIO, out: BinaryIO, name: str) -> None:
 
 
 def _as_chat(row: dict[str, Any]) -> Mapping[str, Any]:
-    chats = (convert(row) for convert in _SHAPES.values())
-    return next((chat for chat in chats if chat is not None), row)
+    for convert in _SHAPES.values():
+        chat = convert(row)
+        if chat is not None:
+            return chat
+    return row
 
 
 def _alpaca(row: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -226,7 +235,9 @@ def _alpaca(row: Mapping[str, Any]) -> dict[str, Any] | None:
     instruction = row.get("instruction")
     data = row.get("input") or ""
     answer = row.get("output")
-    if not (isinstance(instruction, str) and isinstance(data, str) and isinstance(answer, str)):
+    if not isinstance(instruction, str) or not isinstance(answer, str):
+        return None
+    if not isinstance(data, str):
         return None
 
     used = ["instruction", "input", "output"]
@@ -250,10 +261,13 @@ def _sharegpt(row: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     messages = []
     for turn in turns:
-        role = _SHAREGPT_ROLES.get(str(turn.get("from"))) if isinstance(turn, dict) else None
-        if role is None or not isinstance(turn.get("value"), str):
+        if not isinstance(turn, dict):
             return None
-        messages.append({"role": role, "content": turn["value"]})
+        role = _SHAREGPT_ROLES.get(str(turn.get("from")))
+        value = turn.get("value")
+        if role is None or not isinstance(value, str):
+            return None
+        messages.append({"role": role, "content": value})
     return _chat(row, messages, "conversations")
 
 

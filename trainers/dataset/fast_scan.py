@@ -67,11 +67,11 @@ def shape_of(roles: Roles) -> Shape:
     turns: list[int] = []
     system: list[int] = []
     formats: list[bytes] = []
-    for place, role in enumerate(roles):
+    for position, role in enumerate(roles):
         if role in INSTRUCTION_ROLES:
-            system.append(place)
-        elif place != answer:
-            turns.append(place)
+            system.append(position)
+        elif position != answer:
+            turns.append(position)
             formats.append(role.encode() + b"\x1f%b")
     return Shape(
         roles,
@@ -86,15 +86,15 @@ class Group:
     """Rows of one shape: their positions in a chunk, and one column for each message."""
 
     shape: Shape
-    places: Sequence[int]
+    positions: Sequence[int]
     columns: Sequence[Column]
 
     def cut(self, rows: int) -> Group:
         """Returns the group without the rows from position `rows` on."""
-        count = bisect_left(self.places, rows)
-        places = self.places[:count]
+        count = bisect_left(self.positions, rows)
+        positions = self.positions[:count]
         columns = [column.cut(count) for column in self.columns]
-        return Group(self.shape, places, columns)
+        return Group(self.shape, positions, columns)
 
 
 @dataclass(slots=True)
@@ -121,15 +121,15 @@ class Chunk:
         self.plain.append(plain)
 
     def add_example(self, example: Example, start: int, size: int, plain: bool) -> None:
-        place = len(self.lines)
-        self.examples.append((place, example))
+        position = len(self.lines)
+        self.examples.append((position, example))
         self.add(example.line, start, size, plain)
 
     def groups(self) -> list[Group]:
         """Returns all rows grouped by shape."""
-        places = [place for place, _ in self.examples]
+        positions = [position for position, _ in self.examples]
         messages = [example.messages for _, example in self.examples]
-        return [*self.plain_groups, *_groups(messages, places)]
+        return [*self.plain_groups, *_groups(messages, positions)]
 
     def cut(self, rows: int) -> None:
         """Keeps the first `rows` rows."""
@@ -137,9 +137,9 @@ class Chunk:
         del self.starts[rows:]
         del self.sizes[rows:]
         del self.plain[rows:]
-        remaining = [group for group in self.plain_groups if group.places[0] < rows]
+        remaining = [group for group in self.plain_groups if group.positions[0] < rows]
         self.plain_groups = [group.cut(rows) for group in remaining]
-        self.examples = [(place, example) for place, example in self.examples if place < rows]
+        self.examples = [(position, example) for position, example in self.examples if position < rows]
 
 
 def scan(
@@ -197,7 +197,7 @@ class _Scanner:
         starts = list(accumulate(lengths, initial=block.start))
 
         # Usually the typed parser has read all lines, and then nothing is left to do for each of them.
-        n_grouped = sum(len(group.places) for group in groups)
+        n_grouped = sum(len(group.positions) for group in groups)
         if not chunk.lines and n_grouped == len(lines):
             end = block.first + len(lines)
             chunk.lines = list(range(block.first, end))
@@ -212,21 +212,21 @@ class _Scanner:
 
         grouped: set[int] = set()
         for group in groups:
-            grouped.update(group.places)
+            grouped.update(group.positions)
         # A faulty line is no row, so the rows behind it move forward.
         row_of_line: list[int] = []
-        for place, raw in enumerate(lines):
+        for position, raw in enumerate(lines):
             row_of_line.append(len(chunk.lines))
-            number = block.first + place
-            start = starts[place]
-            if place in grouped:
+            number = block.first + position
+            start = starts[position]
+            if position in grouped:
                 size = len(raw.rstrip())
                 chunk.add(number, start, size, plain=True)
             else:
                 self._parse(chunk, number, start, raw)
         plain_groups: list[Group] = []
         for group in groups:
-            rows = [row_of_line[place] for place in group.places]
+            rows = [row_of_line[position] for position in group.positions]
             plain_groups.append(Group(group.shape, rows, group.columns))
         chunk.plain_groups = plain_groups
 
@@ -242,8 +242,8 @@ class _Scanner:
 
 
 def _trainable_groups(lines: Sequence[bytes], joined: bytes, limits: Limits) -> list[Group]:
-    """Returns the rows that need no closer look, grouped by shape; their places are indices of `lines`. All other lines
-    must be parsed one by one, which reports what is wrong."""
+    """Returns the rows that need no closer look, grouped by shape; their positions are indices of `lines`. All other
+    lines must be parsed one by one, which reports what is wrong."""
     chats = _plain_chats(lines, joined)
     trainable: list[Group] = []
     for group in _groups(chats, range(len(chats))):
@@ -339,7 +339,7 @@ def _has_blank(texts: Sequence[str]) -> bool:
     return "" in [text.strip(INVISIBLE) for text in texts]
 
 
-def _groups(chats: Sequence[Chat], places: Sequence[int]) -> list[Group]:
+def _groups(chats: Sequence[Chat], positions: Sequence[int]) -> list[Group]:
     groups: list[Group] = []
     for roles, rows in _rows_by_roles(chats).items():
         texts = [message.content for row in rows for message in chats[row]]
@@ -349,8 +349,8 @@ def _groups(chats: Sequence[Chat], places: Sequence[int]) -> list[Group]:
             # The texts lie row by row, so every so-many-th is of the same message.
             column = column_of(texts[number::n_messages])
             columns.append(column)
-        places_of_rows = [places[row] for row in rows]
-        groups.append(Group(shape_of(roles), places_of_rows, columns))
+        positions_of_rows = [positions[row] for row in rows]
+        groups.append(Group(shape_of(roles), positions_of_rows, columns))
     return groups
 
 

@@ -109,7 +109,9 @@ def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
     if repeated:
         counted = f"{questions:,} different questions in {rows:,} rows"
     if rows < MIN_TRAINING_EXAMPLES:
-        there = "is 1 usable row" if rows == 1 else f"are {rows} usable rows"
+        there = f"are {rows} usable rows"
+        if rows == 1:
+            there = "is 1 usable row"
         findings.add_for_file(TOO_FEW, f"There {there}; {MINIMUM} is the minimum.", rows)
     elif questions < NOT_YET:
         text = f"{counted} are too few for fine-tuning to be worth it; try it from {NOT_YET} on."
@@ -140,19 +142,23 @@ def check_label_counts(file: CheckedFile) -> Findings:
     if not file.labels:
         return findings
     _check_spread(file.labels, len(file.facts), findings)
-    empty = {place for place, answer in enumerate(file.facts.answers) if normalise_text(answer) in _NULLS}
+    empty = set()
+    for index, answer in enumerate(file.facts.answers):
+        if normalise_text(answer) in _NULLS:
+            empty.add(index)
     if not empty:
         return findings
-    for line, place in zip(file.facts.lines, file.facts.labels, strict=True):
-        if place in empty:
+    for line, index in zip(file.facts.lines, file.facts.labels, strict=True):
+        if index in empty:
             findings.add_for_line(line, Fault(NULL_LABEL, "has a label that stands for a missing value"))
+    return findings
     return findings
 
 
 def _check_combinations(facts: RowFacts, findings: Findings) -> None:
     """Reports answers that list several labels each."""
-    rows_of_place = Counter(facts.labels)
-    rows = {answer.strip(): rows_of_place[place] for place, answer in enumerate(facts.answers)}
+    rows_by_index = Counter(facts.labels)
+    rows = {answer.strip(): rows_by_index[index] for index, answer in enumerate(facts.answers)}
     combined = combined_labels(rows)
     if not combined:
         return
@@ -190,13 +196,15 @@ def combined_labels(answers: Collection[str]) -> CombinedLabels | None:
         times = Counter(part for its in parts.values() for part in its)
         listed = {part for answer in combinations for part in parts[answer]}
         shared = sum(times[part] > 1 for part in listed)
-        if len(times) < len(parts) and shared >= _MOST_PARTS * len(listed):
+        are_fewer = len(times) < len(parts)
+        if are_fewer and shared >= _MOST_PARTS * len(listed):
             return CombinedLabels(combinations, len(times))
     return None
 
 
 def _split_answer(answer: str, separator: str) -> frozenset[str]:
-    return frozenset(normalise_text(part) for part in answer.split(separator) if part.strip())
+    parts = [part for part in answer.split(separator) if part.strip()]
+    return frozenset(map(normalise_text, parts))
 
 
 _SEPARATORS = (",", ";", "|", "+", "/")
@@ -212,16 +220,21 @@ def _check_spread(counts: Sequence[LabelCount], rows: int, findings: Findings) -
 
     spellings: dict[str, list[LabelCount]] = defaultdict(list)
     for count in counts:
-        spellings[normalise_text(count.label.translate(REMOVE_INVISIBLE))].append(count)
+        visible = count.label.translate(REMOVE_INVISIBLE)
+        spellings[normalise_text(visible)].append(count)
     alike = [same[0] for same in spellings.values() if len(same) > 1]
     if alike:
-        are = "label is" if len(alike) == 1 else "labels are"
+        are = "labels are"
+        if len(alike) == 1:
+            are = "label is"
         text = f"{len(alike)} {are} written in more than one way{_named(alike)}."
         findings.add_for_file(LABELS_ALIKE, text, len(alike))
 
     rare = [count for count in counts if count.rows < FEW_PER_LABEL]
     if rare:
-        has = "has" if len(rare) == 1 else "have"
+        has = "have"
+        if len(rare) == 1:
+            has = "has"
         text = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
         findings.add_for_file(FEW_ROWS_OF_LABEL, text, len(rare))
 
@@ -253,7 +266,9 @@ def check_lengths(file: CheckedFile) -> Findings:
     limit = file.limits.max_row_tokens
     if max(file.lengths, default=0) <= limit:
         return findings
-    unit = f" of {file.encoding.name}" if file.encoding.folder else ""
+    unit = ""
+    if file.encoding.folder:
+        unit = f" of {file.encoding.name}"
     for line, tokens in zip(file.facts.lines, file.lengths, strict=True):
         if tokens > limit:
             text = f"has {tokens:,} tokens{unit}, more than the limit of {limit:,}"
@@ -266,7 +281,9 @@ def check_instructions(file: CheckedFile) -> Findings:
     rows = len(file.facts)
     without = file.facts.instructions[()]
     if 0 < without < rows:
-        have = "row has" if without == 1 else "rows have"
+        have = "rows have"
+        if without == 1:
+            have = "row has"
         text = f"{without:,} of {rows:,} {have} no instructions (system message), but the others do."
         findings.add_for_file(SOME_WITHOUT_INSTRUCTIONS, text, without)
     return findings
@@ -276,7 +293,9 @@ def check_beginnings(file: CheckedFile) -> Findings:
     findings = Findings(file.limits.listed)
     first = file.facts.n_begun_by_assistant
     if first:
-        begins = "row begins" if first == 1 else "rows begin"
+        begins = "rows begin"
+        if first == 1:
+            begins = "row begins"
         text = f"{first:,} of {len(file.facts):,} {begins} with a message of the assistant, before anybody has asked."
         findings.add_for_file(ASSISTANT_FIRST, text, first)
     return findings
@@ -337,7 +356,8 @@ class ScannedFile:
     def label_counts(self) -> tuple[LabelCount, ...]:
         if self.task != "labels":
             return ()
-        return sort_label_counts(Counter(self.labels))
+        counts = Counter(self.labels)
+        return sort_label_counts(counts)
 
     @property
     def n_combined(self) -> int:

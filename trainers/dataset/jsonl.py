@@ -124,7 +124,8 @@ def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] |
     except orjson.JSONDecodeError as error:
         return _syntax_fault(raw, error, limits)
     # The number of brackets is counted fast, and rules out nearly every row.
-    if raw.count(b"{") + raw.count(b"[") > limits.max_depth and _depth(row) > limits.max_depth:
+    brackets = raw.count(b"{") + raw.count(b"[")
+    if brackets > limits.max_depth and _depth(row) > limits.max_depth:
         return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
     if type(row) is not dict:
         return Fault(NOT_A_ROW, "is JSON, but not an object")
@@ -139,8 +140,11 @@ def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] |
 
     # Every key in the line ends with `":`. If the row has fewer keys, one was lost or a text contains `":`.
     is_plain = type(parsed) is tuple and parsed[0] == "chat" and parsed[1].row is None
-    # A plain chat has the key `messages`, and two in each message.
-    keys = 1 + 2 * len(row["messages"]) if is_plain else _key_count(row)
+    if is_plain:
+        # The key `messages`, and two in each message. Counted here, since most rows are such and the rest is slow.
+        keys = 1 + 2 * len(row["messages"])
+    else:
+        keys = _key_count(row)
     return _twice_fault(raw, keys) or parsed
 
 
@@ -160,7 +164,11 @@ def _twice_fault(raw: bytes, keys: int) -> Fault | None:
     if len(_KEY.findall(raw)) == keys:
         return None
     equal: list[bool] = []
-    json.loads(raw, object_pairs_hook=lambda items: equal.append(len(dict(items)) != len(items)))
+
+    def note(items: list[tuple[str, Any]]) -> None:
+        equal.append(len(dict(items)) != len(items))
+
+    json.loads(raw, object_pairs_hook=note)
     if not any(equal):
         return None
     return Fault(DUPLICATE_KEY, "has the same key twice in one object")
@@ -189,7 +197,8 @@ def _syntax_fault(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> 
         return Fault(BAD_NUMBER, "has NaN, Infinity or a number that is too large")
     if _ESCAPED_SURROGATE.search(text):
         return Fault(LONE_SURROGATE, "has half of a character (a lone surrogate)")
-    if text.count("[") + text.count("{") > limits.max_depth:
+    brackets = text.count("[") + text.count("{")
+    if brackets > limits.max_depth:
         return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
     return Fault(NOT_JSON, f"is not JSON that all programs can read, at character {error.pos + 1:,}")
 
@@ -248,20 +257,27 @@ def _parse_preference(line: int, row: dict[str, Any], limits: Limits) -> tuple[F
     pair = parse_pair(row)
     if not isinstance(pair, Pair):
         return pair
-    preferred = chat_example(line, {"messages": [*pair.prompt, *pair.preferred], **pair.tools}, limits)
+    with_preferred = {"messages": [*pair.prompt, *pair.preferred], **pair.tools}
+    preferred = chat_example(line, with_preferred, limits)
     if isinstance(preferred, Fault):
         return preferred
-    other = chat_example(line, {"messages": [*pair.prompt, *pair.other], **pair.tools}, limits)
+    with_other = {"messages": [*pair.prompt, *pair.other], **pair.tools}
+    other = chat_example(line, with_other, limits)
     if isinstance(other, Fault):
         return other
-    dropped = pair.dropped.union(preferred[1].dropped, other[1].dropped)
-    return "preference", replace(preferred[1], dropped=tuple(dropped))
+    _, example = preferred
+    _, other_example = other
+    dropped = pair.dropped.union(example.dropped, other_example.dropped)
+    return "preference", replace(example, dropped=tuple(dropped))
 
 
 @lru_cache(1024)
 def dropped_fault(names: tuple[str, ...]) -> Fault:
     """Reports the ignored keys of a usable row. Names that are long or look like somebody's data are not shown."""
-    harmless = [name for name in names if to_printable(name) and len(name) <= 40 and not faults_in(name)]
+    harmless = []
+    for name in names:
+        if to_printable(name) and len(name) <= 40 and not faults_in(name):
+            harmless.append(name)
     shown = sorted(harmless)[:5]
     if len(names) == 1:
         text = "has a key that no trainer reads, so it was dropped"
@@ -300,7 +316,8 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
         return Fault(NO_ANSWER, f"ends with a {last.role} message, not with the assistant's answer")
     if not any(message.role == "user" for message in messages):
         return Fault(NO_QUESTION, "has no user message")
-    if last.weight == 0 and all(m.weight == 0 for m in messages if m.role == "assistant"):
+    weights = [message.weight for message in messages if message.role == "assistant"]
+    if all(weight == 0 for weight in weights):
         return Fault(NOTHING_TO_LEARN, "gives every answer weight 0")
     if is_plain:
         return "chat", Example(line, tuple(messages))
@@ -340,7 +357,8 @@ def _uses_tools(written: dict[str, Any]) -> bool:
     """True for a row that offers functions or calls one. Answers of tools follow calls."""
     if _definitions(written):
         return True
-    return any("tool_calls" in message or "function_call" in message for message in written["messages"])
+    messages = written["messages"]
+    return any("tool_calls" in message or "function_call" in message for message in messages)
 
 
 def _plain_message(raw: Any) -> Message | None:
@@ -350,7 +368,9 @@ def _plain_message(raw: Any) -> Message | None:
         return None
     role = raw.get("role")
     content = raw.get("content")
-    if type(role) is not str or role not in _PLAIN_ROLES or type(content) is not str or is_blank(content):
+    if type(role) is not str or role not in _PLAIN_ROLES:
+        return None
+    if type(content) is not str or is_blank(content):
         return None
     return Message(cast(Role, role), content)
 
@@ -363,8 +383,10 @@ def _parse_message(number: int, raw: Any) -> Message | Fault:
     weight = raw.get("weight")
     if type(role) is not str or role not in _ROLES:
         return Fault(UNKNOWN_ROLE, f"has an unknown role in message {number}")
-    if weight is not None and (type(weight) is not int or weight not in (0, 1) or role != "assistant"):
-        return Fault(BAD_WEIGHT, f"has a weight that is not allowed, in message {number}")
+    if weight is not None:
+        is_valid = type(weight) is int and weight in (0, 1)  # by type, since true equals 1 in Python
+        if not is_valid or role != "assistant":
+            return Fault(BAD_WEIGHT, f"has a weight that is not allowed, in message {number}")
     content = text_of_content(raw.get("content"))
     if content is None:
         return Fault(NOT_TEXT, f"has content that is not text, in message {number}")
@@ -373,7 +395,8 @@ def _parse_message(number: int, raw: Any) -> Message | Fault:
         return fault
     calls = raw.get("tool_calls") or raw.get("function_call")
     if calls:
-        content = f"{content}\n{orjson.dumps(calls).decode()}".lstrip("\n")
+        written = orjson.dumps(calls).decode()
+        content = f"{content}\n{written}".lstrip("\n")
     if is_blank(content):
         return Fault(EMPTY_CONTENT, f"has an empty {role} message, number {number}")
     return Message(cast(Role, role), content, weight)
@@ -382,6 +405,7 @@ def _parse_message(number: int, raw: Any) -> Message | Fault:
 def definitions_text(row: bytes) -> str:
     """Returns the tools that a row defines, as JSON, or "" if there are none. Vendors show them to the model in a form
     of their own, of about the same length."""
+    # Parsing is slow, so that rows without either word are ruled out first.
     if not any(b'"%b"' % name.encode() in row for name in _LISTS):
         return ""
     tools = _definitions(orjson.loads(row))
@@ -397,12 +421,13 @@ def tools_of(row: bytes) -> str:
         return ""
     row_lists = orjson.loads(text)
     older = [{"type": "function", "function": function} for function in row_lists.get("functions", ())]
-    return orjson.dumps(row_lists.get("tools") or older).decode()
+    tools = row_lists.get("tools") or older
+    return orjson.dumps(tools).decode()
 
 
 def called_functions(row: bytes) -> tuple[str, ...]:
     """Returns the names of the functions that the answer of a stored row calls."""
-    answer = orjson.loads(row)["messages"][-1]
+    *_, answer = orjson.loads(row)["messages"]
     calls = [call["function"] for call in answer.get("tool_calls") or ()]
     older = answer.get("function_call")
     if older:
@@ -416,8 +441,11 @@ def asked_messages(row: bytes) -> tuple[Message, ...]:
     messages = []
     for raw in orjson.loads(row)["messages"]:
         extra = {name: raw[name] for name in _EXTRA if raw.get(name)}
-        text = orjson.dumps(extra).decode() if extra else ""
-        messages.append(Message(raw["role"], text_of_content(raw.get("content")) or "", extra=text))
+        text = ""
+        if extra:
+            text = orjson.dumps(extra).decode()
+        content = text_of_content(raw.get("content")) or ""
+        messages.append(Message(raw["role"], content, extra=text))
     return tuple(messages)
 
 
@@ -428,8 +456,13 @@ def _definitions(row: dict[str, Any]) -> dict[str, Any]:
 def _tools_fault(row: dict[str, Any]) -> Fault | None:
     """Returns a fault if the tools that a row defines are malformed."""
     for name, tools in _definitions(row).items():
-        is_sound = _is_tool if name == "tools" else _is_named
-        if type(tools) is not list or not all(is_sound(tool) for tool in tools):
+        if type(tools) is not list:
+            is_sound = False
+        elif name == "tools":
+            is_sound = all(map(_is_tool, tools))
+        else:
+            is_sound = all(map(_is_named, tools))
+        if not is_sound:
             return Fault(BAD_TOOLS, f"has {name} in a form that trainers don't accept")
     return None
 
@@ -442,13 +475,12 @@ def _call_fault(number: int, message: dict[str, Any]) -> Fault | None:
         return None
     if message.get("role") != "assistant":
         return Fault(BAD_CALL, f"calls a tool in message {number}, which is not from the assistant")
-    if calls:
-        is_sound = type(calls) is list and all(
-            _is_tool(call) and _is_filled(call.get("id")) and _has_arguments(call["function"])
-            for call in calls
-        )
-    else:
+    if not calls:
         is_sound = _has_arguments(function_call)
+    elif type(calls) is list:
+        is_sound = all(map(_is_call, calls))
+    else:
+        is_sound = False
     if is_sound:
         return None
     return Fault(BAD_CALL, f"has a malformed tool call, in message {number}")
@@ -470,16 +502,27 @@ def _order_fault(messages: list[Any]) -> Fault | None:
     return None
 
 
+def _is_call(call: Any) -> bool:
+    if not _is_tool(call) or not _is_filled(call.get("id")):
+        return False
+    return _has_arguments(call["function"])
+
+
 def _is_tool(tool: Any) -> bool:
-    return type(tool) is dict and tool.get("type") == "function" and _is_named(tool.get("function"))
+    if type(tool) is not dict or tool.get("type") != "function":
+        return False
+    return _is_named(tool.get("function"))
 
 
 def _has_arguments(function: Any) -> bool:
     """True for a named function whose arguments are a JSON object written as text."""
-    if not _is_named(function) or type(function.get("arguments")) is not str:
+    if not _is_named(function):
+        return False
+    arguments = function.get("arguments")
+    if type(arguments) is not str:
         return False
     try:
-        return type(orjson.loads(function["arguments"])) is dict
+        return type(orjson.loads(arguments)) is dict
     except orjson.JSONDecodeError:
         return False
 

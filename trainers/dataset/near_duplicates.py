@@ -42,28 +42,29 @@ _UNSEEN = frozenset({"P", "Z", "C"})
 
 
 def compute_sketches(texts: Iterable[str]) -> Sketches:
-    """Returns the MinHash of each text, texts x SKETCH_SIZE. The share of equal places estimates the similarity of two
-    texts, with a standard error of 0.04 at 0.8. A text without shingles has NO_SHINGLE everywhere."""
-    places = array("I")
-    sketch_into(places, texts)
-    return to_sketch_array(places)
+    """Returns the MinHash of each text, texts x SKETCH_SIZE. The share of positions with equal numbers estimates the
+    similarity of two texts, with a standard error of 0.04 at 0.8. A text without shingles has NO_SHINGLE everywhere."""
+    numbers = array("I")
+    sketch_into(numbers, texts)
+    return to_sketch_array(numbers)
 
 
-def sketch_into(places: array[int], texts: Iterable[str]) -> None:
-    """Appends the sketches of texts to `places`. The texts are consumed one by one."""
+def sketch_into(numbers: array[int], texts: Iterable[str]) -> None:
+    """Appends the sketches of texts to `numbers`. The texts are consumed one by one."""
     from rensa import RMinHash
 
     def sketch(batch: list[bytes]) -> None:
         hashes, offsets = _hashes(batch)
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, SKETCH_SIZE, _SEED)
         for row in matrix.to_rows():
-            places.fromlist(row)
+            numbers.fromlist(row)
 
     batch: list[bytes] = []
     size = 0
     for text in texts:
-        batch.append(_to_utf16(text))
-        size += len(batch[-1])
+        encoded = _to_utf16(text)
+        batch.append(encoded)
+        size += len(encoded)
         if size > _BATCH_BYTES:
             sketch(batch)
             batch = []
@@ -72,17 +73,19 @@ def sketch_into(places: array[int], texts: Iterable[str]) -> None:
         sketch(batch)
 
 
-def to_sketch_array(places: array[int]) -> Sketches:
+def to_sketch_array(numbers: array[int]) -> Sketches:
     import numpy as np
 
-    return np.frombuffer(places, dtype=np.uint32).reshape(-1, SKETCH_SIZE)
+    flat = np.frombuffer(numbers, dtype=np.uint32)
+    return flat.reshape(-1, SKETCH_SIZE)
 
 
 def shingles(texts: Sequence[str]) -> list[frozenset[int]]:
     """Returns the shingles of each text. Texts of fewer than two characters have none."""
     if not texts:
         return []
-    hashes, offsets = _hashes([_to_utf16(text) for text in texts])
+    encoded = [_to_utf16(text) for text in texts]
+    hashes, offsets = _hashes(encoded)
     by_text: list[frozenset[int]] = []
     for begin, end in pairwise(offsets.tolist()):
         numbers = hashes[begin:end].tolist()
@@ -117,16 +120,18 @@ def _hashes(batch: list[bytes]) -> tuple[Hashes, Hashes]:
     joined = np.frombuffer(b"".join(batch), dtype="<u2")
     units = _small_letters()[joined]
     stored = units != 32
+    # Of spaces in a row only the first stays. The copy is needed since numpy would read what it has just written.
     stored[1:] |= stored[:-1].copy()
     begins = ends - sizes
     stored[begins] = True  # keep the space in front of each text
     units = units[stored]
-    ends = np.cumsum(stored)[ends - 1]
+    stored_until = np.cumsum(stored)
+    ends = stored_until[ends - 1]
 
     starts = np.ones(len(units), dtype=bool)
     for before in range(1, SHINGLE_LENGTH):
-        places = np.maximum(ends - before, 0)
-        starts[places] = False  # shingles must not reach into the next text
+        crossing = np.maximum(ends - before, 0)
+        starts[crossing] = False  # shingles must not reach into the next text
     count = max(len(units) - SHINGLE_LENGTH + 1, 0)
 
     # With a stride of one unit, the same bytes read as overlapping numbers of four units: every shingle at once.
@@ -153,7 +158,8 @@ def _small_letters() -> Units:
             continue  # half of a character
         character = chr(unit)
         small = character.casefold()
-        if unicodedata.category(character)[0] in _UNSEEN:
+        category = unicodedata.category(character)
+        if category[0] in _UNSEEN:
             table[unit] = 32
         elif len(small) == 1:
             table[unit] = ord(small)
@@ -171,7 +177,8 @@ class UnionFind:
         above = self._above
         while above[number] != number:
             # Shortens the way for later calls.
-            above[number] = above[above[number]]
+            parent = above[number]
+            above[number] = above[parent]
             number = above[number]
         return number
 
@@ -180,14 +187,16 @@ class UnionFind:
         first = self.first(number)
         other_first = self.first(other)
         # The smallest number names a set, whatever the order in which sets are joined.
-        self._above[max(first, other_first)] = min(first, other_first)
+        smaller = min(first, other_first)
+        larger = max(first, other_first)
+        self._above[larger] = smaller
         return first != other_first
 
 
 NEAR_SIMILARITY = 0.8
 _BANDS = 24
 _NEIGHBOURS = 4  # rows that each row is compared with in a band, besides the first of the band
-_LIKELY = 62  # of 96 places; near copies have fewer equal ones only once in 10,000
+_LIKELY = 62  # of 96 positions; near copies have fewer equal ones only once in 10,000
 _COMPARED_PER_ROW = 2
 _COMPARED_AT_LEAST = 20_000  # covers all pairs of 200 rows, in 0.1 s
 _TRIED = 8
@@ -269,7 +278,8 @@ def find_near_copies(
 
     group_of: dict[int, int] = {}
     for group in groups:
-        group_of.update(dict.fromkeys(group, group[0]))
+        first_row = group[0]
+        group_of.update(dict.fromkeys(group, first_row))
     return NearCopies(
         groups=tuple(group_of[first[key]] for key in keys),
         pairs=tuple(pairs_by_row),
@@ -310,7 +320,7 @@ def report_near_pairs(
 @dataclass(frozen=True)
 class _Bands:
     """`numbers` has a hash for each band of each row, rows x _BANDS. `low` has the low bits of each sketch, rows x
-    SKETCH_SIZE, which suffice to count equal places. `filled` are the rows that have any shingles."""
+    SKETCH_SIZE, which suffice to count equal positions. `filled` are the rows that have any shingles."""
 
     numbers: NDArray[np.uint64]
     low: NDArray[np.uint8]
@@ -325,16 +335,17 @@ def _bands(parts: Sequence[Sketches], rows: Sequence[int]) -> _Bands:
     full = parts[0]
     if len(parts) > 1:  # concatenating a single part would copy it
         full = np.concatenate(parts)
-    places = np.array(rows, dtype=np.int64)
+    indices = np.array(rows, dtype=np.int64)
     n_rows = len(rows)
     numbers = np.empty((n_rows, _BANDS), dtype=np.uint64)
     low = np.empty((n_rows, SKETCH_SIZE), dtype=np.uint8)
     filled = np.empty(n_rows, dtype=bool)
     for begin in range(0, n_rows, _AT_ONCE):
         part = slice(begin, begin + _AT_ONCE)
-        sketched = full[places[part]]
-        low[part] = sketched
-        filled[part] = (sketched != NO_SHINGLE).any(axis=1)
+        sketched = full[indices[part]]  # part x SKETCH_SIZE
+        low[part] = sketched  # keeps the low 8 bits
+        has_shingle = sketched != NO_SHINGLE
+        filled[part] = has_shingle.any(axis=1)
         numbers[part] = _band_hashes(sketched)
     return _Bands(numbers, low, np.flatnonzero(filled))
 
@@ -346,17 +357,17 @@ def _band_hashes(sketched: Sketches) -> NDArray[np.uint64]:
 
     mixer = np.uint64(_MIXER)
     n_rows = len(sketched)
-    n_places = SKETCH_SIZE // _BANDS
-    by_band = sketched.reshape(n_rows, _BANDS, n_places)
+    width = SKETCH_SIZE // _BANDS
+    by_band = sketched.reshape(n_rows, _BANDS, width)
     mixed = np.zeros((n_rows, _BANDS), dtype=np.uint64)
-    for place in range(n_places):
-        mixed = (mixed ^ by_band[:, :, place]) * mixer
-        mixed ^= mixed >> np.uint64(29)
+    for position in range(width):
+        mixed = (mixed ^ by_band[:, :, position]) * mixer
+        mixed ^= mixed >> np.uint64(29)  # multiplying alone never brings high bits down
     return mixed
 
 
 def _candidates(bands: _Bands) -> Iterator[Numbers]:
-    """Yields, for each band, pairs (n x 2) of rows that are equal in this band and in at least _LIKELY places."""
+    """Yields, for each band, pairs (n x 2) of rows that are equal in this band and in at least _LIKELY positions."""
     import numpy as np
 
     for number in range(_BANDS):
@@ -374,11 +385,12 @@ def _candidates(bands: _Bands) -> Iterator[Numbers]:
         order = np.lexsort((beside, band))
         for neighbours in _neighbours(rows[order], band[order]):
             pairs = np.sort(neighbours, axis=1)
-            yield pairs[_equal_places(bands, pairs) >= _LIKELY]
+            equal = _equal_positions(bands, pairs)
+            yield pairs[equal >= _LIKELY]
 
 
-def _equal_places(bands: _Bands, pairs: Numbers) -> Numbers:
-    """Counts the equal places of the sketches of each pair, some at a time to keep memory small."""
+def _equal_positions(bands: _Bands, pairs: Numbers) -> Numbers:
+    """Counts the equal positions of the sketches of each pair, some at a time to keep memory small."""
     import numpy as np
 
     equal = np.empty(len(pairs), dtype=np.int64)
@@ -396,7 +408,8 @@ def _neighbours(rows: Numbers, band: NDArray[np.uint64]) -> Iterator[Numbers]:
     import numpy as np
 
     # The complement of the first hash differs from it, so the first row counts as a start too.
-    starts = np.flatnonzero(np.diff(band, prepend=~band[:1]))
+    changes = np.diff(band, prepend=~band[:1])
+    starts = np.flatnonzero(changes)
     lengths = np.diff(starts, append=len(rows))
     firsts = np.repeat(rows[starts], lengths)
     with_first = np.stack((firsts, rows), axis=1)
@@ -436,12 +449,14 @@ class _Search:
             earlier = firsts[candidates[:, 0]]
             later = firsts[candidates[:, 1]]
             candidates = candidates[earlier != later]
-        for pair in self._compare_pairs(self._pending(candidates)):
-            if pair.similarity >= NEAR_SIMILARITY:
-                earlier_number = self._number[pair.earlier]
-                later_number = self._number[pair.later]
-                self._sets.join(earlier_number, later_number)
-                self._joined.setdefault(pair.later, pair)
+        pending = self._pending(candidates)
+        for pair in self._compare_pairs(pending):
+            if pair.similarity < NEAR_SIMILARITY:
+                continue
+            earlier_number = self._number[pair.earlier]
+            later_number = self._number[pair.later]
+            self._sets.join(earlier_number, later_number)
+            self._joined.setdefault(pair.later, pair)
 
     def _pending(self, candidates: Numbers) -> Iterator[RowPair]:
         first = self._sets.first
@@ -472,11 +487,11 @@ class _Search:
         for group in groups:
             unpaired.update(dict.fromkeys(group[1:], group))
         paired: dict[int, NearPair] = {}
-        for place in range(_TRIED):
+        for index in range(_TRIED):
             tried: list[tuple[int, int]] = []
             for later, group in unpaired.items():
-                if len(group) > place and group[place] < later:
-                    tried.append((group[place], later))
+                if len(group) > index and group[index] < later:
+                    tried.append((group[index], later))
             for pair in self._compare_pairs(tried):
                 if pair.similarity >= NEAR_SIMILARITY:
                     paired[pair.later] = pair
@@ -493,7 +508,8 @@ class _Search:
         for batch in self._batches(pairs):
             rows = list(set(chain.from_iterable(batch)))
             texts = [self._texts[row] for row in rows]
-            shingles_by_row = dict(zip(rows, shingles(texts), strict=True))
+            of_texts = shingles(texts)
+            shingles_by_row = dict(zip(rows, of_texts, strict=True))
             for row, other in batch:
                 share = similarity(shingles_by_row[row], shingles_by_row[other])
                 earlier = min(row, other)

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.rows import JoinedTexts, is_blank, is_empty, written_message
+from trainers.dataset.rows import is_blank, is_empty, join_texts, written_message
 from trainers.dataset.sensitive_data import faults_of_texts
 from trainers.models.tokens import O200K, Encoding, Spread, count_texts, spread
 
@@ -73,7 +73,9 @@ def is_pair(row: dict[str, Any]) -> bool:
 
 def parse_pair(row: dict[str, Any]) -> Pair | Fault:
     """Parses a row for which `is_pair` is true."""
-    names = _PLAIN if "chosen" in row else _OPENAI
+    names = _OPENAI
+    if "chosen" in row:
+        names = _PLAIN
     parts: list[list[Any]] = []
     for name, role in zip(names, ("user", "assistant", "assistant"), strict=True):
         value = row.get(name)
@@ -87,7 +89,8 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
     prompt, preferred, other = parts
     size = len(prompt)
     repeats_prompt = preferred[:size] == prompt == other[:size]
-    if names == _PLAIN and repeats_prompt and len(preferred) > size and len(other) > size:
+    are_longer = len(preferred) > size and len(other) > size
+    if names == _PLAIN and repeats_prompt and are_longer:
         # Some files repeat the prompt before each answer.
         preferred = preferred[size:]
         other = other[size:]
@@ -105,7 +108,8 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
         request = row["input"]
     tools = {key: request[key] for key in _TOOLS if request.get(key)}
     read = {*names, *_TOOLS}
-    dropped = _filled_keys(row, besides=read) | _filled_keys(request, besides={*read, "messages"})
+    dropped = _filled_keys(row, besides=read)
+    dropped |= _filled_keys(request, besides={*read, "messages"})
     return Pair(prompt, preferred, other, tools, frozenset(dropped))
 
 
@@ -187,27 +191,30 @@ def check_pairs(
     earlier = _EarlierPairs()
     lengths: list[tuple[int, int, int]] = []
     plain = 0
+    # Lazily, since the pairs of a file may not fit into the memory.
     parsed = ((line, raw, _pair(raw)) for line, raw in rows)
     pairs = ((line, raw, pair) for line, raw, pair in parsed if isinstance(pair, Pair))
     while chunk := list(islice(pairs, _PAIRS_AT_ONCE)):
+        # Only texts are counted, not what a template adds. Each pair has three, one after the other.
+        lines: list[int] = []
+        texts: list[str] = []
         for line, raw, pair in chunk:
             plain += b'"chosen"' in raw
             fault = earlier.compare(line, pair)
             if fault is not None:
                 findings.add_for_line(line, fault)
-        # Only texts are counted, not what a template adds. Each pair has three, one after the other.
-        texts: list[str] = []
-        for _, _, pair in chunk:
+            lines.append(line)
             texts += [_text(pair.prompt), _text(pair.preferred), _text(pair.other)]
         counts = count_texts(texts, encoding)
         lengths += zip(counts[::3], counts[1::3], counts[2::3], strict=True)
-        lines = [line for line, _, _ in chunk]
         _report_rejected(lines, texts, findings)
     if not lengths:
         return None
 
     if plain:
-        are = "pair is" if plain == 1 else "pairs are"
+        are = "pairs are"
+        if plain == 1:
+            are = "pair is"
         text = f"{plain:,} {are} in TRL's format (prompt, chosen, rejected)."
         findings.add_for_file(OTHER_FORM, text, plain)
     n_longer = sum(preferred > other for _, preferred, other in lengths)
@@ -228,8 +235,7 @@ def check_pairs(
 def _report_rejected(lines: Sequence[int], texts: Sequence[str], findings: Findings) -> None:
     """Reports sensitive data that only the rejected answer has. `texts` are prompt, preferred and other answer of each
     line's pair."""
-    joined = JoinedTexts([text.encode() for text in texts])
-    faults = faults_of_texts(joined, texts)
+    faults = faults_of_texts(join_texts(texts), texts)
     for number, line in enumerate(lines):
         first = 3 * number
         prompt = faults.get(first, [])
@@ -276,6 +282,7 @@ class _EarlierPairs:
 
 
 def _digest(value: object) -> bytes:
+    # Sorted, so that two programs' orders of the same keys make no difference.
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(text).digest()[:16]
 

@@ -131,11 +131,17 @@ def read_first_rows(path: Path, count: int) -> tuple[FirstRows, ...]:
     findings = Findings(0)
     with open_converted(path, limits) as source:
         sniffed = accept_file(source, path.name, findings, limits)
-        first = FORMATS[sniffed.kind].first if sniffed else None
-        if sniffed is None or first is None:
+        if sniffed is None:
+            return ()
+        first = FORMATS[sniffed.kind].first
+        if first is None:
             return ()
         rows = RowFile(source.file, sniffed, FIND_COLUMNS, findings, limits, Progress())
-        return tuple(FirstRows(each.sheet, _cells(each.records[: count + 1])) for each in first(rows))
+        firsts = []
+        for each in first(rows):
+            records = each.records[: count + 1]
+            firsts.append(FirstRows(each.sheet, _cells(records)))
+        return tuple(firsts)
 
 
 def _cells(records: Sequence[Record]) -> tuple[tuple[str, ...], ...]:
@@ -165,13 +171,15 @@ def read_questions(path: Path, name: str, column: str | None, sheet: str | None 
             return f"{worst.message} {worst.cure}"
         row_format = FORMATS[sniffed.kind]
         if row_format.asks == "keys":
-            return _questions_of(_asked_texts(source.file, column, findings, limits), name, limits)
+            texts = _asked_texts(source.file, column, findings, limits)
+            return _questions_of(texts, name, limits)
         if row_format.asks is None or row_format.records is None:
             return f"'{to_printable(name)}' is {row_format.title}; send rows without labels as CSV, XLSX or JSONL."
         rows = RowFile(source.file, sniffed, Columns(column, sheet=sheet), findings, limits, Progress())
-        cells = _asked_cells(row_format.records(rows), column)
+        records = row_format.records(rows)
+        cells = _asked_cells(records, column)
         if cells is None:
-            wanted = to_printable(column) if column else "text"
+            wanted = to_printable(column or "text")
             return f"'{to_printable(name)}' has no column called '{wanted}'. A line at its top must name the columns."
         return _questions_of(cells, name, limits)
 
@@ -198,9 +206,10 @@ def _asked_texts(
     """Yields each line's number and text. The text is empty if there is none, or if the chat has several turns."""
     for block in blocks(file, findings, limits):
         for line, raw in enumerate(block.lines, block.first):
-            if not raw.strip():
+            text = raw.strip()
+            if not text:
                 continue
-            row = jsonl.parse_object(raw.strip(), limits)
+            row = jsonl.parse_object(text, limits)
             if isinstance(row, Fault):
                 yield line, ""
             else:
@@ -212,35 +221,37 @@ def _asked_cells(records: Iterator[Record], column: str | None) -> Iterator[tupl
     sample = list(islice(records, HEADER_SAMPLE))
     if not sample:
         return None
-    header = tables.header_place(sample, Columns(column))
+    header = tables.header_index(sample, Columns(column))
     names = column_names(sample[header].cells)
-    place = find_text_column(names, column)
-    if place is None:
+    text_column = find_text_column(names, column)
+    if text_column is None:
         return None
     rows = chain(sample[header + 1 :], records)
-    return ((row.line, _cell_at(row, place)) for row in rows)
+    return ((row.line, _cell_at(row, text_column)) for row in rows)
 
 
-def _cell_at(row: Record, place: int) -> str:
-    if place >= len(row.cells):  # cells at the end of a row may be missing
+def _cell_at(row: Record, column: int) -> str:
+    if column >= len(row.cells):  # cells at the end of a row may be missing
         return ""
-    return row.cells[place]
+    return row.cells[column]
 
 
 def _asked_text(row: dict[str, Any], column: str | None) -> str:
     messages = row.get("messages")
     if isinstance(messages, list):
-        turns = [
-            turn for turn in messages if isinstance(turn, dict) and turn.get("role") not in INSTRUCTION_ROLES
-        ]
-        if [turn.get("role") for turn in turns] != ["user"]:
+        turns = []
+        for turn in messages:
+            if isinstance(turn, dict) and turn.get("role") not in INSTRUCTION_ROLES:
+                turns.append(turn)
+        if len(turns) != 1 or turns[0].get("role") != "user":
             return ""
         return text_of_content(turns[0].get("content")) or ""
     names = list(row)
-    place = find_text_column(names, column)
-    if place is None:
+    text_column = find_text_column(names, column)
+    if text_column is None:
         return ""
-    return tables.cell_text(row[names[place]], tables.JSON_BOOLEANS)
+    value = row[names[text_column]]
+    return tables.cell_text(value, tables.JSON_BOOLEANS)
 
 
 def cap_rows(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:
@@ -259,9 +270,13 @@ def report_too_many_rows(findings: Findings, limits: Limits) -> None:
 def report_counts(findings: Findings, progress: Progress) -> None:
     """Reports preference pairs and blank lines, which are counted until the end of the file."""
     if progress.pairs:
-        are = "row is a preference pair" if progress.pairs == 1 else "rows are preference pairs"
+        are = "rows are preference pairs"
+        if progress.pairs == 1:
+            are = "row is a preference pair"
         text = f"{progress.pairs:,} {are}. When models are measured, the preferred answers count as right."
         findings.add_for_file(PREFERENCES, text, progress.pairs)
     if progress.blank:
-        are = "line is" if progress.blank == 1 else "lines are"
+        are = "lines are"
+        if progress.blank == 1:
+            are = "line is"
         findings.add_for_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
@@ -30,7 +30,6 @@ from trainers.dataset.reader import accept_file, report_counts
 from trainers.dataset.row_facts import (
     RowFacts,
     StoredRows,
-    histogram,
     read_facts,
     store_pairs,
     store_sealed,
@@ -55,6 +54,7 @@ from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, SlowFind
 from trainers.dataset.tables import EMPTY_LABEL, Progress
 from trainers.dataset.token_counts import (
     TokenReport,
+    histogram,
     local_counts,
     row_lengths,
     token_report,
@@ -74,9 +74,6 @@ from trainers.dataset.versions import (
 from trainers.evaluation.results import Scoring
 from trainers.json_values import from_object
 from trainers.models.tokens import O200K, Encoding
-
-if TYPE_CHECKING:
-    from trainers.evaluation.json_fields import AnswerKind
 
 NO_MODELS: Mapping[str, Path] = {}
 
@@ -163,42 +160,25 @@ class Report:
     @property
     def n_unlabelled(self) -> int:
         """The number of rows in the file that have a text and no label. `rows` doesn't count them."""
-        return sum(finding.count for finding in self.findings if finding.code == EMPTY_LABEL.code)
+        counts = [finding.count for finding in self.findings if finding.code == EMPTY_LABEL.code]
+        return sum(counts)
 
     @property
     def is_blocked(self) -> bool:
         return any(finding.blocks for finding in self.findings)
 
     def to_json(self) -> str:
-        return orjson.dumps(asdict(replace(self, example=None))).decode()
+        stored = replace(self, example=None)
+        return orjson.dumps(asdict(stored)).decode()
 
     @staticmethod
     def from_json(text: str | bytes) -> Report:
         return from_object(Report, orjson.loads(text))
 
 
-def check_file(
-    path: Path,
-    name: str,
-    columns: Columns,
-    out_dir: Path | None,
-    seed: int,
-    *,
-    limits: Limits = DEFAULT_LIMITS,
-    system: str | None = None,
-    encoding: Encoding = O200K,
-    holdout: Path | Sequence[Example] | None = None,
-    previous: Previous | None = None,
-    deep: bool = False,
-    presidio: bool = False,
-    local_models: Mapping[str, Path] = NO_MODELS,
-    lengths_by: Encoding | None = None,
-    on_progress: Callable[[str], None] = ignore_message,
-    n_sealed: int = 0,
-    learnt_files: Sequence[Path] = (),
-) -> Report:
-    """Reads, checks, splits and stores a file. Without an `out_dir` nothing is stored, and no tokens are counted for
-    `local_models`.
+@dataclass(frozen=True)
+class CheckSettings:
+    """How a file is checked and split.
 
     `system` is put before a table's rows; None chooses one for the task. `holdout` is a frozen holdout (chat JSONL, or
     its rows): it is kept as it is, all rows of the file are for training, and rows that ask one of its questions block.
@@ -208,69 +188,94 @@ def check_file(
 
     `deep` also looks for near copies and for labels that are probably wrong, which takes longer, and with `presidio`
     (which must be installed) for more kinds of personal data. `encoding` counts the tokens that vendors bill, and
-    `lengths_by` the lengths of rows, if that differs. `on_progress` is called with messages about the progress.
+    `lengths_by` the lengths of rows, if that differs. `local_models` are the folders of models, by name, whose tokens
+    are counted too. `on_progress` is called with messages about the progress.
+    """
 
-    Never raises because of the file's content. Raises OSError if reading or writing fails, and ValueError if `holdout`
-    or `previous` is not a file that we wrote.
+    limits: Limits = DEFAULT_LIMITS
+    system: str | None = None
+    encoding: Encoding = O200K
+    lengths_by: Encoding | None = None
+    holdout: Path | Sequence[Example] | None = None
+    previous: Previous | None = None
+    n_sealed: int = 0
+    learnt_files: Sequence[Path] = ()
+    deep: bool = False
+    presidio: bool = False
+    local_models: Mapping[str, Path] = field(default_factory=dict)
+    on_progress: Callable[[str], None] = ignore_message
+
+    def read_holdout(self) -> Sequence[Example] | None:
+        if isinstance(self.holdout, Path):
+            return read_stored(self.holdout, "reading the frozen holdout")
+        return self.holdout
+
+
+USUAL_SETTINGS = CheckSettings()
+
+
+def check_file(
+    path: Path,
+    name: str,
+    columns: Columns,
+    out_dir: Path | None,
+    seed: int,
+    settings: CheckSettings = USUAL_SETTINGS,
+) -> Report:
+    """Reads, checks, splits and stores a file. Without an `out_dir` nothing is stored, and no tokens are counted for
+    the settings' `local_models`.
+
+    Never raises because of the file's content. Raises OSError if reading or writing fails, and ValueError if the
+    settings' `holdout` or `previous` is not a file that we wrote.
     """
     clock = _Clock()
-    if isinstance(holdout, Path):
-        holdout = read_stored(holdout, "reading the frozen holdout")
-    with open_converted(path, limits) as source, tempfile.TemporaryFile() as spool:
+    holdout = settings.read_holdout()
+    with open_converted(path, settings.limits) as source, tempfile.TemporaryFile() as spool:
         with _collector_paused():
-            scanned = _scan_file(
-                source, name, spool, columns, system, encoding, limits, on_progress, sketched=deep
-            )
+            scanned = _scan_file(source, name, spool, columns, settings)
         clock.stage("rows")
         slow = NO_SLOW_FINDINGS
-        if deep:
-            slow = _check_slowly(scanned, holdout or (), seed, on_progress, presidio=presidio)
+        if settings.deep:
+            slow = _check_slowly(scanned, holdout or (), seed, settings)
         clock.stage("near copies and doubted labels")
-        of_split = Findings(limits.listed)
+        of_split = Findings(settings.limits.listed)
         with _collector_paused():
-            parts = _split_rows(
-                scanned,
-                seed,
-                holdout,
-                previous,
-                slow.groups,
-                of_split,
-                presidio=presidio,
-                n_sealed=n_sealed,
-                learnt=read_learnt_questions(learnt_files),
-            )
+            parts = _split_rows(scanned, seed, holdout, slow.groups, of_split, settings)
         trained = len(scanned.rows) - len(parts.not_trained)
         check_trained(len(scanned.rows), trained, of_split)
-        result = _combine(scanned, lengths_by or encoding, parts, slow, of_split)
-        return _store(result, path, name, out_dir, seed, encoding, local_models, clock)
+        counted_by = settings.lengths_by or settings.encoding
+        result = _combine(scanned, counted_by, parts, slow, of_split)
+        return _store(result, path, name, out_dir, seed, settings, clock)
 
 
 def _scan_file(
-    source: ConvertedFile,
-    name: str,
-    spool: BinaryIO,
-    columns: Columns,
-    system: str | None,
-    encoding: Encoding,
-    limits: Limits,
-    on_progress: Callable[[str], None],
-    *,
-    sketched: bool,
+    source: ConvertedFile, name: str, spool: BinaryIO, columns: Columns, settings: CheckSettings
 ) -> ScannedFile:
+    limits = settings.limits
     findings = Findings(limits.listed)
     progress = Progress()
-    facts = RowFacts(encoding, limits, sketched=sketched)
+    facts = RowFacts(settings.encoding, limits, sketched=settings.deep)
     sniffed = accept_file(source, name, findings, limits)
     if sniffed:
-        read_facts(facts, source.file, spool, sniffed, columns, findings, limits, progress, on_progress)
+        read_facts(
+            facts,
+            source.file,
+            spool,
+            sniffed,
+            columns,
+            findings,
+            limits,
+            progress,
+            settings.on_progress,
+        )
     facts.close()
     report_counts(findings, progress)
     task = facts.task
-    if progress.columns.text is None:  # not a table, so rows bring their own instructions
-        system = None
-    else:
-        system = system or default_system(task)
-        facts.add_to_prompts(tokens_of_system(system, encoding))
+    system = None
+    is_table = progress.columns.text is not None
+    if is_table:  # other rows bring their own instructions
+        system = settings.system or default_system(task)
+        facts.add_to_prompts(tokens_of_system(system, settings.encoding))
     file = spool
     if sniffed and sniffed.kind == "jsonl":
         file = source.file  # it has the rows already, which were written to the spool from any other format
@@ -280,49 +285,48 @@ def _scan_file(
 
 
 def _check_slowly(
-    scanned: ScannedFile,
-    holdout: Sequence[Example],
-    seed: int,
-    on_progress: Callable[[str], None],
-    *,
-    presidio: bool,
+    scanned: ScannedFile, holdout: Sequence[Example], seed: int, settings: CheckSettings
 ) -> SlowFindings:
     labels = scanned.labels
     if scanned.is_pairs:
         # Preferred answers are not labels, so they can't be wrong labels.
         labels = [""] * len(scanned.rows)
-    listed = scanned.limits.listed
-    return run_slow_checks(scanned.rows, labels, holdout, seed, listed, on_progress, presidio=presidio)
+    return run_slow_checks(
+        scanned.rows,
+        labels,
+        holdout,
+        seed,
+        scanned.limits.listed,
+        settings.on_progress,
+        presidio=settings.presidio,
+    )
 
 
 def _split_rows(
     scanned: ScannedFile,
     seed: int,
     holdout: Sequence[Example] | None,
-    previous: Previous | None,
     groups: Sequence[int] | None,
     findings: Findings,
-    *,
-    presidio: bool,
-    n_sealed: int,
-    learnt: frozenset[bytes],
+    settings: CheckSettings,
 ) -> Parts:
     facts = scanned.rows.facts
     if holdout is not None:
         return split_against(holdout, facts, findings)
-    if previous is not None:
-        return continue_holdout(
-            previous,
-            scanned.rows,
-            facts.keys,
-            scanned.task,
-            seed,
-            groups,
-            presidio=presidio,
-            n_sealed=n_sealed,
-            learnt=learnt,
-        )
-    return draw_holdout(facts, scanned.labels, seed, groups, findings, n_sealed, learnt)
+    learnt = read_learnt_questions(settings.learnt_files)
+    if settings.previous is None:
+        return draw_holdout(facts, scanned.labels, seed, groups, findings, settings.n_sealed, learnt)
+    return continue_holdout(
+        settings.previous,
+        scanned.rows,
+        facts.keys,
+        scanned.task,
+        seed,
+        groups,
+        presidio=settings.presidio,
+        n_sealed=settings.n_sealed,
+        learnt=learnt,
+    )
 
 
 def _combine(
@@ -353,8 +357,7 @@ def _store(
     name: str,
     out_dir: Path | None,
     seed: int,
-    encoding: Encoding,
-    local_models: Mapping[str, Path],
+    settings: CheckSettings,
     clock: _Clock,
 ) -> Report:
     """Stores the parts of the file, unless a finding blocks, and reports on it."""
@@ -364,9 +367,10 @@ def _store(
     clock.stage("split")
     tokens: tuple[tuple[str, int], ...] = ()
     if out_dir and files.train:
-        tokens = result.count_for(local_models, out_dir / f"{files.train}.jsonl")
+        train = out_dir / f"{files.train}.jsonl"
+        tokens = result.count_for(settings.local_models, train)
     shown_name = to_printable(name)
-    return result.report(shown_name, seed, encoding, sha256_of(path), files, tokens, clock)
+    return result.report(shown_name, seed, settings.encoding, sha256_of(path), files, tokens, clock)
 
 
 # Rows with the same question and preferred answer may be different pairs, and different preferred answers to one
@@ -385,6 +389,16 @@ class _StoredParts:
 
 
 _NOT_STORED = _StoredParts()
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """How the answers of a file are scored; see json_fields.AnswerKind. `scoring` and `floor` are None if there is
+    nothing to score."""
+
+    scoring: Scoring | None = None
+    floor: float | None = None
+    answer_format: str = ""
 
 
 @dataclass(frozen=True)
@@ -435,7 +449,8 @@ class _CheckResult:
         """Stores the parts, and the pairs of a file of pairs."""
         rows = self.scanned.rows
         parts = self.parts
-        train, holdout = store_split(folder, rows, parts.held, parts.earlier, parts.copies | parts.sealed)
+        left_out = parts.copies | parts.sealed
+        train, holdout = store_split(folder, rows, parts.held, parts.earlier, left_out)
         sealed = store_sealed(folder, rows, parts.sealed, parts.earlier_sealed)
         pairs = None
         if self.pairs:
@@ -447,24 +462,32 @@ class _CheckResult:
         rows. The model whose tokenizer has counted the lengths is not counted again."""
         counted = {}
         if self.counted_by.folder:
-            trained = sum(self.lengths) - sum(self.lengths[row] for row in self.parts.not_trained)
-            counted = {self.counted_by.folder: trained}
+            not_trained = sum(self.lengths[row] for row in self.parts.not_trained)
+            counted[self.counted_by.folder] = sum(self.lengths) - not_trained
         return local_counts(train, local_models, counted)
 
-    def answer_kind(self, seed: int) -> AnswerKind | None:
-        """Returns how answers are scored, None if a finding blocks."""
+    def answers(self, seed: int) -> _Answers:
+        """Returns how answers are scored, nothing if a finding blocks."""
         # These modules import this package, so they can't be imported before it.
         from trainers.evaluation.json_fields import MOST_READ, find_answer_kind
 
         if self.is_blocked:
-            return None
+            return _Answers()
         rows = self.scanned.rows
         parts = self.parts
         trained = [row for row in range(len(rows)) if row not in parts.not_trained]
         if len(trained) > MOST_READ:
             trained = sorted(random.Random(seed).sample(trained, MOST_READ))  # noqa: S311
-        holdout = [*(rows[row] for row in sorted(parts.held)), *parts.earlier]
-        return find_answer_kind([rows[row] for row in trained], holdout, self.scanned.task)
+        train = [rows[row] for row in trained]
+        holdout = [rows[row] for row in sorted(parts.held)]
+        kind = find_answer_kind(train, [*holdout, *parts.earlier], self.scanned.task)
+        if kind is None:
+            return _Answers()
+        return _Answers(kind.scoring, kind.floor, kind.answer_format)
+
+    def count_tokens(self, encoding: Encoding, answer_format: str) -> TokenReport:
+        labels = [count.label for count in self.scanned.label_counts]
+        return token_report(self.scanned.rows, labels, self.parts.not_trained, encoding, answer_format)
 
     def report(
         self,
@@ -478,25 +501,15 @@ class _CheckResult:
     ) -> Report:
         scanned = self.scanned
         facts = scanned.rows.facts
-        parts = self.parts
         usable = self.usable_parts
-
-        labels = [count.label for count in scanned.label_counts]
-        scoring = None
-        floor = None
-        answer_format = ""
-        kind = self.answer_kind(seed)
-        if kind:
-            scoring = kind.scoring
-            floor = kind.floor
-            answer_format = kind.answer_format
+        answers = self.answers(seed)
         return Report(
             name=name,
             format=scanned.progress.format,
             rows=len(facts),
             task=scanned.task,
             labels=scanned.label_counts,
-            tokens=token_report(scanned.rows, labels, parts.not_trained, encoding, answer_format),
+            tokens=self.count_tokens(encoding, answers.answer_format),
             findings=self.findings,
             columns=scanned.progress.columns,
             choices=scanned.progress.choices,
@@ -511,7 +524,7 @@ class _CheckResult:
             duplicate_tokens=self.duplicate_tokens,
             token_lengths=histogram(self.lengths),
             stages=clock.stages,
-            diff=parts.diff,
+            diff=self.parts.diff,
             label_errors=self.label_errors,
             pairs=self.pairs,
             pairs_sha256=files.pairs,
@@ -523,8 +536,8 @@ class _CheckResult:
             n_earlier_sealed=len(usable.earlier_sealed),
             column_names=scanned.progress.names,
             example=find_harmless_row(scanned.rows),
-            scoring=scoring,
-            floor=floor,
+            scoring=answers.scoring,
+            floor=answers.floor,
             seconds=clock.seconds,
             n_calling=facts.n_calling,
             n_functions=len(facts.functions),
@@ -536,7 +549,8 @@ class _Clock:
     """Measures the wall time of each stage."""
 
     def __init__(self) -> None:
-        self._started = self._last = time.monotonic()
+        self._started = time.monotonic()
+        self._last = self._started
         self.stages: tuple[tuple[str, float], ...] = ()
 
     def stage(self, name: str) -> None:

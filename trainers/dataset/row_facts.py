@@ -80,7 +80,7 @@ class RowFacts:
         self._copies = array("I")
         self._counter = RowCounter(encoding)
         self._repeats = RepeatFinder(self.repeats)
-        self._answer_places: dict[bytes, int] = {}
+        self._answer_indices: dict[bytes, int] = {}
         self._sketches: array[int] | None = None
         if sketched:
             self._sketches = array("I")
@@ -107,10 +107,10 @@ class RowFacts:
                 texts.extend(column.texts)
         joined = JoinedTexts(raws)
         raw_rows: list[tuple[int, bytes]] = []
-        for place, example in chunk.examples:
+        for position, example in chunk.examples:
             self._add_called(example)
             if example.row is not None:
-                raw_rows.append((place, example.row))
+                raw_rows.append((position, example.row))
         faults_by_text = faults_of_texts(joined, texts)
         self._add_sensitive(chunk, groups, faults_by_text, raw_rows)
 
@@ -123,9 +123,9 @@ class RowFacts:
         self._add_rows(chunk, measured)
 
         if self._sketches is not None:
-            order = _Order([group.places for group in groups])
-            questions = order.sorted([list(_questions(group)) for group in groups])
-            sketch_into(self._sketches, questions)
+            order = _Order([group.positions for group in groups])
+            of_groups = [list(_questions(group)) for group in groups]
+            sketch_into(self._sketches, order.sorted(of_groups))
         self._add_definitions(first, raw_rows)
 
     def close(self) -> None:
@@ -147,20 +147,20 @@ class RowFacts:
 
     @property
     def task(self) -> Task:
-        rows_by_place = Counter(self.labels)
+        rows_by_index = Counter(self.labels)
         counts: Counter[str] = Counter()
-        for place, answer in enumerate(self.answers):
-            counts[answer] = rows_by_place[place]
+        for index, answer in enumerate(self.answers):
+            counts[answer] = rows_by_index[index]
         return task_of_counts(counts, len(self))
 
     def given_labels(self) -> Iterator[str | None]:
         """Yields the label of each row, or None for a long answer, which must be read from the file."""
         labels = [answer.strip() for answer in self.answers]
-        for place in self.labels:
-            if place == _LONG_ANSWER:
+        for index in self.labels:
+            if index == _LONG_ANSWER:
                 yield None
             else:
-                yield labels[place]
+                yield labels[index]
 
     def add_to_prompts(self, tokens: int) -> None:
         """Adds this many tokens to the prompt of each row."""
@@ -179,11 +179,12 @@ class RowFacts:
         roles = group.shape.roles
         first_turn = group.shape.turns[0]
         if roles[first_turn] == "assistant":
-            self.n_begun_by_assistant += len(group.places)
+            self.n_begun_by_assistant += len(group.positions)
 
         smalls = [list(islice(small, len(column.raws))) for column in columns]
-        by_row = [columns[place].by_row(smalls[place]) for place in group.shape.turns]
-        turns = zip(*by_row, strict=True)
+        turns_by_row = [columns[number].by_row(smalls[number]) for number in group.shape.turns]
+        # In C code, without a call of a Python function for each row.
+        turns = zip(*turns_by_row, strict=True)
         questions = map(group.shape.question.__mod__, turns)
         keys = [blake2b(question, digest_size=16).digest() for question in questions]
         tokens = self._count_tokens(group, counts)
@@ -198,7 +199,7 @@ class RowFacts:
         labels = list(map(self._label_of, answer.raws, answer.texts))
         hashes = list(map(hash, smalls[-1]))
         return _Measured(
-            places=group.places,
+            positions=group.positions,
             tokens=tokens,
             labels=answer.by_row(labels),
             keys=keys,
@@ -223,10 +224,10 @@ class RowFacts:
         """Adds the tokens of tool definitions, which are part of the prompt. `raw_rows` are positions in a chunk, whose
         first row has the number `first`."""
         definitions: list[tuple[int, str]] = []
-        for place, raw in raw_rows:
+        for position, raw in raw_rows:
             text = definitions_text(raw)
             if text:
-                definitions.append((first + place, text))
+                definitions.append((first + position, text))
         if not definitions:
             return
         # In most files all rows offer the same tools, so each definition is counted once.
@@ -247,19 +248,20 @@ class RowFacts:
 
     def _label_of(self, answer: bytes, text: str) -> int:
         """Returns the index of the answer in `answers`, or _LONG_ANSWER."""
-        place = self._answer_places.get(answer)
-        if place is not None:
-            return place
+        index = self._answer_indices.get(answer)
+        if index is not None:
+            return index
         if not may_be_label(text):
             return _LONG_ANSWER
-        place = self._answer_places[answer] = len(self.answers)
+        index = len(self.answers)
+        self._answer_indices[answer] = index
         self.answers.append(text)
-        return place
+        return index
 
     def _add_rows(self, chunk: Chunk, groups: Sequence[_Measured]) -> None:
         """Adds the facts of all groups in the order of the rows, and finds copies. Texts are compared by Python's hash
         of 64 bits, which is stable within a process."""
-        order = _Order([group.places for group in groups])
+        order = _Order([group.positions for group in groups])
         tokens = [group.tokens for group in groups]
         total = order.sorted([of_group.total for of_group in tokens])
         prompt = order.sorted([of_group.prompt for of_group in tokens])
@@ -298,8 +300,8 @@ class RowFacts:
         # The row, its message and the faults; they are reported in the order of rows and messages.
         entries: list[tuple[int, int, list[Fault]]] = []
         for number, faults in by_raw_row.items():
-            place, _ = raw_rows[number]
-            entries.append((place, _AFTER_MESSAGES, faults))
+            position, _ = raw_rows[number]
+            entries.append((position, _AFTER_MESSAGES, faults))
 
         # The texts of all columns were searched one after another: find the column, and in it the rows, of each.
         columns: list[tuple[Group, int]] = []
@@ -315,20 +317,20 @@ class RowFacts:
             group, message = columns[number]
             column = group.columns[message]
             for row in column.rows_of(text - firsts[number]):
-                entries.append((group.places[row], message, faults))
+                entries.append((group.positions[row], message, faults))
 
         entries.sort(key=itemgetter(0, 1))
-        by_place = [(place, faults) for place, _, faults in entries]
-        for place, fault in deduplicate_by_row(by_place):
-            self.sensitive.add_for_line(chunk.lines[place], fault)
+        by_position = [(position, faults) for position, _, faults in entries]
+        for position, fault in deduplicate_by_row(by_position):
+            self.sensitive.add_for_line(chunk.lines[position], fault)
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """The facts of a group's rows, in parallel lists. `places` are the rows' positions in the chunk; `systems` and
+    """The facts of a group's rows, in parallel lists. `positions` are the rows' positions in the chunk; `systems` and
     `answers` are hashes."""
 
-    places: Sequence[int]
+    positions: Sequence[int]
     tokens: ChatTokens
     labels: Sequence[int]
     keys: Sequence[bytes]
@@ -339,10 +341,10 @@ class _Measured:
 class _Order:
     """Restores the order of rows in values that are grouped by shape."""
 
-    def __init__(self, places: Sequence[Sequence[int]]) -> None:
+    def __init__(self, positions: Sequence[Sequence[int]]) -> None:
         self._numbers: list[int] | None = None
-        if len(places) > 1:
-            joined = list(chain.from_iterable(places))
+        if len(positions) > 1:
+            joined = list(chain.from_iterable(positions))
             self._numbers = sorted(range(len(joined)), key=joined.__getitem__)
 
     def sorted(self, values: Sequence[Sequence[Value]]) -> Sequence[Value]:
@@ -355,7 +357,7 @@ class _Order:
 
 def _questions(group: Group) -> Iterator[str]:
     """Yields the question of each row, as near_duplicates.question_text returns it for an Example."""
-    columns = [group.columns[place] for place in group.shape.turns]
+    columns = [group.columns[number] for number in group.shape.turns]
     by_row = [column.by_row(column.texts) for column in columns]
     if len(by_row) == 1:
         return iter(by_row[0])
@@ -367,11 +369,11 @@ def _instructions(
     smalls: Sequence[Sequence[bytes]],
 ) -> tuple[Counter[Instructions], Sequence[int]]:
     """Counts the rows by instructions, and returns for each row a hash of its normalised instructions."""
-    columns = [group.columns[place] for place in group.shape.system]
-    small_columns = [smalls[place] for place in group.shape.system]
+    columns = [group.columns[number] for number in group.shape.system]
+    small_columns = [smalls[number] for number in group.shape.system]
     if all(len(column.raws) == 1 for column in columns):
         # All rows have the same instructions, or none.
-        rows = len(group.places)
+        rows = len(group.positions)
         raw = tuple([column.raws[0] for column in columns])
         small = [texts[0] for texts in small_columns]
         same = hash(b"\n".join(small))
@@ -383,25 +385,9 @@ def _instructions(
         raws_by_row.append(column.by_row(column.raws))
         smalls_by_row.append(column.by_row(texts))
     raws = zip(*raws_by_row, strict=True)
-    hashes = [hash(b"\n".join(small)) for small in zip(*smalls_by_row, strict=True)]
+    small_texts = zip(*smalls_by_row, strict=True)
+    hashes = [hash(b"\n".join(of_row)) for of_row in small_texts]
     return Counter(raws), hashes
-
-
-def histogram(counts: Sequence[int], most: int = 600) -> tuple[tuple[int, int], ...]:
-    """Returns at most `most` bars of equal width, as (tokens of the longest row in the bar, rows)."""
-    if not counts:
-        return ()
-    least = min(counts)
-    span = max(counts) - least + 1
-    width = -(-span // most)  # rounded up
-    rows_by_tokens = Counter(counts)
-    longest: dict[int, int] = {}
-    rows: Counter[int] = Counter()
-    for tokens in sorted(rows_by_tokens):
-        bar = (tokens - least) // width
-        longest[bar] = tokens
-        rows[bar] += rows_by_tokens[tokens]
-    return tuple((tokens, rows[bar]) for bar, tokens in longest.items())
 
 
 _ROWS_AT_ONCE = 500
@@ -424,7 +410,8 @@ def read_facts(
         chunks = scan(file, findings, limits, progress)
     else:
         examples = stream(file, sniffed, columns, findings, limits, progress)
-        chunks = _spool_rows(cap_rows(examples, findings, limits), spool)
+        capped = cap_rows(examples, findings, limits)
+        chunks = _spool_rows(capped, spool)
     for chunk in chunks:
         room = limits.max_rows - len(facts)
         if len(chunk.lines) > room:
@@ -482,12 +469,14 @@ class StoredRows(Sequence[Example]):
             rows = range(*row.indices(len(self)))
             return [self[number] for number in rows]
         line = self.facts.lines[row]
-        parsed = parse_row(line, self.raw(row), self._limits)
+        raw = self.raw(row)
+        parsed = parse_row(line, raw, self._limits)
         if isinstance(parsed, Fault):
             raise ValueError(f"reading row {row + 1} again: the file has changed since it was checked")
         _, example = parsed
         if self.system:
-            return with_system([example], self.system)[0]
+            [completed] = with_system([example], self.system)
+            return completed
         return example
 
     def raw(self, row: int) -> bytes:
@@ -550,15 +539,15 @@ def _copy_run(file: ChatFile, rows: StoredRows, first: int, end: int) -> None:
 def store_sealed(
     folder: Path,
     rows: StoredRows,
-    places: Collection[int],
+    sealed: Collection[int],
     earlier: Sequence[Example],
 ) -> str | None:
-    """Writes FOLDER/SHA256.jsonl with the rows of these numbers, followed by those of an `earlier` version. Returns the
+    """Writes FOLDER/SHA256.jsonl with the `sealed` rows, followed by those of an `earlier` version. Returns the
     sha256, or None if there are no rows."""
-    if not places and not earlier:
+    if not sealed and not earlier:
         return None
     with ChatFile(folder) as file:
-        for row in sorted(places):
+        for row in sorted(sealed):
             file.write(rows.trained_row(row))
         for example in earlier:
             file.write(chat_row(example))
@@ -590,5 +579,6 @@ def _run_ends(facts: RowFacts, apart: Collection[int], *, needs_system: bool) ->
     next_starts = facts.starts[1:]
     row_ends = map(add, facts.starts, facts.sizes)
     gaps = map(sub, next_starts, row_ends)
+    # A gap of 1 is a line break.
     ends.update(row for row, gap in enumerate(gaps, 1) if gap != 1)
     return sorted(ends - {0})

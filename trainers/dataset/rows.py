@@ -57,11 +57,12 @@ def column_of(texts: Sequence[str]) -> Column:
     """Makes a column from the text of each row. Equal texts are merged only if there are some among the first ones."""
     first = texts[:_SAMPLE]
     if len(set(first)) == len(first):
-        return Column(list(map(str.encode, texts)), texts, None)
+        raws = list(map(str.encode, texts))
+        return Column(raws, texts, None)
     different = list(dict.fromkeys(texts))
-    place = dict(zip(different, range(len(different)), strict=True))
+    index_of = dict(zip(different, range(len(different)), strict=True))
     raws = list(map(str.encode, different))
-    numbers = list(map(place.__getitem__, texts))
+    numbers = list(map(index_of.__getitem__, texts))
     return Column(raws, different, numbers)
 
 
@@ -77,18 +78,26 @@ class JoinedTexts:
         sizes = [len(raw) + 1 for raw in self.raws[:-1]]  # with the zero byte
         return list(accumulate(sizes, initial=0))
 
-    def places_with(self, find: Callable[[int], int]) -> list[int]:
+    def indices_with(self, find: Callable[[int], int]) -> list[int]:
         """Returns the indices of texts with a match. `find` returns the position of the next match in `data`, at or
         after a given position, or -1 if there is none."""
-        places: list[int] = []
+        starts = self._starts
+        indices: list[int] = []
         position = find(0)
         while position >= 0:
-            place = bisect_right(self._starts, position) - 1
-            places.append(place)
-            if place + 1 == len(self._starts):
+            index = bisect_right(starts, position) - 1
+            indices.append(index)
+            # A text counts once: the search goes on in the next.
+            following = index + 1
+            if following == len(starts):
                 break
-            position = find(self._starts[place + 1])
-        return places
+            position = find(starts[following])
+        return indices
+
+
+def join_texts(texts: Iterable[str]) -> JoinedTexts:
+    raws = [text.encode() for text in texts]
+    return JoinedTexts(raws)
 
 
 # "chat", "completion" or "preference" of JSONL, or the name of another FileFormat
@@ -257,7 +266,9 @@ _NO_WIDTH = (
     (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164),
     (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0),
 )  # fmt: skip
-REMOVE_INVISIBLE = dict.fromkeys(code for first, last in _NO_WIDTH for code in range(first, last + 1))
+REMOVE_INVISIBLE: dict[int, None] = {}
+for _first, _last in _NO_WIDTH:
+    REMOVE_INVISIBLE |= dict.fromkeys(range(_first, _last + 1))
 _SPACES = [character for character in map(chr, range(0x3001)) if character.isspace()]
 INVISIBLE = "".join([*_SPACES, *map(chr, REMOVE_INVISIBLE)])
 
@@ -266,7 +277,8 @@ def normalise_text(text: str) -> str:
     """Returns a form that is equal for texts that a person would call the same: NFKC, case-folded, single spaces."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return " ".join(text.casefold().split())
+    words = text.casefold().split()
+    return " ".join(words)
 
 
 def normalise_all(joined: JoinedTexts, texts: Sequence[str], one_line: bool = False) -> list[bytes]:
@@ -278,9 +290,9 @@ def normalise_all(joined: JoinedTexts, texts: Sequence[str], one_line: bool = Fa
     small = list(map(bytes.lower, joined.raws))
     others = set(_oddly_spaced(joined, one_line))
     others.update(_changed_beyond_ascii(joined))
-    for place in others:
-        normal = normalise_text(texts[place])
-        small[place] = normal.encode()
+    for index in others:
+        normal = normalise_text(texts[index])
+        small[index] = normal.encode()
     return small
 
 
@@ -289,13 +301,13 @@ def _oddly_spaced(joined: JoinedTexts, one_line: bool) -> Iterator[int]:
     raws = joined.raws
     data = joined.data
     if _may_have_space_at_edges(raws):
-        yield from [place for place, raw in enumerate(raws) if raw.strip() != raw]
+        yield from [index for index, raw in enumerate(raws) if raw.strip() != raw]
     # Usually there is no double space, which rfind finds out in two thirds of the time that find takes.
     if data.rfind(b"  ") >= 0:
-        yield from joined.places_with(lambda start: data.find(b"  ", start))
+        yield from joined.indices_with(lambda start: data.find(b"  ", start))
     if not one_line:
         view = data.translate(_WHITE)
-        yield from joined.places_with(lambda start: view.find(b"\n", start))
+        yield from joined.indices_with(lambda start: view.find(b"\n", start))
 
 
 def _may_have_space_at_edges(raws: Sequence[bytes]) -> bool:
@@ -311,14 +323,18 @@ def _changed_beyond_ascii(joined: JoinedTexts) -> list[int]:
     if joined.data.isascii():
         return []
     raws = joined.raws
-    rest = [place for place, raw in enumerate(raws) if not raw.isascii()]
-    joined_rest = b"".join([raws[place] for place in rest])
+    rest = [index for index, raw in enumerate(raws) if not raw.isascii()]
+    joined_rest = b"".join([raws[index] for index in rest])
     beyond_ascii = joined_rest.translate(None, _ASCII)
     characters = set(beyond_ascii.decode()) - _INERT
     changed = [character.encode() for character in characters if not _is_inert(character)]
     if len(changed) > _FEW:  # then searching for each takes longer than normalising all
         return rest
-    return [place for place in rest if any(character in raws[place] for character in changed)]
+    other_rows = []
+    for index in rest:
+        if any(character in raws[index] for character in changed):
+            other_rows.append(index)
+    return other_rows
 
 
 @lru_cache(4096)
@@ -366,8 +382,9 @@ def distinct_indices(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]
     if len(set(keys)) == len(keys):
         return list(range(len(keys)))
     first: dict[tuple[bytes, str], int] = {}
-    for place, (key, answer) in enumerate(zip(keys, answers, strict=True)):
-        first.setdefault((key, answer.strip()), place)
+    for index, (key, answer) in enumerate(zip(keys, answers, strict=True)):
+        copies = (key, answer.strip())
+        first.setdefault(copies, index)
     return list(first.values())
 
 
@@ -379,9 +396,9 @@ def distinct_example_indices(examples: Sequence[Example]) -> list[int]:
     return distinct_indices(keys, answers)
 
 
-def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
+def at(indices: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
     """Returns the values at these indices."""
-    return tuple(values[place] for place in places)
+    return tuple(values[index] for index in indices)
 
 
 def most_frequent(counts: Counter[str]) -> str:
@@ -392,6 +409,7 @@ def most_frequent(counts: Counter[str]) -> str:
 def to_printable(text: str, longest: int = 80) -> str:
     """Makes text from outside safe to quote in a sentence: without control and bidirectional characters, on one line,
     and shortened to `longest` characters."""
+    # Control characters become spaces rather than vanish, or else the words around them would be joined.
     shown = [" " if unicodedata.category(character) in _UNSHOWN else character for character in text]
     words = "".join(shown).split()
     clean = " ".join(words)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.rows import Example, JoinedTexts, ShownRow, shown_row
+from trainers.dataset.rows import Example, JoinedTexts, ShownRow, join_texts, shown_row
 from trainers.dataset.splits import chat_row
 from trainers.json_values import JsonValue
 
@@ -49,10 +49,13 @@ def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
     """Reports each kind once per row."""
     for start in range(0, len(examples), _ROWS_AT_ONCE):
         chunk = examples[start : start + _ROWS_AT_ONCE]
-        lines = [example.line for example in chunk for _ in example.messages]
-        texts = [message.content for example in chunk for message in example.messages]
-        faults_by_text = faults_of_texts(JoinedTexts([text.encode() for text in texts]), texts)
-        faults_by_line = [(lines[place], faults) for place, faults in sorted(faults_by_text.items())]
+        messages = [(example.line, message) for example in chunk for message in example.messages]
+        texts = [message.content for _, message in messages]
+        faults_by_text = faults_of_texts(join_texts(texts), texts)
+        faults_by_line = []
+        for index, faults in sorted(faults_by_text.items()):
+            line, _ = messages[index]
+            faults_by_line.append((line, faults))
         for line, fault in deduplicate_by_row(faults_by_line):
             findings.add_for_line(line, fault)
 
@@ -60,28 +63,31 @@ def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
 def faults_of_texts(joined: JoinedTexts, texts: Sequence[str]) -> dict[int, list[Fault]]:
     """Returns the faults of texts by index; `joined` has the same texts. The joined text is searched for hints first,
     since most texts have none."""
-    hints_by_place: dict[int, list[_Hint]] = defaultdict(list)
+    hints_by_text: dict[int, list[_Hint]] = defaultdict(list)
     views = {"as it is": joined.data, "kinds": joined.data.translate(_KINDS)}
     for hint in _HINTS:
         view = views[hint.view]
         if not hint.may_be_in(view):
             continue
-        for place in joined.places_with(partial(hint.next_in, view)):
-            hints_by_place[place].append(hint)
+        for text in joined.indices_with(partial(hint.next_in, view)):
+            hints_by_text[text].append(hint)
 
-    faults_by_place = {}
-    for place, hints in hints_by_place.items():
+    faults_by_text = {}
+    for text, hints in hints_by_text.items():
         patterns = [pattern for pattern in _PATTERNS if pattern.hint in hints]
-        faults = _faults(texts[place], patterns)
+        faults = _faults(texts[text], patterns)
         if faults:
-            faults_by_place[place] = faults
-    return faults_by_place
+            faults_by_text[text] = faults
+    return faults_by_text
 
 
 def deduplicate_by_row(faults_by_text: Iterable[tuple[int, list[Fault]]]) -> Iterator[tuple[int, Fault]]:
     """Yields each kind of fault once per row. The input has the row of each text, in the order of the rows."""
     for row, texts in groupby(faults_by_text, itemgetter(0)):
-        by_kind = {fault.text: fault for _, faults in texts for fault in faults}
+        by_kind: dict[str, Fault] = {}
+        for _, faults in texts:
+            for fault in faults:
+                by_kind[fault.text] = fault
         for fault in by_kind.values():
             yield row, fault
 
@@ -103,11 +109,12 @@ class Span:
 def find_spans(text: str) -> list[Span]:
     """Returns where the faults are that `faults_in` reports, in the order of the patterns. A secret's span may end
     before the secret does; that of an e-mail address begins with its name."""
-    return [
-        Span(_first_letter(pattern, match), match.end(), pattern.rule, pattern.kind)
-        for pattern in _PATTERNS
-        for match in pattern.matches_in(text)
-    ]
+    spans = []
+    for pattern in _PATTERNS:
+        for match in pattern.matches_in(text):
+            start = _first_letter(pattern, match)
+            spans.append(Span(start, match.end(), pattern.rule, pattern.kind))
+    return spans
 
 
 def _first_letter(pattern: _Pattern, match: re.Match[str]) -> int:
@@ -126,19 +133,22 @@ def _is_in_mail_name(letter: str) -> bool:
 
 def find_presidio_spans(text: str) -> list[Span]:
     """Returns where presidio is sure enough that there is something personal. Its first call takes seconds."""
-    return [
-        Span(result.start, result.end, PERSONAL, f"what presidio calls {result.entity_type}")
-        for recogniser in _cached_recognisers()
-        for result in recogniser.analyze(text, recogniser.supported_entities)
-        if result.score >= PRESIDIO_MIN_SCORE
-    ]
+    spans = []
+    for recogniser in _recognisers():
+        for result in recogniser.analyze(text, recogniser.supported_entities):
+            if result.score >= PRESIDIO_MIN_SCORE:
+                kind = f"what presidio calls {result.entity_type}"
+                spans.append(Span(result.start, result.end, PERSONAL, kind))
+    return spans
 
 
 def find_harmless_row(rows: Sequence[Example]) -> ShownRow | None:
     """Returns the first row, of the first ones, that has no personal data or secret."""
-    for place in range(min(len(rows), MOST_TRIED_AS_EXAMPLE)):
-        example = rows[place]
-        if not any(faults_in(message.content) for message in example.messages):
+    count = min(len(rows), MOST_TRIED_AS_EXAMPLE)
+    for index in range(count):
+        example = rows[index]
+        faults = [faults_in(message.content) for message in example.messages]
+        if not any(faults):
             return shown_row(example)
     return None
 
@@ -223,13 +233,20 @@ def _is_card(match: re.Match[str]) -> bool:
 def _is_password(match: re.Match[str]) -> bool:
     """True if the value is neither a word of a sentence nor a placeholder."""
     value = match[1].strip(".!?)]}")
+    if len(value) < 6 or value.isalpha():
+        return False
+    # A template's ${…}, <…> or %s.
+    if value[0] in "{[<$%*(":
+        return False
     # Few different characters, as in xxxx1111, stand for a password that was removed.
-    return len(value) >= 6 and not value.isalpha() and len(set(value)) > 3 and value[0] not in "{[<$%*("
+    return len(set(value)) > 3
 
 
 def _is_credential(match: re.Match[str]) -> bool:
     value = match[1]
-    return any(map(str.isalpha, value)) and any(map(str.isdigit, value)) and len(set(value)) > 6
+    has_letters = any(map(str.isalpha, value))
+    has_digits = any(map(str.isdigit, value))
+    return has_letters and has_digits and len(set(value)) > 6
 
 
 def _is_iban(match: re.Match[str]) -> bool:
@@ -240,7 +257,8 @@ def _is_iban(match: re.Match[str]) -> bool:
         return False
     account = compact[:length]
     moved = account[4:] + account[:4]  # country and check digits go to the end
-    digits = "".join(str(int(character, 36)) for character in moved)  # A is 10, Z is 35
+    numbers = [str(int(character, 36)) for character in moved]  # A is 10, Z is 35
+    digits = "".join(numbers)
     return int(digits) % 97 == 1
 
 
@@ -433,9 +451,11 @@ def check_presidio(
         for fault in faults[row]:
             findings.add_for_line(lines[row], fault)
 
-    searched = "1 row" if len(faults) == 1 else f"{len(faults):,} rows"
+    searched = f"{len(faults):,} rows"
     if len(faults) < len(rows):
         searched = f"{len(faults):,} of {len(rows):,} rows, drawn at random within the limit of {seconds:.0f} seconds"
+    elif len(faults) == 1:
+        searched = "1 row"
     text = f"presidio searched {searched}; matches of which it is less than {PRESIDIO_MIN_SCORE:.0%} sure don't count."
     findings.add_for_file(PRESIDIO_CHECKED, text, len(faults))
 
@@ -451,7 +471,8 @@ def _presidio_faults(
     recognisers = _recognisers()
     # The same system message may be in every row.
     kinds_in = lru_cache(2000)(lambda text: _kinds_in(text, recognisers))
-    sample = random.Random(seed).sample(range(rows), min(rows, most_rows))  # noqa: S311 - no secret
+    count = min(rows, most_rows)
+    sample = random.Random(seed).sample(range(rows), count)  # noqa: S311 - no secret
     deadline = time.monotonic() + seconds
     faults: dict[int, list[Fault]] = {}
     for row in sample:
@@ -464,33 +485,28 @@ def _presidio_faults(
     return faults
 
 
-def _recognisers() -> list[PatternRecognizer]:
+@cache
+def _recognisers() -> Sequence[PatternRecognizer]:
     from presidio_analyzer import PatternRecognizer, RecognizerRegistry
 
     registry = RecognizerRegistry(supported_languages=list(_LANGUAGES))
     registry.load_predefined_recognizers(languages=list(_LANGUAGES))
     # The registry has each recogniser once per language.
-    by_kinds = {
-        tuple(recogniser.supported_entities): recogniser
-        for recogniser in registry.recognizers
-        if isinstance(recogniser, PatternRecognizer)
-    }
+    by_kinds: dict[tuple[str, ...], PatternRecognizer] = {}
+    for recogniser in registry.recognizers:
+        if isinstance(recogniser, PatternRecognizer):
+            kinds = tuple(recogniser.supported_entities)
+            by_kinds[kinds] = recogniser
     return [recogniser for kinds, recogniser in by_kinds.items() if not _LEFT_OUT.intersection(kinds)]
-
-
-@cache
-def _cached_recognisers() -> Sequence[PatternRecognizer]:
-    return _recognisers()
 
 
 def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[str]:
     """Returns presidio's names for the kinds that it finds and our own patterns don't."""
-    results = [
-        result
-        for recogniser in recognisers
-        for result in recogniser.analyze(text, recogniser.supported_entities)
-    ]
-    kinds = {result.entity_type for result in results if result.score >= PRESIDIO_MIN_SCORE}
+    kinds = set()
+    for recogniser in recognisers:
+        for result in recogniser.analyze(text, recogniser.supported_entities):
+            if result.score >= PRESIDIO_MIN_SCORE:
+                kinds.add(result.entity_type)
     if kinds & _OWN_KINDS.keys():
         own_faults = " ".join(fault.text for fault in faults_in(text))
         kinds -= {kind for kind, name in _OWN_KINDS.items() if name in own_faults}
@@ -548,23 +564,26 @@ def scan_file(path: Path, *, presidio: bool) -> Scan:
 
 def find_sensitive_rows(examples: Sequence[Example], *, presidio: bool) -> frozenset[int]:
     """Returns the indices of rows with secrets or personal data."""
-    faults_by_row = _faults_of_rows([chat_row(example) for example in examples], presidio=presidio)
-    return frozenset(place for place, faults in enumerate(faults_by_row) if faults)
+    rows = [chat_row(example) for example in examples]
+    faults_by_row = _faults_of_rows(rows, presidio=presidio)
+    return frozenset(row for row, faults in enumerate(faults_by_row) if faults)
 
 
 def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[Fault]]:
     """Yields the secrets and personal data of each row. Its parsed strings are searched, since JSON may escape
     characters."""
-    texts = ["\n".join(strings_in(orjson.loads(row))) for row in rows]
+    values = map(orjson.loads, rows)
+    texts = ["\n".join(strings_in(value)) for value in values]
     presidio_faults: dict[int, list[Fault]] = {}
     if presidio:
         presidio_faults = _presidio_faults(lambda row: [texts[row]], len(texts), _SEED)
     for start in range(0, len(texts), _ROWS_AT_ONCE):
         batch = texts[start : start + _ROWS_AT_ONCE]
-        own_faults = faults_of_texts(JoinedTexts([text.encode() for text in batch]), batch)
-        for place in range(len(batch)):
-            faults = [*own_faults.get(place, ()), *presidio_faults.get(start + place, ())]
-            yield [fault for fault in faults if fault.rule in (PERSONAL, SECRET)]
+        own_faults = faults_of_texts(join_texts(batch), batch)
+        for number in range(len(batch)):
+            of_patterns = own_faults.get(number, [])
+            of_presidio = presidio_faults.get(start + number, [])
+            yield [fault for fault in (*of_patterns, *of_presidio) if fault.rule in (PERSONAL, SECRET)]
 
 
 def strings_in(value: Any) -> Iterator[str]:

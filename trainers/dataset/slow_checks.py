@@ -110,7 +110,11 @@ def sample_rows(
         return RowSample(tuple(rows), rare, None)
     # blake2b takes keys of at most 64 bytes.
     salt = str(seed).encode()[:64]
-    shuffled = sorted(rows, key=lambda row: hashlib.blake2b(keys[row], key=salt, digest_size=16).digest())
+
+    def salted(row: int) -> bytes:
+        return hashlib.blake2b(keys[row], key=salt, digest_size=16).digest()
+
+    shuffled = sorted(rows, key=salted)
     drawn = shuffled[:most]
     # A label may have enough rows in the file, but not in the sample.
     counts = Counter(labels[row] for row in drawn)
@@ -126,32 +130,40 @@ def suspect_labels(
     `scores` has a row for each of `labels` and a column for each of `names`; inf marks a label that can't be judged."""
     import numpy as np
 
-    column = {name: place for place, name in enumerate(names)}
+    column = {name: index for index, name in enumerate(names)}
     columns = np.array([column[label] for label in labels])
     rows = np.arange(len(labels))
-    own = scores[rows, columns]
-    others = np.array(scores)
+    own = scores[rows, columns]  # rows
+    others = np.array(scores)  # rows x names, without each row's own
     others[rows, columns] = -np.inf
     likely = others.argmax(axis=1)
-    margins = own - others[rows, likely]
-    chances = _chances(own, others)
+    margins = own - others[rows, likely]  # rows
+    chances = _chances(own, others)  # rows
     expected_wrong = round(float(chances.sum()))
     worst = np.argsort(margins, kind="stable")[:expected_wrong]
     suspects: list[SuspectLabel] = []
     for row in worst:
-        if margins[row] < 0:
-            label = names[columns[row]]
-            suspects.append(SuspectLabel(int(row), label, names[likely[row]], float(chances[row])))
+        if margins[row] >= 0:
+            continue
+        suspect = SuspectLabel(
+            row=int(row),
+            given=names[columns[row]],
+            likely=names[likely[row]],
+            chance=float(chances[row]),
+        )
+        suspects.append(suspect)
 
     count = len(columns)
     # The share of labels with which a classifier would agree that always answers the most frequent label.
-    usual = float(np.bincount(columns).max() / count)
+    rows_of_label = np.bincount(columns)
+    usual = float(rows_of_label.max() / count)
     agreed = float((margins > 0).mean())
     # Wrong labels count against neither, or else a classifier that always answers the most frequent label could pass.
-    right = 1 - min(float(chances.mean()), MOST_WRONG)
-    agreed_of_right = agreed / right
-    usual_of_right = min(usual / right, 1.0)
-    is_able = agreed_of_right - usual_of_right >= LEAST_AGREED * (1 - usual_of_right)
+    wrong = min(float(chances.mean()), MOST_WRONG)
+    agreed_of_right = agreed / (1 - wrong)
+    usual_of_right = min(usual / (1 - wrong), 1.0)
+    beyond_usual = agreed_of_right - usual_of_right
+    is_able = beyond_usual >= LEAST_AGREED * (1 - usual_of_right)
     is_judged = is_able and count >= FEWEST_ROWS_JUDGED
     expected = sum(suspect.chance for suspect in suspects)
     return tuple(suspects), LabelErrors(
@@ -179,33 +191,42 @@ def _chances(own: Numbers, others: Numbers) -> Numbers:
     if labels < 2 or not judged.any():
         return chances
 
-    ranked = np.sort(others[judged], axis=1)[:, 1:]  # without the label's own -inf
+    ranked = np.sort(others[judged], axis=1)[
+        :, 1:
+    ]  # judged rows x other labels: without the label's own -inf
     rivals = ranked[:, -RIVALS:]
     times = np.ones(rivals.shape[1])  # how many labels each column stands for
     rest = ranked[:, :-RIVALS]
-    if rest.shape[1]:
+    n_rest = rest.shape[1]
+    if n_rest:
         rivals = np.column_stack([rivals, rest.mean(axis=1)])
-        times = np.append(times, float(rest.shape[1]))
+        times = np.append(times, float(n_rest))
     behind = (rivals - own[judged, None]).astype(np.float64)
-    scale = max(float(np.abs(behind).mean()), 1e-9)
+    distance = float(np.abs(behind).mean())
+    scale = max(distance, 1e-9)
 
     def parts(guess: Numbers) -> tuple[Numbers, Numbers]:
         """Returns the likelihood of each label together with its being right, and with its being wrong. A guess is the
         logarithms of the temperature and of the odds of w."""
-        temperature = scale * np.exp(guess[0])
+        log_temperature, log_odds = guess
+        temperature = scale * np.exp(log_temperature)
         exponents = np.minimum(behind / temperature, 500)  # exp would overflow at 710
         right = 1 / (1 + np.exp(exponents) @ times)
-        wrong = 1 / (1 + np.exp(-guess[1]))
-        return (1 - wrong) * right, wrong * (1 - right) / (labels - 1)
+        wrong = 1 / (1 + np.exp(-log_odds))
+        any_other = (1 - right) / (labels - 1)
+        return (1 - wrong) * right, wrong * any_other
 
     def loss(guess: Numbers) -> float:
         right, wrong = parts(guess)
+        likelihood = right + wrong + 1e-12
         penalty = 1e-4 * (guess**2).sum()  # keeps a guess finite that the data doesn't determine
-        return float(-np.log(right + wrong + 1e-12).mean() + penalty)
+        return float(-np.log(likelihood).mean() + penalty)
 
     # Two starts, since the search may end in a local minimum.
-    guesses = [_descend(loss, np.array([-1.5, wrong])) for wrong in (-4.0, -1.5)]
-    right, wrong = parts(min(guesses, key=loss))
+    starts = [np.array([-1.5, log_odds]) for log_odds in (-4.0, -1.5)]
+    guesses = [_descend(loss, start) for start in starts]
+    best = min(guesses, key=loss)
+    right, wrong = parts(best)
     chances[judged] = wrong / np.maximum(right + wrong, 1e-300)
     return chances
 
@@ -215,15 +236,18 @@ def _descend(loss: Callable[[Numbers], float], start: Numbers) -> Numbers:
     importing it takes longer than checking a small file."""
     import numpy as np
 
+    axes = np.eye(len(start))
+    moves = [move for axis in axes for move in (axis, -axis)]
     at = start
     least = loss(start)
     step = 1.0
     while step >= SMALLEST_STEP:
-        tried = [at + step * move for axis in np.eye(len(at)) for move in (axis, -axis)]
+        tried = [at + step * move for move in moves]
         losses = list(map(loss, tried))
-        if min(losses) < least:
-            least = min(losses)
-            at = tried[losses.index(least)]
+        smallest = min(losses)
+        if smallest < least:
+            least = smallest
+            at = tried[losses.index(smallest)]
         else:
             step /= 2
     return at
@@ -381,7 +405,8 @@ def _check_labels(
     if len(set(judged)) < 2:  # a classifier needs two labels
         report_unjudged(sample, findings)
         return None
-    names, scores = out_of_fold([rows[row] for row in sample.rows], seed)
+    examples = [rows[row] for row in sample.rows]
+    names, scores = out_of_fold(examples, seed)
     lines = [facts.lines[row] for row in sample.rows]
     return check_suspect_labels(lines, judged, sample, names, scores, findings)
 
@@ -397,13 +422,13 @@ class _Questions(Sequence[str]):
         return len(self._held) + len(self._rows)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        row = place - len(self._held)
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = index - len(self._held)
         if row < 0:
-            return question_text(self._held[place])
+            return question_text(self._held[index])
         return question_text(self._rows[row])

@@ -58,10 +58,8 @@ class _Groups:
 
     def count(self, firsts: Sequence[int]) -> int:
         """Returns the number of rows of these groups."""
-        count = len(firsts)
-        for first in firsts:
-            count += len(self.further.get(first, ()))
-        return count
+        further = [len(self.further.get(first, ())) for first in firsts]
+        return len(firsts) + sum(further)
 
 
 def split(
@@ -76,12 +74,12 @@ def split(
     keys = keys or question_keys(examples)
     labels = strata_labels(examples, task)
     held = draw_held_rows(keys, labels, seed, groups=groups)
-    held_keys = {keys[place] for place in held}
+    held_keys = {keys[index] for index in held}
     train: list[Example] = []
     holdout: list[Example] = []
-    for place, (example, key) in enumerate(zip(examples, keys, strict=True)):
+    for index, (example, key) in enumerate(zip(examples, keys, strict=True)):
         # A copy of a held-out row is in neither part.
-        if place in held:
+        if index in held:
             holdout.append(example)
         elif key not in held_keys:
             train.append(example)
@@ -114,12 +112,12 @@ def draw_held_rows(
     `groups` (near copies) stay on one side. Of copies, which have the same key and label, only the first is drawn: the
     others would be no further evidence, but must not be trained on either.
     """
-    places = distinct_indices(keys, labels)
-    if len(places) < len(keys):
-        keys = at(places, keys)
-        labels = at(places, labels)
+    distinct = distinct_indices(keys, labels)
+    if len(distinct) < len(keys):
+        keys = at(distinct, keys)
+        labels = at(distinct, labels)
         if groups is not None:
-            groups = at(places, groups)
+            groups = at(distinct, groups)
 
     marks: Sequence[bytes | int] = keys
     if groups is not None:
@@ -134,7 +132,7 @@ def draw_held_rows(
     held: set[int] = set()
     for label, firsts in strata.items():
         drawn = _draw_groups(together, firsts, quotas[label], one_at_least=label not in served)
-        held.update(places[row] for row in drawn)
+        held.update(distinct[row] for row in drawn)
     return frozenset(held)
 
 
@@ -163,7 +161,8 @@ def _strata(
     salt = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
     factor = int.from_bytes(salt, "little") | 1
     # A key is two numbers of 64 bits; the first of them is enough.
-    numbers = struct.unpack(f"<{2 * len(keys)}Q", b"".join(keys))
+    joined = b"".join(keys)
+    numbers = struct.unpack(f"<{2 * len(keys)}Q", joined)
     hashes = numbers[::2]
     orders = [number * factor & _64_BITS for number in hashes]
     for first in groups.further:
@@ -283,13 +282,15 @@ def _store_rows(folder: Path, rows: Iterable[bytes]) -> str:
 
 
 def chat_row(example: Example) -> bytes:
+    # The line as it was uploaded, for rows that have more than roles and texts.
     if example.row is not None:
         return example.row
     messages: list[dict[str, str | int]] = []
     for message in example.messages:
-        messages.append({"role": message.role, "content": message.content})
+        written: dict[str, str | int] = {"role": message.role, "content": message.content}
         if message.weight is not None:
-            messages[-1]["weight"] = message.weight
+            written["weight"] = message.weight
+        messages.append(written)
     return orjson.dumps({"messages": messages})
 
 

@@ -94,9 +94,9 @@ def find_layout(
     unclear = _unclear(names, fitting)
     if unclear is not None:
         return unclear
-    text_place = names.index(fitting.texts[0])
-    label_place = names.index(fitting.labels[0])
-    return ColumnLayout(header, names, text_place, label_place)
+    text_index = names.index(fitting.texts[0])
+    label_index = names.index(fitting.labels[0])
+    return ColumnLayout(header, names, text_index, label_index)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,9 @@ def _lacking(names: tuple[str, ...], fitting: _FittingColumns) -> UnclearColumns
 
     codes = fitting.codes
     if not fitting.texts and codes:
-        have = "has" if len(codes) == 1 else "have"
+        have = "have"
+        if len(codes) == 1:
+            have = "has"
         text = f"No column looks like a text: {_listed(codes)} {have} only numbers, dates or ids."
         return UnclearColumns(NOT_A_TEXT, text, choices, names)
     if not fitting.labels:
@@ -187,7 +189,9 @@ def _lacking(names: tuple[str, ...], fitting: _FittingColumns) -> UnclearColumns
 
 
 def _could_be(several: Sequence[str], role: str) -> str:
-    every = "all" if len(several) > 2 else "both"
+    every = "both"
+    if len(several) > 2:
+        every = "all"
     return f"{_listed(several)} could {every} be the {role}"
 
 
@@ -219,7 +223,7 @@ def is_text_name(name: str) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    quoted = [f"'{name}'" for name in names[:20]]
+    quoted = [f"'{name}'" for name in names[:20]]  # a table may have hundreds of columns
     *first, last = quoted
     if not first:
         return last
@@ -229,7 +233,9 @@ def _listed(names: Sequence[str]) -> str:
 def _has_header(sample: Sequence[Cells], columns: Columns) -> bool:
     """Decides whether the first record is a header: it has a known or given name, or it looks like names."""
     first = sample[0]
-    return has_known_name(first, columns) or are_names(first, sample[1:])
+    if has_known_name(first, columns):
+        return True
+    return are_names(first, sample[1:])
 
 
 def has_known_name(cells: Cells, columns: Columns) -> bool:
@@ -246,18 +252,21 @@ def are_names(cells: Cells, below: Sequence[Cells]) -> bool:
     """True if at least two cells are filled, and all of these are short, different, and don't occur in their columns
     below. A column may have no name, as the numbers that pandas writes before each row."""
     printable = [to_printable(cell) for cell in cells]
-    filled = [place for place, name in enumerate(printable) if name]
-    names = [printable[place] for place in filled]
+    filled = [column for column, name in enumerate(printable) if name]
+    names = [printable[column] for column in filled]
     are_different = len(set(names)) == len(names)
     if len(names) < 2 or not are_different:
         return False
-    if not all(map(_is_short, names)) or _are_codes(names):
+    if not all(map(_is_short, names)):
+        return False
+    if _are_codes(names):
         return False
 
     rows = [record for record in below if len(record) == len(cells)]
     for record in rows:
-        if any(record[place] == cells[place] for place in filled):
+        if any(record[column] == cells[column] for column in filled):
             return False
+    return bool(rows)
     return bool(rows)
 
 
@@ -286,7 +295,8 @@ def _columns_named(names: Sequence[str], vocabulary: tuple[str, ...]) -> list[st
 
 def _words(name: str) -> list[str]:
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return [word for word in re.split(r"[\W_]+", spaced.casefold()) if word]
+    words = re.split(r"[\W_]+", spaced.casefold())
+    return [word for word in words if word]
 
 
 def _values(
@@ -295,8 +305,8 @@ def _values(
     body: Sequence[Cells],
 ) -> list[str]:
     """Returns the column's non-empty cells."""
-    place = names.index(name)
-    cells = [record[place].strip() for record in body]
+    column = names.index(name)
+    cells = [record[column].strip() for record in body]
     return [cell for cell in cells if cell]
 
 
@@ -348,17 +358,19 @@ def _text_columns(
 
 def _are_numbers(values: Sequence[str]) -> bool:
     """True if all values are numbers, dates or times, and there are any."""
-    return bool(values) and all(_NUMBER.fullmatch(value) for value in values)
+    if not values:
+        return False
+    return all(_NUMBER.fullmatch(value) for value in values)
 
 
 def _are_grades(values: Sequence[str]) -> bool:
     """True for a few whole numbers that come up again and again, like 0 and 1 or one to five stars."""
     different = set(values)
-    return (
-        len(different) <= _MOST_GRADES
-        and 2 * len(different) <= len(values)
-        and all(_GRADE.fullmatch(value) for value in different)
-    )
+    if len(different) > _MOST_GRADES:
+        return False
+    if 2 * len(different) > len(values):
+        return False
+    return all(_GRADE.fullmatch(value) for value in different)
 
 
 def _are_codes(values: Sequence[str]) -> bool:

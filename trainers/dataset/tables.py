@@ -135,7 +135,7 @@ def examples(
     if not sample:
         return
     if not header:
-        titles = header_place(sample, columns)
+        titles = header_index(sample, columns)
         if titles:
             text = f"The header is in line {sample[titles].line}; what is above it was skipped."
             findings.add_for_file(TITLE_LINES, text, titles)
@@ -169,34 +169,34 @@ def examples(
 
 def find_header(sample: Sequence[Record]) -> Record | None:
     """Returns the record with the columns' names, or None if there are none."""
-    place = header_place(sample, FIND_COLUMNS)
-    header = sample[place]
-    below = [record.cells for record in sample[place + 1 :]]
+    index = header_index(sample, FIND_COLUMNS)
+    header = sample[index]
+    below = [record.cells for record in sample[index + 1 :]]
     if has_known_name(header.cells, FIND_COLUMNS) or are_names(header.cells, below):
         return header
     return None
 
 
-def header_place(sample: Sequence[Record], columns: Columns) -> int:
+def header_index(sample: Sequence[Record], columns: Columns) -> int:
     """Returns the index of the record with the columns' names; 0 also if there may be none.
 
     Above the names there may be titles, of one cell each, and names of groups, which leave cells empty. So the names
     are in the first record that fills every column that the rows fill, or else in one that has a usual name.
     """
-    place = _first_complete(sample)
-    if place == 0:
+    complete = _first_complete(sample)
+    if complete == 0:
         return 0
-    cells = sample[place].cells
-    below = [record.cells for record in sample[place + 1 :]]
+    cells = sample[complete].cells
+    below = [record.cells for record in sample[complete + 1 :]]
     look_like_names = are_names(cells, below)
     if look_like_names and has_known_name(cells, columns):
-        return place
-    for above, record in enumerate(sample[:place]):
+        return complete
+    for above, record in enumerate(sample[:complete]):
         filled = [cell for cell in record.cells if cell.strip()]
         if len(filled) > 1 and has_known_name(record.cells, columns):
             return above
     if look_like_names:
-        return place
+        return complete
     return 0
 
 
@@ -206,7 +206,7 @@ def _first_complete(sample: Sequence[Record]) -> int:
     columns = _columns_in_use(sample)
     first = sample[: _MOST_TITLE_LINES + 1]
     for number, record in enumerate(first):
-        if all(_is_filled(record, place) for place in columns):
+        if all(_is_filled(record, column) for column in columns):
             return number
     return 0
 
@@ -215,16 +215,16 @@ def _columns_in_use(sample: Sequence[Record]) -> list[int]:
     """Returns the columns that are filled in at least half of the records."""
     width = max(len(record.cells) for record in sample)
     in_use: list[int] = []
-    for place in range(width):
-        filled = sum(_is_filled(record, place) for record in sample)
+    for column in range(width):
+        filled = sum(_is_filled(record, column) for record in sample)
         if 2 * filled >= len(sample):
-            in_use.append(place)
+            in_use.append(column)
     return in_use
 
 
-def _is_filled(record: Record, place: int) -> bool:
+def _is_filled(record: Record, column: int) -> bool:
     cells = record.cells
-    return place < len(cells) and bool(cells[place].strip())
+    return column < len(cells) and bool(cells[column].strip())
 
 
 def _example(record: Record, layout: ColumnLayout) -> Example | Fault:
@@ -233,7 +233,9 @@ def _example(record: Record, layout: ColumnLayout) -> Example | Fault:
     wanted = len(layout.names)
     surplus = cells[wanted:]  # spreadsheets may write empty cells behind a row
     if width < wanted or any(cell.strip() for cell in surplus):
-        columns = "1 column" if width == 1 else f"{width} columns"
+        columns = f"{width} columns"
+        if width == 1:
+            columns = "1 column"
         return Fault(WRONG_WIDTH, f"has {columns}, but the first line has {wanted}")
     text = cells[layout.text].strip()
     label = cells[layout.label].strip()
@@ -253,4 +255,4 @@ def from_names_on(sample: Sequence[Record]) -> Sequence[Record]:
     """Returns the records without the titles above the columns' names."""
     if not sample:
         return sample
-    return sample[header_place(sample, FIND_COLUMNS) :]
+    return sample[header_index(sample, FIND_COLUMNS) :]

@@ -1,8 +1,9 @@
 """Counts the tokens of a checked file: those trained on, those of a question, and those that a list of labels or fields
-adds."""
+adds. Also how the lengths of rows are spread."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -55,7 +56,8 @@ class TokenReport:
 def tokens_of_system(system: str, encoding: Encoding) -> int:
     """Returns the tokens that a system message adds to a row."""
     row = (Message("user", ""), Message("assistant", ""))
-    longer, short = count_chat([(Message("system", system), *row), row], encoding).total
+    with_system = (Message("system", system), *row)
+    longer, short = count_chat([with_system, row], encoding).total
     return longer - short
 
 
@@ -72,14 +74,17 @@ def token_report(
     prompt_mean = spread(facts.prompt).mean
     answers = spread(facts.answer)
     not_trained = sum([facts.total[row] for row in held])
-    system = tokens_of_system(rows.system, encoding) if rows.system else 0
+    system = 0
+    if rows.system:
+        system = tokens_of_system(rows.system, encoding)
+    added = _mean_added(rows, labels, answer_format, encoding)
     return TokenReport(
         encoding=encoding.name,
         assumed=encoding.assumed,
         rows=spread(facts.total),
         train=sum(facts.total) - not_trained,
         prompt_mean=prompt_mean,
-        prompted_mean=prompt_mean + _mean_added(rows, labels, answer_format, encoding),
+        prompted_mean=prompt_mean + added,
         answer_mean=answers.mean,
         answer_most=answers.max,
         system=system,
@@ -97,27 +102,60 @@ def _mean_added(rows: StoredRows, labels: Sequence[str], answer_format: str, enc
         instructions = [text.decode() for text in texts]
         if not instructions and rows.system:
             instructions = [rows.system]
-        messages = [Message("system", text) for text in instructions]
-        examples.append(Example(1, (*messages, Message("user", ""), Message("assistant", ""))))
-    short = count_prompts([example.prompt for example in examples], encoding)
+        system = [Message("system", text) for text in instructions]
+        chat = (*system, Message("user", ""), Message("assistant", ""))
+        examples.append(Example(1, chat))
+    plain = [example.prompt for example in examples]
     prompted = [prompt_with_labels(example, labels, answer_format) for example in examples]
-    longer = count_prompts(prompted, encoding)
-    added = [(b - a) * count for count, a, b in zip(counts.values(), short, longer, strict=True)]
-    return sum(added) / counts.total()
+    short = count_prompts(plain, encoding)
+    long = count_prompts(prompted, encoding)
+    added = 0
+    for n_rows, without, with_list in zip(counts.values(), short, long, strict=True):
+        added += n_rows * (with_list - without)
+    return added / counts.total()
 
 
 def row_lengths(rows: StoredRows, encoding: Encoding) -> list[int]:
     """Returns the tokens of each row, counted by another encoding than `rows.facts`."""
     lengths: list[int] = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        lengths += _lengths(rows[start : start + _ROWS_AT_ONCE], encoding)
+        batch = rows[start : start + _ROWS_AT_ONCE]
+        lengths += _lengths(batch, encoding)
     return lengths
 
 
 def _lengths(examples: Sequence[Example], encoding: Encoding) -> list[int]:
-    tools = count_tools([definitions_text(e.row) if e.row else "" for e in examples], encoding)
+    tools = _tool_tokens(examples, encoding)
     total = count_chat([example.messages for example in examples], encoding).total
-    return [row + value for row, value in zip(total, tools, strict=True)]
+    return [of_row + of_tools for of_row, of_tools in zip(total, tools, strict=True)]
+
+
+def _tool_tokens(examples: Sequence[Example], encoding: Encoding) -> Sequence[int]:
+    """Counts the definitions of tools in each row, which are none of its messages."""
+    definitions = []
+    for example in examples:
+        definition = ""
+        if example.row:
+            definition = definitions_text(example.row)
+        definitions.append(definition)
+    return count_tools(definitions, encoding)
+
+
+def histogram(counts: Sequence[int], most: int = 600) -> tuple[tuple[int, int], ...]:
+    """Returns at most `most` bars of equal width, as (tokens of the longest row in the bar, rows)."""
+    if not counts:
+        return ()
+    least = min(counts)
+    span = max(counts) - least + 1
+    width = -(-span // most)  # rounded up, so that there are no more than `most`
+    rows_by_tokens = Counter(counts)
+    longest: dict[int, int] = {}
+    rows: Counter[int] = Counter()
+    for tokens in sorted(rows_by_tokens):
+        bar = (tokens - least) // width
+        longest[bar] = tokens
+        rows[bar] += rows_by_tokens[tokens]
+    return tuple((tokens, rows[bar]) for bar, tokens in longest.items())
 
 
 def local_counts(
@@ -146,5 +184,6 @@ def _trained_tokens(examples: Sequence[Example], encoding: Encoding) -> Sequence
     """Returns the tokens that an epoch trains on, for each row."""
     if not splits_chats(encoding):
         return _lengths(examples, encoding)
-    tools = count_tools([definitions_text(e.row) if e.row else "" for e in examples], encoding)
-    return count_split([example.messages for example in examples], encoding, tools)
+    tools = _tool_tokens(examples, encoding)
+    messages = [example.messages for example in examples]
+    return count_split(messages, encoding, tools)

@@ -88,7 +88,8 @@ class PreviousRows:
 
     @cached_property
     def trained(self) -> frozenset[bytes]:
-        return (frozenset(row.key for row in self.train) | self.learnt) - self.held
+        keys = frozenset(row.key for row in self.train)
+        return (keys | self.learnt) - self.held
 
     @cached_property
     def labels(self) -> Counter[str]:
@@ -96,7 +97,8 @@ class PreviousRows:
 
     def count_missing(self, rows: Iterable[VersionRow]) -> int:
         """Returns the number of held-out rows whose questions are not among these rows."""
-        missing = self.held - {row.key for row in rows}
+        current = {row.key for row in rows}
+        missing = self.held - current
         return sum(row.key in missing for row in self.holdout)
 
 
@@ -155,21 +157,22 @@ def continue_held_rows(
 
     held: set[int] = set()
     fresh: list[int] = []
-    for place in _distinct_places(rows):
-        key = rows[place].key
+    for index in _distinct_indices(rows):
+        key = rows[index].key
         is_near_held: bool | None = None  # None: near no old question
         if groups:
-            is_near_held = old_groups.get(groups[place])
+            is_near_held = old_groups.get(groups[index])
         if key in before.held:
-            held.add(place)
+            held.add(index)
         elif key in before.trained:
             continue
         elif is_near_held:
-            held.add(place)
+            held.add(index)
         elif is_near_held is None:
-            fresh.append(place)
+            fresh.append(index)
     if not draws_more:
-        return frozenset(place for place in held if rows[place].key in before.held)
+        # Not even near copies of held-out questions, which are new questions too.
+        return frozenset(index for index in held if rows[index].key in before.held)
 
     most = max(HOLDOUT_MOST, len(before.holdout))
     room = most - len(held) - before.count_missing(rows)
@@ -187,7 +190,7 @@ def continue_held_rows(
         at_most=max(room, 0),
         served={row.label for row in before.holdout},
     )
-    held.update(fresh[place] for place in drawn)
+    held.update(fresh[index] for index in drawn)
     return frozenset(held)
 
 
@@ -206,7 +209,7 @@ def _find_old_groups(
     return all_held
 
 
-def _distinct_places(rows: Sequence[VersionRow]) -> list[int]:
+def _distinct_indices(rows: Sequence[VersionRow]) -> list[int]:
     keys = [row.key for row in rows]
     answers = [row.answer for row in rows]
     return distinct_indices(keys, answers)
@@ -225,8 +228,8 @@ def diff(
     # Rows with a question that was set aside count only if they are set aside now; the others are copies.
     aside = held | sealed
     in_use: list[VersionRow] = []
-    for place, row in enumerate(rows):
-        if place in aside or row.key not in before.held:
+    for index, row in enumerate(rows):
+        if index in aside or row.key not in before.held:
             in_use.append(row)
     old = _answers_by_key([*before.train, *before.holdout])
     new = _answers_by_key(in_use)
@@ -252,7 +255,7 @@ def diff(
         for name in sorted(names):
             by_label.append((name, before.labels[name], labels[name]))
     asked_before = before.held | before.trained
-    held_out_added = sum(rows[place].key not in asked_before for place in held)
+    held_out_added = sum(rows[index].key not in asked_before for index in held)
     return Diff(
         added=added,
         removed=removed,
@@ -339,15 +342,17 @@ def draw_holdout(
     fresh_groups: Sequence[int] | None = None
     if groups:
         fresh_groups = at(fresh, groups)
-    drawn = draw_held_rows(at(fresh, facts.keys), at(fresh, labels), seed, groups=fresh_groups)
+    fresh_keys = at(fresh, facts.keys)
+    fresh_labels = at(fresh, labels)
+    drawn = draw_held_rows(fresh_keys, fresh_labels, seed, groups=fresh_groups)
     held = frozenset(at(drawn, fresh))
     if len(facts.keys) >= MIN_TRAINING_EXAMPLES and not held:
         rule = NO_HOLDOUT
         if len(fresh) < len(facts.keys):
             rule = ALL_LEARNT
         findings.add_for_file(rule, "No rows can be set aside as a test.")
-    held_keys = {facts.keys[place] for place in held}
-    rest = [place for place in fresh if facts.keys[place] not in held_keys]
+    held_keys = {facts.keys[index] for index in held}
+    rest = [index for index in fresh if facts.keys[index] not in held_keys]
     sealed = _draw_sealed(n_sealed, rest, facts.keys, labels, seed, groups)
     copies = _find_copies(held | sealed, facts.keys)
     return Parts(held, copies=copies, sealed=sealed)
@@ -359,41 +364,44 @@ def _find_fresh(
     old_keys: frozenset[bytes],
 ) -> list[int]:
     """Returns the rows whose questions are not among the old ones, nor near copies of these."""
-    fresh = [place for place, key in enumerate(keys) if key not in old_keys]
+    fresh = [index for index, key in enumerate(keys) if key not in old_keys]
     if not groups:
         return fresh
-    old_groups = {group for key, group in zip(keys, groups, strict=True) if key in old_keys}
-    return [place for place in fresh if groups[place] not in old_groups]
+    old_groups = set()
+    for key, group in zip(keys, groups, strict=True):
+        if key in old_keys:
+            old_groups.add(group)
+    return [index for index in fresh if groups[index] not in old_groups]
 
 
 def _draw_sealed(
     wanted: int,
-    places: Sequence[int],
+    rows: Sequence[int],
     keys: Sequence[bytes],
     labels: Sequence[str],
     seed: int,
     groups: Sequence[int] | None,
 ) -> frozenset[int]:
-    """Draws about `wanted` of the rows at these places, by the same rule as the holdout: at most a third of them."""
+    """Draws about `wanted` of these rows, by the same rule as the holdout: at most a third of them."""
     if wanted <= 0:
         return frozenset()
     if groups is not None:
-        groups = at(places, groups)
+        groups = at(rows, groups)
     drawn = draw_held_rows(
-        at(places, keys),
-        at(places, labels),
+        at(rows, keys),
+        at(rows, labels),
         seed,
         groups=groups,
         share=0.0,
         at_least=wanted,
         at_most=wanted,
     )
-    return frozenset(places[place] for place in drawn)
+    return frozenset(rows[index] for index in drawn)
 
 
 def _find_copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
-    held_keys = {keys[place] for place in held}
-    same_question = frozenset(place for place, key in enumerate(keys) if key in held_keys)
+    held_keys = {keys[index] for index in held}
+    same_question = frozenset(index for index, key in enumerate(keys) if key in held_keys)
     return same_question - held
 
 
@@ -430,12 +438,12 @@ def continue_holdout(
     stored = _read_previous(previous, task, learnt)
     missing = stored.find_missing(keys)
     sensitive = find_sensitive_rows(at(missing, stored.aside), presidio=presidio)
-    dropped = {missing[place] for place in sensitive}
-    stored_only = [place for place in missing if place not in dropped]
+    dropped = {missing[index] for index in sensitive}
+    stored_only = [index for index in missing if index not in dropped]
     earlier, earlier_sealed = stored.divide(stored_only)
 
     before = stored.rows
-    remaining = [row for place, row in enumerate(before.holdout) if place not in dropped]
+    remaining = [row for index, row in enumerate(before.holdout) if index not in dropped]
     rest = PreviousRows(before.train, tuple(remaining), learnt)
     current = to_version_rows(rows, task, keys)
     aside = continue_held_rows(
@@ -476,15 +484,15 @@ class _StoredVersion:
     def find_missing(self, keys: Iterable[bytes]) -> list[int]:
         """Returns the rows in `aside` whose questions are not among these."""
         current = set(keys)
-        return [place for place, row in enumerate(self.rows.holdout) if row.key not in current]
+        return [index for index, row in enumerate(self.rows.holdout) if row.key not in current]
 
-    def divide(self, places: Sequence[int]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    def divide(self, indices: Sequence[int]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
         """Returns these rows of `aside` without copies: those to hold out, and those that stay sealed."""
-        rows = at(places, self.rows.holdout)
+        rows = at(indices, self.rows.holdout)
         held: list[Example] = []
         sealed: list[Example] = []
-        for number in _distinct_places(rows):
-            example = self.aside[places[number]]
+        for number in _distinct_indices(rows):
+            example = self.aside[indices[number]]
             if rows[number].key in self.sealed_keys:
                 sealed.append(example)
             else:
@@ -494,7 +502,8 @@ class _StoredVersion:
 
 def _read_previous(previous: Previous, task: Task, learnt: frozenset[bytes]) -> _StoredVersion:
     action = "reading the previous version"
-    train = to_version_rows(read_stored(previous.train, action), task)
+    trained = read_stored(previous.train, action)
+    train = to_version_rows(trained, task)
     aside = read_stored(previous.holdout, action)
     sealed_keys: frozenset[bytes] = frozenset()
     if previous.sealed:
@@ -502,7 +511,8 @@ def _read_previous(previous: Previous, task: Task, learnt: frozenset[bytes]) -> 
         aside = (*aside, *sealed)
         if not previous.is_opened:  # once opened, its rows are held out like all others
             sealed_keys = frozenset(question_keys(sealed))
-    rows = PreviousRows(train, to_version_rows(aside, task), learnt)
+    holdout = to_version_rows(aside, task)
+    rows = PreviousRows(train, holdout, learnt)
     return _StoredVersion(rows, aside, sealed_keys)
 
 
@@ -515,13 +525,13 @@ def _find_sealed_rows(
 ) -> frozenset[int]:
     """Returns the rows whose questions were sealed, and new rows that are near copies of these and were set aside with
     them."""
-    sealed = {place for place in held if keys[place] in sealed_keys}
+    sealed = {index for index in held if keys[index] in sealed_keys}
     if groups:
-        near = {groups[place] for place, key in enumerate(keys) if key in sealed_keys}
-        for place in held:
-            is_new = keys[place] not in before.held
-            if is_new and groups[place] in near:
-                sealed.add(place)
+        near = {groups[index] for index, key in enumerate(keys) if key in sealed_keys}
+        for index in held:
+            is_new = keys[index] not in before.held
+            if is_new and groups[index] in near:
+                sealed.add(index)
     return frozenset(sealed)
 
 
@@ -533,9 +543,9 @@ def _find_new_rows(
 ) -> list[int]:
     """Returns the rows that are for training and whose questions are new, as are all their near copies."""
     keys = [row.key for row in rows]
-    held_keys = {keys[place] for place in held}
+    held_keys = {keys[index] for index in held}
     fresh = _find_fresh(keys, groups, before.held | before.trained)
-    return [place for place in fresh if keys[place] not in held_keys]
+    return [index for index in fresh if keys[index] not in held_keys]
 
 
 def store_without_questions(folder: Path, sha256: str, keys: Collection[bytes]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import orjson
 
 from trainers.dataset.checks import Fault
-from trainers.dataset.rows import JoinedTexts, normalise_text
+from trainers.dataset.rows import join_texts, normalise_text
 from trainers.dataset.sensitive_data import PERSONAL, SECRET, faults_of_texts
 from trainers.recipes.placeholders import Masked, mask
 from trainers.traces.calls import TracedCall
@@ -169,7 +169,7 @@ def _faults(rows: Sequence[_Row]) -> list[list[Fault]]:
             owners.append(place)
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         chunk = texts[start : start + _TEXTS_AT_ONCE]
-        joined = JoinedTexts([text.encode() for text in chunk])
+        joined = join_texts(chunk)
         for index, held in faults_of_texts(joined, chunk).items():
             faults[owners[start + index]] += held
     return faults

@@ -15,7 +15,7 @@ from bot.charts import datasets
 from bot.services.datasets import traced_questions
 from bot.values.runs import Refusal
 from trainers.client import uploads
-from trainers.dataset import Columns, Example, Limits, Report, check_file, read
+from trainers.dataset import CheckSettings, Columns, Example, Limits, Report, check_file, read
 from trainers.dataset.reader import FirstRows, read_first_rows
 from trainers.dataset.rows import to_printable
 from trainers.dataset.sensitive_data import SECRET, Scan, faults_in, scan_file
@@ -83,14 +83,16 @@ def inspect(
         columns,
         files,
         seed,
-        limits=limits,
-        previous=previous,
-        deep=True,
-        local_models=local_models,
-        lengths_by=lengths_by,
-        presidio=presidio,
-        n_sealed=n_sealed,
-        learnt_files=learnt_files,
+        CheckSettings(
+            limits=limits,
+            previous=previous,
+            deep=True,
+            local_models=local_models,
+            lengths_by=lengths_by,
+            presidio=presidio,
+            n_sealed=n_sealed,
+            learnt_files=learnt_files,
+        ),
     )
     if report.column_names:
         _store_first_rows(path, drawings)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bot.cli import datasets
-from trainers.dataset import Columns, Report, check_file
+from trainers.dataset import CheckSettings, Columns, Report, check_file
+from trainers.dataset.rows import ignore_message
 
 _checked: dict[tuple[object, ...], tuple[Report, dict[str, bytes]]] = {}
 
@@ -20,14 +21,14 @@ def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _check_once(
-    path: Path, name: str, columns: Columns, out_dir: Path | None, seed: int, **how: Any
+    path: Path, name: str, columns: Columns, out_dir: Path | None, seed: int, settings: CheckSettings
 ) -> Report:
-    if how.get("local_models") or how.get("previous") or how.get("holdout"):
-        return check_file(path, name, columns, out_dir, seed, **how)
-    options = repr({key: value for key, value in how.items() if key != "on_progress"})
+    if settings.local_models or settings.previous or settings.holdout:
+        return check_file(path, name, columns, out_dir, seed, settings)
+    options = repr(replace(settings, on_progress=ignore_message))
     key = (path.read_bytes(), name, columns, out_dir is None, seed, options)
     if key not in _checked:
-        report = check_file(path, name, columns, out_dir, seed, **how)
+        report = check_file(path, name, columns, out_dir, seed, settings)
         _checked[key] = (report, _contents(out_dir))
     report, parts = _checked[key]
     if out_dir is not None:

@@ -27,7 +27,7 @@ def stored_rows(tmp_path: Path, chats: list[dict[str, Any]]) -> tuple[list[str],
     """The lines and the rows that a check stores for training."""
     path = tmp_path / "chats.jsonl"
     path.write_text("\n".join(map(json.dumps, chats)), encoding="utf-8")
-    report = check_file(path, path.name, Columns(), tmp_path, seed=1)
+    report = check_file(path, path.name, Columns(), tmp_path, 1)
     assert not report.is_blocked, report.findings
     assert "dropped_keys" not in {finding.code for finding in report.findings}
     stored = tmp_path / f"{report.train_sha256}.jsonl"
@@ -118,7 +118,7 @@ def test_preference_pairs_lose_their_null_keys_too(tmp_path: Path) -> None:
     ]
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
-    report = check_file(path, path.name, Columns(), tmp_path, seed=1)
+    report = check_file(path, path.name, Columns(), tmp_path, 1)
     assert "dropped_keys" not in {finding.code for finding in report.findings}
     assert report.pairs and report.pairs_sha256
     stored = (tmp_path / f"{report.pairs_sha256}.jsonl").read_text(encoding="utf-8")
@@ -134,7 +134,7 @@ def test_a_report_counts_the_functions_that_answers_call(tmp_path: Path) -> None
     ]
     path = tmp_path / "chats.jsonl"
     path.write_text("\n".join(map(json.dumps, chats)), encoding="utf-8")
-    report = check_file(path, path.name, Columns(), tmp_path, seed=1)
+    report = check_file(path, path.name, Columns(), tmp_path, 1)
     assert (report.n_calling, report.n_functions) == (40, 2)
 
 
@@ -150,5 +150,5 @@ def test_calls_in_pairs_are_readable(tmp_path: Path) -> None:
     ]
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
-    report = check_file(path, path.name, Columns(), tmp_path, seed=1)
+    report = check_file(path, path.name, Columns(), tmp_path, 1)
     assert report.format == "preference" and report.rows == ROWS, report.findings

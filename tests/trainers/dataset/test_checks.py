@@ -248,7 +248,7 @@ def test_several_labels_in_one_answer_are_said_to_be_that(tmp_path: Path, separa
         {"text": f"letter {row} asks for something", "label": answer} for row, answer in enumerate(answers)
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    report = check_file(tmp_path / "a.jsonl", "a.jsonl", Columns(), tmp_path, seed=1)
+    report = check_file(tmp_path / "a.jsonl", "a.jsonl", Columns(), tmp_path, 1)
     (several,) = [finding for finding in report.findings if finding.code == "several_labels"]
     assert "60 of 90 rows have several labels in one answer" in several.message
     assert "15 combinations of 5 labels" in several.message

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainers.dataset.document_files import sheet_row, workbook
-from trainers.dataset import Columns, Reading, check_file, read
+from trainers.dataset import CheckSettings, Columns, Reading, check_file, read
 from trainers.dataset.reader import FirstRows, read_first_rows
 from trainers.dataset.rows import Choices
 from trainers.dataset.versions import Previous
@@ -72,7 +72,7 @@ def test_a_workbook_with_a_title_and_groups_is_read_from_its_header_on(tmp_path:
     rows += sheet_row(3, "ID", "Message", "Team")
     rows += "".join(sheet_row(place, *row) for place, row in enumerate(numbered(), 4))
     (tmp_path / "a.xlsx").write_bytes(workbook(rows))
-    report = check_file(tmp_path / "a.xlsx", "a.xlsx", Columns(), tmp_path, seed=1)
+    report = check_file(tmp_path / "a.xlsx", "a.xlsx", Columns(), tmp_path, 1)
     assert report.columns == Columns("Message", "Team")
     assert report.rows == 30 and not report.is_blocked
     assert report.column_names == ("ID", "Message", "Team")
@@ -170,7 +170,7 @@ def test_a_report_shows_its_first_row_without_personal_data_and_does_not_store_i
     rows = numbered()
     rows[0][1] = "write to jane.doe@customer.example about the invoice"
     (tmp_path / "a.csv").write_text(table(["id", "text", "label"], *rows), encoding="utf-8")
-    report = check_file(tmp_path / "a.csv", "a.csv", Columns(), tmp_path, seed=1)
+    report = check_file(tmp_path / "a.csv", "a.csv", Columns(), tmp_path, 1)
     assert report.example and (report.example.text, report.example.label) == (TEXTS[1], TEAMS[1])
     assert TEXTS[1] not in report.to_json() and type(report).from_json(report.to_json()).example is None
 
@@ -178,7 +178,7 @@ def test_a_report_shows_its_first_row_without_personal_data_and_does_not_store_i
 def test_rows_of_a_report_add_up(tmp_path: Path) -> None:
     rows = [["text", "label"], *[[text, team] for text, team in zip(TEXTS, TEAMS, strict=True)] * 3]
     (tmp_path / "a.csv").write_text(table(*rows), encoding="utf-8")
-    report = check_file(tmp_path / "a.csv", "a.csv", Columns(), tmp_path, seed=1, n_sealed=4)
+    report = check_file(tmp_path / "a.csv", "a.csv", Columns(), tmp_path, 1, CheckSettings(n_sealed=4))
     assert report.n_copies > 0
     assert report.n_train + report.n_holdout + report.n_sealed + report.n_copies == report.rows == 90
 
@@ -188,7 +188,7 @@ def test_rows_of_a_next_version_add_up_without_those_that_it_no_longer_has(tmp_p
         [f"{text} since {day}", team] for day in range(10) for text, team in zip(TEXTS, TEAMS, strict=True)
     ]
     (tmp_path / "a.csv").write_text(table(["text", "label"], *rows), encoding="utf-8")
-    first = check_file(tmp_path / "a.csv", "a.csv", Columns(), tmp_path, seed=1, n_sealed=50)
+    first = check_file(tmp_path / "a.csv", "a.csv", Columns(), tmp_path, 1, CheckSettings(n_sealed=50))
     unlabelled = [[f"{text} again", ""] for text in TEXTS]
     later = table(["text", "label"], *rows[:200], *rows[:20], *unlabelled)
     (tmp_path / "b.csv").write_text(later, encoding="utf-8")
@@ -198,7 +198,12 @@ def test_rows_of_a_next_version_add_up_without_those_that_it_no_longer_has(tmp_p
     )
     previous = Previous(train, holdout, sealed=sealed)
     report = check_file(
-        tmp_path / "b.csv", "b.csv", Columns(), tmp_path, seed=1, previous=previous, n_sealed=50
+        tmp_path / "b.csv",
+        "b.csv",
+        Columns(),
+        tmp_path,
+        1,
+        CheckSettings(previous=previous, n_sealed=50),
     )
     assert report.n_earlier and report.n_earlier_sealed and report.n_copies
     set_aside = report.n_holdout - report.n_earlier + report.n_sealed - report.n_earlier_sealed

@@ -480,7 +480,7 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
         f"ticket {number} is a bit late,{'ab'[number % 2] if number < 40 else ''}" for number in range(65)
     ]
     (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
-    report = check_file(tmp_path / "a.csv", "a.csv", ANY_COLUMNS, tmp_path, seed=1)
+    report = check_file(tmp_path / "a.csv", "a.csv", ANY_COLUMNS, tmp_path, 1)
     assert not report.is_blocked and (report.rows, report.n_unlabelled) == (40, 25)
     assert report.n_train + report.n_holdout + report.n_copies == 40
 
@@ -488,7 +488,7 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_a_file_without_any_label_can_not_be_used(tmp_path: Path) -> None:
     rows = [f"ticket {number} is a bit late," for number in range(40)]
     (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
-    report = check_file(tmp_path / "a.csv", "a.csv", ANY_COLUMNS, tmp_path, seed=1)
+    report = check_file(tmp_path / "a.csv", "a.csv", ANY_COLUMNS, tmp_path, 1)
     assert report.is_blocked and "too_few_rows" in {
         finding.code for finding in report.findings if finding.blocks
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainers.dataset.builders import make_row
-from trainers.dataset import Columns, Example, check_file, store_chat
+from trainers.dataset import CheckSettings, Columns, Example, check_file, store_chat
 from trainers.dataset.checks import Finding, Findings
 from trainers.dataset.sensitive_data import PRESIDIO_MOST_LETTERS, check_presidio
 
@@ -80,8 +80,8 @@ def test_a_check_uses_presidio_on_request_without_a_download(
     rows = [make_row(i, f"question {i * 77 % 91} {SSN if i == 4 else 'x' * i}") for i in range(1, 31)]
     path = tmp_path / f"{store_chat(tmp_path, rows)}.jsonl"
 
-    default = check_file(path, "r", Columns(), tmp_path, 7, deep=True)
-    with_presidio = check_file(path, "r", Columns(), tmp_path, 7, deep=True, presidio=True)
+    default = check_file(path, "r", Columns(), tmp_path, 7, CheckSettings(deep=True))
+    with_presidio = check_file(path, "r", Columns(), tmp_path, 7, CheckSettings(deep=True, presidio=True))
 
     assert "personal_data" not in {finding.code for finding in default.findings}
     assert [f.line for f in with_presidio.findings if f.code == "personal_data"] == [4]

@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 
 from tests.trainers.dataset.builders import chat_line
-from trainers.dataset import CLASSIFY, Columns, Limits, Previous, Report, check_file, read, split, store_chat
+from trainers.dataset import (
+    CLASSIFY,
+    CheckSettings,
+    Columns,
+    Limits,
+    Previous,
+    Report,
+    check_file,
+    read,
+    split,
+    store_chat,
+)
 from trainers.dataset.token_counts import tokens_of_system
 from trainers.models.tokens import O200K, Encoding, count_chat, local_encoding
 
@@ -84,7 +95,7 @@ def test_tokens_are_those_of_the_rows_as_they_are_written(table: Path, tmp_path:
 
 def test_an_assumed_encoding_is_reported(table: Path, tmp_path: Path) -> None:
     assumed = Encoding("o200k_base", assumed=True)
-    assert check_file(table, "t", Columns(), tmp_path, 7, encoding=assumed).tokens.assumed
+    assert check_file(table, "t", Columns(), tmp_path, 7, CheckSettings(encoding=assumed)).tokens.assumed
 
 
 def test_nothing_is_written_if_a_finding_blocks(tmp_path: Path) -> None:
@@ -137,7 +148,7 @@ def test_rows_that_are_in_a_frozen_holdout_block(table: Path, tmp_path: Path) ->
     first = check(table, tmp_path / "out")
     frozen = tmp_path / "out" / f"{first.holdout_sha256}.jsonl"
     held = split(read(table, "t").examples, 7).holdout[0]
-    report = check_file(table, "t", Columns(), tmp_path / "out", 7, holdout=frozen)
+    report = check_file(table, "t", Columns(), tmp_path / "out", 7, CheckSettings(holdout=frozen))
     assert report.is_blocked
     overlaps = [f for f in report.findings if f.code == "overlap"]
     assert sum(f.count for f in overlaps) == 100
@@ -149,7 +160,7 @@ def test_a_frozen_holdout_stays_and_new_rows_are_all_for_training(table: Path, t
     first = check(table, tmp_path / "out")
     frozen = tmp_path / "out" / f"{first.holdout_sha256}.jsonl"
     table.write_text(table.read_text().replace("says hello", "says good bye"))
-    report = check_file(table, "t", Columns(), tmp_path / "out", 7, holdout=frozen)
+    report = check_file(table, "t", Columns(), tmp_path / "out", 7, CheckSettings(holdout=frozen))
     assert (report.holdout_sha256, report.n_holdout, report.n_train) == (first.holdout_sha256, 100, 300)
 
 
@@ -157,7 +168,7 @@ def test_a_damaged_frozen_holdout_is_an_error(table: Path, tmp_path: Path) -> No
     damaged = tmp_path / "holdout.jsonl"
     damaged.write_text('{"messages": [')
     with pytest.raises(ValueError, match="frozen holdout 'holdout"):
-        check_file(table, "t", Columns(), tmp_path / "out", 7, holdout=damaged)
+        check_file(table, "t", Columns(), tmp_path / "out", 7, CheckSettings(holdout=damaged))
 
 
 def test_a_file_whose_rows_cannot_be_held_out_is_refused(tmp_path: Path) -> None:
@@ -170,7 +181,9 @@ def test_a_file_whose_rows_cannot_be_held_out_is_refused(tmp_path: Path) -> None
 def test_a_version_after_one_without_a_holdout_draws_its_own(table: Path, tmp_path: Path) -> None:
     sides = [store_chat(tmp_path, rows) for rows in (read(table, "t.csv").examples[:20], ())]
     train, holdout = (tmp_path / f"{side}.jsonl" for side in sides)
-    report = check_file(table, "t.csv", Columns(), tmp_path, 7, previous=Previous(train, holdout))
+    report = check_file(
+        table, "t.csv", Columns(), tmp_path, 7, CheckSettings(previous=Previous(train, holdout))
+    )
     assert not report.is_blocked
     assert report.n_holdout == 56
 
@@ -229,7 +242,12 @@ def test_training_tokens_are_also_counted_by_each_local_models_tokenizer(tmp_pat
     path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
 
     report = check_file(
-        path, "r", Columns(), tmp_path, 1, system="Sort it.", local_models={"words": words, "bare": bare}
+        path,
+        "r",
+        Columns(),
+        tmp_path,
+        1,
+        CheckSettings(system="Sort it.", local_models={"words": words, "bare": bare}),
     )
 
     # two words, four and one, and four more for each of three messages
@@ -259,11 +277,16 @@ def test_the_model_to_train_decides_the_length_of_rows_and_the_vendor_its_tokens
     path.write_text("\n".join(rows))
     encoding, limits = local_encoding(folder), Limits(max_row_tokens=12)
 
-    by_vendor = check_file(path, "r", Columns(), tmp_path, 7, limits=limits)
+    by_vendor = check_file(path, "r", Columns(), tmp_path, 7, CheckSettings(limits=limits))
     by_words = check_file(
-        path, "r", Columns(), tmp_path, 7, limits=limits, lengths_by=encoding, local_models={"m": folder}
+        path,
+        "r",
+        Columns(),
+        tmp_path,
+        7,
+        CheckSettings(limits=limits, lengths_by=encoding, local_models={"m": folder}),
     )
-    again = check_file(path, "r", Columns(), tmp_path, 7, local_models={"m": folder})
+    again = check_file(path, "r", Columns(), tmp_path, 7, CheckSettings(local_models={"m": folder}))
 
     (too_long,) = [f for f in by_words.findings if f.code == "row_too_long"]
     assert (too_long.line, too_long.severity) == (4, "warns")

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.trainers.dataset.builders import chat_line
-from trainers.dataset import Columns, Limits, Report, check_file
+from trainers.dataset import CheckSettings, Columns, Limits, Report, check_file
 from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.row_facts import RowFacts, histogram, read_facts
+from trainers.dataset.row_facts import RowFacts, read_facts
 from trainers.dataset.tables import Progress
+from trainers.dataset.token_counts import histogram
 from trainers.models.tokens import O200K
 
 
@@ -24,7 +25,7 @@ def make_tickets(count: int) -> list[str]:
 
 def check_table(path: Path, rows: list[str], *, deep: bool = False) -> Report:
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
-    return check_file(path, path.name, Columns(), path.parent / "out", 7, deep=deep)
+    return check_file(path, path.name, Columns(), path.parent / "out", 7, CheckSettings(deep=deep))
 
 
 def test_the_same_rows_with_other_case_and_spacing_are_the_same_questions(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_a_file_of_many_rows_takes_little_memory(tmp_path: Path) -> None:
     code = """
 import re, sys
 from pathlib import Path
-from trainers.dataset import Columns, check_file
+from trainers.dataset import Columns, CheckSettings, check_file
 from trainers.models.tokens import count_texts
 
 def peak():

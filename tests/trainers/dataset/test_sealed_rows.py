@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trainers.dataset import Columns, Report, check_file
+from trainers.dataset import CheckSettings, Columns, Report, check_file
 from trainers.dataset.rows import question_key
 from trainers.dataset.versions import Previous, read_stored
 
@@ -30,7 +30,7 @@ def check_rows(out: Path, rows: Iterable[tuple[str, str]], **options: Any) -> Re
     path = out / "rows.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
-    report = check_file(path, path.name, Columns(), out, 7, **options)
+    report = check_file(path, path.name, Columns(), out, 7, CheckSettings(**options))
     assert not report.is_blocked
     return report
 

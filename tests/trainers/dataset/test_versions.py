@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainers.dataset.builders import make_row, make_rows
-from trainers.dataset import Columns, Example, Split, check_file, split, store_chat
+from trainers.dataset import CheckSettings, Columns, Example, Split, check_file, split, store_chat
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import question_key, question_keys
 from trainers.dataset.versions import Diff, Previous, read_stored, store_without_questions
@@ -76,7 +76,7 @@ def test_a_question_that_a_model_has_learnt_is_never_held_out(tmp_path: Path) ->
     examples = make_rows(400)
     learnt = tmp_path / f"{store_chat(tmp_path, examples[:300])}.jsonl"
     every = tmp_path / f"{store_chat(tmp_path, examples)}.jsonl"
-    first = check_file(every, every.name, Columns(), tmp_path, 7, learnt_files=(learnt,))
+    first = check_file(every, every.name, Columns(), tmp_path, 7, CheckSettings(learnt_files=(learnt,)))
     held = read_stored(tmp_path / f"{first.holdout_sha256}.jsonl", "reading")
     assert len(held) == 32 and keys_of(held) <= keys_of(examples[300:])
 
@@ -89,7 +89,7 @@ def test_a_question_that_a_model_has_learnt_is_never_held_out(tmp_path: Path) ->
 
 def test_where_a_model_has_learnt_every_question_nothing_can_test_it(tmp_path: Path) -> None:
     path = tmp_path / f"{store_chat(tmp_path, make_rows(40))}.jsonl"
-    report = check_file(path, path.name, Columns(), tmp_path, 7, learnt_files=(path,))
+    report = check_file(path, path.name, Columns(), tmp_path, 7, CheckSettings(learnt_files=(path,)))
     assert [finding.code for finding in report.findings if finding.blocks] == ["all_learnt"]
 
 

@@ -37,7 +37,8 @@ def parquet_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
         return Refusal(ENCRYPTED, "is an encrypted Parquet file")
     try:
         opened = _open_parquet(file)
-        unpacked = sum(opened.metadata.row_group(i).total_byte_size for i in range(opened.num_row_groups))
+        groups = [opened.metadata.row_group(number) for number in range(opened.num_row_groups)]
+        unpacked = sum(group.total_byte_size for group in groups)
     except (pa.ArrowException, OSError, ValueError, MemoryError):
         return Refusal(NOT_TEXT, "is a damaged Parquet file")
     if unpacked > limits.max_bytes:
@@ -50,8 +51,8 @@ def _examples(rows: RowFile) -> Iterator[Example]:
     schema = _open_parquet(rows.file).schema
     # Reading these as dictionaries unpacks a text that many rows share only once.
     texts = []
-    for place in range(len(schema)):
-        column = schema.column(place)
+    for number in range(len(schema)):
+        column = schema.column(number)
         is_nested = column.path != column.name
         if column.physical_type == "BYTE_ARRAY" and not is_nested:
             texts.append(column.path)
@@ -71,11 +72,13 @@ def _examples(rows: RowFile) -> Iterator[Example]:
 
 
 def _records(rows: RowFile) -> Iterator[Record]:
-    return _records_in(_open_parquet(rows.file), rows.findings, rows.limits)
+    opened = _open_parquet(rows.file)
+    return _records_in(opened, rows.findings, rows.limits)
 
 
 def _first_records(rows: RowFile) -> Iterator[FirstRecords]:
-    yield FirstRecords("", list(islice(_records(rows), HEADER_SAMPLE)))
+    first = islice(_records(rows), HEADER_SAMPLE)
+    yield FirstRecords("", list(first))
 
 
 def _open_parquet(file: BinaryIO, dictionaries: list[str] | None = None) -> ParquetFile:
@@ -120,7 +123,10 @@ def _rows(
             findings.add_for_line(line + 1, Fault(DAMAGED, "begins a part of the file that is damaged"))
             return
         for line, is_short in enumerate(short.to_pylist(), line + 1):  # noqa: B020 (numbers go on from batch to batch)
-            row = next(rows) if is_short else None
+            row = None
+            if is_short:
+                row = next(rows)
+            # Numbers and nested values have no length in the batch, so a row is measured again as text.
             if row is None or sum(len(str(value)) for value in row.values()) > limits.max_line_bytes:
                 findings.add_for_line(line, too_long(limits))
             else:
@@ -136,7 +142,8 @@ def _unpacked(batch: RecordBatch) -> list[dict[str, Any]]:
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         plain.append(column)
-    rows: list[dict[str, Any]] = pa.RecordBatch.from_arrays(plain, names=batch.schema.names).to_pylist()
+    batch = pa.RecordBatch.from_arrays(plain, names=batch.schema.names)
+    rows: list[dict[str, Any]] = batch.to_pylist()
     return rows
 
 
@@ -146,11 +153,13 @@ def _lengths(batch: RecordBatch) -> Int64Array:
     import pyarrow.compute as pc
 
     nested = sum(column.nbytes for column in batch.columns if pa.types.is_nested(column.type))
-    total = pa.repeat(pa.scalar(nested // max(batch.num_rows, 1), pa.int64()), batch.num_rows)
+    share = nested // max(batch.num_rows, 1)
+    total = pa.repeat(pa.scalar(share, pa.int64()), batch.num_rows)
     for column in batch.columns:
         lengths = _texts_lengths(column)
         if lengths is not None:
-            total = pc.add(total, pc.fill_null(lengths, 0))
+            texts = pc.fill_null(lengths, 0)
+            total = pc.add(total, texts)
     return total
 
 
@@ -177,7 +186,9 @@ def _chat(line: int, row: dict[str, Any], limits: Limits) -> Example | Fault:
             try:
                 chat[name] = orjson.loads(value)
             except orjson.JSONDecodeError:
-                rule = jsonl.BAD_MESSAGES if name == _MESSAGES else jsonl.BAD_TOOLS
+                rule = jsonl.BAD_TOOLS
+                if name == _MESSAGES:
+                    rule = jsonl.BAD_MESSAGES
                 return Fault(rule, f"has {name} that are neither a list nor JSON")
         else:
             chat[name] = _without_nulls(value)

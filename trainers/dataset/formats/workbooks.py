@@ -191,8 +191,12 @@ class _Sheet:
             self.is_shared = False
 
     def _text(self, text: str) -> None:
-        if self.is_shared and text.strip().isdecimal() and int(text) < len(self.lengths):
-            self.characters -= self.lengths[int(text)]
+        if not self.is_shared or not text.strip().isdecimal():
+            return
+        # A cell has the number of its text: a long one may be in every cell of a sheet, which the file's size hides.
+        number = int(text)
+        if number < len(self.lengths):
+            self.characters -= self.lengths[number]
             if self.characters < 0:
                 raise _TooBig
 
@@ -211,10 +215,13 @@ def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
     if verdict == "open_document":
         return Refusal(NOT_TEXT, "is an OpenDocument file (.ods); only Excel's .xlsx and CSV can be read")
     if verdict != "fits":
-        damaged = "a damaged zip archive" if verdict == "damaged" else "a zip archive"
+        damaged = "a zip archive"
+        if verdict == "damaged":
+            damaged = "a damaged zip archive"
         return Refusal(NOT_TEXT, f"is {damaged}, not an Excel workbook (.xlsx) that can be opened")
     try:
-        outlines = _outlines(_workbook(file))
+        workbook = _workbook(file)
+        outlines = _outlines(workbook)
     except PasswordError:
         return Refusal(ENCRYPTED, "is protected by a password")
     except (CalamineError, ZipError, OSError, ValueError):
@@ -292,7 +299,8 @@ def records(sheets: SheetsToRead, findings: Findings, limits: Limits) -> Iterato
 def first_records(sheets: SheetsToRead, name: str, count: int, limits: Limits) -> list[Record]:
     """Returns the first filled rows of a sheet."""
     sheet = sheets.workbook.get_sheet_by_name(name)
-    return list(islice(_sheet_records(sheet, 0, Findings(0), limits), count))
+    rows = _sheet_records(sheet, 0, Findings(0), limits)
+    return list(islice(rows, count))
 
 
 def _sheet_records(sheet: CalamineSheet, above: int, findings: Findings, limits: Limits) -> Iterator[Record]:
@@ -316,7 +324,8 @@ def _outlines(workbook: CalamineWorkbook) -> list[_Outline]:
         sheet = workbook.get_sheet_by_name(meta.name)
         if sheet.height:
             is_visible = meta.visible == SheetVisibleEnum.Visible
-            outlines.append(_Outline(meta.name, is_visible, sheet.height, sheet.width, _header_of(sheet)))
+            header = _header_of(sheet)
+            outlines.append(_Outline(meta.name, is_visible, sheet.height, sheet.width, header))
     return sorted(outlines, key=lambda outline: not outline.is_visible)
 
 
@@ -340,7 +349,8 @@ def _header_of(sheet: CalamineSheet) -> tuple[int, tuple[str, ...]] | None:
     if header is None:
         return None
     names = column_names(header.cells)
-    width = max(place for place, cell in enumerate(header.cells, 1) if cell.strip())
+    filled = [number for number, cell in enumerate(header.cells, 1) if cell.strip()]
+    width = max(filled)
     return header.line, names[:width]
 
 
