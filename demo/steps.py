@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ CALLED = "now get it, without a change"
 REASON = "a demo on this machine, nothing depends on it"
 MEASUREMENT_PATIENCE_S = 3 * 3600.0
 RUN_PATIENCE_S = 3 * 3600.0
+REFUSAL_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,15 @@ class Scene:
     bot: RunningBot
     folder: Path
     dataset: str
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What is in use, as a program meets it: `program` are the lines of Python on the card, `answer` what they
+    print."""
+
+    program: str
+    answer: str
 
 
 def type_line(scene: Scene, person: str, line: str) -> None:
@@ -144,9 +155,9 @@ def try_model(scene: Scene, text: str) -> None:
     scene.transcript.until(answered, "the model's answer", seconds=120)
 
 
-def put_to_work(scene: Scene) -> str:
+def put_to_work(scene: Scene) -> Deployed:
     """Puts in use what the cards advise to, or else the tuned model, which takes a reason and another person. Then a
-    program calls it, by the lines on the card. Returns what the program prints."""
+    program calls it, by the lines on the card."""
 
     def is_called() -> PostedMessage | None:
         scene.bot.check_alive()
@@ -166,23 +177,48 @@ def put_to_work(scene: Scene) -> str:
         scene.transcript.did(BEN.id, "clicks Approve")
         scene.workspace.click(BEN.id, TICKETS.id, request.ts, APPROVE_USE)
     card = scene.transcript.until(is_called, "an address for programs", seconds=60)
+    program = program_of(card)
     scene.transcript.did(ANA.id, "runs the five lines of the card")
-    answer = run_program(card)
-    scene.workspace.say(ANA.id, TICKETS.id, f"My program asked `team/{scene.dataset}`, and got: {answer}")
-    return answer
-
-
-def run_program(card: PostedMessage) -> str:
-    """Runs the lines of Python that the card shows, as somebody does who copies them. Returns what they print."""
-    texts = [block.get("text", {}).get("text", "") for block in card.blocks]
-    (program,) = [text.split("```")[1] for text in texts if "```" in text]
-    lines = html.unescape(program).partition("\n\n")[0]
-    done = subprocess.run(
-        [sys.executable, "-c", lines], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run_program(program)
     if done.returncode:
         raise WorkspaceError(f"the program of the card failed: {done.stderr.strip()[-500:]}")
-    return done.stdout.strip()
+    answer = done.stdout.strip()
+    scene.workspace.say(ANA.id, TICKETS.id, f"My program asked `team/{scene.dataset}`, and got: {answer}")
+    return Deployed(program, answer)
+
+
+def roll_back(scene: Scene, program: str) -> str:
+    """Goes back to what was in use before, which is nothing in a demo: the program that was answered is refused.
+    Returns the last line that the program prints."""
+    before = len(scene.workspace.messages(TICKETS.id))
+    type_line(scene, ANA.id, f"/finetune rollback {scene.dataset}")
+    answered = lambda: scene.workspace.messages(TICKETS.id)[before:]  # noqa: E731
+    scene.transcript.until(answered, "the answer to the rollback", seconds=15)
+
+    deadline = time.monotonic() + REFUSAL_PATIENCE_S
+    scene.transcript.did(ANA.id, "runs the same five lines again")
+    while not (done := run_program(program)).returncode:
+        if time.monotonic() > deadline:
+            raise WorkspaceError("programs still get an answer from what was taken out of use")
+    refusal = done.stderr.strip().splitlines()[-1]
+    scene.workspace.say(ANA.id, TICKETS.id, f"Now my program gets: {refusal}")
+    scene.transcript.refresh()
+    return refusal
+
+
+def program_of(card: PostedMessage) -> str:
+    """Returns the lines of Python that the card shows, as somebody copies them."""
+    texts = [block.get("text", {}).get("text", "") for block in card.blocks]
+    (lines,) = [text.split("```")[1] for text in texts if "```" in text]
+    return html.unescape(lines).partition("\n\n")[0]
+
+
+def run_program(lines: str) -> subprocess.CompletedProcess[str]:
+    """Runs lines of Python as a program of the team's own. It has no traceback, so that a refusal is one line."""
+    quiet = f"import sys; sys.tracebacklimit = 0\n{lines}"
+    return subprocess.run(
+        [sys.executable, "-c", quiet], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def find(scene: Scene, *parts: str) -> PostedMessage | None:

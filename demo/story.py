@@ -87,9 +87,9 @@ def _perform(story: Story, scene: Scene, timeline: Timeline) -> Ending:
     verdict = steps.estimate(scene, story.plan)
     if story.data is None:
         steps.try_model(scene, ASKED)
-    answer = steps.put_to_work(scene)
-    scene.transcript.refresh()
-    return summary(story.folder, result, verdict, answer).lines
+    deployed = steps.put_to_work(scene)
+    refusal = steps.roll_back(scene, deployed.program)
+    return summary(story.folder, result, verdict, deployed.answer, refusal).lines
 
 
 def _say_why(scene: Scene, verdict: str) -> None:

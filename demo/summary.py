@@ -34,12 +34,13 @@ LONGEST_ANSWER = 70
 @dataclass(frozen=True)
 class Summary:
     """The outcome: `verdict` is the last estimate's headline, `comparison` was measured before the run, `answer` is
-    what a program got from what is in use."""
+    what a program got from what was in use, and `refusal` what it got after the rollback."""
 
     comparison: Comparison
     result: RunResult
     verdict: str
     answer: str
+    refusal: str
     database: Path
     adapter: Path
 
@@ -62,6 +63,7 @@ class Summary:
             _line("difference", difference),
             _line("cost", f"{actual} (estimated {estimated})"),
             _line("a program got", cut(self.answer, LONGEST_ANSWER)),
+            _line("after rollback", cut(self.refusal, LONGEST_ANSWER)),
             _line("training", duration(result.train_seconds)),
             _line("timeline", ", ".join(stages)),
             _line("database", str(self.database)),
@@ -115,7 +117,7 @@ def _measured(candidate: MeasuredCandidate, bar: str) -> str:
     return f"{quality(candidate)}, {standing} {bar}"
 
 
-def summary(folder: Path, card: PostedMessage, verdict: str, answer: str) -> Summary:
+def summary(folder: Path, card: PostedMessage, verdict: str, answer: str, refusal: str) -> Summary:
     """Reads the run that `card` reports from the database, read-only, while the bot is running."""
     with _database(folder) as database:
         run = database.execute(
@@ -136,6 +138,7 @@ def summary(folder: Path, card: PostedMessage, verdict: str, answer: str) -> Sum
         result=RunResult.from_json(result),
         verdict=verdict,
         answer=answer,
+        refusal=refusal,
         database=_path(folder),
         adapter=adapter,
     )

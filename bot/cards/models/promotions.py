@@ -141,6 +141,15 @@ def promotion_card(summary: PromotionSummary) -> Message:
     )
 
 
+def taken_out_message(promotion: Promotion) -> Message:
+    """Tells the channel that nothing answers programs any more."""
+    person = by_whom(promotion.taken_out_by or "")
+    text = f"{person} took {promotable_text(promotion.what)} out of use for {code(promotion.dataset)}"
+    if promotion.taken_out_because:
+        text += f": {escape(promotion.taken_out_because)}"
+    return text_message(f"{capitalize(text).rstrip('.')}. Nothing is in its place. {_afterwards(promotion)}")
+
+
 def deleted_card(promotion: Promotion) -> Message:
     """Replaces a promotion's card once its data was deleted."""
     learnt = "that it was measured with" if promotion.model is None else "that it was trained on"
@@ -314,9 +323,14 @@ def _taken_out(promotion: Promotion, person: str) -> str:
         text += f" on {day(promotion.ended_at)}"
     if promotion.taken_out_because:
         text += f": {escape(promotion.taken_out_because)}"
+    return f"{text.rstrip('.')}. {_afterwards(promotion)}"
+
+
+def _afterwards(promotion: Promotion) -> str:
+    """What programs get once nothing is in use, and how to deploy it again."""
     command = code(promote_command(promotion.dataset, promotion.what))
     return (
-        f"{text.rstrip('.')}. Programs that call {code(alias_for(promotion.dataset))} get an error (404) that says so. "
+        f"Programs that call {code(alias_for(promotion.dataset))} get an error (404) that says so. "
         f"{command} deploys it again; its recipe is kept for a month."
     )
 

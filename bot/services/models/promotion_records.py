@@ -113,6 +113,8 @@ def record_end(
         context.audit(person, "take out of use", origin.subject, detail)
         update_cards_after_end(context, over)
         models.show_card(context, over, proof)
+        # The edited card may be far up in the channel, and programs get no answer from now on.
+        context.post(over.channel, views.taken_out_message(over).letter(), topic="cards")
         return models.card_values(context, over, proof)
 
 

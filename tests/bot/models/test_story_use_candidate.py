@@ -307,6 +307,10 @@ def test_a_rollback_of_the_first_takes_it_out_of_use(measured: World) -> None:
     world.find_message(
         "The prompt alone on acme/acme-small was in use", f"*Taken out of use* by <@{CLEO.id}>"
     )
+    world.find_message(
+        f"<@{CLEO.id}> took the prompt alone on acme/acme-small out of use",
+        "`team/tickets` get an error (404)",
+    )
     (entry,) = [e for e in world.store.audit.entries("measurement 1") if e.action == "take out of use"]
     assert entry.who == CLEO.id
     answer = published(world)
