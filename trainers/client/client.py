@@ -97,7 +97,7 @@ class Trainer(ApiClient):
     def aliases(self) -> Mapping[str, str]:
         """Returns the model that each alias stands for."""
         action = self._action("listing the aliases")
-        content = self._get(action, lambda: self._client.get("/aliases", cast_to=bytes))
+        content = self._get(action, partial(self._client.get, "/aliases", cast_to=bytes))
         rows, _ = payloads.read_list(content, action)
         models: dict[str, str] = {}
         for row in rows:
@@ -109,9 +109,8 @@ class Trainer(ApiClient):
         """Makes `alias` stand for `model` from now on. Idempotent, so it may be sent again."""
         action = self._action(f"pointing {alias!r} to {model!r}")
         body = {"model": model}
-        content = self._send_once(
-            action, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes)
-        )
+        put = partial(self._client.put, f"/aliases/{alias}", body=body, cast_to=bytes)
+        content = self._send_once(action, put)
         payloads.read_object(content, action)
 
     def alias_usage(self, alias: str, since: date) -> tuple[AliasUsage, ...] | None:
@@ -127,7 +126,8 @@ class Trainer(ApiClient):
     def delete_alias(self, alias: str) -> None:
         """Deletes an alias. It is no error if it doesn't exist."""
         action = self._action(f"deleting the alias {alias!r}")
-        self._delete_if_present(action, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
+        delete = partial(self._client.delete, f"/aliases/{alias}", cast_to=bytes)
+        self._delete_if_present(action, delete)
 
     def probe(self) -> Refused | None:
         """Checks for free whether the trainer would refuse us. Returns the refusal, or None if there was none *so far*.
@@ -167,8 +167,9 @@ class Trainer(ApiClient):
         wanted = {name.lower() for name in names}
         models = [model for model in self.models() if model.is_trainable]
         for model in models:
-            own_names = {model.id.lower(), (model.name or "").lower()}
-            if wanted & own_names:
+            name = model.name or ""
+            own_names = {model.id.lower(), name.lower()}
+            if not wanted.isdisjoint(own_names):
                 return model.id
         action = self._action(f"looking for the model {next(iter(names), '')!r}")
         available = sorted(model.name or model.id for model in models)
@@ -218,7 +219,10 @@ class Trainer(ApiClient):
         """Deletes every file with one of these sha256 that we uploaded, and returns how many there were."""
         action = self._action("looking for files to delete")
         # Read to the end first: the next page is asked for by an id that may be deleted by then.
-        ours = [row for row in self._files(action) if is_upload_of(row.get("filename"), hashes)]
+        ours = []
+        for row in self._files(action):
+            if is_upload_of(row.get("filename"), hashes):
+                ours.append(row)
         for row in ours:
             self.delete_file(payloads.required(row, "id", action))
         return len(ours)
@@ -231,9 +235,8 @@ class Trainer(ApiClient):
     def delete_job(self, job_id: str) -> None:
         """Deletes a job with its rows and its model. Needs the ability `job_deletion`."""
         action = self._action(f"deleting job {job_id!r}")
-        self._delete_if_present(
-            action, lambda: self._client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=bytes)
-        )
+        delete = partial(self._client.delete, f"/fine_tuning/jobs/{job_id}", cast_to=bytes)
+        self._delete_if_present(action, delete)
 
     def download_file(self, file_id: str) -> bytes:
         action = self._action(f"downloading the file {file_id!r}")
@@ -296,8 +299,9 @@ class Trainer(ApiClient):
     def estimate(self, spec: JobSpec) -> JobEstimate:
         """Returns what the trainer itself expects the job to cost. Needs the ability `estimate`; creates nothing."""
         action = self._action("asking what the job would cost")
-        request = {"model": spec.model, "training_file": spec.training_file}
-        body = {**request, **job_body(self.provider, spec)}
+        body = job_body(self.provider, spec)
+        body["model"] = spec.model
+        body["training_file"] = spec.training_file
         answer = self._post(action, "/fine_tuning/jobs/estimate_price", body)
         return payloads.job_estimate(answer, action)
 
@@ -312,23 +316,24 @@ class Trainer(ApiClient):
         """Creates a job with a single POST. Refused means that nothing was created; after Uncertain or InvalidResponse
         a job may exist, so look for it first."""
         action = self._action(f"creating the job for {spec.suffix!r}")
-        content = self._send_once(
-            action,
-            lambda: (
-                self._raw_jobs.create(
-                    model=spec.model,
-                    training_file=spec.training_file,
-                    extra_body=job_body(self.provider, spec),
-                    # Not every vendor honours it, so a create whose answer was lost still has to be looked for.
-                    extra_headers={"Idempotency-Key": spec.key},
-                ).content
-            ),
-        )
+        body = job_body(self.provider, spec)
+
+        def send() -> bytes:
+            return self._raw_jobs.create(
+                model=spec.model,
+                training_file=spec.training_file,
+                extra_body=body,
+                # Not every vendor honours it, so a create whose answer was lost still has to be looked for.
+                extra_headers={"Idempotency-Key": spec.key},
+            ).content
+
+        content = self._send_once(action, send)
         return payloads.read_job(content, action)
 
     def job(self, job_id: str) -> Job:
         action = self._action(f"asking for job {job_id!r}")
-        return payloads.read_job(self._get(action, lambda: self._raw_jobs.retrieve(job_id).content), action)
+        content = self._get(action, lambda: self._raw_jobs.retrieve(job_id).content)
+        return payloads.read_job(content, action)
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job. Like `pause` and `resume`, it raises Refused (HTTP 400) if the job has already ended."""
@@ -360,8 +365,9 @@ class Trainer(ApiClient):
         are_all = True
         try:
             for row in islice(self._event_rows(job_id, action), most):
-                events.append(payloads.event(row, action))
-                if events[-1].created_at < min(since, events[0].created_at):  # only if listed newest first
+                event = payloads.event(row, action)
+                events.append(event)
+                if event.created_at < min(since, events[0].created_at):  # only if listed newest first
                     break
             else:
                 are_all = len(events) < most
@@ -372,10 +378,10 @@ class Trainer(ApiClient):
         return payloads.newest_first(recent), are_all
 
     def _event_rows(self, job_id: str, action: str) -> Iterator[Json]:
-        return self._rows(
-            action,
-            lambda after: self._raw_jobs.list_events(job_id, limit=_PAGE, after=_or_omit(after)).content,
-        )
+        def page(after: str | None) -> bytes:
+            return self._raw_jobs.list_events(job_id, limit=_PAGE, after=_or_omit(after)).content
+
+        return self._rows(action, page)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         """Returns the metrics from the job's result files or, if it has none, from the job's /metrics endpoint."""
@@ -432,7 +438,8 @@ class Trainer(ApiClient):
                 if more is None:
                     raise
                 # Another thread may have learnt of another refused parameter in the meantime.
-                self._refused[model] = self._refused.get(model, frozenset()) | more
+                known_by_now = self._refused.get(model, frozenset())
+                self._refused[model] = known_by_now | more
 
     def _chat(
         self,
@@ -454,7 +461,8 @@ class Trainer(ApiClient):
 
     def _results(self, job: Job) -> tuple[str, list[bytes]]:
         action = self._action(f"reading the results of job {job.id!r}")
-        return action, [self.download_file(file) for file in job.result_files]
+        files = [self.download_file(file) for file in job.result_files]
+        return action, files
 
     def _find_file(self, name: str, sha256: str, size: int) -> str | None:
         """Returns the id of an upload with this content, or None. Name and size alone prove nothing, since anybody with
@@ -462,12 +470,13 @@ class Trainer(ApiClient):
         match."""
         action = self._action(f"looking for the file {name!r}")
         for row in self._files(action):
-            if uploads.is_upload_usable(row, name, size):
-                file_id = payloads.required(row, "id", action)
-                is_own = self._sent.get(file_id) == sha256
-                if is_own or self.has_content(file_id, sha256):
-                    self._sent[file_id] = sha256
-                    return file_id
+            if not uploads.is_upload_usable(row, name, size):
+                continue
+            file_id = payloads.required(row, "id", action)
+            is_own = self._sent.get(file_id) == sha256
+            if is_own or self.has_content(file_id, sha256):
+                self._sent[file_id] = sha256
+                return file_id
         return None
 
     def _file_marks(self, action: str) -> dict[str, str]:
@@ -479,10 +488,11 @@ class Trainer(ApiClient):
 
     def _files(self, action: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
-        return self._rows(
-            action,
-            lambda after: files.list(purpose="fine-tune", limit=_PAGE, after=_or_omit(after)).content,
-        )
+
+        def page(after: str | None) -> bytes:
+            return files.list(purpose="fine-tune", limit=_PAGE, after=_or_omit(after)).content
+
+        return self._rows(action, page)
 
     def _send_file(self, path: Path, name: str, sha256: str, action: str) -> str:
         """Uploads a file. Its hash is checked before, so that no other bytes leave this machine, and again during the
@@ -492,7 +502,8 @@ class Trainer(ApiClient):
                 content = self._send_once(action, lambda: self._post_file(name, file))
         except OSError as error:
             raise TrainerError(f"{action}: the file can't be read: {error.strerror}.") from error
-        file_id = payloads.required(payloads.read_object(content, action), "id", action)
+        uploaded = payloads.read_object(content, action)
+        file_id = payloads.required(uploaded, "id", action)
         # Other bytes than those that were approved are there now, so no job may find them.
         if file.sha256 != wanted:
             self.delete_file(file_id)
@@ -514,17 +525,18 @@ class Trainer(ApiClient):
     def _change(self, what: str, call: Callable[[], bytes]) -> Job:
         """Sends one POST, without retries, and returns the changed job."""
         action = self._action(what)
-        return payloads.read_job(self._send_once(action, call), action)
+        content = self._send_once(action, call)
+        return payloads.read_job(content, action)
 
     def _jobs(self, action: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
-        return self._rows(
-            action,
-            lambda after: (
-                self._raw_jobs.list(
-                    limit=_PAGE, after=_or_omit(after), metadata=_or_omit(filter_by or None)
-                ).content
-            ),
-        )
+        def page(after: str | None) -> bytes:
+            return self._raw_jobs.list(
+                limit=_PAGE,
+                after=_or_omit(after),
+                metadata=_or_omit(filter_by or None),
+            ).content
+
+        return self._rows(action, page)
 
     def _rows(self, action: str, page: Callable[[str | None], bytes]) -> Iterator[Json]:
         """Yields every row of every page. Raises InvalidResponse if the list can't be read to its end: a partial list

@@ -117,12 +117,14 @@ def job(raw: Json, action: str) -> Job:
 def _hyperparameters(raw: Json) -> Json:
     """Returns a job's hyperparameters. They are nested in its method; some trainers have them at the top level only."""
     method = _object(raw, "method")
-    own = _object(method, str(method.get("type", "supervised")))
+    kind = str(method.get("type", "supervised"))
+    own = _object(method, kind)
     return _object(own, "hyperparameters") or _object(raw, "hyperparameters")
 
 
 def metadata_of(raw: Json) -> Mapping[str, str]:
-    return {key: str(value) for key, value in _object(raw, "metadata").items()}
+    metadata = _object(raw, "metadata")
+    return {key: str(value) for key, value in metadata.items()}
 
 
 def suffix_of(raw: Json) -> str | None:
@@ -131,7 +133,8 @@ def suffix_of(raw: Json) -> str | None:
     suffix = _text(raw, "user_provided_suffix") or _text(raw, "suffix")
     if suffix:
         return suffix
-    tuned = (_text(raw, "fine_tuned_model") or "").split(":")
+    model = _text(raw, "fine_tuned_model") or ""
+    tuned = model.split(":")
     if tuned[0] == "ft" and len(tuned) == 5:  # ft:BASE:ORGANISATION:SUFFIX:ID
         return tuned[3] or None
     return None
@@ -178,14 +181,20 @@ def model_info(raw: Json, action: str) -> ModelInfo:
     is_trainable = raw.get("fine_tuning_available")
     if not isinstance(is_trainable, bool):
         is_trainable = None
-    return ModelInfo(required(raw, "id", action), end, _text(raw, "model_name"), is_trainable)
+    model_id = required(raw, "id", action)
+    return ModelInfo(model_id, end, _text(raw, "model_name"), is_trainable)
 
 
 def job_estimate(raw: Json, action: str) -> JobEstimate:
     """Reads an estimate in dollars from the first field whose name contains "price" or "cost", because the field's name
     is not documented."""
-    amounts = (value for key, value in raw.items() if "price" in key or "cost" in key)
-    amount = next((value for value in amounts if isinstance(value, int | float | str)), None)
+    amount: int | float | str | None = None
+    for key, value in raw.items():
+        if "price" not in key and "cost" not in key:
+            continue
+        if isinstance(value, int | float | str):
+            amount = value
+            break
     try:
         usd = Decimal(str(amount))
     except ArithmeticError:
@@ -211,17 +220,23 @@ def metric_series(raw: Json, action: str) -> tuple[Metric, ...]:
             elif name == "ev_eval_loss" and step:  # measured every few steps, so its position says nothing
                 valid[step] = value
     steps = sorted(train.keys() | valid.keys())
-    return tuple(Metric(step, train.get(step), valid_loss=valid.get(step)) for step in steps)
+    metrics = [Metric(step, train.get(step), valid_loss=valid.get(step)) for step in steps]
+    return tuple(metrics)
 
 
 def chat_body(
     model: str, messages: Sequence[Message], tools: str, parameters: ChatParameters
 ) -> dict[str, object]:
     """Returns the request for an answer. `tools` is JSON, '' for none."""
-    body: dict[str, object] = {"model": model, "messages": [chat_message(message) for message in messages]}
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [chat_message(message) for message in messages],
+    }
     if tools:
         body["tools"] = json.loads(tools)
-    return body | {name: getattr(parameters, name) for name in parameters.sent}
+    for name in parameters.sent:
+        body[name] = getattr(parameters, name)
+    return body
 
 
 def chat_message(message: Message) -> dict[str, object]:
@@ -229,7 +244,8 @@ def chat_message(message: Message) -> dict[str, object]:
     refuse an empty text."""
     extra = json.loads(message.extra or "{}")
     content: str | None = message.content
-    if not content and ("tool_calls" in extra or "function_call" in extra):
+    has_calls = "tool_calls" in extra or "function_call" in extra
+    if has_calls and not content:
         content = None
     return {"role": message.role, "content": content, **extra}
 
@@ -268,47 +284,49 @@ def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
         )
     calls = message.get("tool_calls") or message.get("function_call")
     if calls:
-        text = f"{text}\n{json.dumps(calls, ensure_ascii=False)}".lstrip("\n")
+        written = json.dumps(calls, ensure_ascii=False)
+        text = f"{text}\n{written}".lstrip("\n")
     return Answer(text, prompt, completion, seconds)
 
 
 def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
     """Reads a result file: CSV with at least a column `step`, plain or in base64."""
+    text = _decode_csv(content, action)
     try:
-        rows = list(csv.reader(_decode_csv(content, action).splitlines()))
+        rows = list(csv.reader(text.splitlines()))
     except csv.Error as error:
         raise InvalidResponse(f"{action}: the result file is not CSV ({error}).") from error
     if not rows or "step" not in rows[0]:
         raise InvalidResponse(
             f"{action}: the result file has no column 'step'; it begins with {excerpt(content)}."
         )
+    head, *lines = rows
     metrics = []
-    for cells in rows[1:]:
-        if not any(cells):
-            continue
-        row = dict(zip(rows[0], cells, strict=False))
-        step = _cell(row, "step", action)
-        if step is None:
-            raise InvalidResponse(f"{action}: a line of the result file has no step: {row}.")
-        metrics.append(
-            Metric(
-                step=int(step),
-                train_loss=_cell(row, "train_loss", action),
-                train_accuracy=_either(row, "train_accuracy", "train_mean_token_accuracy", action),
-                valid_loss=_either(row, "valid_loss", "full_valid_loss", action),
-                valid_accuracy=_either(
-                    row, "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", action
-                ),
-                # Our own trainer's name, then OpenAI's.
-                train_reward=_either(row, "train_reward_mean", "train_mean_reward", action),
-                valid_reward=_either(row, "valid_reward_mean", "full_valid_mean_reward", action),
-                train_preference_accuracy=_cell(row, "train_reward_accuracy", action),
-                valid_preference_accuracy=_cell(row, "valid_reward_accuracy", action),
-                train_reward_margin=_cell(row, "train_reward_margin", action),
-                valid_reward_margin=_cell(row, "valid_reward_margin", action),
-            )
-        )
+    for cells in lines:
+        if any(cells):
+            row = dict(zip(head, cells, strict=False))
+            metrics.append(_metric(row, action))
     return tuple(metrics)
+
+
+def _metric(row: Mapping[str, str], action: str) -> Metric:
+    step = _cell(row, "step", action)
+    if step is None:
+        raise InvalidResponse(f"{action}: a line of the result file has no step: {row}.")
+    return Metric(
+        step=int(step),
+        train_loss=_cell(row, "train_loss", action),
+        train_accuracy=_either(row, "train_accuracy", "train_mean_token_accuracy", action),
+        valid_loss=_either(row, "valid_loss", "full_valid_loss", action),
+        valid_accuracy=_either(row, "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", action),
+        # Our own trainer's name, then OpenAI's.
+        train_reward=_either(row, "train_reward_mean", "train_mean_reward", action),
+        valid_reward=_either(row, "valid_reward_mean", "full_valid_mean_reward", action),
+        train_preference_accuracy=_cell(row, "train_reward_accuracy", action),
+        valid_preference_accuracy=_cell(row, "valid_reward_accuracy", action),
+        train_reward_margin=_cell(row, "train_reward_margin", action),
+        valid_reward_margin=_cell(row, "valid_reward_margin", action),
+    )
 
 
 def is_sweep_table(content: bytes) -> bool:
@@ -319,13 +337,18 @@ def is_sweep_table(content: bytes) -> bool:
 
 def sweep_trials(content: bytes, action: str) -> tuple[SweepTrial, ...]:
     """Reads the table of a sweep. The columns between 'arm' and 'step' are the swept hyperparameters."""
-    head, *rows = list(csv.reader(content.decode("utf-8-sig", "replace").splitlines()))
+    text = content.decode("utf-8-sig", "replace")
+    head, *rows = csv.reader(text.splitlines())
     if "step" not in head or any(len(row) != len(head) for row in rows):
         raise InvalidResponse(
             f"{action}: the sweep's table has an unknown format; it begins with {excerpt(content)}."
         )
     swept = head[1 : head.index("step")]
-    return tuple(_trial(dict(zip(head, row, strict=True)), swept, action) for row in rows)
+    trials = []
+    for cells in rows:
+        row = dict(zip(head, cells, strict=True))
+        trials.append(_trial(row, swept, action))
+    return tuple(trials)
 
 
 def required(raw: Json, key: str, action: str) -> str:
@@ -337,8 +360,11 @@ def required(raw: Json, key: str, action: str) -> str:
 
 def excerpt(content: bytes) -> str:
     """Quotes the beginning of an unreadable answer on one line, for an error message."""
-    text = " ".join(content[:400].decode("utf-8", "replace").split())
-    shown = "".join(char for char in text if char.isprintable())[:80]
+    # More bytes than are shown, as control characters and repeated spaces go.
+    text = content[:400].decode("utf-8", "replace")
+    line = " ".join(text.split())
+    printable = [character for character in line if character.isprintable()]
+    shown = "".join(printable)[:80]
     if shown.lower().startswith(("<!doctype", "<html")):
         return "a web page"
     if not shown:
@@ -353,7 +379,8 @@ def _decode_csv(content: bytes, action: str) -> str:
         text = content.decode("utf-8-sig")
         if "," in text or text.startswith("step"):
             return text
-        return base64.b64decode("".join(text.split()), validate=True).decode("utf-8-sig")
+        compact = "".join(text.split())
+        return base64.b64decode(compact, validate=True).decode("utf-8-sig")
     except (UnicodeDecodeError, binascii.Error) as error:
         raise InvalidResponse(
             f"{action}: the result file is neither CSV nor base64: {excerpt(content)}."
@@ -435,7 +462,9 @@ def _whole(raw: Json, key: str) -> int | None:
 
 def _number(raw: Json, key: str) -> float | None:
     value = raw.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not math.isfinite(value):
         return None
     return value
 
@@ -502,13 +531,17 @@ def key_reader(
         key = metadata_of(row).get(METADATA_KEY)
         if key:
             return key
-        in_suffix = (suffix_of(row) or "").rpartition("-")[2]
-        on_file = by_file.get(str(row.get("training_file")), "")
+        *_, in_suffix = (suffix_of(row) or "").rpartition("-")
+        file_id = str(row.get("training_file"))
+        on_file = by_file.get(file_id, "")
         return keys_by_mark.get(in_suffix) or keys_by_mark.get(on_file)
 
     return read
 
 
 def job_has_key(job: Job, key: str) -> bool:
-    is_marked = job.suffix is not None and job.suffix.endswith("-" + key_mark(key))
-    return is_marked or job.metadata.get(METADATA_KEY) == key
+    if job.metadata.get(METADATA_KEY) == key:
+        return True
+    if job.suffix is None:
+        return False
+    return job.suffix.endswith(f"-{key_mark(key)}")

@@ -21,7 +21,8 @@ MARK_LENGTH = 16
 
 def key_mark(key: str) -> str:
     """Returns a short hash of a job's key, for places with little room: a job's suffix and its file's name."""
-    return hashlib.sha256(key.encode()).hexdigest()[:MARK_LENGTH]
+    hashed = hashlib.sha256(key.encode())
+    return hashed.hexdigest()[:MARK_LENGTH]
 
 
 def upload_name(sha256: str, key: str | None = None) -> str:
@@ -33,7 +34,9 @@ def upload_name(sha256: str, key: str | None = None) -> str:
 
 def is_upload_of(name: object, hashes: Collection[str]) -> bool:
     """True if a file with this name is our upload of one of these sha256, for any job."""
-    return isinstance(name, str) and name.endswith(".jsonl") and name[:64] in hashes and name[64] in "-."
+    if not isinstance(name, str) or not name.endswith(".jsonl"):
+        return False
+    return name[:64] in hashes and name[64] in "-."  # a hash has 64 letters
 
 
 def file_marks(rows: Iterable[Mapping[str, object]]) -> dict[str, str]:
@@ -49,12 +52,16 @@ def file_marks(rows: Iterable[Mapping[str, object]]) -> dict[str, str]:
 
 def is_upload_usable(row: Mapping[str, object], name: str, size: int) -> bool:
     """True if an upload has this name and size, the right purpose and no error, and won't expire while a job waits."""
+    if row.get("filename") != name or row.get("purpose") != "fine-tune":
+        return False
+    if row.get("status") == "error":
+        return False
+    if row.get("bytes") not in (size, None):  # some vendors don't say
+        return False
     expires = row.get("expires_at")
-    lasts = not isinstance(expires, int) or expires > time.time() + EXPIRY_MARGIN_S
-    is_named_so = row.get("filename") == name and row.get("purpose") == "fine-tune"
-    may_have_size = row.get("bytes") in (size, None)  # some vendors don't say
-    is_sound = row.get("status") != "error"
-    return is_named_so and lasts and may_have_size and is_sound
+    if not isinstance(expires, int):
+        return True
+    return expires > time.time() + EXPIRY_MARGIN_S
 
 
 def file_size(path: Path, action: str) -> int:
@@ -67,8 +74,9 @@ def file_size(path: Path, action: str) -> int:
 def check_sha256(path: Path, sha256: str) -> None:
     """Raises FileChanged if the file has another sha256, and OSError as open() does."""
     with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise FileChanged(path.name)
+        digest = hashlib.file_digest(file, "sha256")
+    if digest.hexdigest() != sha256:
+        raise FileChanged(path.name)
 
 
 @contextmanager
@@ -84,11 +92,12 @@ def file_to_send(path: Path, sha256: str, *, bom: bool) -> Iterator[tuple[Hashin
     if hashlib.sha256(content).hexdigest() != sha256:
         raise FileChanged(path.name)
     marked = codecs.BOM_UTF8 + content
+    marked_sha256 = hashlib.sha256(marked).hexdigest()
     with tempfile.TemporaryFile() as copy:  # has no name, so no rows are left behind
         copy.write(marked)
         copy.seek(0)
         with HashingFile(copy.fileno()) as file:
-            yield file, hashlib.sha256(marked).hexdigest()
+            yield file, marked_sha256
 
 
 class HashingFile(io.FileIO):
@@ -99,7 +108,9 @@ class HashingFile(io.FileIO):
         self._digest = hashlib.sha256()
 
     def read(self, size: int | None = -1, /) -> bytes:
-        content = super().read(-1 if size is None else size) or b""
+        if size is None:
+            size = -1
+        content = super().read(size) or b""
         self._digest.update(content)
         return content
 

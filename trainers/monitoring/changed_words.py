@@ -84,7 +84,9 @@ def changed_words(
             seen_in[words].add(source)
     grown = []
     for words, texts in now.items():
-        if len(seen_in[words]) < _FEWEST_SOURCES or _has_common_part(words, before):
+        if len(seen_in[words]) < _FEWEST_SOURCES:
+            continue
+        if _has_common_part(words, before):
             continue
         share_before = before.count(words) / before.texts
         share = texts / len(recent)
@@ -95,8 +97,7 @@ def changed_words(
         n_now = now[word.words]
         n_before = before.count(word.words)
         p = _tail(n_now, n_before, len(recent), before.texts)
-        level = _WORD_LEVEL / len(grown)
-        if p <= level:
+        if p <= _WORD_LEVEL / len(grown):
             certain.append(word)
     return _choose_words(certain, count)
 
@@ -104,8 +105,10 @@ def changed_words(
 def _has_common_part(words: str, before: WordCounts) -> bool:
     """True for two words of which one was common before, such as 'the': the other one says as much alone."""
     parts = words.split()
+    if len(parts) == 1:
+        return False
     common = _COMMON * before.texts
-    return len(parts) > 1 and any(before.count(part) >= common for part in parts)
+    return any(before.count(part) >= common for part in parts)
 
 
 def _words_of(text: str) -> set[str]:
@@ -121,8 +124,9 @@ def _words_of(text: str) -> set[str]:
         words.add(word)
         if last and not match["before"]:
             words.add(f"{last} {word}")
-        # A comma or a full stop ends what belongs together.
-        last = "" if match["after"] else word
+        last = word
+        if match["after"]:  # a comma or a full stop ends what belongs together
+            last = ""
     return words
 
 
@@ -137,9 +141,10 @@ def _tail(now: int, before: int, n_now: int, n_before: int) -> float:
     for count in range(now, most + 1):
         # Of the earlier ones, so many have it then.
         others = having - count
-        if others <= n_before:
-            ways = _log_ways(n_now, count) + _log_ways(n_before, others)
-            chances.append(math.exp(ways - all_ways))
+        if others > n_before:
+            continue
+        ways = _log_ways(n_now, count) + _log_ways(n_before, others)
+        chances.append(math.exp(ways - all_ways))
     return math.fsum(chances)
 
 
@@ -167,7 +172,7 @@ def _choose_words(words: Sequence[ChangedWord], count: int) -> tuple[ChangedWord
     used: set[str] = set()
     for word in sorted(words, key=growth):
         parts = set(word.words.split())
-        if len(chosen) < count and not parts & used:
+        if len(chosen) < count and parts.isdisjoint(used):
             chosen.append(word)
             used |= parts
     return tuple(chosen)

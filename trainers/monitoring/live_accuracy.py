@@ -102,16 +102,20 @@ def judge_live_accuracy(weeks: Sequence[LabelledWeek], holdout: Holdout) -> Live
     shown = weeks[-SHOWN_WEEKS:]
     right = sum(week.right for week in shown)
     labels = sum(week.labelled for week in shown)
+    recent = None
+    if labels:
+        recent = wilson(right, labels)
+    labelled = [week.labelled for week in weeks]
     return LiveAccuracy(
         reference=holdout.reference,
         statistic=statistic,
         threshold=THRESHOLD,
         alarm_week=alarm_week,
-        labels=sum(week.labelled for week in weeks),
+        labels=sum(labelled),
         recent_right=right,
         recent_labels=labels,
-        recent=wilson(right, labels) if labels else None,
-        detectable_drop=detectable_drop([week.labelled for week in weeks], holdout),
+        recent=recent,
+        detectable_drop=detectable_drop(labelled, holdout),
     )
 
 
@@ -122,7 +126,8 @@ def cumulative_sum(weeks: Sequence[LabelledWeek], reference: float) -> tuple[flo
     alarm_week = None
     for number, week in enumerate(weeks, 1):
         wrong = week.labelled - week.right
-        total = max(total + week.right * of_right + wrong * of_wrong, 0.0)
+        added = week.right * of_right + wrong * of_wrong
+        total = max(total + added, 0.0)
         if total >= THRESHOLD and alarm_week is None:
             alarm_week = number
     return total, alarm_week
@@ -132,14 +137,20 @@ def detectable_drop(labelled: Sequence[int], holdout: Holdout) -> int | None:
     """Returns the smallest drop from the holdout's share, in whole points, that alarms within weeks with so many labels
     with a probability of 80%; None if a drop of 30 points, or to 0, does not."""
     enough = [count for count in labelled if count]
+    reference = holdout.reference
+
+    def is_detected(points: int) -> bool:
+        share = holdout.share - points / 100
+        return alarm_probability(enough, share, reference) >= POWER
+
     most = min(MOST_POINTS, math.floor(100 * holdout.share))
-    if most < 1 or alarm_probability(enough, holdout.share - most / 100, holdout.reference) < POWER:
+    if most < 1 or not is_detected(most):
         return None
     low = 0
     high = most
     while high - low > 1:
         middle = (low + high) // 2
-        if alarm_probability(enough, holdout.share - middle / 100, holdout.reference) >= POWER:
+        if is_detected(middle):
             high = middle
         else:
             low = middle
@@ -159,7 +170,8 @@ def alarm_probability(labelled: Sequence[int], share: float, reference: float) -
     for count in labelled:
         if count not in steps:
             steps[count] = _steps_of_week(count, share, reference)
-        spread = np.convolve(chances, steps[count])  # place 0 is a sum of -THRESHOLD
+        # Cell i of the spread is a sum of i - _CELLS cells: below 0 it starts again, from _CELLS on it has alarmed.
+        spread = np.convolve(chances, steps[count])
         alarmed += float(spread[2 * _CELLS :].sum())
         chances = spread[_CELLS : 2 * _CELLS].copy()
         chances[0] += spread[:_CELLS].sum()
@@ -186,21 +198,24 @@ def _log_ratios(reference: float) -> tuple[float, float]:
     dropped = max(reference - DROP, reference / 2)
     if dropped <= 0:
         return 0.0, 0.0
-    return math.log(dropped / reference), math.log((1 - dropped) / (1 - reference))
+    of_right = math.log(dropped / reference)
+    of_wrong = math.log((1 - dropped) / (1 - reference))
+    return of_right, of_wrong
 
 
 def _steps_of_week(count: int, share: float, reference: float) -> Numbers:
-    """Returns the distribution of what a week with `count` labels adds to the sum, from -THRESHOLD at place 0 to
-    THRESHOLD at place 2 * _CELLS. What lies between two places is divided among them, so that the mean is kept; what
+    """Returns the distribution of what a week with `count` labels adds to the sum, from -THRESHOLD in cell 0 to
+    THRESHOLD in cell 2 * _CELLS. What lies between two cells is divided among them, so that the mean is kept; what
     lies outside counts as the ends, which is the same for a sum that starts again at 0 or has alarmed."""
     import numpy as np
 
     of_right, of_wrong = _log_ratios(reference)
     right = np.arange(count + 1)
-    added = right * of_right + (count - right) * of_wrong
-    places = np.clip(added / THRESHOLD, -1, 1) * _CELLS + _CELLS
-    below = np.floor(places).astype(np.int64)
-    above_part = places - below
+    wrong = count - right
+    added = right * of_right + wrong * of_wrong
+    cells = np.clip(added / THRESHOLD, -1, 1) * _CELLS + _CELLS
+    below = np.floor(cells).astype(np.int64)
+    above_part = cells - below
     chances = _binomial(count, share)
     steps = np.zeros(2 * _CELLS + 2)
     np.add.at(steps, below, chances * (1 - above_part))
@@ -214,7 +229,9 @@ def _binomial(count: int, share: float) -> Numbers:
 
     likely = min(max(share, 1e-12), 1 - 1e-12)  # so that both logarithms exist
     right = np.arange(count + 1)
-    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
-    ways = log_factorials[count] - log_factorials[right] - log_factorials[count - right]
-    chances: Numbers = np.exp(ways + right * math.log(likely) + (count - right) * math.log1p(-likely))
+    wrong = count - right
+    logs = np.log(np.arange(1, count + 1))
+    log_factorials = np.concatenate([[0.0], np.cumsum(logs)])
+    ways = log_factorials[count] - log_factorials[right] - log_factorials[wrong]
+    chances: Numbers = np.exp(ways + right * math.log(likely) + wrong * math.log1p(-likely))
     return chances

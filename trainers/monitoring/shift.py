@@ -94,19 +94,20 @@ def vector_shift(reference: Vectors, recent: Vectors, level: float, seed: int = 
         return TooFewCalls(len(reference), len(recent))
     earlier = _thin(reference)
     later = _thin(recent)
-    vectors = np.concatenate([earlier, later]).astype(np.float32)
+    vectors = np.concatenate([earlier, later]).astype(np.float32)  # calls x d
     vectors -= vectors.mean(axis=0)
     # All vectors add up to 0, so the sum of the recent ones alone says how far the two means are apart.
-    observed = float(np.square(vectors[len(earlier) :].sum(axis=0)).sum())
+    sum_of_recent = vectors[len(earlier) :].sum(axis=0)  # d
+    observed = float(np.square(sum_of_recent).sum())
     generator = np.random.default_rng(seed)
 
     def draw(count: int) -> Numbers:
-        luck = generator.random((count, len(vectors)))
+        luck = generator.random((count, len(vectors)))  # draws x calls
         # The recent ones of a draw are as many as in truth: those with the least luck.
         in_order = np.partition(luck, len(later), axis=1)
         limit = in_order[:, len(later), None]
         is_recent = (luck < limit).astype(np.float32)
-        sums = is_recent @ vectors
+        sums = is_recent @ vectors  # draws x d
         squares: Numbers = np.einsum("ij,ij->i", sums, sums)
         return squares
 
@@ -132,7 +133,8 @@ def label_shift(
 
     def measure(counts: Any) -> Numbers:
         # The other row differs by as much, so that this is proportional to the statistic of both.
-        parts: Numbers = np.square(counts - expected) / expected
+        squares = np.square(counts - expected)
+        parts: Numbers = squares / expected
         sums: Numbers = parts.sum(axis=-1)
         return sums
 
@@ -140,7 +142,8 @@ def label_shift(
         tables = generator.multivariate_hypergeometric(totals, n_now, size=count, method="marginals")
         return measure(tables)
 
-    drawn = _permute(float(measure(later)), draw, level, len(totals))
+    observed = float(measure(later))
+    drawn = _permute(observed, draw, level, len(totals))
     return Shift(n_before, n_now, drawn.distance, drawn.p, level, drawn.count)
 
 
@@ -167,8 +170,8 @@ def choose_new(reference: Vectors, recent: Vectors, count: int = 20) -> list[int
     usual = np.quantile(among_earlier, _USUAL)
     distances = _distances(later, earlier)
     new = np.flatnonzero(distances > usual)
-    places = choose_diverse(later[new], distances[new], count)
-    return [int(new[place]) for place in places]
+    chosen = choose_diverse(later[new], distances[new], count)
+    return [int(new[index]) for index in chosen]
 
 
 @dataclass(frozen=True)
@@ -198,14 +201,17 @@ def _permute(observed: float, draw: Callable[[int], Numbers], level: float, widt
         total += float(values.sum())
         larger = np.flatnonzero(values >= least)
         if as_large + len(larger) >= _ENOUGH:
+            # Up to the draw that made them enough, as the method of Besag and Clifford stops there.
             missing = _ENOUGH - as_large
             last = int(larger[missing - 1]) + 1
-            distance = _times_as_far(observed, total / (drawn + count))
-            return _Drawn(_ENOUGH / (drawn + last), drawn + last, distance)
+            usual = total / (drawn + count)
+            p = _ENOUGH / (drawn + last)
+            return _Drawn(p, drawn + last, _times_as_far(observed, usual))
         as_large += len(larger)
         drawn += count
         count *= 4
-    return _Drawn((as_large + 1) / (drawn + 1), drawn, _times_as_far(observed, total / drawn))
+    p = (as_large + 1) / (drawn + 1)
+    return _Drawn(p, drawn, _times_as_far(observed, total / drawn))
 
 
 def _times_as_far(observed: float, usual: float) -> float:
@@ -236,8 +242,8 @@ def _thin(vectors: Vectors) -> Vectors:
     if len(vectors) <= MOST_CALLS:
         return vectors
     even = np.linspace(0, len(vectors) - 1, MOST_CALLS)
-    places = even.round().astype(np.int64)
-    return vectors[places]
+    indices = even.round().astype(np.int64)
+    return vectors[indices]
 
 
 def _align(before: Mapping[str, int], now: Mapping[str, int]) -> tuple[Any, Any]:
@@ -250,8 +256,12 @@ def _align(before: Mapping[str, int], now: Mapping[str, int]) -> tuple[Any, Any]
             if count < 0:
                 raise ValueError(f"comparing labels: a label has {count} calls; there can't be fewer than 0")
             counts[normalise(label)][side] += count
-    used = [counts[label] for label in sorted(counts) if sum(counts[label])]
-    table = np.array(used, dtype=np.int64).reshape(-1, 2)
+    used = []
+    for label in sorted(counts):
+        both = counts[label]
+        if sum(both):
+            used.append(both)
+    table = np.array(used, dtype=np.int64).reshape(-1, 2)  # labels x (before, now)
     return table[:, 0], table[:, 1]
 
 
@@ -272,10 +282,10 @@ def _distances(vectors: Vectors, earlier: Vectors, skip_self: bool = False) -> N
     parts = []
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         rows = vectors[start : start + _ROWS_AT_ONCE]
-        cosines = rows @ earlier.T
+        cosines = rows @ earlier.T  # rows x earlier
         if skip_self:
-            places = np.arange(len(cosines))
-            cosines[places, start + places] = -1
+            own = np.arange(len(cosines))
+            cosines[own, start + own] = -1
         nearest = cosines.max(axis=1)
         parts.append(1 - nearest)
     return np.concatenate(parts).astype(np.float64)

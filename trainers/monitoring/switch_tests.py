@@ -110,8 +110,10 @@ def judge_non_inferiority(calls: Sequence[CallVerdict], weeks: float, margin: fl
     if not 0 < margin < 1:
         raise ValueError(f"testing with a margin of {margin}: it is a share between 0 and 1, such as 0.05")
     read = _until_enough_pairs(calls, weeks)
-    e_for = _capital(_gains(read, _WORST_FOR), margin)
-    e_against = _capital(-_gains(read, _WORST_AGAINST), -margin)
+    gains = _gains(read, _WORST_FOR)
+    losses = -_gains(read, _WORST_AGAINST)
+    e_for = _capital(gains, margin)
+    e_against = _capital(losses, -margin)
     test = _decide(read, e_for, e_against, weeks, "not_worse")
     if test.outcome != "open":
         return test
@@ -154,7 +156,9 @@ def canary_e(of_candidate: int, of_incumbent: int, share: float) -> float:
     capital = 0.0
     for ratio in _RATE_RATIOS:
         mean_rate = share * ratio + 1 - share  # of both together, in that of the incumbent
-        log = of_candidate * math.log(ratio / mean_rate) - of_incumbent * math.log(mean_rate)
+        of_candidates = of_candidate * math.log(ratio / mean_rate)
+        of_incumbents = of_incumbent * math.log(mean_rate)
+        log = of_candidates - of_incumbents
         capital += math.exp(min(log, _HIGHEST_LOG))
     return capital / len(_RATE_RATIOS)
 
@@ -200,10 +204,10 @@ def _superiority(calls: Sequence[CallVerdict], winner: CallVerdict, loser: CallV
     wins = 0
     losses = 0
     values = np.ones(len(calls))
-    for place, verdict in enumerate(calls):
+    for number, verdict in enumerate(calls):
         wins += verdict == winner
         losses += verdict in {loser, "unlabelled"}
-        values[place] = superiority_e(wins, losses)
+        values[number] = superiority_e(wins, losses)
     return values
 
 
@@ -221,7 +225,7 @@ def _capital(gains: Numbers, margin: float) -> Numbers:
     1-27."""
     import numpy as np
 
-    logs = np.cumsum(_log_factors(gains, margin), axis=0)
+    logs = np.cumsum(_log_factors(gains, margin), axis=0)  # calls x stakes
     capital: Numbers = np.exp(np.minimum(logs, _HIGHEST_LOG)).mean(axis=1)
     return capital
 
@@ -231,7 +235,8 @@ def _log_factors(gains: Numbers, margin: float) -> Numbers:
     import numpy as np
 
     stakes = np.array(_STAKES) / (1 - margin)
-    factors: Numbers = np.log1p(stakes * (gains[:, None] + margin))
+    above = gains[:, None] + margin  # calls x 1
+    factors: Numbers = np.log1p(stakes * above)
     return factors
 
 
@@ -245,19 +250,24 @@ def _decide(
     """Ends the test at the first call after which one of the e-values is decisive, or at the latest allowed."""
     decided: list[tuple[int, Outcome]] = []
     for capital, answer in ((e_for, success), (e_against, "worse")):
-        place = _first_decisive(capital)
-        if place is not None:
-            decided.append((place, answer))
+        number = _first_decisive(capital)
+        if number is not None:
+            decided.append((number, answer))
     outcome: Outcome = "open"
     read = len(calls)
     if decided:
         read, outcome = min(decided)
     elif _count_pairs(calls) >= MOST_PAIRS or weeks >= MOST_WEEKS:
         outcome = "cannot_tell"
+    last_for = 1.0
+    last_against = 1.0
+    if read:
+        last_for = float(e_for[read - 1])
+        last_against = float(e_against[read - 1])
     return SwitchTest(
         outcome=outcome,
-        e_for=float(e_for[read - 1]) if read else 1.0,
-        e_against=float(e_against[read - 1]) if read else 1.0,
+        e_for=last_for,
+        e_against=last_against,
         calls=read,
         pairs=_count_pairs(calls[:read]),
         unlabelled=sum(verdict == "unlabelled" for verdict in calls[:read]),
@@ -272,10 +282,10 @@ def _count_pairs(calls: Sequence[CallVerdict]) -> int:
 
 def _first_decisive(capital: Numbers) -> int | None:
     """Returns how many calls it took."""
-    places = (capital >= DECISIVE).nonzero()[0]
-    if not len(places):
+    (decisive,) = (capital >= DECISIVE).nonzero()
+    if not len(decisive):
         return None
-    return int(places[0]) + 1
+    return int(decisive[0]) + 1
 
 
 def _calls_until_superiority(calls: Sequence[CallVerdict]) -> int | None:
@@ -288,7 +298,8 @@ def _calls_until_superiority(calls: Sequence[CallVerdict]) -> int | None:
         return None
     more = max(wins, losses)
     labelled_each = (informative + counts["tie"]) / informative
-    for n in range(informative + 1, math.floor(MOST_PAIRS / labelled_each) + 1):
+    most = math.floor(MOST_PAIRS / labelled_each)
+    for n in range(informative + 1, most + 1):
         winning = round(n * more / informative)
         if superiority_e(winning, n - winning) >= DECISIVE:
             return math.ceil((n - informative) * len(calls) / informative)
@@ -303,7 +314,7 @@ def _calls_until_non_inferiority(calls: Sequence[CallVerdict], margin: float) ->
     if len(settled) < _FEWEST_TO_FORECAST:
         return None
     gains = _gains(settled, 0)
-    logs_for = _log_factors(gains, margin).sum(axis=0)
+    logs_for = _log_factors(gains, margin).sum(axis=0)  # stakes
     logs_against = _log_factors(-gains, -margin).sum(axis=0)
     pairs = _count_pairs(settled)
     most = _MOST_AS_LONG
@@ -312,6 +323,8 @@ def _calls_until_non_inferiority(calls: Sequence[CallVerdict], margin: float) ->
     longer: list[float] = np.geomspace(1, max(most, 1), 200).tolist()
     for times in longer:
         for logs in (logs_for, logs_against):
-            if np.exp(np.minimum(times * logs, _HIGHEST_LOG)).mean() >= DECISIVE:
-                return max(math.ceil((times - 1) * len(calls)), 1)
+            capital = np.exp(np.minimum(times * logs, _HIGHEST_LOG)).mean()
+            if capital >= DECISIVE:
+                more = math.ceil((times - 1) * len(calls))
+                return max(more, 1)
     return None

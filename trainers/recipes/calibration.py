@@ -96,8 +96,8 @@ def judge(rows: Sequence[Example], seed: int, fit_and_score: FitAndScore) -> Jud
     import numpy as np
 
     names = [label_of(row) for row in rows]
-    column = {label: place for place, label in enumerate(sorted(set(names)))}
-    own = np.array([column[name] for name in names], dtype=np.intp)
+    column = {label: index for index, label in enumerate(sorted(set(names)))}
+    own = np.array([column[name] for name in names], dtype=np.intp)  # rows
     texts = [question_text(row) for row in rows]
     copies = find_near_copies(texts, question_keys(rows)).groups
     fold = np.array(deal_folds(rows, copies, seed))
@@ -110,7 +110,7 @@ def judge(rows: Sequence[Example], seed: int, fit_and_score: FitAndScore) -> Jud
         if not len(inside) or len(set(own[learned])) < 2:
             continue
         trained, of_fold = fit_and_score(learned, inside)
-        of_all = np.full((len(inside), len(column)), UNKNOWN_LABEL)
+        of_all = np.full((len(inside), len(column)), UNKNOWN_LABEL)  # inside x labels
         trained_columns = [column[label] for label in trained]
         of_all[:, trained_columns] = of_fold
         scores.append(of_all)
@@ -119,7 +119,8 @@ def judge(rows: Sequence[Example], seed: int, fit_and_score: FitAndScore) -> Jud
             break
     if not scores:
         return Judged(np.zeros((0, len(column))), own[:0])
-    return Judged(np.concatenate(scores), own[np.concatenate(judged)])
+    rows_judged = np.concatenate(judged)
+    return Judged(np.concatenate(scores), own[rows_judged])
 
 
 def measure(judged: Judged) -> Calibration:
@@ -148,7 +149,8 @@ def measure(judged: Judged) -> Calibration:
             "share of right answers."
         )
         return Calibration(None, rows, error, before, reason)
-    return Calibration(fit_curve(judged.scores, judged.own), rows, error, before)
+    curve = fit_curve(judged.scores, judged.own)
+    return Calibration(curve, rows, error, before)
 
 
 def fit_curve(scores: Scores, own: Indices) -> Curve:
@@ -162,12 +164,17 @@ def fit_curve(scores: Scores, own: Indices) -> Curve:
 
     def loss(terms: Sequence[float]) -> float:
         log_slope, shift = terms
-        logs = _log_probabilities(scores, Curve(float(np.exp(log_slope)), shift))
-        expected = (1 - doubt) * logs[rows, own] + doubt * logs.mean(axis=1)
+        slope = float(np.exp(log_slope))
+        logs = _log_probabilities(scores, Curve(slope, shift))
+        of_own = logs[rows, own]
+        of_any = logs.mean(axis=1)
+        expected = (1 - doubt) * of_own + doubt * of_any
         return -float(expected.mean())
 
-    log_slope, shift = minimize(loss, FIRST_CURVE, method="Nelder-Mead").x
-    return Curve(float(np.exp(log_slope)), float(shift))
+    best = minimize(loss, FIRST_CURVE, method="Nelder-Mead")
+    log_slope, shift = best.x
+    slope = float(np.exp(log_slope))  # the search is for its logarithm, so that it stays positive
+    return Curve(slope, float(shift))
 
 
 def probabilities(scores: Scores, curve: Curve) -> Scores:
@@ -181,7 +188,8 @@ def probabilities(scores: Scores, curve: Curve) -> Scores:
 def _log_probabilities(scores: Scores, curve: Curve) -> Scores:
     import numpy as np
 
-    logistic = -np.logaddexp(0, -(curve.slope * scores + curve.shift))
+    values = curve.slope * scores + curve.shift
+    logistic = -np.logaddexp(0, -values)
     total = np.logaddexp.reduce(logistic, axis=1, keepdims=True)
     result: Scores = logistic - total
     return result
@@ -190,7 +198,8 @@ def _log_probabilities(scores: Scores, curve: Curve) -> Scores:
 def _softmax(scores: Scores) -> Scores:
     import numpy as np
 
-    result: Scores = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+    total = np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    result: Scores = np.exp(scores - total)
     return result
 
 
@@ -202,7 +211,8 @@ def calibration_error(shares: Scores, own: Indices) -> float:
     best = shares.argmax(axis=1)
     confidence = shares.max(axis=1)
     is_right = best == own
-    bins = min(max(len(own) // LEAST_IN_BIN, 1), MOST_BINS)
+    wanted = max(len(own) // LEAST_IN_BIN, 1)
+    bins = min(wanted, MOST_BINS)
     total = 0.0
     by_confidence = np.argsort(confidence, kind="stable")
     for inside in np.array_split(by_confidence, bins):

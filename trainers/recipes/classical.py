@@ -44,10 +44,10 @@ def _freeze_labels(train: Sequence[Example], seed: int) -> dict[str, bytes]:
         # Whatever the text, the answer is the usual one.
         frozen = FrozenClassifier(labels=(classifier.usual,), calibration=NOTHING_LEARNT)
         return write_files(frozen, _without_terms(1))
-    frozen = FrozenClassifier(
-        labels=classifier.labels, calibration=_calibrate(classifier.features, train, seed)
-    )
-    arrays = _arrays(classifier.features, [_columns(classifier.machine)])
+    calibration = _calibrate(classifier.features, train, seed)
+    frozen = FrozenClassifier(labels=classifier.labels, calibration=calibration)
+    columns = _columns(classifier.machine)
+    arrays = _arrays(classifier.features, [columns])
     return write_files(frozen, arrays)
 
 
@@ -55,12 +55,14 @@ def _calibrate(features: Any, train: Sequence[Example], seed: int) -> Calibratio
     import numpy as np
 
     # Features of all rows together are no leak between folds: word frequencies don't depend on labels.
-    inputs = features.transform([tfidf.text_of(row) for row in train])
+    texts = [tfidf.text_of(row) for row in train]
+    inputs = features.transform(texts)
     labels = np.array([tfidf.label_of(row) for row in train])
 
     def fit_and_score(learned: Indices, judged: Indices) -> tuple[Sequence[str], Scores]:
         machine = tfidf.fit_svm(inputs[learned], labels[learned], 1.0, seed)
-        return machine.classes_.tolist(), tfidf.distances_of(machine, inputs[judged])
+        distances = tfidf.distances_of(machine, inputs[judged])
+        return machine.classes_.tolist(), distances
 
     return calibrate(train, seed, fit_and_score)
 
@@ -71,16 +73,17 @@ def _freeze_fields(train: Sequence[Example], seed: int) -> dict[str, bytes]:
     fields = []
     columns = []
     copiers: dict[str, Any] = {}
-    for place, (field, predict) in enumerate(zip(table.fields, fitted.classifier.predict, strict=True)):
+    fitted_fields = zip(table.fields, fitted.classifier.predict, strict=True)
+    for index, (field, predict) in enumerate(fitted_fields):
         values: tuple[str, ...] = ()
         if predict is not None:
             values = tuple(map(str, predict.machine.classes_))
             columns.append(_columns(predict.machine))
         frozen_copier = None
-        if place in fitted.copiers:
-            copier = fitted.copiers[place]
+        if index in fitted.copiers:
+            copier = fitted.copiers[index]
             frozen_copier = FrozenCopier(copier.absent, copier.is_number)
-            copiers |= _copier_arrays(place, copier)
+            copiers |= _copier_arrays(index, copier)
         fields.append(FrozenField(field.path, field.usual, values, frozen_copier))
     described = FrozenClassifier(fields=tuple(fields), without_fields=table.without_fields)
     arrays = _without_terms(0)
@@ -135,14 +138,15 @@ def _without_terms(columns: int) -> dict[str, Any]:
     }
 
 
-def _copier_arrays(place: int, copier: Copier[SvmScorer]) -> dict[str, Any]:
+def _copier_arrays(field: int, copier: Copier[SvmScorer]) -> dict[str, Any]:
+    """Returns the copier's weights under the names by which `spans.read_weights` finds those of the field."""
     import numpy as np
 
     machine = copier.scorer.machine
-    (weights,) = machine.coef_
-    columns = np.flatnonzero(weights)
+    [weights] = machine.coef_
+    columns = np.flatnonzero(weights)  # most of the 2^18 have none
     return {
-        f"copier_{place}_columns": columns.astype(np.int32),
-        f"copier_{place}_weights": weights[columns],
-        f"copier_{place}_bias": machine.intercept_[0],
+        f"copier_{field}_columns": columns.astype(np.int32),
+        f"copier_{field}_weights": weights[columns],
+        f"copier_{field}_bias": machine.intercept_[0],
     }

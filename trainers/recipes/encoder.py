@@ -58,7 +58,8 @@ def _calibrate(learnt: LearntHead, rows: Sequence[Example], seed: int) -> Calibr
     def fit_and_score(learned: Indices, judged: Indices) -> tuple[Sequence[str], Scores]:
         names = [labels[row] for row in learned]
         head = fit_with_penalty(learnt.inputs[learned], names, learnt.inverse_penalty, seed)
-        return head.labels, head.scores(learnt.inputs[judged])
+        scores = head.scores(learnt.inputs[judged])
+        return head.labels, scores
 
     return calibrate(rows, seed, fit_and_score)
 
@@ -82,7 +83,8 @@ def _freeze_fields(
         encoder=encoder.name,
         encoder_sha256=encoder.sha256,
     )
-    return write_files(frozen, _joined(heads, fitted.basis, encoder.dims))
+    arrays = _joined(heads, fitted.basis, encoder.dims)
+    return write_files(frozen, arrays)
 
 
 def _joined(heads: Sequence[LinearHead], basis: Any, dims: int) -> dict[str, Any]:
@@ -105,7 +107,8 @@ class HeadScores:
 
     def scores(self, texts: Sequence[str]) -> Scores:
         vectors = self.encoder.embed(texts)
-        return self.head.scores(head_inputs(self.encoder, self.head, texts, vectors))
+        inputs = head_inputs(self.encoder, self.head, texts, vectors)
+        return self.head.scores(inputs)
 
 
 def read_head(frozen: FrozenClassifier, arrays: Arrays) -> HeadScores:
@@ -117,7 +120,8 @@ def read_head(frozen: FrozenClassifier, arrays: Arrays) -> HeadScores:
             f"The files of the encoder {name} have changed since this candidate was frozen. Restore the old files, or "
             "measure and promote it again."
         )
-    return HeadScores(encoder, LinearHead(frozen.labels, arrays["weights"], arrays["biases"]))
+    head = LinearHead(frozen.labels, arrays["weights"], arrays["biases"])
+    return HeadScores(encoder, head)
 
 
 @cache

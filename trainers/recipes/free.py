@@ -63,7 +63,7 @@ class _LabelAnswerer:
         return tuple(map(self._with_probabilities, shares, orders))
 
     def _with_probabilities(self, shares: Scores, order: Indices) -> FreeAnswer:
-        ranked = tuple((self.labels[place], float(shares[place])) for place in order)
+        ranked = tuple((self.labels[column], float(shares[column])) for column in order)
         return FreeAnswer(ranked[0][0], ranked)
 
 

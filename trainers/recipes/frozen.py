@@ -83,7 +83,7 @@ class _BestColumn:
     def __call__(self, scores: Scores) -> Values:
         end = self.first + len(self.values)
         best = scores[:, self.first : end].argmax(axis=1)
-        return [self.values[place] for place in best]
+        return [self.values[column] for column in best]
 
 
 def field_answers(frozen: FrozenClassifier, arrays: Arrays) -> FieldAnswers:
@@ -92,7 +92,7 @@ def field_answers(frozen: FrozenClassifier, arrays: Arrays) -> FieldAnswers:
     predict = []
     copiers = {}
     first = 0
-    for place, field in enumerate(frozen.fields):
+    for index, field in enumerate(frozen.fields):
         fields.append(Field(field.path, (field.usual,)))
         choose = None
         if field.values:
@@ -100,10 +100,12 @@ def field_answers(frozen: FrozenClassifier, arrays: Arrays) -> FieldAnswers:
             first += len(field.values)
         predict.append(choose)
         if field.copier is not None:
-            weights = read_weights(arrays, place)
-            copiers[place] = Copier(weights, field.copier.absent, field.copier.is_number)
+            weights = read_weights(arrays, index)
+            copiers[index] = Copier(weights, field.copier.absent, field.copier.is_number)
     table = FieldTable(tuple(fields), frozen.without_fields)
-    return FieldAnswers(FieldClassifier(table, tuple(predict), shares=()), copiers)
+    # Shares are those of training rows, which only the choice between copiers and classifiers needs.
+    classifier: FieldClassifier[Callable[[Any], Values]] = FieldClassifier(table, tuple(predict), shares=())
+    return FieldAnswers(classifier, copiers)
 
 
 def write_files(frozen: FrozenClassifier, arrays: Arrays) -> dict[str, bytes]:
@@ -112,7 +114,8 @@ def write_files(frozen: FrozenClassifier, arrays: Arrays) -> dict[str, bytes]:
 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    return {DESCRIPTION: frozen.to_json().encode(), ARRAYS: buffer.getvalue()}
+    description = frozen.to_json()
+    return {DESCRIPTION: description.encode(), ARRAYS: buffer.getvalue()}
 
 
 def read_arrays(content: bytes) -> Arrays:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from trainers.dataset.rows import Example
+from trainers.dataset.rows import Example, at
 from trainers.encoders import EncoderError
 from trainers.encoders.embedding import TextEncoder
 from trainers.evaluation.prompts import question_of
@@ -51,11 +51,11 @@ class RecipeLibrary:
 
     def show(self, question: Example) -> Shown:
         """Returns what to show with a question, the nearest first. Its answer isn't read."""
-        (order,) = self.index.search([text_of(question)])
-        places = order[: self.nearest]
+        [order] = self.index.search([text_of(question)])
+        nearest = order[: self.nearest]
         if self.shots:
-            return Shown(shots=tuple(self.shots[place] for place in places))
-        return Shown(passages=tuple(self.passages[place] for place in places))
+            return Shown(shots=at(nearest, self.shots))
+        return Shown(passages=at(nearest, self.passages))
 
 
 def shot_of(row: Example) -> Shot:
@@ -73,13 +73,17 @@ def freeze_examples(train: Sequence[Example], encoder: TextEncoder) -> Mapping[s
     """Returns the files of a library of these rows, by their names. Rows with tools are left out, as in a
     measurement."""
     rows = showable_rows(train)
-    lines = [{"text": text_of(row), **asdict(shot_of(row))} for row in rows]
+    lines = []
+    for row in rows:
+        shot = asdict(shot_of(row))
+        lines.append({"text": text_of(row), **shot})
     return _freeze(lines, encoder)
 
 
 def freeze_passages(passages: Sequence[str], encoder: TextEncoder) -> Mapping[str, bytes]:
     """Returns the files of a library of these passages, by their names."""
-    return _freeze([{"text": passage} for passage in passages], encoder)
+    lines = [{"text": passage} for passage in passages]
+    return _freeze(lines, encoder)
 
 
 def open_recipe_library(folder: RecipeFolder, recipe: Recipe) -> RecipeLibrary:
@@ -91,7 +95,8 @@ def open_recipe_library(folder: RecipeFolder, recipe: Recipe) -> RecipeLibrary:
     stored_vectors = io.BytesIO(folder.read_file(recipe, VECTORS))
     vectors = np.load(stored_vectors, allow_pickle=False)
     encoder = shared_encoder(recipe.encoder)
-    _check_encoder(encoder, recipe, folder.read_file(recipe, ENCODER))
+    about = folder.read_file(recipe, ENCODER)
+    _check_encoder(encoder, recipe, about)
     index = open_library(texts, encoder, vectors)
     return RecipeLibrary(index, texts, shots, recipe.nearest)
 
@@ -113,30 +118,36 @@ def _bytes_in(*texts: str) -> int:
 
 def _read_texts(folder: RecipeFolder, recipe: Recipe) -> tuple[tuple[str, ...], tuple[Shot, ...]]:
     """Returns the texts that are searched, and the rows that they stand for, none for passages."""
-    lines = [json.loads(line) for line in folder.read_file(recipe, LIBRARY).splitlines()]
-    texts = tuple(line["text"] for line in lines)
-    shots = tuple(Shot(line["question"], line["answer"]) for line in lines if "question" in line)
-    return texts, shots
+    texts = []
+    shots = []
+    for line in folder.read_file(recipe, LIBRARY).splitlines():
+        read = json.loads(line)
+        texts.append(read["text"])
+        if "question" in read:
+            shots.append(Shot(read["question"], read["answer"]))
+    return tuple(texts), tuple(shots)
 
 
 def _freeze(lines: Sequence[Mapping[str, str]], encoder: TextEncoder) -> Mapping[str, bytes]:
     import numpy as np
 
-    index = open_library([line["text"] for line in lines], encoder)
+    searched = [line["text"] for line in lines]
+    index = open_library(searched, encoder)
     vectors = io.BytesIO()
     np.save(vectors, index.vectors)
     # json escapes every line separator that isn't \n, so that a row is one line wherever it is split.
-    texts = [json.dumps(line) + "\n" for line in lines]
+    written = [json.dumps(line) + "\n" for line in lines]
     about = json.dumps({"name": encoder.name, "sha256": encoder.sha256})
     return {
-        LIBRARY: "".join(texts).encode(),
+        LIBRARY: "".join(written).encode(),
         VECTORS: vectors.getvalue(),
         ENCODER: about.encode(),
     }
 
 
 def _check_encoder(encoder: TextEncoder, recipe: Recipe, about: bytes) -> None:
-    if encoder.sha256 != json.loads(about)["sha256"]:
+    measured_with = json.loads(about)["sha256"]
+    if encoder.sha256 != measured_with:
         raise EncoderError(
             f"The encoder {recipe.encoder} was replaced since the candidate was measured. Measure and promote it again."
         )

@@ -32,11 +32,11 @@ _NO_ANSWER = Message("assistant", "")
 
 
 def as_row(messages: Sequence[Mapping[str, Any]]) -> Example:
-    """Returns a request's messages as a row of data whose answer is empty. Each message's `extra` is its place, by
+    """Returns a request's messages as a row of data whose answer is empty. Each message's `extra` is its index, by
     which the original is found again; of its content only the text counts."""
     turns = []
-    for place, raw in enumerate(messages):
-        turn = Message(_role_of(raw), _text_of(raw), extra=str(place))
+    for index, raw in enumerate(messages):
+        turn = Message(_role_of(raw), _text_of(raw), extra=str(index))
         turns.append(turn)
     turns.append(_NO_ANSWER)
     return Example(0, tuple(turns))
@@ -160,7 +160,9 @@ def _is_text(message: Mapping[str, Any]) -> bool:
 
 
 def _is_text_part(part: object) -> bool:
-    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(part, dict):
+        return False
+    kind = part.get("type")
     return isinstance(kind, str) and kind in TEXT_PARTS
 
 

@@ -153,8 +153,8 @@ def _add_calls(database: sqlite3.Connection, key: CountKey, calls: Sequence[Samp
     """Stores as many of a day's calls as there is room for."""
     room = _room(database, key)
     rows = [_values(call) for call in calls[:room]]
-    places = ", ".join("?" * len(fields(SampledCall)))
-    database.executemany(f"INSERT INTO samples ({_COLUMNS}) VALUES ({places})", rows)  # noqa: S608  our own names
+    values = ", ".join("?" * len(fields(SampledCall)))
+    database.executemany(f"INSERT INTO samples ({_COLUMNS}) VALUES ({values})", rows)  # noqa: S608  our own names
     _add_counts(database, {key: SampleCounts(stored=len(rows), no_room=len(calls) - len(rows))})
 
 
@@ -321,9 +321,10 @@ def _keys_of_turns(messages: str) -> Iterator[bytes]:
     turns = [Message(raw["role"], raw["content"]) for raw in json.loads(messages)]
     turns = [turn for turn in turns if turn.role not in INSTRUCTION_ROLES]
     answer = Message("assistant", "")
-    for place, turn in enumerate(turns, 1):
-        if turn.role == "user" or place == len(turns):
-            yield question_key(Example(0, (*turns[:place], answer)))
+    for number, turn in enumerate(turns, 1):
+        if turn.role == "user" or number == len(turns):
+            asked_so_far = Example(0, (*turns[:number], answer))
+            yield question_key(asked_so_far)
 
 
 def _delete(database: sqlite3.Connection, numbers: Sequence[tuple[int]]) -> None:

@@ -34,11 +34,11 @@ def add(folder: Path, answer: ShadowAnswer) -> bool:
     """Stores an answer. Returns False if its call is deleted or the live test has an answer to it. Raises
     sqlite3.Error, such as for a full disk."""
     with samples.open_file(folder) as database, database:
-        places = ", ".join("?" * len(fields(ShadowAnswer)))
+        values = ", ".join("?" * len(fields(ShadowAnswer)))
         cursor = database.execute(
             f"""
             INSERT OR IGNORE INTO shadow_answers ({_COLUMNS})
-            SELECT {places} WHERE EXISTS (SELECT 1 FROM samples WHERE id = ?)""",  # noqa: S608  our own names
+            SELECT {values} WHERE EXISTS (SELECT 1 FROM samples WHERE id = ?)""",  # noqa: S608  our own names
             (*_values(answer), answer.call),
         )
         return cursor.rowcount == 1

@@ -38,27 +38,36 @@ class Dialect(Trainer):
 
     def job(self, job_id: str) -> Job:
         action = self._action(f"asking for job {job_id!r}")
-        return self._job(self._read(action, self._job_path(job_id)), action)
+        raw = self._read(action, self._job_path(job_id))
+        return self._job(raw, action)
 
     def _job(self, raw: Json, action: str) -> Job:
-        return payloads.job(self._to_openai_shape(raw, action), action)
+        shape = self._to_openai_shape(raw, action)
+        return payloads.job(shape, action)
 
     def _jobs(self, action: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
         # Without `filter_by`, which these lists don't have: the caller compares each job's key.
-        return (self._to_openai_shape(raw, action) for raw in self._list_raw_jobs(action))
+        for raw in self._list_raw_jobs(action):
+            yield self._to_openai_shape(raw, action)
 
     def _job_path(self, job_id: str) -> str:
         return f"{self.jobs_path}/{quote(job_id, safe='')}"
 
     def _rows_under(self, key: str, path: str, action: str) -> tuple[Json, ...]:
-        return payloads.rows_under(self._read(action, path), key, action)
+        page = self._read(action, path)
+        return payloads.rows_under(page, key, action)
 
     def _vendor_hyperparameters(self, spec: JobSpec) -> dict[str, Hyperparameter]:
         """Returns the hyperparameters under the vendor's names. Those set to "auto" are left out, so that the vendor
         chooses them."""
         names = self.provider.hyperparameter_names
         chosen = payloads.accepted_hyperparameters(self.provider, spec.hyperparameters)
-        return {names.get(name, name): value for name, value in chosen.items() if value != "auto"}
+        sent: dict[str, Hyperparameter] = {}
+        for name, value in chosen.items():
+            if value != "auto":
+                vendors_name = names.get(name, name)
+                sent[vendors_name] = value
+        return sent
 
     def _our_hyperparameters(self, raw: Json) -> Json:
         """Returns a job's hyperparameters under our names."""
@@ -97,9 +106,13 @@ def read_metrics(rows: Iterable[tuple[object, Json]]) -> tuple[Metric, ...]:
     """Reads losses from pairs of a step and its row. Training and validation at the same step may be two rows."""
     losses: dict[int, dict[str, float]] = defaultdict(dict)
     for step, row in rows:
+        if not _is_finite(step):
+            continue
         for name in ("train", "eval"):
             value = row.get(f"{name}/loss")
-            if _is_finite(step) and _is_finite(value):
+            if _is_finite(value):
                 losses[int(step)][name] = float(value)
-    by_step = sorted(losses.items())
-    return tuple(Metric(step, row.get("train"), valid_loss=row.get("eval")) for step, row in by_step)
+    metrics = []
+    for number, of_step in sorted(losses.items()):
+        metrics.append(Metric(number, of_step.get("train"), valid_loss=of_step.get("eval")))
+    return tuple(metrics)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlencode
@@ -52,23 +53,25 @@ class Fireworks(Dialect):
     @property
     def _account_name(self) -> str:
         """Returns "accounts/ID", the prefix of our resources' names."""
-        return "accounts/" + self.provider.base_url.rpartition("/accounts/")[2]
+        *_, account = self.provider.base_url.rpartition("/accounts/")
+        return f"accounts/{account}"
 
     def _resource_url(self, name: str) -> str:
         """Returns the URL of a resource, which may belong to another account."""
-        return f"{self.provider.base_url.rpartition('/accounts/')[0]}/{quote(name, safe='/')}"
+        root, *_ = self.provider.base_url.rpartition("/accounts/")
+        return f"{root}/{quote(name, safe='/')}"
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Returns the models without end dates: the vendor's deprecation date only ends serving by the token."""
         action = self._action("listing the models")
         # The vendor's own models belong to its account, tuned ones to ours.
         paths = (self._resource_url("accounts/fireworks/models"), "/models")
-        names = [
-            payloads.required(raw, "name", action)
-            for path in paths
-            for raw in self._pages("models", path, action)
-        ]
-        return tuple(map(ModelInfo, names))
+        models = []
+        for path in paths:
+            for raw in self._pages("models", path, action):
+                name = payloads.required(raw, "name", action)
+                models.append(ModelInfo(name))
+        return tuple(models)
 
     def has_model(self, name: str) -> bool:
         action = self._action(f"looking for the model {name!r}")
@@ -76,7 +79,8 @@ class Fireworks(Dialect):
 
     def delete_model(self, name: str) -> None:
         action = self._action(f"deleting the model {name!r}")
-        self._delete_if_present(action, lambda: self._client.delete(self._resource_url(name), cast_to=bytes))
+        delete = partial(self._client.delete, self._resource_url(name), cast_to=bytes)
+        self._delete_if_present(action, delete)
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """Raises Uncertain until the vendor has checked the file. The next call then looks for the file instead of
@@ -113,7 +117,8 @@ class Fireworks(Dialect):
         self._delete_dataset(file_id)
 
     def delete_uploads(self, hashes: Collection[str]) -> int:
-        return sum(self._delete_dataset(_dataset_id(sha256)) for sha256 in hashes)
+        deleted = [self._delete_dataset(_dataset_id(sha256)) for sha256 in hashes]
+        return sum(deleted)
 
     def download_file(self, file_id: str) -> bytes:
         action = self._action(f"downloading the file {file_id!r}")
@@ -124,7 +129,8 @@ class Fireworks(Dialect):
     def find_jobs(self, key: str) -> tuple[Job, ...]:
         """Looks the job up by its id, which finds it at once where a list could lag."""
         action = self._action(f"looking for the job with key {key!r}")
-        raw = self._look_up(action, self._job_path(_job_id(key)))
+        path = self._job_path(_job_id(key))
+        raw = self._look_up(action, path)
         if raw is None:
             return ()
         return (self._job(raw, action),)
@@ -132,7 +138,8 @@ class Fireworks(Dialect):
     def describe_exceeded_limit(
         self, model: str, hyperparameters: Mapping[str, Hyperparameter]
     ) -> str | None:
-        base = self._look_up(self._action(f"asking for the model {model!r}"), self._resource_url(model))
+        action = self._action(f"asking for the model {model!r}")
+        base = self._look_up(action, self._resource_url(model))
         if base is None or base.get("supervisedLoraTunable") is False:
             return f"{self.provider.name} can't train a model named {model}."
         return None
@@ -140,16 +147,19 @@ class Fireworks(Dialect):
     def create(self, spec: JobSpec) -> Job:
         action = self._action(f"creating the job for {spec.suffix!r}")
         job_id = _job_id(spec.key)
-        path = f"{self.jobs_path}?{urlencode({'supervisedFineTuningJobId': job_id})}"
+        parameters = urlencode({"supervisedFineTuningJobId": job_id})
+        body = self._body(spec, job_id)
         try:
-            return self._job(self._post(action, path, self._body(spec, job_id)), action)
+            raw = self._post(action, f"{self.jobs_path}?{parameters}", body)
+            return self._job(raw, action)
         except Uncertain as error:
             if error.status != 409:
                 raise
         return self.job(job_id)  # HTTP 409: an earlier create has arrived
 
     def cancel(self, job_id: str) -> Job:
-        self._post(self._action(f"cancelling job {job_id!r}"), f"{self._job_path(job_id)}:cancel", {})
+        action = self._action(f"cancelling job {job_id!r}")
+        self._post(action, f"{self._job_path(job_id)}:cancel", {})
         # The answer to a cancel has no job in it.
         return self.job(job_id)
 
@@ -163,12 +173,17 @@ class Fireworks(Dialect):
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         """Downloads the metrics by a fresh link, since links expire."""
         action = self._action(f"reading the results of job {job.id!r}")
-        link = self._read(action, self._job_path(job.id)).get("metricsFileSignedUrl")
+        raw = self._read(action, self._job_path(job.id))
+        link = raw.get("metricsFileSignedUrl")
         if not isinstance(link, str) or not link:
             return ()
         lines = self._download(action, link).splitlines()
-        rows = [payloads.read_object(line, action) for line in lines if line.strip()]
-        return read_metrics((row.get("step"), {**row, **object_under(row, "data")}) for row in rows)
+        losses = []
+        for line in lines:
+            if line.strip():
+                row = payloads.read_object(line, action)
+                losses.append((row.get("step"), {**row, **object_under(row, "data")}))
+        return read_metrics(losses)
 
     def _list_raw_jobs(self, action: str) -> Iterator[Json]:
         jobs = self._pages("supervisedFineTuningJobs", self.jobs_path, action)
@@ -184,7 +199,8 @@ class Fireworks(Dialect):
             # Only after a success: what a cancelled job costs is not stated.
             billed_usd = _usd(object_under(raw, "estimatedCost"))
         progress = object_under(raw, "jobProgress")
-        job_id = payloads.required(raw, "name", action).rpartition("/")[2]
+        *_, job_id = payloads.required(raw, "name", action).rpartition("/")
+        *_, training_file = str(raw.get("dataset", "")).rpartition("/")
         return {
             "id": job_id,
             "suffix": job_id,  # ends in our mark, like the suffix elsewhere
@@ -196,7 +212,7 @@ class Fireworks(Dialect):
             "trained_tokens": progress.get("inputTokens"),
             "percent": progress.get("percent"),
             "billed_usd": billed_usd,
-            "training_file": str(raw.get("dataset", "")).rpartition("/")[2],
+            "training_file": training_file,
             "hyperparameters": self._our_hyperparameters(raw),
             # The vendor calls the status `state` and the error `status`.
             "error": object_under(raw, "status"),
@@ -216,8 +232,9 @@ class Fireworks(Dialect):
         return body
 
     def _post_file(self, name: str, file: BinaryIO) -> bytes:
+        dataset = _dataset_id(name.removesuffix(".jsonl"))
         return self._client.post(
-            f"/datasets/{_dataset_id(name.removesuffix('.jsonl'))}:upload",
+            f"/datasets/{dataset}:upload",
             files={"file": (name, file)},
             options={"headers": {"Content-Type": "multipart/form-data"}},
             cast_to=bytes,

@@ -77,20 +77,28 @@ class Together(Dialect):
         """Also looks at the results of jobs: a tuned model is not in the list of models until it is deployed."""
         action = self._action(f"looking for the model {name!r}")
         results = {row.get("fine_tuned_model") for row in self._jobs(action, None)}
-        return name in results or name in {model.id for model in self.models()}
+        if name in results:
+            return True
+        return any(model.id == name for model in self.models())
 
     def estimate(self, spec: JobSpec) -> JobEstimate:
         """Returns an estimate without a price until the vendor has checked the file."""
         action = self._action("asking what the job would cost")
-        body = {name: value for name, value in self._body(spec).items() if name in PRICE_FIELDS}
-        raw = self._post(action, f"{self.jobs_path}/estimate-price", body)
+        body = self._body(spec)
+        sent = {name: value for name, value in body.items() if name in PRICE_FIELDS}
+        raw = self._post(action, f"{self.jobs_path}/estimate-price", sent)
         if raw.get("estimation_available") is False:
             reason = str(raw.get("unavailable_reason"))
-            return JobEstimate(None, why=UNREADY.get(reason, f"its reason is {reason!r}"))
-        tokens = (raw.get(f"estimated_{part}_token_count") for part in ("train", "eval"))
+            why = UNREADY.get(reason, f"its reason is {reason!r}")
+            return JobEstimate(None, why=why)
+        tokens = 0
+        for part in ("train", "eval"):
+            count = raw.get(f"estimated_{part}_token_count")
+            if isinstance(count, int | float):
+                tokens += int(count)
         return replace(
             payloads.job_estimate(raw, action),
-            training_tokens=sum(int(count) for count in tokens if isinstance(count, int | float)),
+            training_tokens=tokens,
             # Only an explicit false forbids it: a missing field must not stop a plan.
             is_affordable=raw.get("allowed_to_proceed") is not False,
         )
@@ -99,7 +107,8 @@ class Together(Dialect):
         self, model: str, hyperparameters: Mapping[str, Hyperparameter]
     ) -> str | None:
         action = self._action(f"asking for the limits of {model!r}")
-        limits = self._look_up(action, f"{self.jobs_path}/models/limits?{urlencode({'model_name': model})}")
+        parameters = urlencode({"model_name": model})
+        limits = self._look_up(action, f"{self.jobs_path}/models/limits?{parameters}")
         if limits is None:
             return f"{self.provider.name} can't train a model named {model}."
         maxima = {
@@ -110,7 +119,9 @@ class Together(Dialect):
         for name, maximum in maxima.items():
             value = hyperparameters.get(name)
             # Neither "auto" nor a missing maximum can be compared.
-            if isinstance(value, int | float) and isinstance(maximum, int | float) and value > maximum:
+            if not isinstance(value, int | float) or not isinstance(maximum, int | float):
+                continue
+            if value > maximum:
                 return (
                     f"{self.provider.name} trains {model} with {name} of at most {maximum:g}, and the plan has "
                     f"{value:g}. Start again with a smaller value."
@@ -119,7 +130,8 @@ class Together(Dialect):
 
     def create(self, spec: JobSpec) -> Job:
         action = self._action(f"creating the job for {spec.suffix!r}")
-        return self._job(self._post(action, self.jobs_path, self._body(spec)), action)
+        raw = self._post(action, self.jobs_path, self._body(spec))
+        return self._job(raw, action)
 
     def job(self, job_id: str) -> Job:
         """Adds the reason of a failure, which the vendor gives only in the job's events."""
@@ -136,7 +148,8 @@ class Together(Dialect):
 
     def cancel(self, job_id: str) -> Job:
         action = self._action(f"cancelling job {job_id!r}")
-        return self._job(self._post(action, f"{self._job_path(job_id)}/cancel", {}), action)
+        raw = self._post(action, f"{self._job_path(job_id)}/cancel", {})
+        return self._job(raw, action)
 
     def delete_job(self, job_id: str) -> None:
         """Deletes the job and its weights, which the vendor would keep in the project's registry."""
@@ -148,11 +161,13 @@ class Together(Dialect):
         for model in filter(None, (raw.get("model_object_id"), raw.get("adapter_object_id"))):
             delete = partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes)
             self._delete_if_present(action, delete)
-        self._delete_if_present(action, lambda: self._client.delete(self._job_path(job_id), cast_to=bytes))
+        delete_job = partial(self._client.delete, self._job_path(job_id), cast_to=bytes)
+        self._delete_if_present(action, delete_job)
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
         action = self._action(f"asking for the events of job {job_id!r}")
-        return tuple(payloads.event(row, action) for row in islice(self._event_rows(job_id, action), limit))
+        latest = islice(self._event_rows(job_id, action), limit)
+        return tuple(payloads.event(row, action) for row in latest)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         action = self._action(f"reading the results of job {job.id!r}")
@@ -167,14 +182,16 @@ class Together(Dialect):
     def _to_openai_shape(self, raw: Json, action: str) -> Json:
         word = payloads.required(raw, "status", action)
         status = STATUSES.get(word, word)
-        same = {name: raw.get(name) for name in ("id", "model", "suffix", "training_file", "total_steps")}
+        shared = ("id", "model", "suffix", "training_file", "total_steps")
+        same = {name: raw.get(name) for name in shared}
+        # LoRA's values are nested under the training type.
+        chosen = {**raw, **object_under(raw, "training_type")}
         shape: dict[str, object] = {
             **same,
             "status": status,
             "created_at": seconds(raw, "created_at"),
             "trained_steps": raw.get("steps_completed"),
-            # LoRA's values are nested under the training type.
-            "hyperparameters": self._our_hyperparameters({**raw, **object_under(raw, "training_type")}),
+            "hyperparameters": self._our_hyperparameters(chosen),
         }
         if status == "succeeded":
             # A model is deployed by its id in the registry. Older jobs have only a name.
@@ -204,9 +221,14 @@ class Together(Dialect):
         }
         if "lora_r" in lora:
             # `lora` comes last, so that an alpha that somebody chose replaces twice the rank.
-            body["training_type"] = {"type": "Lora", "lora_alpha": 2 * int(lora["lora_r"]), **lora}
+            body["training_type"] = {
+                "type": "Lora",
+                "lora_alpha": 2 * int(lora["lora_r"]),
+                **lora,
+            }
         if spec.validation_file:  # one validation per epoch, since validation tokens are billed too
-            body |= {"validation_file": spec.validation_file, "n_evals": chosen.get("n_epochs", 1)}
+            body["validation_file"] = spec.validation_file
+            body["n_evals"] = chosen.get("n_epochs", 1)
         return body
 
     def _event_rows(self, job_id: str, action: str) -> Iterator[Json]:

@@ -46,23 +46,29 @@ class Classifier:
             "token_type_ids": tokens.type_ids,
         }
         feed = {name: np.array([ids], np.int64) for name, ids in values.items() if name in self._wanted}
-        output = self._session.run(None, feed)[0]
-        if output.ndim == 3 and self._is_mean:  # a vector for each token
-            output = output.mean(axis=1)
-        elif output.ndim == 3:
-            output = output[:, 0]
-        vector = output[0] / _length(output[0])
+        output, *_ = self._session.run(None, feed)
+        vector = output[0]  # of the only text
+        if vector.ndim == 2 and self._is_mean:  # a vector for each token
+            vector = vector.mean(axis=0)
+        elif vector.ndim == 2:
+            vector = vector[0]
+        vector = vector / _length(vector)
         columns = len(self._weights) - len(vector)
         if columns:  # the head also has weights for counts of word pieces
-            is_plain = np.array(tokens.special_tokens_mask) == 0
-            pieces = np.array(tokens.ids, np.int64)[is_plain]
-            counts = np.bincount(pieces % columns, minlength=columns)
-            words = np.log1p(counts)
-            words *= self._words_weigh / _length(words)
+            words = self._count_words(tokens, columns)
             vector = np.concatenate([vector, words])
         scores = (vector @ self._weights + self._biases).astype(np.float64)
         shares = np.exp(scores - scores.max())  # the largest is 1, so that none overflows
         return shares / shares.sum()
+
+    def _count_words(self, tokens: Any, columns: int) -> Any:
+        """Returns the word pieces' numbers in so many columns, as a vector with the length that they weigh."""
+        is_plain = np.array(tokens.special_tokens_mask) == 0
+        pieces = np.array(tokens.ids, np.int64)[is_plain]
+        counts = np.bincount(pieces % columns, minlength=columns)
+        words = np.log1p(counts)
+        words *= self._words_weigh / _length(words)
+        return words
 
     def classify(self, text: str) -> tuple[str, float]:
         shares = self.probabilities(text)
@@ -79,4 +85,5 @@ if __name__ == "__main__":
     classifier = Classifier()
     for each in sys.argv[1:]:
         label, probability = classifier.classify(each)
-        print(json.dumps({"label": label, "probability": round(probability, 6)}, ensure_ascii=False))
+        answer = {"label": label, "probability": round(probability, 6)}
+        print(json.dumps(answer, ensure_ascii=False))

@@ -18,7 +18,8 @@ LONGEST_TEXT = 4_000  # characters that are read
 
 class Classifier:
     def __init__(self) -> None:
-        description = json.loads((FOLDER / "classifier.json").read_text(encoding="utf-8"))
+        text = (FOLDER / "classifier.json").read_text(encoding="utf-8")
+        description = json.loads(text)
         self.labels: list[str] = description["labels"]
         self._curve: dict[str, float] | None = description["calibration"]["curve"]
         with np.load(FOLDER / "classifier.npz", allow_pickle=False) as arrays:
@@ -32,19 +33,26 @@ class Classifier:
         """Returns each label's probability, the likeliest first; None if README.md says that they are unknown."""
         if self._curve is None:
             return None
-        scores = self._scores(text)
-        # The logarithm of a logistic curve, and then softmax
-        logs = -np.logaddexp(0, -(self._curve["slope"] * scores + self._curve["shift"]))
-        shares = np.exp(logs - np.logaddexp.reduce(logs))
-        order = (-scores).argsort(kind="stable")
-        return {self.labels[place]: float(shares[place]) for place in order}
+        scores = self._scores(text)  # one for each label
+        values = self._curve["slope"] * scores + self._curve["shift"]
+        # The logarithm of a logistic curve, and then softmax. In logarithms, since small values would become 0.
+        logs = -np.logaddexp(0, -values)
+        total = np.logaddexp.reduce(logs)
+        shares = np.exp(logs - total)
+        likeliest_first = (-scores).argsort(kind="stable")
+        return {self.labels[column]: float(shares[column]) for column in likeliest_first}
 
     def _scores(self, text: str) -> Any:
-        return self._scorer.scores([text.strip()[:LONGEST_TEXT].strip()])[0]
+        read = text.strip()[:LONGEST_TEXT].strip()
+        [scores] = self._scorer.scores([read])
+        return scores
 
 
 if __name__ == "__main__":
     classifier = Classifier()
     for each in sys.argv[1:]:
-        answer = {"label": classifier.classify(each), "probabilities": classifier.probabilities(each)}
+        answer = {
+            "label": classifier.classify(each),
+            "probabilities": classifier.probabilities(each),
+        }
         print(json.dumps(answer, ensure_ascii=False))

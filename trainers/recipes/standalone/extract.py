@@ -19,36 +19,40 @@ LONGEST_TEXT = 4_000  # characters that are read
 
 class Extractor:
     def __init__(self) -> None:
-        description = json.loads((FOLDER / "classifier.json").read_text(encoding="utf-8"))
+        text = (FOLDER / "classifier.json").read_text(encoding="utf-8")
+        description = json.loads(text)
         self._fields: list[dict[str, Any]] = description["fields"]
         self._without_fields: str = description["without_fields"]
         with np.load(FOLDER / "classifier.npz", allow_pickle=False) as file:
             arrays = dict(file)
         self._scorer = read_scorer(arrays)
         self._copiers = {}
-        for place, field in enumerate(self._fields):
+        for index, field in enumerate(self._fields):
             copier = field["copier"]
             if copier is not None:
-                weights = read_weights(arrays, place)
-                self._copiers[place] = Copier(weights, copier["absent"], copier["is_number"])
+                weights = read_weights(arrays, index)
+                self._copiers[index] = Copier(weights, copier["absent"], copier["is_number"])
 
     def answer(self, text: str) -> str:
         """Returns the answer as JSON."""
         read = text.strip()[:LONGEST_TEXT].strip()
-        scores = self._scorer.scores([read])[0]
+        [scores] = self._scorer.scores([read])  # one for each value of each field, one field after the other
         spans = find_spans(read)
         leaves = {}
         first = 0
-        for place, field in enumerate(self._fields):
+        for index, field in enumerate(self._fields):
             value = field["usual"]
-            if field["values"]:
-                end = first + len(field["values"])
-                value = field["values"][int(scores[first:end].argmax())]
+            values = field["values"]
+            if values:
+                end = first + len(values)
+                best = int(scores[first:end].argmax())
+                value = values[best]
                 first = end
-            if place in self._copiers:
-                (value,) = self._copiers[place].values([spans], [value])
+            if index in self._copiers:
+                [value] = self._copiers[index].values([spans], otherwise=[value])
             if value:  # without one the field is missing
-                leaves[tuple(field["path"])] = json.loads(value)
+                path = tuple(field["path"])
+                leaves[path] = json.loads(value)
         if not leaves:
             return self._without_fields
         return json.dumps(nested(leaves), ensure_ascii=False)
@@ -59,13 +63,15 @@ def nested(leaves: dict[tuple[str, ...], Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for path, value in leaves.items():
         inner = result
-        for key in path[:-1]:
+        *above, last = path
+        for key in above:
             if not isinstance(inner.get(key), dict):
                 inner[key] = {}
             inner = inner[key]
-        inside = inner.get(path[-1])
-        if not (isinstance(inside, dict) and inside):
-            inner[path[-1]] = value
+        inside = inner.get(last)
+        has_fields = isinstance(inside, dict) and bool(inside)
+        if not has_fields:
+            inner[last] = value
     return result
 
 

@@ -22,7 +22,8 @@ class VectorWeights:
     def __init__(self, weights: Any, biases: Any) -> None:
         self._weights = weights
         self._biases = biases
-        description = json.loads((FOLDER / "encoder.json").read_text(encoding="utf-8"))
+        text = (FOLDER / "encoder.json").read_text(encoding="utf-8")
+        description = json.loads(text)
         self._is_mean = description["pooling"] == "mean"
         self._words_weigh: float = description["words_weigh"]
         self._tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
@@ -32,6 +33,7 @@ class VectorWeights:
         options.intra_op_num_threads = 1  # more take processor time and answer no faster
         model = str(FOLDER / "model.onnx")
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Not every encoder takes token_type_ids.
         self._wanted = {each.name for each in self._session.get_inputs()}
 
     def scores(self, texts: Sequence[str]) -> Any:
@@ -45,7 +47,8 @@ class VectorWeights:
             "token_type_ids": tokens.type_ids,
         }
         feed = {name: np.array([ids], np.int64) for name, ids in values.items() if name in self._wanted}
-        vector = self._session.run(None, feed)[0][0]
+        output, *_ = self._session.run(None, feed)
+        vector = output[0]  # of the only text
         if vector.ndim == 2 and self._is_mean:  # a vector for each token
             vector = vector.mean(axis=0)
         elif vector.ndim == 2:
@@ -53,12 +56,18 @@ class VectorWeights:
         vector = vector / _length(vector)
         columns = len(self._weights) - len(vector)
         if columns:  # the weights are also for counts of word pieces
-            is_plain = np.array(tokens.special_tokens_mask) == 0
-            pieces = np.array(tokens.ids, np.int64)[is_plain]
-            words = np.log1p(np.bincount(pieces % columns, minlength=columns)).astype(np.float32)
-            words *= self._words_weigh / _length(words)
+            words = self._count_words(tokens, columns)
             vector = np.concatenate([vector, words])
         return vector @ self._weights + self._biases
+
+    def _count_words(self, tokens: Any, columns: int) -> Any:
+        """Returns the word pieces' numbers in so many columns, as a vector with the length that they weigh."""
+        is_plain = np.array(tokens.special_tokens_mask) == 0
+        pieces = np.array(tokens.ids, np.int64)[is_plain]
+        counts = np.bincount(pieces % columns, minlength=columns)
+        words = np.log1p(counts).astype(np.float32)
+        words *= self._words_weigh / _length(words)
+        return words
 
 
 def read_scorer(arrays: Mapping[str, Any]) -> VectorWeights:
