@@ -104,7 +104,9 @@ def score(variant: Variant, rows: Batch) -> dict[str, float]:
     variant.model.eval()
     device = next(variant.model.parameters()).device
     base = variant.model.get_base_model()
-    able = replace(find_abilities(base, max(len(row.ids) for row in rows)), kept_places=trim_last_mlp(base))
+    able = replace(
+        find_abilities(base, max(len(row.ids) for row in rows)), kept_positions=trim_last_mlp(base)
+    )
     with torch.autocast(device.type, variant.dtype, enabled=variant.dtype != torch.float32):
         losses = [measure(variant.model, pack_rows([row], device, variant.dtype), able) for row in rows]
     return {
@@ -125,7 +127,7 @@ def ours(source: Path, rows: Batch) -> Variant:
     dtype = best_dtype(device)
     longest = max(len(row.ids) for row in rows)
     base = load_model(str(source), device, dtype)
-    able = replace(find_abilities(base, longest), kept_places=trim_last_mlp(base))
+    able = replace(find_abilities(base, longest), kept_positions=trim_last_mlp(base))
     model = add_lora(base, SETTINGS)
     micro_batcher = MicroBatcher(
         pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print

@@ -24,6 +24,6 @@ def narrow_config() -> LlamaConfig:
 if __name__ == "__main__":
     calibrate._config = narrow_config
     calibrate.PEAK_SIDE = 256
-    calibrate.HEAD_PLACES = 16
+    calibrate.HEAD_TOKENS = 16
     memory.TILE_WORDS = 1024
     calibrate.main()

@@ -33,11 +33,13 @@ UNBOUNDED = 2**20  # tokens, for state-space models, which have no limit of posi
 def main() -> None:
     raw = json.load(sys.stdin)
     try:
-        print(json.dumps(asdict(architecture_of(raw))))
+        architecture = architecture_of(raw)
     except TrainingFailed as error:
         sys.exit(error.message)
     except Exception as error:
-        sys.exit(f"transformers can't build it: {' '.join(str(error).split())[:300]}")
+        sentence = " ".join(str(error).split())[:300]
+        sys.exit(f"transformers can't build it: {sentence}")
+    print(json.dumps(asdict(architecture)))
 
 
 def architecture_of(raw: Mapping[str, Any]) -> Architecture:
@@ -53,11 +55,12 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         model = choice.model_class(choice.config)
     text = choice.config.get_text_config()
     head = model.get_output_embeddings()
-    vocab, hidden = (int(size) for size in head.weight.shape)
+    vocab, hidden = map(int, head.weight.shape)
     heads = _number(text, "num_attention_heads", "num_heads") or 1
     text_module = model.get_submodule(text_module_name(model))
     inside = _parameters(text_module) | _parameters(head)
     linear = _linear_parameters(model, head)
+    in_text = [size for weight, size in linear.items() if weight in inside]
     return Architecture(
         model_type=choice.family,
         layers=_number(text, "num_hidden_layers"),
@@ -74,7 +77,7 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         counted=CountedLayers(
             matrices=_adaptable_matrices(model),
             parameters=sum(inside.values()),
-            in_linear=sum(size for weight, size in linear.items() if weight in inside),
+            in_linear=sum(in_text),
         ),
     )
 
@@ -98,8 +101,8 @@ def _vision(model: Any, inside: Mapping[int, int], linear: Mapping[int, int]) ->
     outside = {weight: size for weight, size in _parameters(model).items() if weight not in inside}
     if not outside:
         return None
-    in_linear = sum(size for weight, size in linear.items() if weight in outside)
-    return Vision(sum(outside.values()), in_linear)
+    in_linear = [size for weight, size in linear.items() if weight in outside]
+    return Vision(sum(outside.values()), sum(in_linear))
 
 
 def _adaptable_matrices(model: Any) -> tuple[tuple[str, int, int, int], ...]:
@@ -107,7 +110,8 @@ def _adaptable_matrices(model: Any) -> tuple[tuple[str, int, int, int], ...]:
     counts: Counter[tuple[str, int, int]] = Counter()
     for name in linear_layers(model):
         outputs, inputs = model.get_submodule(name).weight.shape
-        counts[name.rpartition(".")[2], inputs, outputs] += 1
+        _, _, last = name.rpartition(".")
+        counts[last, inputs, outputs] += 1
     return tuple((*matrix, count) for matrix, count in counts.items())
 
 
@@ -116,7 +120,10 @@ def _experts(model: Any, text: Any, hidden: int) -> Experts | None:
     if not fused:
         return None
     shapes = [tuple(model.get_parameter(name).shape) for name in fused]
-    modules = {name.rpartition(".")[0] for name in fused}
+    modules = set()
+    for name in fused:
+        module, _, _ = name.rpartition(".")
+        modules.add(module)
     layers = len(modules)
     count = shapes[0][0]  # a fused parameter has its experts in the first dimension
     active = _number(text, "num_experts_per_tok", "top_k_experts", "moe_topk") or count

@@ -56,7 +56,7 @@ CPU_LONG = 1280
 GPU_LONG = 16384
 PEAK_SIDE = 1024
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-HEAD_PLACES = 256
+HEAD_TOKENS = 256
 HEAD_WIDTH = 576
 SERVED_PROMPT = 64  # tokens
 SERVED_ANSWER = 8  # tokens
@@ -110,7 +110,8 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     )
     trl_s = _measure_trl_import(clock)  # before _measure_head, which imports much of it too
     head_s = _measure_head(device, dtype, clock)
-    word_s = head_s / (HEAD_PLACES * TILE_WORDS) - head_products_s(HEAD_WIDTH, calibration)
+    products_s = head_products_s(HEAD_WIDTH, calibration)
+    word_s = head_s / (HEAD_TOKENS * TILE_WORDS) - products_s
     return replace(calibration, word_s=max(0.0, word_s), trl_s=trl_s)
 
 
@@ -137,7 +138,8 @@ def _measure_training(
         packs = CPU_PACKS
         long = CPU_LONG
     began = clock()
-    trainees = {lengths: _Trainee(device, dtype, lengths) for lengths in (*packs, (long, long))}
+    every = (*packs, (long, long))
+    trainees = {lengths: _Trainee(device, dtype, lengths) for lengths in every}
     built_s = (clock() - began) / len(trainees)
     times, update_s, warm_up_s = _take_turns(trainees, deadline, device, clock)
 
@@ -199,9 +201,9 @@ class _Trainee:
             choose_attention(base, device)
         ways = find_abilities(base, size)
         self.goes_by_rows = ways.by_rows or ways.by_blocks
-        ids = torch.randint(3, config.vocab_size, (tokens // size, size)).tolist()
+        ids = torch.randint(3, config.vocab_size, (tokens // size, size))  # rows x tokens of a row
         supervised = [False] * (size - LABELS) + [True] * LABELS
-        rows = [Row(number, row, supervised) for number, row in enumerate(ids)]
+        rows = [Row(number, row, supervised) for number, row in enumerate(ids.tolist())]
         self._pack = pack_rows(rows, device, dtype, by_rows=ways.by_rows, by_blocks=ways.by_blocks)
 
         self._device = device
@@ -232,8 +234,10 @@ def _take_turns(
     while turns < 2 or time.monotonic() < deadline:  # two at least, since the first doesn't count
         for lengths, trainee in trainees.items():
             with cores.shared():
-                times[lengths].append(_timed(trainee.learn, device, clock))
-                updates.append(_timed(trainee.update, device, clock))
+                learnt_s = _timed(trainee.learn, device, clock)
+                updated_s = _timed(trainee.update, device, clock)
+            times[lengths].append(learnt_s)
+            updates.append(updated_s)
         turns += 1
         share = (time.monotonic() - began) / budget_s
         print(f"progress {min(1.0, share):.2f}", file=sys.stderr, flush=True)
@@ -263,7 +267,8 @@ def _fit(
     system = np.array(equations, dtype=float) / seconds[:, None]
     # The columns differ by many orders of magnitude, so each is scaled before it is solved.
     scales = system.max(axis=0)
-    solution, _ = nnls(system / scales, np.ones(len(times)))
+    ones = np.ones(len(times))
+    solution, _ = nnls(system / scales, ones)
     layer_s, operation_s, pair_s = solution / scales
     if operation_s == 0:
         # Beside other programs times may not grow with the arithmetic: all of it counts as that.
@@ -281,7 +286,8 @@ def _measure_peaks(device: torch.device, dtype: torch.dtype, clock: Clock) -> di
 def _measure_peak(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
     """Returns the operations per second of a product of square matrices, the best of eight."""
     a = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device).to(dtype)
-    best = min(_timed(lambda: a @ a, device, clock) for _ in range(8))
+    seconds = [_timed(lambda: a @ a, device, clock) for _ in range(8)]
+    best = min(seconds)
     return 2 * PEAK_SIDE**3 / best
 
 
@@ -326,10 +332,11 @@ def _measure_head(device: torch.device, dtype: torch.dtype, clock: Clock) -> flo
     four."""
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
-    states = torch.randn(HEAD_PLACES, HEAD_WIDTH, device=device, dtype=dtype)
+    states = torch.randn(HEAD_TOKENS, HEAD_WIDTH, device=device, dtype=dtype)
     # Scaled for logits of about 1. Unscaled ones of about 24 underflow, which takes a CPU three times as long.
-    weight = (torch.randn(TILE_WORDS, HEAD_WIDTH, device=device) * HEAD_WIDTH**-0.5).to(dtype)
-    targets = torch.zeros(HEAD_PLACES, device=device, dtype=torch.long)
+    unscaled = torch.randn(TILE_WORDS, HEAD_WIDTH, device=device)
+    weight = (unscaled * HEAD_WIDTH**-0.5).to(dtype)
+    targets = torch.zeros(HEAD_TOKENS, device=device, dtype=torch.long)
 
     def sum_of_log_probs(states: torch.Tensor) -> Any:
         outputs: Any = ChunkedLogProbFunction.apply(  # type: ignore[no-untyped-call]

@@ -79,10 +79,12 @@ def _parse_by_response_template(
     try:
         message = parse_response(text, dict(response_template), prefix="", tools=plain_tools)
         raw_calls = message.get("tool_calls") or ()
-        calls = tuple(_parse_call(call["function"]) for call in raw_calls)
+        calls = []
+        for call in raw_calls:
+            calls.append(_parse_call(call["function"]))
     except UNREADABLE:
         return None
-    return message.get("content") or None, calls
+    return message.get("content") or None, tuple(calls)
 
 
 @dataclass(frozen=True)
@@ -129,16 +131,18 @@ def _read_json(text: str, tools: Tools) -> Iterator[ToolCall]:
     """Reads calls as consecutive JSON objects or lists of objects. Llama separates them by ';', others by nothing."""
     decoder = json.JSONDecoder()
     text = text.strip()
-    place = 0
-    while place < len(text):
-        value, place = decoder.raw_decode(text, place)
-        items = value if isinstance(value, list) else [value]
+    position = 0
+    while position < len(text):
+        value, position = decoder.raw_decode(text, position)
+        items = value
+        if not isinstance(value, list):
+            items = [value]
         for item in items:
             if not isinstance(item, dict):
                 raise ValueError("no call")
             yield _parse_call(item)
-        while text[place : place + 1] in SEPARATORS:
-            place += 1
+        while text[position : position + 1] in SEPARATORS:
+            position += 1
 
 
 def _read_bare_json(text: str, tools: Tools) -> Iterator[ToolCall]:
@@ -174,8 +178,8 @@ def _read_mistral(text: str, tools: Tools) -> Iterator[ToolCall]:
         yield from _read_json(text, tools)
         return
     head, arguments = text.split("[ARGS]", 1)
-    name = head.split("[CALL_ID]")[0].strip()
-    yield _parse_call({"name": name, "arguments": json.loads(arguments)})
+    name, *_ = head.split("[CALL_ID]")
+    yield _parse_call({"name": name.strip(), "arguments": json.loads(arguments)})
 
 
 def _xml_reader(
@@ -207,7 +211,11 @@ def _parameter_types(name: str, tools: Tools) -> dict[str, object]:
             continue
         schema = function.get("parameters") or {}
         properties = schema.get("properties") or {}
-        return {key: each.get("type") for key, each in properties.items() if isinstance(each, dict)}
+        types = {}
+        for key, each in properties.items():
+            if isinstance(each, dict):
+                types[key] = each.get("type")
+        return types
     return {}
 
 
@@ -242,7 +250,8 @@ def _parse_value(value: str, kind: object) -> Any:
         return json.loads(value)
     except ValueError:
         # Models also write Python's words.
-        return {"True": True, "False": False, "None": None}.get(value, value)
+        python_words = {"True": True, "False": False, "None": None}
+        return python_words.get(value, value)
 
 
 def _read_gemma(text: str, tools: Tools) -> Iterator[ToolCall]:
@@ -259,7 +268,8 @@ def _read_gemma(text: str, tools: Tools) -> Iterator[ToolCall]:
             quoted.append(_dump_json(part))
         else:
             quoted.append(key.sub(r'\1"\2"\3', part))
-    yield _parse_call({"name": match[1], "arguments": json.loads("".join(quoted))})
+    arguments = json.loads("".join(quoted))
+    yield _parse_call({"name": match[1], "arguments": arguments})
 
 
 def _read_python(text: str, tools: Tools) -> Iterator[ToolCall]:
@@ -341,7 +351,7 @@ def _dump_json(value: object) -> str:
 def _block_pattern(start: str, end: str) -> re.Pattern[str]:
     """Returns a pattern for a block of calls and the space before it. The last block may lack its end mark, if that
     token ended the answer."""
-    # The look-behind keeps each place within a long stretch of spaces from being tried as the beginning.
+    # The look-behind keeps each position within a long stretch of spaces from being tried as the beginning.
     return re.compile(rf"(?:(?<!\s)\s++)?{start}(.*?)(?:{end}|\Z)", re.DOTALL)
 
 

@@ -131,7 +131,7 @@ def make_named_model(name: str) -> Any:
 
 
 def loss_and_gradients(model: Any, name: str) -> tuple[float, list[torch.Tensor]]:
-    able = Abilities(packs=True, selects=True, kept_places=trim_last_mlp(model))
+    able = Abilities(packs=True, selects=True, kept_positions=trim_last_mlp(model))
     torch.manual_seed(11)
     adapted = add_lora(model, Parameters(lora_r=4))
     matrices = [parameter for parameter in adapted.parameters() if parameter.requires_grad]

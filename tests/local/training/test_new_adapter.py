@@ -22,7 +22,7 @@ from tests.local.runs import make_job, read_failure
 from tests.local.training.test_families import generate, read_answer, submit
 from trainers.http.errors import ApiError
 from trainers.local.kernels import fused_layers
-from trainers.local.kernels.fused_layers import KeptPlaces, trim_last_mlp
+from trainers.local.kernels.fused_layers import KeptPositions, trim_last_mlp
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.model_cache import Base
 from trainers.local.serving.values import Target
@@ -167,11 +167,11 @@ def test_the_check_leaves_a_trimmed_model_as_it_was(bases: dict[str, Path]) -> N
     """The next trial of a sweep begins with the positions that the last step of the one before has kept."""
     model = load_model(str(bases["cohere2"]), CPU, torch.float32)
     last_mlp = trim_last_mlp(model)
-    assert isinstance(last_mlp, KeptPlaces)
+    assert isinstance(last_mlp, KeptPositions)
     last_mlp.keep(torch.tensor([90]), tokens=100)
     model.train()
     add_lora(model, SETTINGS)
-    assert last_mlp.places is not None and last_mlp.places.tolist() == [90]
+    assert last_mlp.positions is not None and last_mlp.positions.tolist() == [90]
     assert model.training
 
 

@@ -93,7 +93,7 @@ def test_the_packed_loss_and_its_gradient_are_those_of_single_rows(family: str, 
     plain = loss_of_single_rows(model, rows)
     last_mlp = trim_last_mlp(model)
     assert (last_mlp is None) is (family in NO_MLP)
-    packed = measure(model, pack, replace(able, kept_places=last_mlp))
+    packed = measure(model, pack, replace(able, kept_positions=last_mlp))
     assert packed.total.item() == pytest.approx(plain.item(), rel=1e-5)
     assert packed.tokens == 16
     (from_packed,) = torch.autograd.grad(packed.total, weight)

@@ -222,7 +222,8 @@ def difference_from_mask(
 def _relative_difference(result: Tensor, expected: Tensor) -> float:
     expected = expected.detach().float()
     difference = result.detach().float() - expected
-    return float(difference.norm() / expected.norm().clamp_min(1e-12))
+    length = expected.norm().clamp_min(1e-12)
+    return float(difference.norm() / length)
 
 
 AttentionInterface.register(BY_BLOCKS, attend_by_blocks)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainers.local.peft import Linear, LoraConfig
 
-KEPT_PLACES = "_kept_places"
+KEPT_POSITIONS = "_kept_positions"
 # Thousands of squares are added up in another order. In narrower formats two roundings count for more.
 FLOAT32_TOLERANCE = 1e-5
 
@@ -58,10 +58,15 @@ class FusedLinear(Linear):
     def _only_plain_adapter(self) -> str | None:
         """Returns the adapter's name if it is the only one, in use, and without dropout."""
         names = self.active_adapters
-        if self.disable_adapters or self.merged or len(names) != 1:
+        if self.disable_adapters or self.merged:
+            return None
+        if len(names) != 1:
             return None
         name: str = names[0]
-        if name not in self.lora_A or not isinstance(self.lora_dropout[name], nn.Identity):
+        if name not in self.lora_A:
+            return None
+        has_dropout = not isinstance(self.lora_dropout[name], nn.Identity)
+        if has_dropout:
             return None
         return name
 
@@ -103,7 +108,9 @@ def fuse_norms(model: nn.Module) -> None:
     """Makes RMS norms compute in one step, if a trial shows that they are plain RMS norms. Their weights are not
     touched."""
     for module in model.modules():
-        if hasattr(module, "variance_epsilon") and is_plain_norm(module):
+        if not hasattr(module, "variance_epsilon"):
+            continue
+        if is_plain_norm(module):
             module.forward = partial(apply_norm, module)
 
 
@@ -173,13 +180,15 @@ class _Norm(torch.autograd.Function):
         inverse = torch.rsqrt(mean_square.add_(epsilon))  # 1 / rms, the number that is kept for each token
         ctx.save_for_backward(x, weight, inverse)
         # Narrowed before the weight is applied, in transformers' order, so that both round alike.
-        return wide.mul_(inverse).to(x.dtype).mul_(weight)
+        normal = wide.mul_(inverse).to(x.dtype)
+        return normal.mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
         wide = _float32(x)
-        weighed = _float32(gradients[0] * weight)
+        (gradient,) = gradients
+        weighed = _float32(gradient * weight)
         # mean(g w x) / rms³, (…, 1): how far the gradient lies along x
         sum_along = (weighed * wide).sum(-1, keepdim=True)
         along = sum_along * inverse.pow(3) / x.shape[-1]
@@ -194,19 +203,19 @@ def _float32(x: Tensor) -> Tensor:
 
 
 @dataclass
-class KeptPlaces:
+class KeptPositions:
     """The positions (K,) in a sequence of `tokens` that are computed; None means all. They are kept until the next call
     of `keep`, since activations that are recomputed in the backward pass need them again."""
 
-    places: Tensor | None = None
+    positions: Tensor | None = None
     tokens: int = 0
 
-    def keep(self, places: Tensor, tokens: int) -> None:
-        self.places = places
+    def keep(self, positions: Tensor, tokens: int) -> None:
+        self.positions = positions
         self.tokens = tokens
 
 
-def trim_last_mlp(model: Any) -> KeptPlaces | None:
+def trim_last_mlp(model: Any) -> KeptPositions | None:
     """Makes the last layer's feed-forward part compute only at the positions that the head reads, since nothing else
     uses its output. With 30 layers this saves a fiftieth of all computation.
 
@@ -218,41 +227,41 @@ def trim_last_mlp(model: Any) -> KeptPlaces | None:
     part = getattr(layers[-1], "mlp", None)
     if part is None:
         return None
-    earlier: KeptPlaces | None = getattr(part, KEPT_PLACES, None)
+    earlier: KeptPositions | None = getattr(part, KEPT_POSITIONS, None)
     if earlier is not None:
         return earlier
-    kept_places = KeptPlaces()
+    kept_positions = KeptPositions()
 
     def select(_: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """(1, T, hidden) to (1, K, hidden)."""
-        if kept_places.places is None:
+        if kept_positions.positions is None:
             return states
         hidden, *others = states
-        return hidden.index_select(1, kept_places.places), *others
+        return hidden.index_select(1, kept_positions.positions), *others
 
     def spread(_: nn.Module, __: tuple[Tensor, ...], result: Tensor) -> Tensor:
         """(1, K, hidden) to (1, T, hidden), with zeros elsewhere."""
-        if kept_places.places is None:
+        if kept_positions.positions is None:
             return result
-        everywhere = result.new_zeros(1, kept_places.tokens, result.shape[-1])
-        return torch.index_add(everywhere, 1, kept_places.places, result)
+        everywhere = result.new_zeros(1, kept_positions.tokens, result.shape[-1])
+        return torch.index_add(everywhere, 1, kept_positions.positions, result)
 
-    setattr(part, KEPT_PLACES, kept_places)
+    setattr(part, KEPT_POSITIONS, kept_positions)
     part.register_forward_pre_hook(select)
     part.register_forward_hook(spread)
-    return kept_places
+    return kept_positions
 
 
 @contextmanager
-def without_kept_places(model: nn.Module) -> Iterator[None]:
+def without_kept_positions(model: nn.Module) -> Iterator[None]:
     """Makes the last layer's feed-forward part compute at all positions, as long as the context lasts."""
-    parts = [getattr(module, KEPT_PLACES, None) for module in model.modules()]
-    trimmed = [part for part in parts if isinstance(part, KeptPlaces)]
-    places = [part.places for part in trimmed]
+    parts = [getattr(module, KEPT_POSITIONS, None) for module in model.modules()]
+    trimmed = [part for part in parts if isinstance(part, KeptPositions)]
+    positions = [part.positions for part in trimmed]
     for part in trimmed:
-        part.places = None
+        part.positions = None
     try:
         yield
     finally:
-        for part, earlier in zip(trimmed, places, strict=True):
-            part.places = earlier
+        for part, earlier in zip(trimmed, positions, strict=True):
+            part.positions = earlier

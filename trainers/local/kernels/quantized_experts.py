@@ -45,27 +45,32 @@ class FourBitQuantizer(Bnb4BitHfQuantizer):
 
     def param_needs_quantization(self, model: Any, param_name: str, **more: Any) -> bool:
         is_linear: bool = super().param_needs_quantization(model, param_name, **more)
-        return is_linear or is_expert(param_name, model.get_parameter_or_buffer(param_name))
+        if is_linear:
+            return True
+        weight = model.get_parameter_or_buffer(param_name)
+        return is_expert(param_name, weight)
 
     def get_quantize_ops(self) -> ConversionOps:
         return Pack(self)  # type: ignore[no-untyped-call]
 
     def get_weight_conversions(self) -> list[Any]:
         """Unpacks gpt-oss's experts, which are stored in MXFP4, before they are packed in 4 bits."""
-        stored = Mxfp4HfQuantizer.serialized_names.items()
-        unpacked = [WeightConverter(names, weight, [Mxfp4Dequantize(self)]) for weight, names in stored]
-        return [*super().get_weight_conversions(), *unpacked]  # type: ignore[no-untyped-call]
+        conversions: list[Any] = super().get_weight_conversions()  # type: ignore[no-untyped-call]
+        for weight, names in Mxfp4HfQuantizer.serialized_names.items():
+            conversions.append(WeightConverter(names, weight, [Mxfp4Dequantize(self)]))
+        return conversions
 
     def _process_model_after_weight_loading(self, model: Any, **more: Any) -> Any:
-        places: dict[tuple[Any, ...], torch.Tensor] = {}
+        buffers: dict[tuple[Any, ...], torch.Tensor] = {}
         for name, state in self.states.items():
             owner, _, weight = name.rpartition(".")
+            experts = model.get_submodule(owner)
             device = model.get_parameter(name).device
             # Both weights of a layer are unpacked at once, so each name has memory of its own.
             kind = (weight, state.shape, state.dtype, device)
-            if kind not in places:
-                places[kind] = torch.empty(state.shape, dtype=state.dtype, device=device)
-            unpack_on_use(model.get_submodule(owner), weight, state, places[kind])
+            if kind not in buffers:
+                buffers[kind] = torch.empty(state.shape, dtype=state.dtype, device=device)
+            unpack_on_use(experts, weight, state, buffers[kind])
         return super()._process_model_after_weight_loading(model, **more)
 
 
@@ -75,20 +80,25 @@ class Pack(Bnb4bitQuantize):
     def convert(  # type: ignore[override]
         self, input_dict: dict[str, Any], model: Any = None, **more: Any
     ) -> dict[str, Any]:
-        names = [name for name in input_dict if is_expert(name, model.get_parameter_or_buffer(name))]
+        names = []
+        for name in input_dict:
+            if is_expert(name, model.get_parameter_or_buffer(name)):
+                names.append(name)
         if not names:
             linear: dict[str, Any] = super().convert(input_dict, model=model, **more)
             return linear
         config: BitsAndBytesConfig = self.hf_quantizer.quantization_config
         packed = {}
         for name in names:
-            entry = input_dict[name]
-            full: torch.Tensor = entry[0] if isinstance(entry, list) else entry
-            numbers, self.hf_quantizer.states[name] = quantize_4bit(
+            full: Any = input_dict[name]
+            if isinstance(full, list):
+                full = full[0]
+            numbers, state = quantize_4bit(
                 full.detach().to(config.bnb_4bit_compute_dtype),
                 compress_statistics=config.bnb_4bit_use_double_quant,
                 quant_type=config.bnb_4bit_quant_type,
             )
+            self.hf_quantizer.states[name] = state
             packed[name] = torch.nn.Parameter(numbers, requires_grad=False)
         return packed
 
@@ -98,22 +108,24 @@ def is_expert(name: str, weight: torch.Tensor) -> bool:
     return weight.dim() == 3 and ".experts." in name
 
 
-def unpack_on_use(experts: Any, weight: str, state: QuantState, place: torch.Tensor) -> None:
+def unpack_on_use(experts: Any, weight: str, state: QuantState, buffer: torch.Tensor) -> None:
     """Replaces the attribute `weight` of `experts` by a property that unpacks it. The packed weight is kept under
-    another name, and is unpacked into `place` while the layer computes."""
+    another name, and is unpacked into `buffer` while the layer computes."""
     numbers = getattr(experts, weight)
     delattr(experts, weight)
     experts.register_parameter(f"{weight}{PACKED}", numbers)
     if not isinstance(experts, Unpacking):
         kind = type(experts)
         # A property belongs to a class, and other modules of this class may hold unpacked weights.
-        experts.__class__ = type(kind.__name__, (Unpacking, kind), {})
+        subclass = type(kind.__name__, (Unpacking, kind), {})
+        experts.__class__ = subclass
         experts.states = {}
-        experts.places = {}
+        experts.buffers_of_weights = {}
         experts.unpacked = {}
     experts.states[weight] = state
-    experts.places[weight] = place
-    setattr(type(experts), weight, property(lambda self: self.unpack(weight)))
+    experts.buffers_of_weights[weight] = buffer
+    unpacked = property(lambda self: self.unpack(weight))
+    setattr(type(experts), weight, unpacked)
 
 
 class Unpacking(torch.nn.Module):
@@ -121,24 +133,25 @@ class Unpacking(torch.nn.Module):
     to unpack into, and the unpacked weights while the layer computes."""
 
     states: dict[str, QuantState]
-    places: dict[str, torch.Tensor]
+    buffers_of_weights: dict[str, torch.Tensor]
     unpacked: dict[str, torch.Tensor]
 
     def unpack(self, weight: str) -> torch.Tensor:
         """Returns the unpacked weight: a new copy, unless the layer is computing."""
         if weight in self.unpacked:
             return self.unpacked[weight]
-        full: torch.Tensor = dequantize_4bit(getattr(self, f"{weight}{PACKED}"), self.states[weight])
+        packed = getattr(self, f"{weight}{PACKED}")
+        full: torch.Tensor = dequantize_4bit(packed, self.states[weight])
         return full
 
     def forward(self, *arguments: Any, **more: Any) -> Any:
         unpacked = {}
-        for weight, place in self.places.items():
-            if place.is_cuda:
+        for weight, buffer in self.buffers_of_weights.items():
+            if buffer.is_cuda:
                 packed = getattr(self, f"{weight}{PACKED}")
-                unpacked[weight] = dequantize_4bit(packed, self.states[weight], out=place)
+                unpacked[weight] = dequantize_4bit(packed, self.states[weight], out=buffer)
             else:  # bitsandbytes supports `out` on CUDA only
-                unpacked[weight] = place.copy_(self.unpack(weight))
+                unpacked[weight] = buffer.copy_(self.unpack(weight))
         self.unpacked = unpacked
         try:
             return super().forward(*arguments, **more)

@@ -132,8 +132,11 @@ def _change(folder: Path, record: AttemptRecord, **changes: Any) -> AttemptRecor
 
 
 def has_open_attempts(jobs: Path) -> bool:
-    records = (read_attempt(path.parent) for path in jobs.glob(f"ftjob-*/{ATTEMPT_FILE}"))
-    return any(record is not None and record.is_open for record in records)
+    for path in jobs.glob(f"ftjob-*/{ATTEMPT_FILE}"):
+        record = read_attempt(path.parent)
+        if record is not None and record.is_open:
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Snapshot:
 
     @property
     def folders(self) -> set[str]:
-        return {path.rpartition("/")[0] for path in self.files if is_in_folder(path)}
+        return {_parent(path) for path in self.files if is_in_folder(path)}
 
 
 def parse_snapshot(raw: Mapping[str, Any] | None) -> Snapshot | None:
@@ -169,12 +172,16 @@ def parse_snapshot(raw: Mapping[str, Any] | None) -> Snapshot | None:
         snapshot = Snapshot(files, raw["events"], raw["records"])
     except (KeyError, TypeError, AttributeError):
         return None
-    if not isinstance(snapshot.events, int) or snapshot.events < 0 or not isinstance(snapshot.records, dict):
+    if not isinstance(snapshot.events, int) or snapshot.events < 0:
         return None
-    if not all(_is_valid_file(path, stored) for path, stored in files.items()):
+    if not isinstance(snapshot.records, dict):
         return None
-    if not all(_is_valid_record(name, record) for name, record in snapshot.records.items()):
-        return None
+    for path, stored in files.items():
+        if not _is_valid_file(path, stored):
+            return None
+    for name, record in snapshot.records.items():
+        if not _is_valid_record(name, record):
+            return None
     return snapshot
 
 
@@ -189,14 +196,22 @@ def _is_valid_file(path: str, stored: StoredFile) -> bool:
 def _is_valid_record(name: str, record: object) -> bool:
     if name not in RECORDS or not isinstance(record, dict):
         return False
-    return all(isinstance(record.get(key), kinds) for key, kinds in RECORDS[name].items())
+    kinds_by_key = RECORDS[name]
+    return all(isinstance(record.get(key), kinds) for key, kinds in kinds_by_key.items())
 
 
 def needed_files(folder: Path) -> list[str]:
     """Returns the files here that a run needs to begin or to resume: the job, its rows, checkpoints and curves. Leaves
     out checkpoints whose optimizer state is only in the storage, since they are of no use without it."""
-    paths = [path for path in _files(folder) if path in INPUT_FILES or _is_written_by_a_run(path)]
-    return [path for path in paths if not is_in_folder(path) or (folder / path).with_name(STATE).exists()]
+    needed = []
+    for path in _files(folder):
+        if path not in INPUT_FILES and not _is_written_by_a_run(path):
+            continue
+        state = (folder / path).with_name(STATE)
+        if is_in_folder(path) and not state.exists():
+            continue
+        needed.append(path)
+    return needed
 
 
 def changing_files(folder: Path) -> list[str]:
@@ -213,7 +228,7 @@ def complete_folders(folder: Path) -> list[str]:
 def is_allowed_path(path: str) -> bool:
     """True if a snapshot may contain this path. Not allowed are paths that the server would take for something else: a
     folder named like a mark, or a file named like a checkpoint."""
-    first = path.partition("/")[0]
+    first, _, _ = path.partition("/")
     if first in SERVER_FILES or first in RECORDS:
         return False
     if FOLDER.fullmatch(path) or STRAY.fullmatch(path):
@@ -222,11 +237,17 @@ def is_allowed_path(path: str) -> bool:
 
 
 def is_in_folder(path: str) -> bool:
-    return FOLDER.fullmatch(path.rpartition("/")[0]) is not None
+    return FOLDER.fullmatch(_parent(path)) is not None
+
+
+def _parent(path: str) -> str:
+    parent, _, _ = path.rpartition("/")
+    return parent
 
 
 def _files(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path.relative_to(folder).as_posix() for path in files]
 
 
 def _is_written_by_a_run(path: str) -> bool:

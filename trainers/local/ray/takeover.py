@@ -74,7 +74,8 @@ class Takeover:
             return
         replace_json(self._folder / STORED_MARK, {})
         snapshot = self._files_of_attempt_before() or self._upload_folder()
-        base = self._provide_base(Path(read_job(self._folder).base))
+        job = read_job(self._folder)
+        base = self._provide_base(Path(job.base))
 
         # Each attempt counts its own events, and end marks and the adapter are those of the attempt that wrote them.
         files = {path: stored for path, stored in snapshot.files.items() if not path.startswith("adapter/")}
@@ -88,7 +89,8 @@ class Takeover:
         if not self._record.after:
             return None
         before = f"{self._job}/attempts/{self._record.after}"
-        last = parse_snapshot(self._storage.read_json(f"{before}/state.json"))
+        state = self._storage.read_json(f"{before}/state.json")
+        last = parse_snapshot(state)
         if last is not None:
             return last
         # It ended before it uploaded anything, so it leaves the files with which it began.
@@ -128,8 +130,9 @@ class Takeover:
     def _upload_base(self, base: Path, name: str) -> None:
         sizes = {}
         for path in base.iterdir():
-            if path.is_file() and path.name.endswith(BASE_FILE_ENDINGS):
-                sizes[path.name] = self._storage.upload(f"{name}/{path.name}", path, self._is_wanted)
+            if not path.is_file() or not path.name.endswith(BASE_FILE_ENDINGS):
+                continue
+            sizes[path.name] = self._storage.upload(f"{name}/{path.name}", path, self._is_wanted)
         # Written last, since it says that the base is complete.
         self._storage.write_json(f"{name}/base.json", {"files": sizes})
 
@@ -143,7 +146,8 @@ class Takeover:
     def download_new_files(self) -> None:
         """Downloads new files, with the end mark last. Raises StorageAway or Stopped; the next call continues an
         interrupted one, even after a restart."""
-        snapshot = parse_snapshot(self._storage.read_json(f"{self._attempt}/state.json"))
+        state = self._storage.read_json(f"{self._attempt}/state.json")
+        snapshot = parse_snapshot(state)
         if snapshot is None or snapshot == self._taken:
             return
         self._download_files(snapshot)
@@ -197,7 +201,8 @@ class Takeover:
         is_of_attempt = folder != "adapter" or folder in self._taken.folders
         if target.is_dir() and is_of_attempt:
             position = files.get(POSITION)
-            if position is not None and position != self._taken.files.get(f"{folder}/{POSITION}"):
+            earlier = self._taken.files.get(f"{folder}/{POSITION}")
+            if position is not None and position != earlier:
                 self._download(position, target / POSITION, None)
             return
         hidden = target.with_name(f".{target.name}")

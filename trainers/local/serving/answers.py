@@ -54,7 +54,8 @@ def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparati
     if not request.tools.definitions:
         return Preparation(prompt, limit, sampling.grammar, None)
     syntax = vocabulary.call_syntax(request)
-    return Preparation(prompt, limit, vocabulary.grammar(request, syntax), syntax)
+    grammar = vocabulary.grammar(request, syntax)
+    return Preparation(prompt, limit, grammar, syntax)
 
 
 def check_queue(open_rows: int, rows: int, rows_per_second: float) -> None:
@@ -100,7 +101,7 @@ class AnswerWriter:
         self._index = index
         self._vocabulary = vocabulary
         self._syntax = preparation.syntax
-        # Each with the place where its token's text begins.
+        # Each with the position where its token's text begins.
         self._likelihoods: list[tuple[int, Likelihood]] = []
         self._sent = 0  # characters
 
@@ -178,8 +179,8 @@ class AnswerWriter:
 
 def _find_stop(text: str, stops: Sequence[str]) -> int | None:
     """Returns where the first stop text begins, or None if there is none."""
-    places = [text.find(stop) for stop in stops]
-    return min((place for place in places if place >= 0), default=None)
+    begins = [text.find(stop) for stop in stops]
+    return min((begin for begin in begins if begin >= 0), default=None)
 
 
 def _count_uncertain(text: str, stops: Sequence[str]) -> int:

@@ -63,7 +63,7 @@ def grammar_of_regex(pattern: str) -> str:
     from llguidance import LLMatcher
 
     wrapped = json.loads(LLMatcher.grammar_from_regex(pattern))
-    (grammar,) = wrapped["grammars"]
+    [grammar] = wrapped["grammars"]
     return str(grammar["lark_grammar"])
 
 
@@ -181,14 +181,16 @@ class CallSyntax:
     def end_of_text(self, text: str) -> int:
         """Returns how many characters at the start of an unfinished answer can't be part of a call and may be sent."""
         stripped = text.lstrip()
-        if self.start is None or not stripped or stripped.startswith(_STARTS_OF_BARE_CALLS):
+        if self.start is None or not stripped:
+            return 0
+        if stripped.startswith(_STARTS_OF_BARE_CALLS):
             return 0
         mark = self.mark
         if not mark:
             return len(text)
-        place = text.find(mark)
-        if place >= 0:
-            return place
+        begin = text.find(mark)
+        if begin >= 0:
+            return begin
         # The end of the text may be the beginning of the mark.
         for size in range(len(mark) - 1, 0, -1):
             if text.endswith(mark[:size]):
@@ -212,8 +214,9 @@ def infer_call_syntax(
         "type": "function",
         "function": {"name": _PROBE, "arguments": {_ARGUMENT: 7}},
     }
+    answered = {"role": "assistant", "content": "", "tool_calls": [call]}
     try:
-        text = render([*messages, {"role": "assistant", "content": "", "tool_calls": [call]}])
+        text = render([*messages, answered])
     except (TemplateError, TypeError):
         return CallSyntax(None, None)
     answer = text.removeprefix(prompt)
@@ -225,9 +228,9 @@ def infer_call_syntax(
         return CallSyntax(start, None)
     turn_end = len(answer)
     for end in ends:
-        place = answer.find(end, match.end())
-        if place >= 0:
-            turn_end = min(turn_end, place)
+        begin = answer.find(end, match.end())
+        if begin >= 0:
+            turn_end = min(turn_end, begin)
     before = answer[: match.start()]
     after = answer[match.end() : turn_end].rstrip()
     return CallSyntax(start, (before, after))

@@ -38,7 +38,7 @@ Newcomers = Callable[[Sequence[Row]], Sequence[Row]]
 @dataclass(frozen=True)
 class BatchState:
     """What the model has read of a batch of rows, padded on the left. `logits` (rows, vocabulary) and `positions`
-    (rows, 1) are those of the next token; `mask` is (rows, places in the cache)."""
+    (rows, 1) are those of the next token; `mask` is (rows, positions in the cache)."""
 
     cache: DynamicCache
     mask: Tensor
@@ -73,7 +73,8 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
         added = newcomers(running)
         if added:
             running = [*running, *added]
-            state = join([state, prefill_rows(base, added)], range(len(running)))
+            joined = prefill_rows(base, added)
+            state = join([state, joined], range(len(running)))
 
 
 def _choose_tokens(
@@ -113,21 +114,23 @@ def _feed(base: Base, running: Sequence[Row], state: BatchState) -> BatchState:
     ids, own = pad_right(to_read, state.mask.device)  # both (rows, width)
     width = ids.shape[1]
     model = base.with_adapters([row.adapter for row in running])
-    logits = model(
+    own_positions = torch.arange(width, device=ids.device)
+    output = model(
         input_ids=ids,
         attention_mask=torch.cat([state.mask, own], -1),
-        position_ids=state.positions + torch.arange(width, device=ids.device),
+        position_ids=state.positions + own_positions,
         cache=state.cache,
         use_cache=True,
-    ).logits  # (rows, width, vocabulary)
+    )
+    logits = output.logits  # (rows, width, vocabulary)
 
     counts = [0] * len(running)
     if width > 1:
         counts = _take_guessed(running, guesses, logits)
-    right = torch.tensor(counts, device=ids.device)
+    right = torch.tensor(counts, device=ids.device)  # (rows,)
     right_column = right[:, None]
     # Continue as if each row had read only its newest token and the correct part of its guess: wrong tokens are masked,
-    # and places that no row needs are dropped.
+    # and positions that no row needs are dropped.
     used = max(counts) + 1
     if used < width:
         state.cache.crop(used - width)
@@ -164,9 +167,9 @@ def _take_guessed(
     for number, row in enumerate(running):
         likeliest = likeliest_tokens[number]
         count = count_agreeing(guesses[number], likeliest)
-        for place in range(count):
+        for position in range(count):
             if not row.is_done:
-                row.take(logits[number, place], likeliest[place])
+                row.take(logits[number, position], likeliest[position])
         counts.append(count)
     return counts
 
@@ -184,7 +187,7 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
 
     prefixes: dict[Path | None, CachedPrefix] = {}
     states: list[BatchState] = []
-    places: dict[tuple[Path | None, Ids], int] = {}
+    numbers: dict[tuple[Path | None, Ids], int] = {}
     for adapter, prompts in prompts_by_adapter.items():
         if base.can_join:
             prompts = list(dict.fromkeys(prompts))
@@ -195,7 +198,7 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
             prefix = _read_prefix(model, prompts, earlier, base.device)
         for part in _parts_of_similar_length(prompts, prefix, base):
             for prompt in part:
-                places[adapter, prompt] = len(places)
+                numbers[adapter, prompt] = len(numbers)
             state = _read_part(model, part, prefix, base.device)
             states.append(state)
         if prefix:
@@ -203,7 +206,7 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
     base.prefixes = prefixes
     if not base.can_join:
         return states[0]  # all were read in one pass
-    order = [places[row.adapter, tuple(row.ids)] for row in rows]
+    order = [numbers[row.adapter, tuple(row.ids)] for row in rows]
     return join(states, order)
 
 
@@ -229,7 +232,7 @@ def _read_prefix(
         input_ids=torch.tensor([ids], device=device),
         cache=cache,
         use_cache=True,
-        logits_to_keep=_last_place(device),
+        logits_to_keep=_last_position(device),
     )
     return CachedPrefix(ids, cache)
 
@@ -239,14 +242,14 @@ def _shared_length(prompts: Sequence[Ids]) -> int:
     must have a token left that is read by itself."""
     first = prompts[0]
     most = min(map(len, prompts)) - 1
-    for place in range(most):
-        if any(prompt[place] != first[place] for prompt in prompts):
-            return place
+    for position in range(most):
+        if any(prompt[position] != first[position] for prompt in prompts):
+            return position
     return most
 
 
-def _last_place(device: torch.device) -> Tensor:
-    """Returns the place where the head is applied. It is an index, since the number 1 would leave a view, for which
+def _last_position(device: torch.device) -> Tensor:
+    """Returns the position where the head is applied. It is an index, since the number 1 would leave a view, for which
     torch copies the frozen head once per row (16 prompts of 49 tokens took 3 times as long)."""
     return torch.tensor([-1], device=device)
 
@@ -300,14 +303,15 @@ def _read_part(
     positions = shared + own_positions
     of_prefix = own.new_ones(len(prompts), shared)
     mask = torch.cat([of_prefix, own], -1)
-    logits = model(
+    output = model(
         input_ids=torch.tensor(ids, device=device),
         attention_mask=mask,
         position_ids=positions,
         cache=cache,
         use_cache=True,
-        logits_to_keep=_last_place(device),
-    ).logits[:, -1]
+        logits_to_keep=_last_position(device),
+    )
+    logits = output.logits[:, -1]  # (rows, vocabulary)
     next_positions = positions[:, -1:] + 1
     return BatchState(cache, mask, next_positions, logits)
 
@@ -325,7 +329,7 @@ def join(states: Sequence[BatchState], order: Sequence[int]) -> BatchState:
         layers: Sequence[Any] = state_layers
         target = layers[0]
         if target.get_seq_length():  # a layer may read another's cache and have none
-            # (rows, heads, places, D)
+            # (rows, heads, positions, D)
             keys = [_pad_front(layer.keys, longest, dim=2) for layer in layers]
             target.keys = torch.cat(keys)[rows]
             values = [_pad_front(layer.values, longest, dim=2) for layer in layers]

@@ -48,7 +48,9 @@ class Embedder:
             text = f"Loading the embedding model {source}: {sentence}"
             raise ApiError(500, text, "base_not_loaded", "model", kind="server_error") from error
         self._model: Any = model.to(device).eval()
-        self._context = min(int(config.max_position_embeddings), int(self._tokenizer.model_max_length))
+        positions = int(config.max_position_embeddings)
+        longest = int(self._tokenizer.model_max_length)
+        self._context = min(positions, longest)
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> Embeddings:
@@ -67,7 +69,8 @@ class Embedder:
         by_length = sorted(range(len(ids)), key=lambda number: len(ids[number]))
         vectors: dict[int, tuple[float, ...]] = {}
         for part in fill_parts(by_length, TOKENS_AT_ONCE, width):
-            rows = self._vectors([ids[number] for number in part]).tolist()
+            in_part = [ids[number] for number in part]
+            rows = self._vectors(in_part).tolist()
             for number, row in zip(part, rows, strict=True):
                 vectors[number] = tuple(row)
         in_order = tuple(vectors[number] for number in range(len(ids)))
@@ -76,12 +79,14 @@ class Embedder:
     def _vectors(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Returns the vectors, (texts, size), from one pass over rows padded on the right."""
         padded, mask = pad_right(ids, self._device)
-        states = self._model(input_ids=padded, attention_mask=mask).last_hidden_state.float()
+        output = self._model(input_ids=padded, attention_mask=mask)
+        states = output.last_hidden_state.float()  # (texts, longest, size)
         if self._pooling == "cls_token":
             vectors = states[:, 0]
         elif self._pooling == "lasttoken":
             row_numbers = torch.arange(len(states), device=states.device)
-            vectors = states[row_numbers, mask.sum(1) - 1]
+            last = mask.sum(1) - 1  # (texts,)
+            vectors = states[row_numbers, last]
         else:
             weights = mask[:, :, None].to(states.dtype)
             vectors = (states * weights).sum(1) / weights.sum(1)
@@ -95,15 +100,18 @@ def read_pooling(source: str) -> str:
     if pooling is None:
         raise _cannot_embed("it has no 1_Pooling/config.json. Use a sentence-transformers model.")
     stages = _read_hub_json(source, "modules.json") or []
-    unknown = {str(stage["type"]).rpartition(".")[2] for stage in stages} - KNOWN_STAGES
+    unknown = set()
+    for stage in stages:
+        _, _, name = str(stage["type"]).rpartition(".")
+        unknown.add(name)
+    unknown -= KNOWN_STAGES
     if unknown:
         names = ", ".join(sorted(unknown))
         raise _cannot_embed(f"it has the stage {names}, which this trainer doesn't support.")
-    modes = [
-        name.removeprefix("pooling_mode_")
-        for name, is_on in pooling.items()
-        if name.startswith("pooling_mode_") and is_on
-    ]
+    modes = []
+    for name, is_on in pooling.items():
+        if is_on and name.startswith("pooling_mode_"):
+            modes.append(name.removeprefix("pooling_mode_"))
     if len(modes) != 1 or modes[0] not in POOLINGS:
         named = " and ".join(modes) or "nothing"
         raise _cannot_embed(f"it pools by {named}; supported are {', '.join(POOLINGS)}.")
@@ -121,7 +129,8 @@ def _read_hub_json(source: str, name: str) -> Any:
     )
     if path is None:
         return None
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    text = Path(path).read_text(encoding="utf-8")
+    return json.loads(text)
 
 
 def _cannot_embed(why: str) -> ApiError:

@@ -29,11 +29,14 @@ def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
     state-space layers isn't counted, since it doesn't grow. Layers may differ (Gemma 4)."""
     text = config.get_text_config()
     numbers = 0
-    for layer, cache in zip(text.per_layer_config, DynamicCache(config=text).layers, strict=True):
-        if isinstance(cache, DynamicLayer):
-            heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
-            size = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
-            numbers += int(2 * heads * size)
+    caches = DynamicCache(config=text).layers
+    for layer, cache in zip(text.per_layer_config, caches, strict=True):
+        if not isinstance(cache, DynamicLayer):
+            continue
+        heads = layer.num_attention_heads
+        groups = getattr(layer, "num_key_value_heads", None) or heads
+        size = getattr(layer, "head_dim", None) or layer.hidden_size // heads
+        numbers += int(2 * groups * size)  # keys and values
     return max(1, numbers * dtype.itemsize)
 
 
@@ -50,7 +53,8 @@ def free_bytes(device: torch.device) -> int | None:
         unused = torch.cuda.memory_reserved(device) - allocated
         total = torch.cuda.get_device_properties(device).total_memory
         allowed = torch.cuda.get_per_process_memory_fraction(device) * total
-        return int(min(free + unused, allowed - allocated))
+        left_to_allowed = allowed - allocated
+        return int(min(free + unused, left_to_allowed))
     if device.type != "cpu":
         return None
     memory = free_memory()
@@ -92,7 +96,10 @@ class CachedPrefix:
 
 def can_join_caches(model: Any) -> bool:
     """Returns True if caches of rows that were read separately can be joined. Every layer has to keep every token."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    layers = DynamicCache(config=model.config).layers
+    return all(
+        type(layer) is DynamicLayer for layer in layers
+    )  # a subclass may drop tokens, as a sliding window does
 
 
 def keeps_state(model: Any) -> bool:

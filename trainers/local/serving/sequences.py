@@ -93,7 +93,8 @@ class Row(AnswerWriter):
         model. Returns None if there is a choice left, or if their text or likelihood matters."""
         if self._sampling.stop or self._sampling.top_logprobs is not None:
             return None
-        return guide.forced_end(self.limit - len(self.tokens) - 1)
+        room = self.limit - len(self.tokens) - 1  # less the chosen token
+        return guide.forced_end(room)
 
     def _choose(self, logits: Tensor) -> tuple[int, Likelihood | None]:
         """Returns a token chosen by the request's sampling, and its likelihood if the request asks for that."""
@@ -102,7 +103,8 @@ class Row(AnswerWriter):
         if self._is_weighed:
             allowed = self._weigh(allowed)
         if self._guide:
-            allowed = allowed.masked_fill(~self._guide.allowed_tokens(), -torch.inf)
+            allowed_tokens = self._guide.allowed_tokens()
+            allowed = allowed.masked_fill(~allowed_tokens, -torch.inf)
         if self._sampling.temperature < GREEDY_BELOW:
             token = int(allowed.argmax())
         else:
@@ -112,11 +114,12 @@ class Row(AnswerWriter):
         # The model's own, before weights and grammar.
         logprobs = torch.log_softmax(logits, -1)
         values, others = logprobs.topk(self._sampling.top_logprobs)
-        likeliest = tuple(
-            (self._vocabulary.bytes_of(int(other)), float(value))
-            for value, other in zip(values, others, strict=True)
-        )
-        return token, Likelihood(self._vocabulary.bytes_of(token), float(logprobs[token]), likeliest)
+        likeliest = []
+        for value, other in zip(values, others, strict=True):
+            written = self._vocabulary.bytes_of(int(other))
+            likeliest.append((written, float(value)))
+        own = self._vocabulary.bytes_of(token)
+        return token, Likelihood(own, float(logprobs[token]), tuple(likeliest))
 
     def _draw(self, logits: Tensor) -> int:
         """Draws a token at the request's temperature, among the likeliest that have a chance of top_p together."""
@@ -124,18 +127,17 @@ class Row(AnswerWriter):
         ordered, tokens = chances.sort(descending=True)
         chance_before = ordered.cumsum(-1) - ordered
         ordered[chance_before > self._sampling.top_p] = 0  # always keeps the first
-        place = torch.multinomial(ordered, 1, generator=self._dice)
-        return int(tokens[place])
+        drawn = torch.multinomial(ordered, 1, generator=self._dice)
+        return int(tokens[drawn])
 
     def _weigh(self, logits: Tensor) -> Tensor:
         """Applies penalties and biases by OpenAI's formula:
         https://platform.openai.com/docs/guides/text-generation#frequency-and-presence-penalties"""
-        counts = torch.bincount(torch.tensor(self.tokens, dtype=torch.long), minlength=len(logits))
-        weighed = (
-            logits
-            - counts * self._sampling.frequency_penalty
-            - (counts > 0) * self._sampling.presence_penalty
-        )
+        tokens = torch.tensor(self.tokens, dtype=torch.long)
+        counts = torch.bincount(tokens, minlength=len(logits))  # (vocabulary,)
+        by_count = counts * self._sampling.frequency_penalty
+        by_presence = (counts > 0) * self._sampling.presence_penalty
+        weighed = logits - by_count - by_presence
         for token, bias in self._sampling.logit_bias.items():
             weighed[token] += bias
         return weighed
@@ -160,8 +162,9 @@ class Drafts:
             return
         if len(self._next) >= MOST_BEGINNINGS:
             self._next.clear()
-        for place, token in enumerate((*answer, GUESS_END)):
-            self._next[tuple(answer[:place])][token] += 1
+        for size, token in enumerate((*answer, GUESS_END)):
+            beginning = tuple(answer[:size])
+            self._next[beginning][token] += 1
 
     def guess(self, beginning: Sequence[int]) -> TokenIds:
         """Returns the tokens that probably follow `beginning`: as many as are all right with a chance over MIN_CHANCE.
@@ -173,7 +176,7 @@ class Drafts:
         answer = tuple(beginning)
         chance = 1.0
         while (counts := self._next.get(answer)) is not None:
-            ((token, times),) = counts.most_common(1)
+            [(token, times)] = counts.most_common(1)
             chance *= times / (counts.total() + 1)
             if token == GUESS_END or chance <= MIN_CHANCE:
                 break
@@ -183,9 +186,9 @@ class Drafts:
 
 def count_agreeing(guess: Sequence[int], chosen: Sequence[int]) -> int:
     """Returns how many tokens at the start of `guess` equal those that were `chosen`."""
-    for place, (guessed, own) in enumerate(zip(guess, chosen, strict=False)):
+    for count, (guessed, own) in enumerate(zip(guess, chosen, strict=False)):
         if guessed != own:
-            return place
+            return count
     return len(guess)
 
 

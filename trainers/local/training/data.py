@@ -103,7 +103,8 @@ class Rows:
 
     @property
     def largest_id(self) -> int:
-        return max(max(row.ids) for row in self.rows)
+        largest_of_rows = [max(row.ids) for row in self.rows]
+        return max(largest_of_rows)
 
 
 def report_rows(logger: MetricsLogger, what: str, rows: Rows, max_length: int) -> None:
@@ -140,15 +141,19 @@ def read_rows(
     except (OSError, UnicodeDecodeError) as error:
         text = f"Reading {path.name}: {error}. Upload it again."
         raise TrainingFailed("unreadable_file", text, param) from error
-    written = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    numbers = [number for number, _ in written]
-    texts = [line for _, line in written]
+    numbers: list[int] = []
+    texts: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            numbers.append(number)
+            texts.append(line)
     table = Dataset.from_dict({"line": numbers, "text": texts})
     template = Template.of(tokenizer)
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        lines = zip(batch["line"], batch["text"], strict=True)
-        rows = [row for line, text in lines for row in rows_of_line(line, text, template, param)]
+        rows: list[Row] = []
+        for line, text in zip(batch["line"], batch["text"], strict=True):
+            rows += rows_of_line(line, text, template, param)
         return {
             "line": [row.line for row in rows],
             "ids": [row.ids for row in rows],
@@ -241,7 +246,11 @@ def filter_by_length(
         raise TrainingFailed("rows_too_long", text, param)
     shortened = rows
     if too_long == "truncate":
-        shortened = [row.cut_to(max_length) if row.length > max_length else row for row in rows]
+        shortened = []
+        for row in rows:
+            if row.length > max_length:
+                row = row.cut_to(max_length)
+            shortened.append(row)
     fitting = [row for row in shortened if row.is_learnable and row.length <= max_length]
     if not fitting:
         shortest = min(row.length for row in rows)
@@ -260,12 +269,12 @@ def rows_of_line(line: int, text: str, template: Template, param: str) -> list[R
     try:
         raw = json.loads(text)
         messages = chat_for_template(raw["messages"])
-        weights = [message.get("weight", 1) for message in raw["messages"]]
-        learnt = [
-            message["role"] == "assistant" and weight != 0
-            for message, weight in zip(messages, weights, strict=True)
-        ]
-        chat = Chat.of(template, messages, tools_for_template(raw))
+        learnt = []
+        for message, written in zip(messages, raw["messages"], strict=True):
+            weight = written.get("weight", 1)
+            learnt.append(message["role"] == "assistant" and weight != 0)
+        tools = tools_for_template(raw)
+        chat = Chat.of(template, messages, tools)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         sentence = (
             f'Line {line} is not a chat: {error!r}. Write {{"messages": [{{"role": …, "content": …}}, …]}}.'
@@ -321,8 +330,10 @@ class Answer:
     is_verbatim: bool
 
     def is_unchanged_in(self, text: str) -> bool:
-        """True if the longer conversation `text` has the same answer at the same place."""
-        return self.has_end and self.is_verbatim and text.startswith(self.text[: self.end])
+        """True if the longer conversation `text` has the same answer at the same position."""
+        if not self.has_end or not self.is_verbatim:
+            return False
+        return text.startswith(self.text[: self.end])
 
 
 @dataclass(frozen=True)
@@ -368,15 +379,19 @@ class Template:
         token, and a BREAK, belong to the next token."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
-        place = 0
+        offset = 0
         for part in text.split(BREAK):
             result = self.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)
             ids += result["input_ids"]
-            offsets += [(place + start, place + end) for start, end in result["offset_mapping"]]
-            place += len(part) + len(BREAK)
+            for start, end in result["offset_mapping"]:
+                offsets.append((offset + start, offset + end))
+            offset += len(part) + len(BREAK)
         # A token begins where the one before it ends, at the latest.
-        ends_before = [0, *(end for _, end in offsets[:-1])]
-        starts = [min(start, end) for (start, _), end in zip(offsets, ends_before, strict=True)]
+        starts: list[int] = []
+        end_before = 0
+        for start, end in offsets:
+            starts.append(min(start, end_before))
+            end_before = end
         return ids, starts
 
 
@@ -422,7 +437,8 @@ class Chat:
         one. `values` are about the messages; those about the rest are returned."""
         opening = self.opening
         rest = [turn for turn in range(len(self.messages)) if turn not in opening]
-        shorter = Chat(self.template, [self.messages[turn] for turn in rest], self.tools)
+        messages = [self.messages[turn] for turn in rest]
+        shorter = Chat(self.template, messages, self.tools)
         return shorter, [values[turn] for turn in rest]
 
     def can_render(self, turns: int, *, asks: bool = False) -> bool:
@@ -450,10 +466,10 @@ class Chat:
         if same < question:
             raise AnswerLost("this model's chat template rewrites the question once it is answered.")
         text = _answer_text(message)
-        place = after.rfind(text)
-        if text and place >= question:
+        begin = after.rfind(text)
+        if text and begin >= question:
             # The answer may begin with the same letters as the thought.
-            same = min(same, place)
+            same = min(same, begin)
         end, has_end = self._end(message, after, same)
         moved = len(prompt) - same
         return Answer(prompt + after[same:], len(prompt), end + moved, has_end, is_verbatim=False)
@@ -465,9 +481,9 @@ class Chat:
         answer = _answer_text(message)
         _check_rendered(message, text[start:])
         if not message.get("tool_calls"):
-            place = self._find_answer(answer, text, start)
-            if place is not None:
-                match = self.template.ends.search(text, place + len(answer))
+            begin = self._find_answer(answer, text, start)
+            if begin is not None:
+                match = self.template.ends.search(text, begin + len(answer))
                 if match:
                     return match.end(), True
         stripped = text.rstrip()
@@ -482,24 +498,26 @@ class Chat:
         searched = start
         spans = [match.span() for match in self.template.ends.finditer(text, start)]
         for begin, end in (*spans, (len(text), len(text))):
-            place = text.find(answer, searched, begin)
-            if place >= 0:
-                last = place
+            position = text.find(answer, searched, begin)
+            if position >= 0:
+                last = position
             searched = end
         return last
 
 
 def common_prefix_length(entries: Sequence[Any], other: Sequence[Any]) -> int:
     """Returns the number of equal characters or tokens with which both begin."""
-    for place, (entry, counterpart) in enumerate(zip(entries, other, strict=False)):
+    for index, (entry, counterpart) in enumerate(zip(entries, other, strict=False)):
         if entry != counterpart:
-            return place
+            return index
     return min(len(entries), len(other))
 
 
 def _answer_text(message: dict[str, Any]) -> str:
     """Returns the answer without its thought, which templates format differently and later leave out."""
-    return str(message["content"]).rpartition("</think>")[2].strip()
+    content = str(message["content"])
+    _, _, answer = content.rpartition("</think>")
+    return answer.strip()
 
 
 def _check_rendered(message: dict[str, Any], text: str) -> None:
@@ -508,10 +526,13 @@ def _check_rendered(message: dict[str, Any], text: str) -> None:
         "this model's chat template leaves the {} out, so it can't be learnt. Choose another model{}."
     )
     answer = "".join(_answer_text(message).split())
-    if answer not in "".join(text.split()):
+    shown = "".join(text.split())
+    if answer not in shown:
         raise AnswerLost(leaves_out.format("answer", ""))
     names = [call["function"]["name"] for call in message.get("tool_calls", ())]
     for name in names:
         if text.count(name) < names.count(name):
-            advice = ", or put each call into a message of its own" if len(names) > 1 else ""
+            advice = ""
+            if len(names) > 1:
+                advice = ", or put each call into a message of its own"
             raise AnswerLost(leaves_out.format(f"call of {name!r}", advice))

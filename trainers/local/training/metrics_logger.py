@@ -114,7 +114,7 @@ class MetricsLogger:
         self._stepped_at = now
         loss = format_number(step.train.loss)
         accuracy = format_number(step.train.accuracy)
-        not_validated = ["" for _ in self._more]
+        not_validated = [""] * len(self._more)
         row = [step.number, loss, accuracy, "", "", *self._format_more(step.train), *not_validated]
         with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow(row)
@@ -128,7 +128,8 @@ class MetricsLogger:
         if is_soon and not is_validated_next and not is_last:
             return
         self._logged_at = now
-        self.write_progress(Progress(step.number, step.total, step.trained_tokens, step.seconds, self.step_s))
+        progress = Progress(step.number, step.total, step.trained_tokens, step.seconds, self.step_s)
+        self.write_progress(progress)
         if not is_validated_next:
             self._tell(step, None)
 
@@ -148,7 +149,8 @@ class MetricsLogger:
         """Records the validation of the last recorded step."""
         *before, last = _read_rows(self._folder / "results.csv")
         step_and_training = last[:3]
-        more_training = last[len(RESULTS_HEADER) : len(RESULTS_HEADER) + len(self._more)]
+        after_usual = last[len(RESULTS_HEADER) :]
+        more_training = after_usual[: len(self._more)]
         validated = [
             *step_and_training,
             format_number(valid.loss),
@@ -162,11 +164,14 @@ class MetricsLogger:
 
     def last_scores(self) -> Scores:
         """Returns the training scores of the last step in results.csv, as rounded there."""
-        last = _read_rows(self._folder / "results.csv")[-1]
-        _, loss, accuracy, _, _, *more = last
+        *_, last = _read_rows(self._folder / "results.csv")
+        _, loss, train_accuracy, _, _, *more = last
         # The columns of the validation follow, so there are more values than names.
         named = {name: float(value) for name, value in zip(self._more, more, strict=False) if value}
-        return Scores(float(loss), float(accuracy) if accuracy else None, named)
+        accuracy = None
+        if train_accuracy:
+            accuracy = float(train_accuracy)
+        return Scores(float(loss), accuracy, named)
 
     def write_progress(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
         """Writes progress.json. The estimated finish is None for a paused run, and now for one that is over."""
@@ -174,12 +179,14 @@ class MetricsLogger:
         if is_over:
             finish = round(time.time())
         elif progress.step_s is not None and not is_paused:
-            left = (progress.total_steps - progress.step) * progress.step_s
+            left_steps = progress.total_steps - progress.step
+            left = left_steps * progress.step_s
             if self._ceiling_s is not None:
                 left_to_ceiling = max(0.0, self._ceiling_s - progress.seconds)
                 left = min(left, left_to_ceiling)
             finish = round(time.time() + left)
-        replace_json(self._folder / "progress.json", {**asdict(progress), "estimated_finish": finish})
+        content = {**asdict(progress), "estimated_finish": finish}
+        replace_json(self._folder / "progress.json", content)
 
     def end(self, *, is_done: bool) -> None:
         self._curves.end(is_done=is_done)
@@ -219,8 +226,11 @@ class MetricsLogger:
 
 
 def _sentence(scores: Scores) -> str:
-    named = ((IN_SENTENCE[name], value) for name, value in scores.more.items() if name in IN_SENTENCE)
-    return "".join(f", {words}={value:.2f}" for words, value in named)
+    named = []
+    for name, value in scores.more.items():
+        if name in IN_SENTENCE:
+            named.append(f", {IN_SENTENCE[name]}={value:.2f}")
+    return "".join(named)
 
 
 def _curves(when: str, scores: Scores) -> dict[str, float]:
@@ -248,7 +258,9 @@ def create_logger(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> M
     `more` are the names of Scores.more."""
     if not distributed.is_first():
         return NullLogger(folder)
-    integrations = () if job.trials else job.integrations
+    integrations: Sequence[Integration] = job.integrations
+    if job.trials:
+        integrations = ()
     return MetricsLogger(folder, integrations, job.settings.ceiling_s, more)
 
 

@@ -67,7 +67,10 @@ def text_module_name(model: Any) -> str:
     """Returns the dotted name of the module with the layers between embeddings and head, such as
     'model.language_model'."""
     decoder: torch.nn.Module = model.get_decoder()
-    return next(str(name) for name, module in model.named_modules() if module is decoder)
+    for name, module in model.named_modules():
+        if module is decoder:
+            return str(name)
+    raise LookupError(f"{type(model).__name__}: its decoder is none of its modules")
 
 
 def has_vision(model: Any) -> bool:
@@ -112,8 +115,9 @@ def find_targets(model: Any, setting: str) -> Targets:
     if absent or not names:
         raise _explain_absence(model, absent, layers, experts)
     if has_vision(model) and modules:  # a plain q_proj would also match layers of the vision part
+        part = re.escape(text_module_name(model))
         ends = "|".join(map(re.escape, modules))
-        return Targets(rf"{re.escape(text_module_name(model))}\.(.+\.)?({ends})", parameters)
+        return Targets(rf"{part}\.(.+\.)?({ends})", parameters)
     return Targets(modules, parameters)
 
 
@@ -126,10 +130,10 @@ def linear_layers(model: Any) -> list[str]:
     head = model.get_output_embeddings()
     part = text_module_name(model)
     # A state space layer has a decay (A_log) and a skip (D); linear attention (Qwen 3.5) has no skip.
-    spaces = [
-        name for name, module in model.named_modules() if hasattr(module, "A_log") and hasattr(module, "D")
-    ]
-    bare = {f"{name}.{layer}" for name in spaces for layer in ("out_proj", "x_proj", "dt_proj")}
+    bare = set()
+    for name, module in model.named_modules():
+        if hasattr(module, "A_log") and hasattr(module, "D"):
+            bare |= {f"{name}.{layer}" for layer in ("out_proj", "x_proj", "dt_proj")}
     names = []
     for name, module in model.named_modules():
         is_linear = isinstance(module, torch.nn.Linear | Conv1D)
@@ -144,21 +148,22 @@ def linear_layers(model: Any) -> list[str]:
 def fused_experts(model: Any) -> list[str]:
     """Returns the full names of fused experts: weights with the dimensions expert, in, out."""
     part = text_module_name(model)
-    return [
-        name
-        for name, weight in model.named_parameters()
-        if weight.dim() == 3 and ".experts." in name and _is_in(name, part)
-    ]
+    names = []
+    for name, weight in model.named_parameters():
+        is_expert = weight.dim() == 3 and ".experts." in name
+        if is_expert and _is_in(name, part):
+            names.append(name)
+    return names
 
 
 def packed_experts(model: Any) -> dict[str, int]:
     """Returns the experts in 4 bits (quantized_experts.py) by full name, with their bytes; each byte holds two
     numbers."""
-    return {
-        name.removesuffix("_packed"): weight.numel()
-        for name, weight in model.named_parameters()
-        if ".experts." in name and name.endswith("_packed")
-    }
+    packed = {}
+    for name, weight in model.named_parameters():
+        if ".experts." in name and name.endswith("_packed"):
+            packed[name.removesuffix("_packed")] = weight.numel()
+    return packed
 
 
 def _is_in(name: str, part: str) -> bool:
@@ -189,11 +194,14 @@ def _explain_absence(
         )
         return TrainingFailed("nothing_to_adapt", text, "model")
     fused = sorted({".".join(name.split(".")[-2:]) for name in experts})
-    where = " in the part that reads and writes text" if has_vision(model) else ""
+    where = ""
+    if has_vision(model):
+        where = " in the part that reads and writes text"
     missing = absent[0]
     sentences = [f"The base model has no linear layer '{missing}' to adapt{where}."]
     for name in names:
         if missing in FUSED.get(name, ()):
             sentences.append(f"Its {name} holds {missing}.")
-    sentences.append(f"Set target_modules to all-linear, or to some of {', '.join([*names, *fused])}.")
+    available = ", ".join([*names, *fused])
+    sentences.append(f"Set target_modules to all-linear, or to some of {available}.")
     return TrainingFailed("target_modules_not_found", " ".join(sentences), "target_modules")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from trainers.local.kernels.fused_layers import unfuse_norms, without_kept_places
+from trainers.local.kernels.fused_layers import unfuse_norms, without_kept_positions
 from trainers.local.peft import PeftModel
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.finite_numbers import explain_base, number_format
@@ -82,7 +82,7 @@ def _logits(model: Any) -> Tensor:
     # The middle half of the vocabulary: tokens that stand for pictures are near one of its ends.
     ids = torch.linspace(words // 4, 3 * words // 4, TOKENS).long()[None].to(weight.device)
     autocast = torch.autocast(weight.device.type, kind, enabled=kind != torch.float32)
-    with _evaluating(model), without_kept_places(model), torch.no_grad(), autocast:
+    with _evaluating(model), without_kept_positions(model), torch.no_grad(), autocast:
         logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
     return logits.float()
 

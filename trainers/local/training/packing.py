@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainers.local.kernels.block_attention import BY_BLOCKS, MAX_MASKED_TOKENS, Blocks, build_blocks
-from trainers.local.kernels.fused_layers import KeptPlaces
+from trainers.local.kernels.fused_layers import KeptPositions
 from trainers.local.kernels.shared_prefix_attention import BY_ROWS, RowLayout, build_row_layout
 from trainers.local.training.data import Row
 
@@ -68,7 +68,7 @@ class Pack:
 @dataclass(frozen=True)
 class Abilities:
     """What a model can do. `packs`: rows in one sequence, of at most `widest` tokens, don't see each other. `selects`:
-    the head can be applied to selected tokens only. `by_rows`, `by_blocks`: attention takes a layout. `kept_places`:
+    the head can be applied to selected tokens only. `by_rows`, `by_blocks`: attention takes a layout. `kept_positions`:
     the last layer's feed-forward part is computed only at these positions."""
 
     packs: bool
@@ -76,7 +76,7 @@ class Abilities:
     widest: int = sys.maxsize
     by_rows: bool = False
     by_blocks: bool = False
-    kept_places: KeptPlaces | None = None
+    kept_positions: KeptPositions | None = None
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,11 @@ def find_abilities(model: PreTrainedModel, longest: int) -> Abilities:
     if text.get("attn_temperature_tuning"):
         # Llama 4 scales attention by the position in the sequence from position floor_scale on.
         widest = int(text["floor_scale"]) - 1
+    fits = longest <= max_packed_length(text)
+    parameters = inspect.signature(model.forward).parameters
     return Abilities(
-        packs=model.config.model_type in PACKED_FAMILIES and longest <= max_packed_length(text),
-        selects="logits_to_keep" in inspect.signature(model.forward).parameters,
+        packs=fits and model.config.model_type in PACKED_FAMILIES,
+        selects="logits_to_keep" in parameters,
         widest=widest,
         by_rows=attention == BY_ROWS,
         by_blocks=attention == BY_BLOCKS,
@@ -118,10 +120,12 @@ def max_packed_length(text: Mapping[str, Any]) -> int:
     by_kind = [values for values in parameters.values() if isinstance(values, dict)]
     limits = [text.get("sliding_window"), text.get("attention_chunk_size")]
     for rope in (parameters, *by_kind):
-        if rope.get("rope_type") in ("longrope", "dynamic"):
-            own = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
-            limits.append(own or text.get("max_position_embeddings"))
-    return min((int(limit) for limit in limits if limit), default=sys.maxsize)
+        if rope.get("rope_type") not in ("longrope", "dynamic"):
+            continue
+        own = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
+        limits.append(own or text.get("max_position_embeddings"))
+    present = [int(limit) for limit in limits if limit]
+    return min(present, default=sys.maxsize)
 
 
 def pack_tokens(device: torch.device) -> int:
@@ -179,10 +183,11 @@ def pack_rows(
     for owner, row in enumerate(rows, start=1):
         end = row.last_target  # the last target is predicted, never read
         moved = len(ids) - shared
-        supervised = [place for place in range(1, end + 1) if row.supervised[place]]
-        # A token is predicted at the place before it.
-        predicting += [place - 1 + moved for place in supervised]
-        targets += [row.ids[place] for place in supervised]
+        for position in range(1, end + 1):
+            if row.supervised[position]:
+                # A token is predicted at the position before it.
+                predicting.append(position - 1 + moved)
+                targets.append(row.ids[position])
         ids += row.ids[shared:end]
         # Positions count from the row's own beginning, so that it is read as if it stood alone.
         positions += range(shared, end)
@@ -191,7 +196,8 @@ def pack_rows(
     is_alone = len(rows) == 1
     layout: RowLayout | Blocks | None = None
     if by_rows and not is_alone:
-        layout = build_row_layout(shared, [row.last_target - shared for row in rows], device, dtype)
+        lengths = [row.last_target - shared for row in rows]
+        layout = build_row_layout(shared, lengths, device, dtype)
     elif by_blocks and not is_alone and len(ids) > MAX_MASKED_TOKENS:
         layout = build_blocks(owners, device)
     mask = None
@@ -214,7 +220,10 @@ def shared_prefix_length(rows: Sequence[Row]) -> int:
     # The token that predicts a row's first target stays with its row, since targets differ.
     shared = min(row.first_target - 1 for row in rows)
     for row in rows[1:]:
-        shared = next((i for i in range(shared) if row.ids[i] != first[i]), shared)
+        for position in range(shared):
+            if row.ids[position] != first[position]:
+                shared = position
+                break
     return shared
 
 
@@ -223,10 +232,13 @@ def attention_mask(owners: Sequence[int], device: torch.device, dtype: torch.dty
     All rows see the tokens of owner 0."""
     # Built on the device, since a mask of 8,192 tokens takes 134 MB.
     owner = torch.tensor(owners, device=device)
-    visible = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
-    allowed = visible & torch.ones_like(visible).tril()
+    is_same_row = owner[:, None] == owner[None, :]  # (T, T)
+    is_beginning = owner[None, :] == 0
+    visible = is_same_row | is_beginning
+    allowed = visible & torch.ones_like(visible).tril()  # no token sees later ones
     lowest = torch.finfo(dtype).min
-    mask = torch.zeros(allowed.shape, device=device, dtype=dtype).masked_fill(~allowed, lowest)
+    zeros = torch.zeros(allowed.shape, device=device, dtype=dtype)
+    mask = zeros.masked_fill(~allowed, lowest)
     return mask[None, None]
 
 
@@ -242,8 +254,8 @@ def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
         inputs["row_layout"] = pack.layout
     if able.selects:
         inputs["logits_to_keep"] = pack.predicting
-    if able.kept_places is not None:
-        able.kept_places.keep(pack.predicting, pack.input_ids.shape[1])
+    if able.kept_positions is not None:
+        able.kept_positions.keep(pack.predicting, pack.input_ids.shape[1])
 
     logits = model(**inputs).logits[0]
     if not able.selects:

@@ -42,7 +42,8 @@ class PairRow:
     @property
     def length(self) -> int:
         """The number of tokens of the prompt with the longer answer."""
-        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+        longer = max(len(self.chosen), len(self.rejected))
+        return len(self.prompt) + longer
 
     @property
     def is_learnable(self) -> bool:
@@ -56,7 +57,8 @@ class PairRow:
 
     @property
     def tokens(self) -> int:
-        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+        answers = len(self.chosen) + len(self.rejected)
+        return 2 * len(self.prompt) + answers  # each answer is read after the prompt
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ class Pairs:
 
     @property
     def largest_id(self) -> int:
-        return max(max([*row.prompt, *row.chosen, *row.rejected]) for row in self.rows)
+        largest = 0
+        for row in self.rows:
+            largest = max(largest, *row.prompt, *row.chosen, *row.rejected)
+        return largest
 
 
 def read_pairs(
@@ -90,8 +95,10 @@ def read_pairs(
         text = f"Reading {path.name}: {error}. Upload it again."
         raise TrainingFailed("unreadable_file", text, param) from error
     template = Template.of(tokenizer)
-    written = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    pairs = (read_pair(number, line, template, param) for number, line in written)
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            pairs.append(read_pair(number, line, template, param))
     return filter_pairs(pairs, max_length, param, too_long)
 
 
@@ -111,7 +118,8 @@ def filter_pairs(pairs: Iterable[PairRow], max_length: int, param: str, too_long
 def width(pairs: Sequence[PairRow]) -> int:
     """Returns the number of tokens computed for a group of pairs: each prompt with both its answers, all padded to the
     longest."""
-    return 2 * len(pairs) * max(pair.length for pair in pairs)
+    longest = max(pair.length for pair in pairs)
+    return 2 * len(pairs) * longest
 
 
 def read_pair(line: int, text: str, template: Template, param: str) -> PairRow:
@@ -119,9 +127,9 @@ def read_pair(line: int, text: str, template: Template, param: str) -> PairRow:
     try:
         raw = json.loads(text)
         entries = chat_for_template(raw["input"]["messages"])
-        answers = [
-            message_for_template(raw[name][-1]) for name in ("preferred_output", "non_preferred_output")
-        ]
+        answers = []
+        for name in ("preferred_output", "non_preferred_output"):
+            answers.append(message_for_template(raw[name][-1]))
         tools = tools_for_template(raw["input"])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         sentence = (
@@ -134,7 +142,7 @@ def read_pair(line: int, text: str, template: Template, param: str) -> PairRow:
             _, entries = question.without_opening(entries)
         chats = [Chat.of(template, [*entries, answer], tools) for answer in answers]
         written = [chat.answer(len(entries)) for chat in chats]
-    better, worse = (template.row(line, answer.text, [answer]) for answer in written)
+    better, worse = [template.row(line, answer.text, [answer]) for answer in written]
     prompt, chosen = _split(better)
     other_prompt, rejected = _split(worse)
     # The last token of a prompt may include the beginning of the answer, so the two prompts may differ.

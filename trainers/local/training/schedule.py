@@ -81,7 +81,9 @@ def learning_rate_share(step: int, total: int) -> float:
     """Returns the factor of the learning rate: it rises linearly to 1 over the warm-up, then falls linearly to almost 0
     at the last step."""
     warm_up = warm_up_steps(total)
-    return min(step / warm_up, (total - step + 1) / (total - warm_up + 1))
+    rising = step / warm_up
+    falling = (total - step + 1) / (total - warm_up + 1)
+    return min(rising, falling)
 
 
 def best_validation(validations: Sequence[Validation]) -> Validation | None:
@@ -92,8 +94,9 @@ def best_validation(validations: Sequence[Validation]) -> Validation | None:
 def is_validation_due(step: int, steps_an_epoch: int, settings: Parameters) -> bool:
     """True if a validation follows this step."""
     ends_epoch = step % steps_an_epoch == 0
-    is_wanted = settings.eval_steps is not None and step % settings.eval_steps == 0
-    return ends_epoch or is_wanted
+    if settings.eval_steps is None:
+        return ends_epoch
+    return ends_epoch or step % settings.eval_steps == 0
 
 
 def is_out_of_patience(validations: Sequence[Validation], patience: int | None) -> bool:
@@ -101,16 +104,21 @@ def is_out_of_patience(validations: Sequence[Validation], patience: int | None) 
     lowest = best_validation(validations)
     if patience is None or lowest is None:
         return False
-    return len([each for each in validations if each.step > lowest.step]) >= patience
+    worse = [each for each in validations if each.step > lowest.step]
+    return len(worse) >= patience
 
 
 def is_over_ceiling(seconds: float, pace: Pace, ceiling_s: float | None) -> bool:
     """True if one more step and a validation would exceed the ceiling."""
-    return ceiling_s is not None and seconds + pace.needed_s > ceiling_s
+    if ceiling_s is None:
+        return False
+    return seconds + pace.needed_s > ceiling_s
 
 
 def needs_validation(position: Position) -> bool:
-    return position.step > 0 and all(each.step != position.step for each in position.validations)
+    if position.step == 0:
+        return False
+    return all(each.step != position.step for each in position.validations)
 
 
 def find_stop(position: Position, pace: Pace, settings: Parameters) -> Stop | None:
@@ -130,7 +138,9 @@ def stop_sentence(why: Stop, position: Position, total: int, settings: Parameter
     reached = f"Reached: {position.trained_tokens:,} tokens in {position.seconds:,.0f} s{best}."
     stopped = f"Stopped at step {position.step}/{total}"
     if why == "patience":
-        noun = "validation" if settings.patience == 1 else "validations"
+        noun = "validations"
+        if settings.patience == 1:
+            noun = "validation"
         return f"{stopped}: {settings.patience} {noun} in a row had no lower loss. {reached}"
     return (
         f"{stopped}: the ceiling of {describe_ceiling(settings)} leaves no time for another step. {reached}"

@@ -85,7 +85,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         how = f"by a mask, since flex_attention is not used: {why}" if why else "by blocks (flex_attention)"
         logger.log(f"Attention in packs: {how}")
     if able.packs and able.selects:
-        able = replace(able, kept_places=trim_last_mlp(base))
+        able = replace(able, kept_positions=trim_last_mlp(base))
 
     logger.log(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     report_kernels(folder, kernels, logger)

@@ -27,7 +27,11 @@ def is_sharding_wanted(setting: Sharding, processes: int, weights: int, memory: 
     """`weights` are the bytes of the base, and `memory` those of one device, or None for a CPU. Pure."""
     if processes == 1 or setting == "none":
         return False
-    return setting == "fsdp" or (memory is not None and weights * ROOM > memory)
+    if setting == "fsdp":
+        return True
+    if memory is None:
+        return False
+    return weights * ROOM > memory
 
 
 def device_memory(device: torch.device) -> int | None:
@@ -41,7 +45,8 @@ def shard_layers(base: Module, device: torch.device) -> None:
     mesh = init_device_mesh(device.type, (distributed.size(),))
     # The decoder's layers are the longest list of modules, even if a vision tower has layers too.
     lists = [list(module) for module in base.modules() if isinstance(module, ModuleList)]
-    for layer in max(lists, key=len, default=[]):
+    layers = max(lists, key=len, default=[])
+    for layer in layers:
         fully_shard(layer, mesh=mesh)
 
 

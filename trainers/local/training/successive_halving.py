@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from trainers.hyperparameters import PlannedRound, halving_rounds
 
@@ -24,12 +25,17 @@ class TrialScore:
 
     def loss_at(self, planned: PlannedRound) -> float | None:
         """Returns None if the trial hasn't finished the round."""
-        return (self.losses or {}).get(planned.steps(self.course))
+        if self.losses is None:
+            return None
+        return self.losses.get(planned.steps(self.course))
 
     @property
     def lowest(self) -> tuple[float, int] | None:
         """The lowest loss and its step, or None. The first of equal losses wins."""
-        return min(((loss, step) for step, loss in (self.losses or {}).items()), default=None)
+        if not self.losses:
+            return None
+        pairs = [(loss, step) for step, loss in self.losses.items()]
+        return min(pairs)
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,20 @@ class Round:
     @property
     def waiting(self) -> TrialScore | None:
         """The first trial that hasn't finished the round."""
-        return next((trial for trial in self.trials if trial.loss_at(self.planned) is None), None)
+        for trial in self.trials:
+            if trial.loss_at(self.planned) is None:
+                return trial
+        return None
 
     @property
     def ranking(self) -> list[TrialScore]:
         """The trials from best to worst, once the round is over. Of equal losses the trial with the lower number is
         better."""
-        return sorted(self.trials, key=lambda trial: (trial.loss_at(self.planned), trial.number))
+
+        def order(trial: TrialScore) -> tuple[float | None, int]:
+            return trial.loss_at(self.planned), trial.number
+
+        return sorted(self.trials, key=order)
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,11 @@ def list_rounds(trial_scores: Sequence[TrialScore]) -> tuple[Round, ...]:
     """Returns the rounds up to the first one that isn't over."""
     trials = [trial for trial in trial_scores if trial.out is None]
     rounds: list[Round] = []
-    for number, planned in enumerate(halving_rounds(len(trial_scores)), start=1):
-        current = Round(number, planned, tuple(trials[: planned.trials]))
+    every_round = halving_rounds(len(trial_scores))
+    for number, planned in enumerate(every_round, start=1):
+        # Fewer than planned if some have dropped out.
+        training = tuple(trials[: planned.trials])
+        current = Round(number, planned, training)
         rounds.append(current)
         if current.waiting:
             break
@@ -80,18 +96,24 @@ def next_decision(trial_scores: Sequence[TrialScore]) -> Decision | None:
     trial = last.waiting
     if trial is None:
         return None
-    return Decision(trial.number, last.planned.steps(trial.course), last.number)
+    until = last.planned.steps(trial.course)
+    return Decision(trial.number, until, last.number)
 
 
 def steps_left(trial_scores: Sequence[TrialScore]) -> int:
     """Returns the maximum number of steps that all trials together may still train."""
     *_, now = list_rounds(trial_scores)
-    left = sum(max(0, now.planned.steps(trial.course) - trial.step) for trial in now.trials)
+    left = 0
+    for trial in now.trials:
+        missing = now.planned.steps(trial.course) - trial.step
+        left += max(0, missing)
+
     done = now.planned
-    for planned in halving_rounds(len(trial_scores))[now.number :]:
-        further = sorted(
-            (planned.steps(trial.course) - done.steps(trial.course) for trial in now.trials), reverse=True
-        )
+    later_rounds = halving_rounds(len(trial_scores))[now.number :]
+    for planned in later_rounds:
+        further = [planned.steps(trial.course) - done.steps(trial.course) for trial in now.trials]
+        # Nobody knows yet which trials go on, so those that would take longest are counted.
+        further.sort(reverse=True)
         left += sum(further[: planned.trials])
         done = planned
     return left
@@ -99,9 +121,14 @@ def steps_left(trial_scores: Sequence[TrialScore]) -> int:
 
 def find_winner(trial_scores: Sequence[TrialScore]) -> TrialScore | None:
     """Returns the trial with the lowest validation loss at any step, or None if nothing was validated."""
-    measured = [(trial.lowest, trial) for trial in trial_scores if trial.out is None and trial.lowest]
+    measured = []
+    for trial in trial_scores:
+        lowest = trial.lowest
+        if trial.out is None and lowest is not None:
+            loss, _ = lowest
+            measured.append((loss, trial.number, trial))
     if not measured:
         return None
     # Of equal losses the trial with the lower number wins, at whichever step it has its loss.
-    _, winner = min(measured, key=lambda pair: (pair[0][0], pair[1].number))
+    _, _, winner = min(measured, key=itemgetter(0, 1))
     return winner

@@ -51,7 +51,9 @@ class Curves:
         self._board = TensorBoard(self._folder / "tensorboard", after)
         for each in self._integrations:
             try:
-                service = Wandb if each.kind == "wandb" else Mlflow
+                service: type[Wandb | Mlflow] = Mlflow
+                if each.kind == "wandb":
+                    service = Wandb
                 self._services[each.kind] = service(self._folder, each)
             except Unreachable as error:
                 self._warn_lost(each.kind, error)
@@ -101,7 +103,8 @@ class TensorBoard:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         curves = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=curves)))
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=curves))
+        self._write(event)
 
     def end(self, *, is_done: bool) -> None:
         self._file.close()
@@ -139,7 +142,9 @@ class Wandb:
             self._run.log(dict(values), step=step)
 
     def end(self, *, is_done: bool) -> None:
-        exit_code = 0 if is_done else 1
+        exit_code = 1
+        if is_done:
+            exit_code = 0
         with translate_errors(self._errors):
             self._run.finish(exit_code=exit_code)
 
@@ -168,7 +173,9 @@ class Mlflow:
                 self._client.log_metric(self._run_id, name, value, step=step)
 
     def end(self, *, is_done: bool) -> None:
-        status = "FINISHED" if is_done else "KILLED"
+        status = "KILLED"
+        if is_done:
+            status = "FINISHED"
         with translate_errors(self._errors):
             self._client.set_terminated(self._run_id, status)
 
@@ -181,7 +188,8 @@ class Mlflow:
             experiment = self._client.create_experiment(integration.project)
         identity = str(job.get("id", folder.name))
         tags = {"job": identity, "base": str(job.get("base_name", ""))}
-        tags |= {f"tag.{number}": tag for number, tag in enumerate(integration.tags)}
+        for number, tag in enumerate(integration.tags):
+            tags[f"tag.{number}"] = tag
         run = self._client.create_run(experiment, tags=tags, run_name=integration.name or identity)
         for name, value in job.get("settings", {}).items():
             self._client.log_param(run.info.run_id, name, value)

