@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bot.questions.nearest import Described, is_question, nearest
+from bot.slack.commands import finetune, help_list
 from demo.slack_emulator.methods import METHODS
 from tests.bot.props import tickets_csv
 from tests.bot.world import TARGET, World
@@ -59,6 +61,16 @@ def test_the_app_asks_for_the_scopes_that_its_calls_need_and_no_more() -> None:
     needed |= {SCOPES_OF_EVENTS[event] for event in events if event in SCOPES_OF_EVENTS} | {"commands"}
     assert set(MANIFEST["oauth_config"]["scopes"]["bot"]) == needed
     assert "user" not in MANIFEST["oauth_config"]["scopes"]
+
+
+def test_what_the_app_offers_as_an_agent_is_a_question_that_it_answers() -> None:
+    view = MANIFEST["features"]["agent_view"]
+    assert len(view["agent_description"]) <= 300
+    commands = [Described(command.name, command.what) for command in help_list()]
+    expected = ("status", "estimate", "budget", "models")
+    for prompt, name in zip(view["suggested_prompts"], expected, strict=True):
+        assert is_question(prompt["message"], set(finetune.commands))
+        assert nearest(prompt["message"], commands)[0] == name
 
 
 def test_one_module_alone_reads_messages() -> None:
