@@ -32,10 +32,12 @@ from bot.settings import Settings, SettingsProblems, SlackSettings
 from bot.slack import register
 from bot.slack.ack_gate import AckGate, GatedApp, ListenerThreads
 from bot.slack.api import SlackAnswers, WatchedClient
+from bot.slack.commands import finetune, help_list, reply_to
 from bot.slack.files import SlackFiles
 from bot.slack.homes import Homes
 from bot.slack.inbox import ARRIVED, replay
 from bot.slack.limits import LookUpLimits
+from bot.slack.question_answers import PlainCommands
 from bot.slack.recent_answers import RecentAnswers
 from bot.slack.users import LOOK_UP_TIMEOUT_S, NO_ANSWER, SlackDirectory, is_unavailable
 from bot.worker_pool import WorkerPool
@@ -142,6 +144,7 @@ class Service:
             waits=WaitClock(clock, steady),
             started_at=clock(),
             answers_programs=lambda: self.door.trouble is None,
+            commands=PlainCommands(finetune, help_list, reply_to),
         )
 
     def _build_health(self, clock: Callable[[], float]) -> Health | None:

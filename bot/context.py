@@ -12,12 +12,15 @@ from typing import Any, Protocol
 from bot.cards.common.blocks import Message
 from bot.llm_client import LlmClient
 from bot.provider_threads import ProviderThreads
+from bot.questions.model_prompt import CommandSchema
 from bot.rules import units
 from bot.rules.permissions import Person
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerPool
 from storage.database import Stopped as Stopped  # for bot.slack and the scheduler, which import no storage
+from storage.questions import PlainOutcome
+from storage.questions import PlainQuestion as PlainQuestion  # for bot.slack, too
 from storage.records import Draft, Topic
 from storage.store import Store
 from trainers.client.client import Trainer
@@ -93,6 +96,27 @@ class RecentDirectory(Directory, Protocol):
     def forget_group(self, group_id: str) -> None: ...
 
 
+@dataclass(frozen=True)
+class ReadQuestion:
+    """What a question in plain words got, and the messages that answer it, in their order."""
+
+    outcome: PlainOutcome
+    messages: tuple[Message, ...]
+
+
+class Commands(Protocol):
+    """Slack's commands, which stand above the services, for questions in plain words;
+    bot/slack/question_answers.py."""
+
+    def schemas(self) -> tuple[CommandSchema, ...]: ...
+
+    def read(self, context: AppContext, question: PlainQuestion, answer: str) -> ReadQuestion:
+        """Checks what a model answered, and runs the command if it only reads, with the asker's rights."""
+
+    def by_words(self, context: AppContext, question: PlainQuestion, why: str) -> Message:
+        """Returns the commands whose words are nearest. `why` says, in mrkdwn, why no model chose."""
+
+
 class CoreContext(Protocol):
     """The part of the context that needs no Slack, so that the terminal can provide it too."""
 
@@ -120,7 +144,7 @@ class AppContext:
     key; `deployments` are those that run models by the hour. `troubles` are the installation's current problems by
     subject, for /healthz; `started_at` is the process' start and `checked_at` says when each subject was last checked,
     both in unix seconds. `answers_programs` says whether programs that call what is in use get an answer, by the last
-    look.
+    look. `commands` are Slack's.
     """
 
     settings: Settings
@@ -137,6 +161,7 @@ class AppContext:
     waits: WaitClock
     started_at: float
     answers_programs: Callable[[], bool]
+    commands: Commands
     troubles: dict[str, str] = field(default_factory=dict)
     checked_at: dict[str, float] = field(default_factory=dict)
 

@@ -18,7 +18,7 @@ from typing import assert_never
 from bot import logs, nightly, process_health
 from bot.cards.training.runs import UNDER_WAY
 from bot.context import AppContext
-from bot.services import dataset_deletion, document_removal, retention
+from bot.services import dataset_deletion, document_removal, plain_questions, retention
 from bot.services.common import budgets, provider_jobs
 from bot.services.datasets import (
     clean_copies,
@@ -138,6 +138,7 @@ def apply_retention(context: AppContext) -> None:
     if days:
         _delete_refused_files(context, before=now - days * DAY_S)
     context.store.expiries.erase_late_answers()
+    context.store.plain_questions.erase_late_answers()
     context.store.sent_questions.forget_before(now - YEAR_S)
     scratch_days = context.settings.retention.scratch
     if scratch_days:
@@ -259,6 +260,10 @@ def reconcile(context: AppContext) -> None:
         context.threads.begin("deletions", partial(_step_deletions, context, now))
     for question in context.store.questions.waiting():
         _run_guarded(partial(questions.step, context, question), f"ask {question.id}")
+    for plain in context.store.plain_questions.waiting():
+        handle_step_failure = partial(plain_questions.handle_step_failure, context, plain)
+        step_question = partial(plain_questions.step, context, plain)
+        _run_guarded(step_question, f"plain question {plain.id}", handle_step_failure)
 
 
 def _reconcile_serving(context: AppContext, now: float) -> None:

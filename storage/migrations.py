@@ -30,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m040_live_tests"  # the last step below
+NEWEST = "m041_plain_questions"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -329,6 +329,31 @@ CREATE TABLE compared_calls (
 CREATE INDEX compared_calls_by_month ON compared_calls (month);
 """
 
+# `text` is NULL once the question was answered: what stays is its cost, and whether the person found the answer right.
+PLAIN_QUESTIONS = """
+CREATE TABLE plain_questions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    delivery TEXT NOT NULL UNIQUE,
+    person TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    thread TEXT,
+    is_direct INTEGER NOT NULL CHECK (is_direct IN (0, 1)),
+    mentioned TEXT NOT NULL,
+    model TEXT NOT NULL,
+    text TEXT,
+    month TEXT NOT NULL,
+    day TEXT NOT NULL,
+    reserved_micros INTEGER NOT NULL,
+    actual_micros INTEGER,
+    at REAL NOT NULL,
+    sent_at REAL,
+    outcome TEXT CHECK (outcome IN ('ran', 'offered', 'none', 'by_words')),
+    is_right INTEGER CHECK (is_right IN (0, 1))
+);
+CREATE INDEX plain_questions_by_month ON plain_questions (month, day);
+CREATE INDEX plain_questions_waiting ON plain_questions (id) WHERE outcome IS NULL;
+"""
+
 
 def _execute(db: SqliteUtils, script: str) -> None:
     """Executes a script statement by statement, because `executescript` would commit the migration's transaction."""
@@ -412,4 +437,5 @@ _add(
     ("m037_proposals", PROPOSALS),
     ("m039_monthly_measurements", MONTHLY_MEASUREMENTS),
     ("m040_live_tests", LIVE_TESTS),
+    ("m041_plain_questions", PLAIN_QUESTIONS),
 )

@@ -41,20 +41,26 @@ SELECT 'live_test', live_tests.id, live_tests.dataset, live_tests.person, live_t
        max(compared_calls.called_at), 0, sum(coalesce(compared_calls.micros, 0))
 FROM compared_calls JOIN live_tests ON live_tests.id = compared_calls.test
 WHERE compared_calls.month = ? GROUP BY live_tests.id
+UNION ALL
+SELECT 'plain_questions', count(*), '', q.person, q.channel, max(q.at),
+       sum(CASE WHEN q.actual_micros IS NULL THEN q.reserved_micros ELSE 0 END), sum(coalesce(q.actual_micros, 0))
+FROM plain_questions q WHERE q.month = ? AND q.reserved_micros > 0 GROUP BY q.person, q.channel
 """
+# Each part of it has the month as its parameter.
+_MONTHS = COMMITMENTS_SQL.count("?")
 
 
 @dataclass(frozen=True)
 class Commitment:
-    """The money of one run, measurement, deployment or live test in a month, or of a person's questions to a dataset's
-    models.
+    """The money of one run, measurement, deployment or live test in a month, of a person's questions to a dataset's
+    models, or of those in plain words, which are about no dataset ('').
 
     `number` is that of the run, measurement or live test, a deployment's run, or the number of questions. Micro-dollars
     are reserved while it is open and spent afterwards. While a deployment's run is open, its cost is part of the run's
     reservation.
     """
 
-    kind: Literal["run", "measurement", "questions", "deployment", "live_test"]
+    kind: Literal["run", "measurement", "questions", "deployment", "live_test", "plain_questions"]
     number: int
     dataset: str
     person: str
@@ -72,14 +78,14 @@ class Ledger(Table):
     def commitments(self, month: str) -> list[Commitment]:
         """Returns the commitments of a month ('YYYY-MM') that reserve or have spent anything, newest first."""
         sql = f"{COMMITMENTS_SQL} ORDER BY at DESC, number DESC"
-        commitments = self._db.all(Commitment, sql, (month,) * 5)
+        commitments = self._db.all(Commitment, sql, (month,) * _MONTHS)
         return [commitment for commitment in commitments if commitment.micros]
 
     def committed(self, month: str, kind: Literal["channel", "person"], name: str) -> int:
         """Returns the micro-dollars that a channel or a person reserves or has spent in a month."""
         total = self._db.value(
             f"SELECT coalesce(sum(reserved_micros + spent_micros), 0) FROM ({COMMITMENTS_SQL}) WHERE {kind} = ?",  # noqa: S608
-            (*(month,) * 5, name),
+            (*(month,) * _MONTHS, name),
         )
         return int(total)
 

@@ -1,14 +1,14 @@
-"""Questions by `try`, their cost, and people's verdicts on the answers.
+"""Questions by `try` and questions in plain words, their cost, and people's verdicts on the answers.
 
-A question's maximum cost is reserved before it is sent and settled when it is answered. Then its row in `asks` is
-deleted, while its cost is kept in `questions`. A copy of question and answer is stored for the verdict of the person
-who asked.
+A question's maximum cost is reserved before it is sent and settled when it is answered. Then the row of a `try` in
+`asks` is deleted, while its cost is kept in `questions`; of a question in plain words the text is erased. A copy of
+what was tried, with its answer, is stored for the verdict of the person who asked.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from storage.database import Table
 from storage.records import Ask
@@ -115,3 +115,128 @@ def _tried_answer(**row: Any) -> TriedAnswer:
     if row["is_good"] is not None:
         row["is_good"] = bool(row["is_good"])  # SQLite knows only 0 and 1
     return TriedAnswer(**row)
+
+
+PlainOutcome = Literal["ran", "offered", "none", "by_words"]
+"""What a question in plain words got: a command that reads ran at once, a command was offered, the model named none,
+or no model could read it, so that its words decided what was offered."""
+
+
+@dataclass(frozen=True)
+class NewPlainQuestion:
+    """A question in plain words, which `model` ('provider/model') reads. `delivery` names Slack's delivery: one that is
+    handled again after a kill is the same question. In the conversation with the bot (`is_direct`) it is answered by a
+    message, elsewhere to the person alone. `mentioned` are the ids of the people in it, separated by spaces. `month`
+    and `day` ('YYYY-MM-DD', UTC) are those that pay."""
+
+    delivery: str
+    person: str
+    channel: str
+    thread: str | None
+    is_direct: bool
+    mentioned: str
+    model: str
+    text: str
+    month: str
+    day: str
+    reserved_micros: int
+
+
+@dataclass(frozen=True)
+class PlainQuestion:
+    """`text` is '' once it was answered. `sent_at` is when it was sent to the model. `is_right` is the verdict of the
+    person who asked, None if there is none."""
+
+    id: int
+    delivery: str
+    person: str
+    channel: str
+    thread: str | None
+    is_direct: bool
+    mentioned: str
+    model: str
+    text: str
+    month: str
+    day: str
+    reserved_micros: int
+    actual_micros: int | None
+    at: float
+    sent_at: float | None
+    outcome: PlainOutcome | None
+    is_right: bool | None
+
+
+@dataclass(frozen=True)
+class PlainCounts:
+    """How many questions in plain words were answered by a model (`answers`), and people's verdicts on these."""
+
+    answers: int
+    right: int
+    wrong: int
+
+
+class PlainQuestions(Table):
+    def add(self, new: NewPlainQuestion, *, now: float) -> PlainQuestion | None:
+        """Returns None if this delivery's question was added before."""
+        row = self._db.insert_once("plain_questions", {**vars(new), "at": now})
+        return _plain_question(**row) if row else None
+
+    def get(self, number: int) -> PlainQuestion | None:
+        return self._db.first(_plain_question, "SELECT * FROM plain_questions WHERE id = ?", (number,))
+
+    def waiting(self) -> list[PlainQuestion]:
+        sql = "SELECT * FROM plain_questions WHERE outcome IS NULL ORDER BY id"
+        return self._db.all(_plain_question, sql)
+
+    def has(self, delivery: str) -> bool:
+        """Returns whether this delivery's question was added."""
+        sql = "SELECT count(*) FROM plain_questions WHERE delivery = ?"
+        return bool(self._db.value(sql, (delivery,)))
+
+    def mark_sent(self, question: PlainQuestion, *, now: float) -> None:
+        """Records that it is about to be sent to its model: from now on it may have to be paid for."""
+        self._db.change("UPDATE plain_questions SET sent_at = ? WHERE id = ?", (now, question.id))
+
+    def end(self, question: PlainQuestion, outcome: PlainOutcome, actual_micros: int) -> bool:
+        """Erases the text and settles the cost. Returns False if that was done before."""
+        sql = (
+            "UPDATE plain_questions SET outcome = ?, actual_micros = ?, text = NULL"
+            " WHERE id = ? AND outcome IS NULL"
+        )
+        return self._db.change(sql, (outcome, actual_micros, question.id)) == 1
+
+    def judge(self, question: PlainQuestion, *, is_right: bool) -> None:
+        """Records a verdict, which replaces an earlier one."""
+        sql = "UPDATE plain_questions SET is_right = ? WHERE id = ?"
+        self._db.change(sql, (is_right, question.id))
+
+    def counts(self, model: str) -> PlainCounts:
+        """Returns how many questions this model has read, and how people found its answers."""
+        sql = (
+            "SELECT count(*) AS answers, coalesce(sum(is_right = 1), 0) AS right, coalesce(sum(is_right = 0), 0)"
+            " AS wrong FROM plain_questions WHERE model = ? AND outcome IN ('ran', 'offered', 'none')"
+        )
+        (row,) = self._db.rows(sql, (model,))
+        return PlainCounts(**row)
+
+    def committed(self, month: str, day: str | None = None) -> int:
+        """Returns the micro-dollars of a month or of one of its days: reserved for open questions, spent on the
+        others."""
+        total = "coalesce(sum(coalesce(actual_micros, reserved_micros)), 0)"
+        sql = f"SELECT {total} FROM plain_questions WHERE month = ? AND (? IS NULL OR day = ?)"  # noqa: S608
+        return int(self._db.value(sql, (month, day, day)))
+
+    def erase_late_answers(self) -> None:
+        """Erases answers that arrived after their question was given up."""
+        self._db.change(
+            "DELETE FROM replies WHERE owner LIKE 'plain question %' AND NOT EXISTS"
+            " (SELECT 1 FROM plain_questions WHERE outcome IS NULL AND 'plain question ' || id = owner)"
+        )
+
+
+def _plain_question(**row: Any) -> PlainQuestion:
+    row["is_direct"] = bool(row["is_direct"])
+    row["text"] = row["text"] or ""
+    if row["is_right"] is not None:
+        row["is_right"] = bool(row["is_right"])
+    return PlainQuestion(**row)

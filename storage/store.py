@@ -27,7 +27,7 @@ from storage.monitoring.monthly_measurements import MonthlyMeasurements
 from storage.monitoring.proposals import Proposals, WatchMeasurements
 from storage.monitoring.watches import LiveLabels, WatchedWeeks, Watches
 from storage.promotions import Fallbacks, PromotionRequests, Promotions
-from storage.questions import Questions, TriedAnswers
+from storage.questions import PlainQuestions, Questions, TriedAnswers
 from storage.records import Model, RunState
 from storage.row_labels import Labellings
 from storage.runs import Replacements, Runs
@@ -72,6 +72,7 @@ class Store:
         self.freezes = Freezes(self.database)
         self.questions = Questions(self.database)
         self.tried_answers = TriedAnswers(self.database)
+        self.plain_questions = PlainQuestions(self.database)
         self.ledger = Ledger(self.database)
         self.interventions = Interventions(self.database)
         self.replacements = Replacements(self.database)
@@ -114,6 +115,7 @@ class Store:
                 self.runs.committed(month),
                 self.measurements.committed(month),
                 self.questions.committed(month),
+                self.plain_questions.committed(month),
                 self.deployments.committed(month),
                 self.compared_calls.committed(month),
             )

@@ -338,6 +338,7 @@ def _build_context(settings: Settings, store: Store, embedded: EmbeddedTrainer |
         waits=WaitClock(time.time, time.monotonic),
         started_at=time.time(),
         answers_programs=lambda: False,  # asked only for cards in Slack
+        commands=offline,
     )
 
 

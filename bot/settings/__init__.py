@@ -23,6 +23,7 @@ from bot.settings.tables import HOST as HOST
 from bot.settings.tables import LEAST_WATCHDOG_S as LEAST_WATCHDOG_S
 from bot.settings.tables import PACKAGED_TARGET as PACKAGED_TARGET
 from bot.settings.tables import SLACK_API as SLACK_API
+from bot.settings.tables import AssistantSettings as AssistantSettings
 from bot.settings.tables import Blocks as Blocks
 from bot.settings.tables import BudgetSettings as BudgetSettings
 from bot.settings.tables import ServingSettings as ServingSettings

@@ -79,7 +79,9 @@ def load_settings(
         service=table.service,
         retention=table.retention,
         serving=table.serving,
+        assistant=table.assistant,
     )
+    _check_assistant(settings, file)
     if table.check.presidio and not has_presidio():
         file.note(f"is true, but {no_presidio()}", "check", "presidio")
     for fault in faults:
@@ -168,6 +170,29 @@ def _check_gpus(trainer: TrainerSettings, file: TomlFile) -> None:
             f"Set it to {more}."
         )
         file.note(text, "trainer", "gpus_per_job")
+
+
+def _check_assistant(settings: Settings, file: TomlFile) -> None:
+    """Checks what the settings alone say of the model. Whether its price is known is checked when it is asked."""
+    wanted = settings.assistant.model
+    if not wanted:
+        return
+    row = settings.provider(settings.assistant.provider)
+    if row is None:
+        names = sorted(each.name for each in settings.providers)
+        text = f"names the provider {settings.assistant.provider!r}, which is none of {', '.join(names)}."
+        file.note(text, "assistant", "model")
+        return
+    model = row.model(wanted.partition("/")[2])
+    if model is None and row.is_started_by_us:
+        text = f"is {wanted!r}, which is not under [trainer.models]; add it there, or name another model."
+        file.note(text, "assistant", "model")
+    elif model is not None and model.is_encoder:
+        file.note(
+            f"is {wanted!r}, an encoder, which answers no questions; name another model.",
+            "assistant",
+            "model",
+        )
 
 
 def _check_encoder_name(trainer: TrainerSettings, file: TomlFile) -> None:

@@ -244,6 +244,23 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True)
+class AssistantSettings:
+    """[assistant]: the `model` ('provider/model') that reads questions in plain words, '' if they are answered by their
+    words alone. `daily_usd` is the most that all its answers may cost together in a day (UTC)."""
+
+    model: Annotated[
+        str,
+        re.compile(r"|[\w.-]+/\S+"),
+        Key(wants='a model with its provider, like "openai/gpt-4o-mini", or "" for none'),
+    ] = ""
+    daily_usd: Decimal = Decimal(1)
+
+    @property
+    def provider(self) -> str:
+        return self.model.partition("/")[0]
+
+
+@dataclass(frozen=True)
 class CheckTable:
     presidio: bool = False
 
@@ -321,6 +338,7 @@ class SettingsTable:
     service: ServiceSettings
     serving: ServingSettings
     retention: RetentionSettings
+    assistant: AssistantSettings
 
 
 @dataclass(frozen=True)
@@ -340,6 +358,7 @@ class Settings:
     service: ServiceSettings = ServiceSettings()
     retention: RetentionSettings = RetentionSettings()
     serving: ServingSettings = ServingSettings()
+    assistant: AssistantSettings = AssistantSettings()
 
     @property
     def backups(self) -> Path:

@@ -35,6 +35,7 @@ PUBLIC_MODULES = (
     "http",
     "inbox",
     "limits",
+    "question_answers",
     "recent_answers",
     "users",
 )

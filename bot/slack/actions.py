@@ -15,6 +15,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from bot.cards import home
+from bot.cards import plain_questions as question_cards
 from bot.cards.common import advice, general, judge_agreement
 from bot.cards.common import help as help_cards
 from bot.cards.common import message_topics as topic_cards
@@ -41,7 +42,7 @@ from bot.cards.training import interventions as intervention_cards
 from bot.cards.training import results, runs
 from bot.context import AppContext
 from bot.health import metrics
-from bot.services import document_removal
+from bot.services import document_removal, plain_questions
 from bot.services.common import authorization, budgets
 from bot.services.datasets import check_reports as check_report_services
 from bot.services.datasets import clean_copies, dataset_columns
@@ -142,6 +143,8 @@ ANSWERED: Mapping[str, _ByValue[str | Refusal]] = {
     estimates.SHARE: _with_number(estimate_requests.share),
     findings.CLEAN: _with_number(clean_copies.request),
     answer_cards.GOOD: _with_number(tried_answers.mark_good),
+    question_cards.RIGHT: _with_number(partial(plain_questions.judge, is_right=True)),
+    question_cards.WRONG: _with_number(partial(plain_questions.judge, is_right=False)),
     check_reports.ADD_BETTER: _with_number(better_answers.add_to_dataset),
     week_cards.LABEL_UNUSUAL: unusual_calls.begin,
     row_labels.LABEL_DOUBTED: _with_number(row_label_services.begin_doubted),

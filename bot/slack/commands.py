@@ -109,7 +109,9 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
     def listen(body: dict[str, Any], client: WebClient, respond: Respond) -> None:
         text = str(body.get("text") or "")
         mentioned = mentioned_people(text)
-        call = Call(context, str(body["user_id"]), str(body["channel_id"]), mentioned=mentioned)
+        delivery = f"command {body['trigger_id']}"
+        person = str(body["user_id"])
+        call = Call(context, person, str(body["channel_id"]), mentioned=mentioned, delivery=delivery)
         reply = reply_to(call, unescape(text))
         give_reply(reply, str(body["trigger_id"]), client, partial(answer, context, body, respond))
         wake()

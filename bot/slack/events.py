@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +15,18 @@ from bot.cards.common import general
 from bot.cards.common.blocks import Message
 from bot.command_parser import mentioned_people, unescape
 from bot.context import AppContext
+from bot.services import plain_questions
 from bot.services.common import messages
 from bot.slack import commands
 from bot.slack.forms import upload_form
 from bot.slack.homes import Homes
 from bot.slack.replies import AfterAck, Call, Form
+from bot.slack.users import NO_ANSWER
 from bot.values.runs import Refusal
+
+THINKS = "is reading your question …"
+
+log = logging.getLogger(__name__)
 
 
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
@@ -48,24 +55,30 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         person = str(event.get("user") or "")
         channel = str(event["channel"])
         text = re.sub(r"<@[A-Z0-9]+(\|[^<>]*)?>", "", str(event.get("text") or ""), count=1)
-        thread = str(event["thread_ts"]) if event.get("thread_ts") else None
-        message = _reply(Call(context, person, channel, thread), text)
+        thread = _thread_of(event)
+        once = f"mention {event['ts']}"
+        message = _reply(Call(context, person, channel, thread, delivery=once), text)
         if person and message:
-            once = f"mention {event['ts']}"
             messages.tell_person(context, once, person, channel, message, topic="answers", thread_ts=thread)
         wake()
 
     @app.event("message")
-    def direct_message(event: dict[str, Any]) -> None:
-        """Runs a command in a direct message to the bot. `file_sent` answers a file there."""
+    def direct_message(event: dict[str, Any], client: WebClient) -> None:
+        """Runs a command in a direct message to the bot, and answers in its thread. `file_sent` answers a file
+        there."""
         # A bot's message, our own too, would be answered by an answer to it, and so on. An edit is a subtype.
         is_typed = event.get("user") and not event.get("subtype") and not event.get("bot_id")
         if event.get("channel_type") != "im" or not is_typed:
             return
         channel = str(event["channel"])
-        message = _reply(Call(context, str(event["user"]), channel), str(event.get("text") or ""))
+        once = f"message {event['ts']}"
+        thread = _thread_of(event)
+        call = Call(context, str(event["user"]), channel, thread, delivery=once, is_direct=True)
+        message = _reply(call, str(event.get("text") or ""))
         if message:
-            context.post(channel, message.letter(), topic="answers", dedupe=f"message {event['ts']}")
+            context.post(channel, messages.in_thread(message, thread), topic="answers", dedupe=once)
+        elif thread and plain_questions.is_waiting(context, once):
+            _show_status(client, channel, thread)
         wake()
 
     @app.event("file_shared")
@@ -111,6 +124,19 @@ def _open(client: WebClient, body: dict[str, Any], view: Form | Refusal) -> None
     if isinstance(view, Refusal):
         view = general.notice_modal("Use as training data", view.text)
     client.views_open(trigger_id=str(body["trigger_id"]), view=view)
+
+
+def _thread_of(event: dict[str, Any]) -> str | None:
+    return str(event["thread_ts"]) if event.get("thread_ts") else None
+
+
+def _show_status(client: WebClient, channel: str, thread: str) -> None:
+    """Says in a thread with the bot that a model reads the question, until the answer comes. Where Slack refuses that,
+    as in a workspace without its agents, only the sign is missing."""
+    try:
+        client.assistant_threads_setStatus(channel_id=channel, thread_ts=thread, status=THINKS)
+    except NO_ANSWER as error:
+        log.warning("showing that a question is being read: %s", error)
 
 
 def _reply(call: Call, text: str) -> Message | None:

@@ -32,13 +32,16 @@ Form = dict[str, Any]
 @dataclass(frozen=True)
 class Call:
     """The person who typed a command, the channel, the thread if it was a mention in one, and the people whom the text
-    mentions."""
+    mentions. `delivery` names Slack's delivery of the text, '' for a button's; `is_direct`: it was said to the bot
+    alone."""
 
     context: AppContext
     person: str
     channel: str
     thread: str | None = None
     mentioned: tuple[str, ...] = ()
+    delivery: str = ""
+    is_direct: bool = False
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,14 @@ def _conversations_list(state: State, args: Json) -> Json:
     return {"channels": list(page), "response_metadata": {"next_cursor": cursor}}
 
 
+def _set_status(state: State, args: Json) -> Json:
+    """Checks that there is such a thread. The status itself is in `State.calls`."""
+    channel = state.channel(args.get("channel_id"))
+    if not args.get("status") or state.find(channel.id, str(args.get("thread_ts"))) is None:
+        raise SlackError("invalid_arguments", ["status and the ts of a thread are needed"])
+    return {}
+
+
 def _connections_open(state: State, args: Json) -> Json:
     """Only checks that the token may open a connection: the emulator has no Socket Mode behind the address."""
     return {"url": f"{state.base.replace('http', 'ws', 1)}/link"}
@@ -172,6 +180,7 @@ _READ_MESSAGES = ("channels:history", "groups:history", "im:history")
 
 METHODS: Mapping[str, Method] = {
     "apps.connections.open": Method(_connections_open),
+    "assistant.threads.setStatus": Method(_set_status, ("chat:write",)),
     "auth.test": Method(_auth_test),
     "blocks.validate": Method(_blocks_validate),
     "chat.postMessage": Method(chat.post_message, ("chat:write",)),

@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from bot.cards import home
+from bot.cards import home, plain_questions
 from bot.cards.common import general, judge_agreement, message_topics
 from bot.cards.common import help as help_cards
 from bot.cards.common.blocks import Message
@@ -159,6 +159,21 @@ def _models() -> dict[str, Message]:
         "all-commands": help_cards.all_commands(help_list()),
         "nearest-commands": help_cards.nearest_commands(NEAR_COMMANDS),
         "no-near-command": help_cards.nearest_commands([]),
+        "nearest-without-a-model": help_cards.nearest_commands(
+            NEAR_COMMANDS, plain_questions.failed("openai/gpt-4o-mini", "<500> *Server* error.")
+        ),
+        "question-read": plain_questions.offered_card(
+            4, "start tickets epochs=2", NEAR_COMMANDS[0].what, "openai/gpt-4o-mini", is_complete=True
+        ),
+        "question-read-in-part": plain_questions.offered_card(
+            5, "compare 3 RUN", "results side by side", "openai/gpt-4o-mini", is_complete=False
+        ),
+        "question-read-and-run": plain_questions.ran_card(
+            6, "budget", NEAR_COMMANDS[2].what, "openai/gpt-4o-mini"
+        ),
+        "question-without-command": plain_questions.none_card(
+            7, "No command prints <rows> of a *dataset*.", "openai/gpt-4o-mini"
+        ),
         "help-of-one": help_cards.one_command(command_help(finetune.commands["delete"])),
         "help-of-estimate": help_cards.one_command(command_help(finetune.commands["estimate"])),
         "all-options-of-estimate": help_cards.one_command(

@@ -188,6 +188,11 @@ INSERT INTO live_tests (id, dataset, candidate, measurement, promotion, person, 
 INSERT INTO compared_calls (test, call, called_at, verdict, micros, month, person, label, labelled_at)
     VALUES (1, 'c-1', 2101.0, 'candidate', 12, '2026-09', 'U1', 'refund', 2102.0);
 """,
+    "m041_plain_questions": """
+INSERT INTO plain_questions (id, delivery, person, channel, is_direct, mentioned, model, text, month, day,
+    reserved_micros, at, sent_at) VALUES (1, 'mention 1', 'U1', 'C1', 0, '', 'acme/acme-tiny', 'who approved run 1?',
+    '2026-09', '2026-09-21', 400, 2200.0, 2201.0);
+""",
     "m034_fallbacks": """
 INSERT INTO fallbacks (id, dataset, candidate, measurement, recipe, person, channel, at)
     VALUES (1, 'tickets', '{"rung": "encoder", "model": null, "shots": null}', 1, 'ab56', 'U1', 'C1', 1900.0);

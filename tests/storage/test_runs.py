@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage.driver import sqlite3
-from storage.questions import NewAsk
+from storage.questions import NewAsk, NewPlainQuestion
 from storage.records import OPEN_RUN_STATES, AnswerRow, LedgerKind, Model, Run, RunState
 from storage.runs import NewRun
 from storage.store import Store
@@ -193,6 +193,25 @@ def test_a_question_is_answered_once(store: Store) -> None:
     assert store.questions.waiting() == [ask] and store.committed("2026-11") == 900
     assert [store.questions.end(ask, 200), store.questions.end(ask, 300)] == [True, False]
     assert store.questions.waiting() == [] and store.committed("2026-11") == 200
+
+
+def test_a_question_in_plain_words_is_added_once_and_its_text_erased(store: Store) -> None:
+    where = {"channel": "C1", "thread": None, "is_direct": False, "mentioned": ""}
+    paid = {"month": "2026-11", "day": "2026-11-30", "reserved_micros": 900}
+    new = NewPlainQuestion("mention 1", "U1", model="acme/tiny", text="who approved run 7?", **where, **paid)
+    question = store.plain_questions.add(new, now=5.0)
+    assert question is not None and question.text == "who approved run 7?"
+    assert store.plain_questions.add(new, now=6.0) is None, "Slack's delivery is handled again after a kill"
+    assert store.plain_questions.waiting() == [question] and store.committed("2026-11") == 900
+    (commitment,) = store.ledger.commitments("2026-11")
+    assert (commitment.kind, commitment.number, commitment.reserved_micros) == ("plain_questions", 1, 900)
+    ends = [store.plain_questions.end(question, "offered", micros) for micros in (200, 300)]
+    assert ends == [True, False]
+    ended = store.plain_questions.get(question.id)
+    assert ended is not None and (ended.text, ended.actual_micros) == ("", 200)
+    by_day = [store.plain_questions.committed("2026-11", day) for day in ("2026-11-30", "2026-11-29")]
+    assert by_day == [200, 0] and store.committed("2026-11") == 200
+    assert store.ledger.committed("2026-11", "person", "U1") == 200
 
 
 def test_a_model_keeps_its_first_run(store: Store) -> None:

@@ -138,6 +138,8 @@ def _line(commitment: Commitment) -> str:
             name = pluralize(commitment.number, "question to a model", "questions to models")
         case "live_test":
             name = f"Live test {commitment.number}"
+        case "plain_questions":
+            name = pluralize(commitment.number, "question in plain words", "questions in plain words")
     what = f"*{name}*"
     if commitment.dataset:
         what += f" on {escape(shorten(commitment.dataset))}"

@@ -131,9 +131,10 @@ class NearCommand:
     is_run_by_click: bool
 
 
-def nearest_commands(near: Sequence[NearCommand]) -> Message:
-    """The answer to a question in plain words."""
+def nearest_commands(near: Sequence[NearCommand], why: str = "") -> Message:
+    """The answer to a question in plain words. `why` says, in mrkdwn, why no model has chosen."""
     parts = Parts()
+    parts.text(why)
     if not near:
         parts.text("I read commands, not sentences, and none of these words belongs to one.")
         parts.add(begin_buttons())

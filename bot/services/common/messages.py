@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bot.cards.common.blocks import Message
+from bot.cards.common.blocks import Block, Message
 from bot.cards.common.general import files_body, text_message
 from bot.context import AppContext, CoreContext
 from storage.records import Draft, OutboxKind, Topic
@@ -24,11 +24,17 @@ def tell_person(
 ) -> None:
     """Sends a message that only this person sees: in the channel, or directly if `channel` is ''. `thread_ts` is the
     thread that it belongs to. Another message with the same `once` is not sent."""
-    body = message.letter()
-    if thread_ts:
-        body = {**body, "thread_ts": thread_ts}
+    body = in_thread(message, thread_ts)
     kind: OutboxKind = "ephemeral" if channel else "direct"
     context.send(Draft(kind, channel, body, dedupe=once, person=person, topic=topic))
+
+
+def in_thread(message: Message, thread_ts: str | None) -> Block:
+    """Returns the body for the outbox of a message in a thread, None for none."""
+    body = message.letter()
+    if thread_ts:
+        body["thread_ts"] = thread_ts
+    return body
 
 
 def tell_result_directly(context: AppContext, person: str, channel: str, text: str, *, once: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bot.rules.permissions import Policy
-from bot.settings import BudgetSettings, Settings
+from bot.settings import AssistantSettings, BudgetSettings, Settings
 from storage.store import Store
 from trainers.providers.providers import ProviderRow, load_providers
 
@@ -51,6 +51,7 @@ def _values_of(settings: Settings) -> dict[str, Any]:
     values = {
         **_fields("budget", settings.budget),
         **_fields("policy", settings.policy),
+        **_fields("assistant", settings.assistant),
         "slack.fallback_channel": settings.slack.fallback_channel,
     }
     for row in settings.providers:
@@ -127,4 +128,8 @@ def _address(url: str | None) -> str | None:
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
-DEFAULTS = {**_fields("budget", BudgetSettings()), **_fields("policy", Policy())}
+DEFAULTS = {
+    **_fields("budget", BudgetSettings()),
+    **_fields("policy", Policy()),
+    **_fields("assistant", AssistantSettings()),
+}

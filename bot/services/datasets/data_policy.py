@@ -116,6 +116,37 @@ def typed_text_refusal(
     )
 
 
+def question_refusal(context: AppContext, text: str, channel: str, row: ProviderRow) -> Refusal | None:
+    """Returns why a question in plain words, which is about no dataset, may not be sent to a provider, None if it may.
+    It counts as data of the channel where it was asked, and no waiver covers it."""
+    secret = secret_refusal(text, "Your question")
+    if secret:
+        return secret
+    personal = next((fault.text for fault in faults_in(text) if fault.rule == PERSONAL), None)
+    if personal and not row.stays_here:
+        return Refusal(f"Your question {personal}, so it is not sent to {escape(row.title)}.")
+    data = Data("", frozenset({channel}), personal is not None)
+    if _may_go(context, data, row):
+        return None
+    return Refusal(
+        f"By the rules about data in finetune.toml, what is asked here is not sent to {escape(row.title)}."
+    )
+
+
+def may_name(context: AppContext, name: str, row: ProviderRow) -> bool:
+    """True if a provider may be told a dataset's name: only where its rows might go, too."""
+    dataset = context.store.datasets.newest(name)
+    if dataset is None:
+        return False
+    return _may_go(context, Data(name, dataset.source_channels, False), row)
+
+
+def _may_go(context: AppContext, data: Data, row: ProviderRow) -> bool:
+    policy = context.settings.policy
+    decision = rules.decide_egress(policy, data, row.name, stays_here=row.stays_here, reason=None)
+    return decision.refused is None
+
+
 def plan_refusal(context: AppContext, plan: Plan) -> str | None:
     """Returns why a plan's data may not be sent by today's rules, None if it may. Rules that were overridden when the
     plan was made stay overridden."""

@@ -115,6 +115,37 @@ def test_an_address_for_programs_has_a_host_and_a_port(address: str, tmp_path: P
     assert 'should be HOST:PORT, like "127.0.0.1:8024", or "" for none' in problem
 
 
+def test_the_model_that_reads_questions_has_a_cap_for_a_day(tmp_path: Path) -> None:
+    assert (read(tmp_path).assistant.model, read(tmp_path).assistant.daily_usd) == ("", Decimal(1))
+    lines = '[assistant]\nmodel = "openai/gpt-4o-mini"\ndaily_usd = "0.50"\n'
+    assistant = read(tmp_path, lines).assistant
+    assert (assistant.model, assistant.provider, assistant.daily_usd) == (
+        "openai/gpt-4o-mini",
+        "openai",
+        Decimal("0.50"),
+    )
+    own = '[trainer.models]\ntiny = "models/tiny"\n[assistant]\nmodel = "local/tiny"\n'
+    assert read(tmp_path, own).assistant.model == "local/tiny"
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ('model = "gpt-4o-mini"', 'should be a model with its provider, like "openai/gpt-4o-mini"'),
+        ('model = "opnai/gpt-4o-mini"', "names the provider 'opnai', which is none of "),
+        ('model = "local/other"', "is 'local/other', which is not under [trainer.models]; add it there"),
+        ('model = "local/minilm-encoder"', "an encoder, which answers no questions; name another model."),
+        ('daily_usd = "lots"', "[assistant] daily_usd should be"),
+        ('daily_usd = "-1"', "[assistant] daily_usd should be"),
+        ('limit = "1"', "limit"),
+    ],
+)
+def test_a_model_for_questions_that_cannot_be_asked_is_a_problem(
+    lines: str, problem: str, tmp_path: Path
+) -> None:
+    assert problem in only_problem(tmp_path, f"[assistant]\n{lines}\n")
+
+
 def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
     with pytest.raises(FrozenInstanceError):
         read(tmp_path).data = tmp_path  # type: ignore[misc]

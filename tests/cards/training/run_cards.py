@@ -67,6 +67,7 @@ COMMITMENTS = (
     Commitment("measurement", 3, "<odd> *names*", "U2", "C1", NOW, 0, 1_250_000),
     Commitment("run", 7, "tickets", "U2", "C2", NOW, 0, 2_750_000),
     Commitment("questions", 12, "tickets", BEN, "C2", NOW, 0, 1_800),
+    Commitment("plain_questions", 1, "", BEN, "C2", NOW, 0, 400),
 )
 MONTH = Month("November 2026", Budget(20_000_000, 11_000_000), COMMITMENTS)
 ONE_OF_TWO = Pending(2, approved=1, others=["<@U0CLEO>"])
