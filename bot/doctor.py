@@ -24,13 +24,16 @@ from slack_sdk.errors import SlackApiError
 from bot.cards.common.blocks import Block
 from bot.cards.common.general import sample_card
 from bot.cards.common.prices import where_to_add
+from bot.cards.common.terminal import plain_text
 from bot.cards.common.words import pluralize
+from bot.cards.plain_questions import reading_record
 from bot.door_process import LOG_FILE, ask_door
 from bot.embedded_trainer import missing_packages
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.process_health import seconds_since_tick
 from bot.rules.permissions import Policy
 from bot.rules.prices import missing_keys
+from bot.services.common import candidates
 from bot.settings import (
     BOT_TOKEN,
     CONFIG_FILE,
@@ -42,9 +45,11 @@ from bot.settings import (
     load_settings,
 )
 from bot.slack.users import SlackDirectory
+from bot.values.runs import Refusal
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
 from storage.deployments import deployment_names
+from storage.questions import plain_counts_in
 from trainers.client.client import find_key
 from trainers.client.dialects import open_trainer
 from trainers.deployments import open_deployments
@@ -94,6 +99,7 @@ def examine() -> list[Finding]:
         findings += _check_trainers(settings)
         findings += _check_machines(settings)
         findings += _check_prices(settings, datetime.now(UTC).date())
+        findings += _check_assistant(settings, datetime.now(UTC).date())
         findings.append(_check_encoder(settings))
         findings.append(_check_door(settings))
         findings.append(_check_disk(settings))
@@ -402,6 +408,31 @@ def _check_door(settings: Settings) -> Finding:
     if not serving.start:
         cure = "start `finetune serve`, or remove `start = false` under [serving]"
     return Finding(False, "programs", f"nothing answers at {serving.address}: {cure}")
+
+
+def _check_assistant(settings: Settings, today: date) -> Iterator[Finding]:
+    """Checks whether the model that reads questions in plain words can be asked, and says how often it was right."""
+    model = settings.assistant.model
+    if not model:
+        return
+    reachable = [
+        row.name
+        for row in settings.providers
+        if row.is_started_by_us or find_key(os.environ, row.provider) is not None
+    ]
+    priced = candidates.find_model(settings, reachable, model, today)
+    if isinstance(priced, Refusal):
+        yield Finding(False, "questions", plain_text(priced.text))
+        return
+    text = f"{model} reads those in plain words, for up to ${settings.assistant.daily_usd} a day"
+    if settings.database.exists():
+        try:
+            counts = plain_counts_in(settings.database, model)
+        except StorageError as error:
+            yield Finding(False, "questions", str(error))
+            return
+        text += f". {plain_text(reading_record(counts, model))}"
+    yield Finding(True, "questions", text.removesuffix("."))
 
 
 def _check_disk(settings: Settings) -> Finding:

@@ -8,8 +8,10 @@ what was tried, with its answer, is stored for the verdict of the person who ask
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from storage.audit import query_read_only
 from storage.database import Table
 from storage.records import Ask
 
@@ -175,6 +177,19 @@ class PlainCounts:
     wrong: int
 
 
+_COUNTS_SQL = """
+SELECT count(*) AS answers, coalesce(sum(is_right = 1), 0) AS right, coalesce(sum(is_right = 0), 0) AS wrong
+FROM plain_questions WHERE model = ? AND outcome IN ('ran', 'offered', 'none')
+"""
+
+
+def plain_counts_in(database: Path, model: str) -> PlainCounts:
+    """Like PlainQuestions.counts, for a database that is only read. Raises StorageError."""
+    (row,) = query_read_only(database, _COUNTS_SQL, (model,), what="the questions in plain words")
+    answers, right, wrong = row
+    return PlainCounts(answers, right, wrong)
+
+
 class PlainQuestions(Table):
     def add(self, new: NewPlainQuestion, *, now: float) -> PlainQuestion | None:
         """Returns None if this delivery's question was added before."""
@@ -212,11 +227,7 @@ class PlainQuestions(Table):
 
     def counts(self, model: str) -> PlainCounts:
         """Returns how many questions this model has read, and how people found its answers."""
-        sql = (
-            "SELECT count(*) AS answers, coalesce(sum(is_right = 1), 0) AS right, coalesce(sum(is_right = 0), 0)"
-            " AS wrong FROM plain_questions WHERE model = ? AND outcome IN ('ran', 'offered', 'none')"
-        )
-        (row,) = self._db.rows(sql, (model,))
+        (row,) = self._db.rows(_COUNTS_SQL, (model,))
         return PlainCounts(**row)
 
     def committed(self, month: str, day: str | None = None) -> int:

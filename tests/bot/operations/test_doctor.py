@@ -335,6 +335,23 @@ def test_a_providers_refusal_is_reported_without_its_key(installation: Installat
         assert not installation["OpenAI"].is_ok
 
 
+def test_the_model_that_reads_questions_needs_a_key_and_a_price(installation: Installation) -> None:
+    installation.write_settings(more='[assistant]\nmodel = "openai/gpt-4o-mini"\ndaily_usd = "0.50"\n')
+    finding = installation["questions"]
+    assert not finding.is_ok and "OPENAI_API_KEY" in finding.text and "`" not in finding.text
+    with Hosted() as company:
+        address = f'[providers.openai]\nbase_url = "{company.url}"\n'
+        installation.write_settings(more=f'{address}[assistant]\nmodel = "openai/gpt-4o-mini"\n')
+        installation.set_environment(OPENAI_API_KEY=company.key)
+        finding = installation["questions"]
+        assert finding.is_ok and finding.text.endswith("for up to $1 a day")
+        Store(load_settings(need_slack=False).database).close()
+        assert "has read 0 questions; nobody has said yet" in installation["questions"].text
+        unknown = f'{address}[assistant]\nmodel = "openai/gpt-x-unheard"\n'
+        installation.write_settings(more=unknown)
+        assert "I know no price" in installation["questions"].text
+
+
 def test_the_disk_of_a_future_data_folder_is_measured(installation: Installation) -> None:
     installation.write_settings(('data = "data"', 'data = "not/yet/there"'))
     assert f"GB free in {installation.folder}" in installation["disk"].text
