@@ -65,7 +65,7 @@ class EmbeddedTrainer:
             aside = path.with_suffix(".tmp")  # a full disk must not leave an empty key
             aside.unlink(missing_ok=True)
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe(32))
             aside.rename(path)
         return path.read_text(encoding="utf-8").strip()

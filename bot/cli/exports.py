@@ -191,7 +191,7 @@ def _export_model(
     export = subprocess.run(
         [sys.executable, "-m", "trainers.local.export", *arguments],
         input=facts,
-        text=True,
+        encoding="utf-8",
         env=child_environment(*HUB_KEYS, "PIP_"),
         check=False,
     )

@@ -397,12 +397,12 @@ def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -
         return Refusal(needs_extra("Measuring", "local", ("calibrate",)))
     command = [sys.executable, "-m", MEASURING, "--seconds", str(budget_s)]
     # A file, as a full pipe would stop the child while only its stderr is read.
-    with tempfile.TemporaryFile("w+") as answer:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as answer:
         child = subprocess.Popen(
             command,
             stdout=answer,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             env=child_environment(),
         )
         sentence = _follow_progress(child, on_progress)

@@ -88,7 +88,7 @@ def main(
             predecessor.release()
         starting.close()
         if ready:
-            print(ready, flush=True)
+            click.echo(ready)  # flushes, and writes every letter where the locale is C
         sys.exit(keeper.keep())
 
 
@@ -167,7 +167,7 @@ class Keeper:
         self._worker = subprocess.Popen(
             [*self._command, "--lock", str(lock.fileno())],
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             pass_fds=[self._listener.fileno(), lock.fileno()],
             process_group=0,  # a terminal's Ctrl-C reaches this process alone, which passes it on once
         )

@@ -267,7 +267,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            print(self._ready, flush=True)
+            click.echo(self._ready)  # flushes, and writes every letter where the locale is C
 
     def stop_at_end_of_input(self) -> None:
         # Not from sys.stdin, whose lock would be held here and abort the interpreter's shutdown.

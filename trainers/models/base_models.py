@@ -207,7 +207,7 @@ def _count(config: str, name: str) -> Architecture | UnknownSize | None:
             command,
             input=config,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=COUNTER_TIMEOUT_S,
             env=child_environment(),
         )

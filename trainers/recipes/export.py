@@ -110,7 +110,7 @@ def ask_program(folder: Path, program: str, texts: Sequence[str]) -> tuple[str, 
     # -I leaves out our packages and settings, which the receiver of the folder doesn't have; -B writes nothing into it.
     command = [sys.executable, "-I", "-B", "-c", _ASKS, str(folder), Path(program).stem, kind, method]
     process = subprocess.run(
-        command, input=json.dumps(texts), capture_output=True, text=True, timeout=600, check=False
+        command, input=json.dumps(texts), capture_output=True, encoding="utf-8", timeout=600, check=False
     )
     if process.returncode:
         end_of_errors = process.stderr.strip()[-300:]

@@ -129,7 +129,7 @@ def _nvidia_gpu() -> Machine | None:
         return None
     names = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(names, capture_output=True, text=True, timeout=10, check=True).stdout
+        answer = subprocess.run(names, capture_output=True, encoding="utf-8", timeout=10, check=True).stdout
         name, _, mebibytes = answer.splitlines()[0].rpartition(",")
         memory = int(mebibytes) * MIB
         return Machine(f"this machine's {name.strip()}", memory, Device("gpu", 2), gpu_speed(name))

@@ -105,7 +105,7 @@ def start_door(folder: RecipeFolder, address: str = "127.0.0.1:0", *more: str) -
             ],
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
+            encoding="utf-8",
             cwd=ROOT,
             env={**os.environ, "ACME_KEY": KEY},
         )

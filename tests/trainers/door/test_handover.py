@@ -356,3 +356,15 @@ def test_a_kill_loses_a_second_of_counts_at_most(folder: RecipeFolder, vendor: C
     assert door.client().chat.completions.create(**BODY).choices[0].message.content == "billing"
     assert door.stop() == 0
     assert sum(usage.read(folder.root).values(), Usage()).calls == 2
+
+
+def test_a_door_starts_where_the_locale_has_only_ascii(
+    folder: RecipeFolder, vendor: ChatVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first line has a letter beyond ASCII, which its two processes pass on."""
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+    with serve_door(folder) as door:
+        health = httpx2.get(door.url.replace("/v1", "/healthz"))
+    assert health.json()["status"] == "ok"

@@ -245,7 +245,7 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env=child_environment("PIP_"),
         check=False,
     )

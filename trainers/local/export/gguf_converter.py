@@ -61,7 +61,7 @@ def _run_pip(target: Path, requirements: list[str]) -> None:
         done = subprocess.run(
             [*pip, *options],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=INSTALL_S,
             env=child_environment("PIP_"),
             check=False,
@@ -84,7 +84,7 @@ def convert(tools: Path, model: Path, out: Path, number_format: str) -> None:
         [sys.executable, str(home / SCRIPT), str(model), "--outfile", str(out), "--outtype", number_format],
         env=child_environment() | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     if done.returncode or not out.is_file():
@@ -101,7 +101,7 @@ def refusal(tools: Path, architecture: str) -> str | None:
         [sys.executable, "-c", PROBE, architecture],
         env=child_environment() | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     if done.returncode == 0:

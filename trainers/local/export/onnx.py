@@ -132,7 +132,7 @@ def compare_with_script(folder: Path, served: Classifier, texts: Sequence[str]) 
     about its answers. Raises AnswersDiffer."""
     # -I leaves out our packages and settings, which the receiver of the folder doesn't have.
     command = [sys.executable, "-I", str(folder / SCRIPT), *texts]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    process = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=False)
     if process.returncode:
         end_of_errors = process.stderr.strip()[-300:]
         raise AnswersDiffer(f"{SCRIPT} ended with an error: {end_of_errors}")

@@ -222,7 +222,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
     if tool is None:
         return ()
     command = [tool, "--query-gpu=index", "--format=csv,noheader"]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    process = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=30, check=False)
     if process.returncode != 0:  # a driver without a GPU
         return ()
     return tuple(process.stdout.split())

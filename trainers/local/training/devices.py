@@ -128,7 +128,7 @@ def cores_allowed(quota: Path) -> int:
     host."""
     of_machine = psutil.cpu_count() or 1
     try:
-        most, period = quota.read_text().split()
+        most, period = quota.read_text(encoding="ascii").split()
     except (OSError, ValueError):  # not Linux, or no control group
         return of_machine
     if most == "max":
