@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
-from bot.cards.common.payback import payback_condition, share_of_draws
+from bot.cards.common.payback import LEAST_MONTHS, break_even, cash_flow_note, payback_title
 from bot.charts.style import (
     BLUE,
     INK,
@@ -20,10 +19,8 @@ from bot.charts.style import (
     spread_apart,
 )
 from bot.rules.forecast import Month, Outlook
-from bot.rules.units import format_months
 
 CASH_FLOW_FILE = "cumulative-cost.png"
-LEAST_MONTHS = 0.05  # less would be shown as 0.0
 
 
 def draw_cash_flow(outlook: Outlook, path: Path) -> Path | None:
@@ -55,45 +52,6 @@ def draw_cash_flow(outlook: Outlook, path: Path) -> Path | None:
     corner = "upper left" if is_rising else "lower left"
     axes.legend(loc=corner, frameon=False)
     return save_figure(drawn, path)
-
-
-def payback_title(months: Sequence[Month]) -> str:
-    """Returns the chart's title, which says when the median draw pays back."""
-    at = break_even(months)
-    last = months[-1]
-    if at is None and last.p50 < 0:
-        return f"Not paid back within {format_months(last.month)} at the median"
-    if at is None:
-        return "Saves from the first day on"
-    if at < LEAST_MONTHS:
-        return "Pays back at once"
-    return f"Pays back after {at:.1f} months at the median"
-
-
-def cash_flow_note(outlook: Outlook) -> str:
-    does = f"Back within {format_months(outlook.target_months)}"
-    start = outlook.months[0]
-    is_free = not start.p5 and not start.p95
-    if is_free:
-        # Nothing was spent that could come back.
-        does = "Saves money"
-    likely = share_of_draws(outlook.p_payback, outlook.draws)
-    timed = payback_condition(is_good=True, is_time_said=outlook.is_time_said)
-    return f"{does} in {likely}{timed}"
-
-
-def break_even(months: Sequence[Month]) -> float | None:
-    """Returns the month in which the median draw reaches zero for good, None if it never does, or is never below
-    zero."""
-    crossing = None
-    for before, after in pairwise(months):
-        if before.p50 < 0 <= after.p50:
-            share = float(-before.p50 / (after.p50 - before.p50))
-            crossing = float(before.month) + share * float(after.month - before.month)
-    if months[-1].p50 < 0:
-        # A successor's price may turn the saving into a loss again.
-        return None
-    return crossing
 
 
 def _mark_break_even(axes: Axes, months: Sequence[Month]) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from bot.cards.common.payback import break_even, cash_flow_note, payback_title
 from bot.cards.training.results import TRAINING_CHARTS
 from bot.charts import curves as loss_plot
 from bot.charts import datasets, forecast
 from bot.charts import training as training_charts
 from bot.charts.confusion import draw_confusion
 from bot.charts.evaluations import draw_comparison
-from bot.charts.forecast import break_even, cash_flow_note, payback_title
 from bot.charts.label_layout import Box, Label, place_labels
 from bot.charts.style import dollars, percent, shorten_name, spread_apart
 from bot.charts.training import charts, draw_training

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bot.cards.common.blocks import Facts, Headline, Lines, Note, Table, Text, actions, button, code, escape
-from bot.cards.common.page import Picture, Section, page
+from bot.cards.common.general import Attachment
+from bot.cards.common.page import Section, page
 
 VOID = {"meta", "img", "br"}
 HOSTILE = (
@@ -45,7 +46,7 @@ class Reader(HTMLParser):
         return " ".join("".join(self.words).split())
 
 
-def read(*parts: object, pictures: tuple[Picture, ...] = ()) -> Reader:
+def read(*parts: object, pictures: tuple[Attachment, ...] = ()) -> Reader:
     section = Section("Part", parts, pictures)  # type: ignore[arg-type]
     reader = Reader(page("Title", "below", [section], {"U1": "Ana Reyes"}.get))  # type: ignore[arg-type]
     assert not reader.open
@@ -85,6 +86,8 @@ def test_text_from_others_stays_text(text: str) -> None:
 
 def test_a_picture_is_embedded_in_the_page(tmp_path: Path) -> None:
     (tmp_path / "loss.png").write_bytes(b"\x89PNG")
-    reader = read(pictures=(Picture(tmp_path / "loss.png", 'the "loss"'),))
+    picture = Attachment(tmp_path / "loss.png", 'the "loss"', "From 3 to 1")
+    reader = read(pictures=(picture,))
     (image,) = [attributes for tag, attributes in reader.tags if tag == "img"]
-    assert image == {"alt": 'the "loss"', "src": "data:image/png;base64,iVBORw=="}
+    assert image == {"alt": 'the "loss". From 3 to 1', "src": "data:image/png;base64,iVBORw=="}
+    assert 'the "loss"' in reader.text and "From 3 to 1" not in reader.text

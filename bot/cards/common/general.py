@@ -36,6 +36,7 @@ MODAL_BLOCKS = 100  # Slack refuses a dialog with more
 # Buttons that run a command, and those for the meanings of a value. In a row, each needs a name of its own.
 RUN_LINES = ("run_line_0", "run_line_1", "run_line_2")
 READINGS = ("read_as_0", "read_as_1")
+LONGEST_ALT = 1000  # letters of a text alternative that Slack takes
 LONGEST_VALUE = 2000  # characters of a button's value that Slack takes
 
 
@@ -187,12 +188,34 @@ def details_modal(title: str, parts: Sequence[CardBlock | Block]) -> Block:
     }
 
 
-def files_body(files: Iterable[tuple[Path, str]], comment: str = "") -> dict[str, Any]:
-    """The body of a message with (path, title) files. Titles are plain text; `comment` is our own mrkdwn."""
+@dataclass(frozen=True)
+class Attachment:
+    """A file to post, or a picture of a page. Its title and what a picture shows (`finding`) are plain text."""
+
+    path: Path
+    title: str
+    finding: str = ""
+
+    @property
+    def alt(self) -> str:
+        """For who can't see a picture, or has it read aloud."""
+        if not self.finding:
+            return self.title
+        return cut(f"{self.title}. {self.finding}", LONGEST_ALT)
+
+
+def files_body(files: Iterable[Attachment], comment: str = "") -> dict[str, Any]:
+    """The body of a message with files. `comment` is our own mrkdwn."""
     uploads = []
-    for path, title in files:
-        upload = {"file": str(path), "filename": path.name, "title": title}
-        uploads.append({**upload, "alt_txt": title})
+    for file in files:
+        uploads.append(
+            {
+                "file": str(file.path),
+                "filename": file.path.name,
+                "title": file.title,
+                "alt_txt": file.alt,
+            }
+        )
     body: dict[str, Any] = {"file_uploads": uploads}
     if comment:
         body["initial_comment"] = comment

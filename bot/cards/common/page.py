@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
-from pathlib import Path
 from typing import assert_never
 
 from bot.cards.common.blocks import (
@@ -26,6 +25,7 @@ from bot.cards.common.blocks import (
     Table,
     Text,
 )
+from bot.cards.common.general import Attachment
 from bot.resources import read_resource
 
 _DATE = re.compile(r"<!date\^[^<|>]*\|([^<>]*)>")
@@ -41,18 +41,12 @@ _ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": "`", "ˍ": "_", "＞": 
 
 
 @dataclass(frozen=True)
-class Picture:
-    path: Path
-    alt: str
-
-
-@dataclass(frozen=True)
 class Section:
     """A section of the page. `title` is plain text. Without a title, it is the page's summary, shown in a box."""
 
     title: str
     parts: Sequence[CardBlock]
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[Attachment] = ()
 
 
 def page(title: str, subtitle: str, sections: Iterable[Section], name_of: Callable[[str], str]) -> str:
@@ -87,12 +81,12 @@ def _section(section: Section, name_of: Callable[[str], str]) -> str:
     return f"{opening}\n{_html(section.parts, name_of)}\n{figures}\n</section>"
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: Attachment) -> str:
     # The page is mailed and archived as one file, so its pictures can't be links.
     data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
     alt = escape(picture.alt)
     image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{alt}</figcaption></figure>"
+    return f"<figure>{image}<figcaption>{escape(picture.title)}</figcaption></figure>"
 
 
 def _html(parts: Iterable[CardBlock], name_of: Callable[[str], str]) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
 
-from bot.cards.common.words import about_usd, capitalize, enough_text
+from bot.cards.common.general import Attachment
+from bot.cards.common.words import about_usd, capitalize, enough_text, shorten
 from bot.rules.advice import LEAST_HOURS, enough_volume, is_against_today
-from bot.rules.forecast import LIKELY, Outlook
+from bot.rules.forecast import LIKELY, Month, Outlook
 from bot.rules.reasons import Payback
 from bot.rules.roi import Estimate
 from bot.rules.swings import Swing
 from bot.rules.units import HOURS_PER_MONTH, format_months
 from trainers.money import usd
+
+LEAST_MONTHS = 0.05  # less would be shown as 0.0
 
 
 def payback_condition(*, is_good: bool, is_time_said: bool) -> str:
@@ -267,3 +273,51 @@ def _needed(estimate: Estimate, outlook: Outlook | None) -> str:
     if outlook:
         pays += f" in {LIKELY:.0%} of simulations"
     return f"{pays}."
+
+
+def forecast_chart(path: Path, dataset: str, outlook: Outlook | None = None) -> Attachment:
+    """The chart of savings minus costs, with when and how likely it pays back, unless the outlook is not known here."""
+    title = f"Savings minus costs, month by month, {shorten(dataset)}"
+    if outlook is None:
+        return Attachment(path, title)
+    return Attachment(path, title, f"{payback_title(outlook.months)}. {cash_flow_note(outlook)}")
+
+
+def payback_title(months: Sequence[Month]) -> str:
+    """When the median draw pays back, as a title of the forecast's chart."""
+    at = break_even(months)
+    last = months[-1]
+    if at is None and last.p50 < 0:
+        return f"Not paid back within {format_months(last.month)} at the median"
+    if at is None:
+        return "Saves from the first day on"
+    if at < LEAST_MONTHS:
+        return "Pays back at once"
+    return f"Pays back after {at:.1f} months at the median"
+
+
+def cash_flow_note(outlook: Outlook) -> str:
+    """How likely it pays back, or saves money."""
+    does = f"Back within {format_months(outlook.target_months)}"
+    start = outlook.months[0]
+    is_free = not start.p5 and not start.p95
+    if is_free:
+        # Nothing was spent that could come back.
+        does = "Saves money"
+    likely = share_of_draws(outlook.p_payback, outlook.draws)
+    timed = payback_condition(is_good=True, is_time_said=outlook.is_time_said)
+    return f"{does} in {likely}{timed}"
+
+
+def break_even(months: Sequence[Month]) -> float | None:
+    """Returns the month in which the median draw reaches zero for good, None if it never does, or is never below
+    zero."""
+    crossing = None
+    for before, after in pairwise(months):
+        if before.p50 < 0 <= after.p50:
+            share = float(-before.p50 / (after.p50 - before.p50))
+            crossing = float(before.month) + share * float(after.month - before.month)
+    if months[-1].p50 < 0:
+        # A successor's price may turn the saving into a loss again.
+        return None
+    return crossing

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bot.cards.common.blocks import (
     Block,
@@ -22,6 +23,7 @@ from bot.cards.common.blocks import (
 )
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import floor_text
+from bot.cards.common.general import Attachment
 from bot.cards.common.words import first_lines, listed, more_line, pluralize, shorten
 from bot.cards.datasets.dataset_columns import choose_button, has_choices
 from bot.cards.datasets.dataset_versions import version_change_blocks, version_taught_facts
@@ -35,6 +37,7 @@ from bot.cards.datasets.findings import (
     count_by_severity,
     counts_text,
     duplicate_cost_text,
+    file_title,
     finding_blocks,
     group_findings,
     line_ranges,
@@ -402,9 +405,23 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
     if report.scoring == "json" and report.floor is not None:
         pairs.append(("Answers", f"JSON objects. {floor_text(report.scoring, report.floor)}"))
     if report.rows:
-        tokens = report.tokens.rows
-        pairs.append(("Tokens per row", f"{tokens.mean:,.0f} on average, {tokens.max:,} at most"))
+        pairs.append(("Tokens per row", _tokens_a_row(report)))
     return pairs
+
+
+def attachment(path: Path, dataset: str, report: Report) -> Attachment:
+    """A file for the card's thread, with what it shows if it is a plot. `dataset` is its title."""
+    finding = ""
+    if path.stem == "lengths":
+        finding = f"{_tokens_a_row(report)}, over {pluralize(report.rows, 'row')}"
+    elif path.stem == "labels":
+        finding = f"{pluralize(len(report.labels), 'label')}: {_per_label(report)}"
+    return Attachment(path, file_title(path.stem, dataset), finding)
+
+
+def _tokens_a_row(report: Report) -> str:
+    tokens = report.tokens.rows
+    return f"{tokens.mean:,.0f} on average, {tokens.max:,} at most"
 
 
 def _label_table(counts: Sequence[LabelCount]) -> list[CardBlock]:

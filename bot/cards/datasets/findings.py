@@ -149,7 +149,7 @@ def _first_lines(lines: Sequence[int], most: int | None) -> str:
 
 
 def file_title(stem: str, dataset: str) -> str:
-    """The title of a file in the card's thread, which is also a plot's alternative text."""
+    """The title of a file in the card's thread."""
     return f"{TITLES[stem]} {dataset}"
 
 

@@ -29,7 +29,12 @@ from bot.cards.common.candidates import (
 )
 from bot.cards.common.general import details_modal
 from bot.cards.common.judge_agreement import notes_on_evidence
-from bot.cards.common.payback import monthly_saving_text, net_value_text, payback_condition, payback_text
+from bot.cards.common.payback import (
+    monthly_saving_text,
+    net_value_text,
+    payback_condition,
+    payback_text,
+)
 from bot.cards.common.prices import doubtful_successors
 from bot.cards.common.words import SLACK, Spelling, about_usd, shorten, volume_text
 from bot.cards.datasets.datasets import MEASURE as MEASURE_DATASET
@@ -353,10 +358,6 @@ def _measured_names(measure: Measure) -> str:
     models = dict.fromkeys(map(strip_effort, measure.models))
     names = [shorten(model.rpartition("/")[2], 24) for model in models]
     return " and ".join(names) or "prompts"
-
-
-def alt_text(dataset: str) -> str:
-    return f"Savings minus costs, month by month, {shorten(dataset)}"
 
 
 def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:

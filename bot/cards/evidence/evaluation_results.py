@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from bot.cards.common.advice import NOT_OFFERED, USE, Offered, in_use_text, use_button, verdict_blocks
 from bot.cards.common.blocks import (
@@ -39,6 +40,7 @@ from bot.cards.common.candidates import (
     short_meaning,
     table_name,
 )
+from bot.cards.common.general import Attachment
 from bot.cards.common.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.common.words import (
     SLACK,
@@ -226,8 +228,24 @@ def _enough(comparison: Comparison, candidate: MeasuredCandidate, bar: str) -> s
     return f"{name} meets {bar} without training: {numbers}"
 
 
-def alt_text(dataset: str) -> str:
-    return f"Quality against price of each alternative, {shorten(dataset)}"
+def chart(path: Path, comparison: Comparison) -> Attachment:
+    """The chart of quality against price, with what it shows of each alternative."""
+    title = f"Quality against price of each alternative, {shorten(comparison.dataset)}"
+    return Attachment(path, title, described(comparison))
+
+
+def described(comparison: Comparison) -> str:
+    """What the chart shows, in sentences: the answer, then each alternative as far as it was measured."""
+    alternatives = []
+    for candidate in comparison.candidates:
+        if candidate.score is None:
+            continue
+        standing = STANDINGS[candidate.standing]
+        if candidate.standing == "undecided":
+            standing = "can't tell whether it meets"
+        price = price_in_sentence(candidate.usd_per_1000)
+        alternatives.append(f"{_name_and_score(candidate)}, {standing} the bar, {price}")
+    return f"{headline(comparison)}. Measured: {'; '.join(alternatives)}"
 
 
 def _name_and_score(candidate: MeasuredCandidate) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from bot.cards.common.blocks import (
     CardBlock,
@@ -20,6 +21,7 @@ from bot.cards.common.blocks import (
 )
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import bar_share, long_name, table_name
+from bot.cards.common.general import Attachment
 from bot.cards.common.words import (
     SLACK,
     TERMINAL_AGAIN,
@@ -147,8 +149,10 @@ def finished_notice(measurement: Measurement, curve: Curve) -> str:
     return f"<@{measurement.requested_by}> m{measurement.id} is done. {escape(headline(curve))}."
 
 
-def alt_text(curve: Curve) -> str:
-    return f"Right answers by rows to train on, {table_name(curve.candidate, 40)}, {shorten(curve.dataset)}"
+def chart(path: Path, curve: Curve) -> Attachment:
+    """The plot of the curve, with its answer."""
+    subject = f"{table_name(curve.candidate, 40)}, {shorten(curve.dataset)}"
+    return Attachment(path, f"Right answers by rows to train on, {subject}", headline(curve))
 
 
 def headline(curve: Curve, ahead: MeasuredCandidate | None = None) -> str:

@@ -19,9 +19,10 @@ from bot.cards.common.blocks import (
 )
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import limits_of
-from bot.cards.common.page import Picture, Section, page
+from bot.cards.common.general import Attachment
+from bot.cards.common.page import Section, page
+from bot.cards.common.payback import forecast_chart
 from bot.cards.common.words import charge, pluralize, shorten, signed, utc_time
-from bot.cards.decisions import estimates
 from bot.cards.decisions.plans import plan_title, verdict_text
 from bot.cards.decisions.starting_models import start_facts
 from bot.cards.evidence import evaluation_details, evaluation_results, sealed_rows
@@ -64,8 +65,8 @@ def run_report(
     price_list = PriceList.from_json(plan.prices)
     decisions = _decisions(approvals)
 
-    def charts(*stems: str) -> list[Picture]:
-        return _pictures(plots, plan, stems)
+    def charts(*stems: str) -> list[Attachment]:
+        return _pictures(plots, plan, result, comparison, stems)
 
     changes = (*result_details.details(plan, result), *_labels(result))
     money = calibration.estimate_comparison(plan, result, actuals)
@@ -122,7 +123,7 @@ def measurement_report(
     summary = [part for part in parts if not isinstance(part, Table | Note | Actions)]
     pictures = []
     if plot:
-        pictures.append(Picture(plot, evaluation_results.alt_text(comparison.dataset)))
+        pictures.append(evaluation_results.chart(plot, comparison))
     details = evaluation_details.details(
         comparison,
         spent_micros=measurement.actual_micros,
@@ -140,7 +141,7 @@ def measurement_report(
     return page(headline.text, f"{subject}, ended {utc_time(comparison.measured_at)}", sections, name_of)
 
 
-def _measured(comparison: Comparison, pictures: Sequence[Picture], kind: str = "held-out row") -> Section:
+def _measured(comparison: Comparison, pictures: Sequence[Attachment], kind: str = "held-out row") -> Section:
     parts = Parts()
     parts.add(evaluation_results.table(comparison, comparison.candidates, kind))
     parts.note(" ".join(limits_of(comparison)))
@@ -246,19 +247,25 @@ def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _pictures(plots: Sequence[Path], plan: Plan, stems: Sequence[str]) -> list[Picture]:
+def _pictures(
+    plots: Sequence[Path],
+    plan: Plan,
+    result: RunResult,
+    comparison: Comparison | None,
+    stems: Sequence[str],
+) -> list[Attachment]:
     by_stem = {path.stem: path for path in plots}
     pictures = []
     for stem in stems:
         # Whether there is a chart depends on the method and on what was measured.
         if stem in by_stem:
-            pictures.append(Picture(by_stem[stem], _alt_text(stem, plan)))
+            pictures.append(_picture(by_stem[stem], plan, result, comparison))
     return pictures
 
 
-def _alt_text(stem: str, plan: Plan) -> str:
-    if stem == "comparison":
-        return evaluation_results.alt_text(plan.dataset)
-    if stem == "cumulative-cost":
-        return estimates.alt_text(plan.dataset)
-    return results.alt_text(stem, plan)
+def _picture(path: Path, plan: Plan, result: RunResult, comparison: Comparison | None) -> Attachment:
+    if path.stem == "comparison" and comparison is not None:
+        return evaluation_results.chart(path, comparison)
+    if path.stem == "cumulative-cost":
+        return forecast_chart(path, plan.dataset)
+    return results.chart(path, plan, result)

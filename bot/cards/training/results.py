@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 
 from bot.cards.common.advice import NOT_OFFERED, Offered, in_use_text, use_button
 from bot.cards.common.blocks import (
@@ -20,6 +21,7 @@ from bot.cards.common.blocks import (
 )
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import bar_text, counted_as_right, meaning, scoring_text, short_meaning
+from bot.cards.common.general import Attachment
 from bot.cards.common.judge_agreement import agreement_text, judge_notes, trust_text
 from bot.cards.common.payback import payback_text
 from bot.cards.common.plan_money import foreseen_text, net_value, saves_until
@@ -166,13 +168,33 @@ def list_headline(result: RunResult, *, may_be_used: bool, is_in_use: bool = Fal
     return f"{headline}, on {pluralize(result.tuned.n, 'held-out row')}"
 
 
-def alt_text(plot: str, plan: Plan) -> str:
+def chart(path: Path, plan: Plan, result: RunResult) -> Attachment:
+    """A chart of the run, with what it shows. `path` has the name that the charts give it."""
     subject = f"{shorten(plan.base_model)} on {shorten(plan.dataset)}"
-    if plot in TRAINING_CHARTS:
-        return f"{TRAINING_CHARTS[plot]}, {subject}"
-    if plot == "quality":
-        return f"Quality against price of the tuned model and its alternatives, {subject}"
-    return f"Expected labels against the tuned model's answers, {subject}"
+    if path.stem in TRAINING_CHARTS:
+        title = f"{TRAINING_CHARTS[path.stem]}, {subject}"
+        return Attachment(path, title, _course(path.stem, result))
+    if path.stem == "quality":
+        finding = list_headline(result, may_be_used=bool(result.is_offered))
+        title = f"Quality against price of the tuned model and its alternatives, {subject}"
+        return Attachment(path, title, finding)
+    finding = f"{percent(result.tuned.share)} of {pluralize(result.tuned.n, 'row')} are right"
+    return Attachment(path, f"Expected labels against the tuned model's answers, {subject}", finding)
+
+
+def _course(stem: str, result: RunResult) -> str:
+    """'From 3.21 to 0.42', by the means of the first and the last stretch; '' if no two are stored."""
+    curves = {
+        "loss": result.loss_curve,
+        "reward": result.reward_curve,
+        "preference-accuracy": result.preference_curve,
+        "reward-margin": result.margin_curve,
+    }
+    curve = curves[stem]
+    if len(curve) < 2:
+        return ""
+    (_, first), (last_step, last) = curve[0], curve[-1]
+    return f"From {first:.3g} to {last:.3g} after {pluralize(last_step, 'step')}"
 
 
 def _headline(result: RunResult, *, may_be_used: bool, is_in_use: bool) -> str:

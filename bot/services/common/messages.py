@@ -4,10 +4,9 @@ what concerns the whole team."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from bot.cards.common.blocks import Block, Message
-from bot.cards.common.general import files_body, text_message
+from bot.cards.common.general import Attachment, files_body, text_message
 from bot.context import AppContext, CoreContext
 from storage.records import Draft, OutboxKind, Topic
 
@@ -67,14 +66,14 @@ def put_files(
     context: CoreContext,
     card: str,
     channel: str,
-    files: Sequence[tuple[Path, str]],
+    files: Sequence[Attachment],
     *,
     topic: Topic,
     once: str,
     comment: str = "",
     concerns: str | None = None,
 ) -> None:
-    """Posts files with their titles in a card's thread, in one message with the comment. Without files it posts the
+    """Posts files in a card's thread, in one message with the comment. Without files it posts the
     comment alone."""
     if not files and not comment:
         return

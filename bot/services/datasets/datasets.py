@@ -496,7 +496,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
         if report.diff and not report.is_blocked:
             changed = dataset_versions.version_changes(moved, report.diff, report.n_holdout)
             post_in_thread(context, moved, changed)
-        _post_files(context, moved, (*listed, *inspected.plots))
+        _post_files(context, moved, report, (*listed, *inspected.plots))
 
 
 def _why_refused(dataset: Dataset, inspected: Inspection) -> str | None:
@@ -517,7 +517,7 @@ def _traced_card(context: AppContext, dataset: Dataset, traced: traces.TracedUpl
 
 def post_findings(context: CoreContext, dataset: Dataset, report: Report) -> None:
     """Posts the list of findings, which the version's card mentions, in its thread."""
-    _post_files(context, dataset, write_findings(context, report, folder_of(context, dataset)))
+    _post_files(context, dataset, report, write_findings(context, report, folder_of(context, dataset)))
 
 
 def folder_of(context: CoreContext, dataset: Dataset) -> Path:
@@ -540,10 +540,10 @@ def post_in_thread(context: CoreContext, dataset: Dataset, message: Message) -> 
     context.store.outbox.put(draft, now=context.clock())
 
 
-def _post_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -> None:
+def _post_files(context: CoreContext, dataset: Dataset, report: Report, files: Sequence[Path]) -> None:
     """Posts the files in the card's thread, in one message."""
     card = f"dataset {dataset.id}"
-    titled = [(path, findings.file_title(path.stem, dataset.title)) for path in files]
+    titled = [check_reports.attachment(path, dataset.title, report) for path in files]
     chosen = " ".join(filter(None, (dataset.text_column, dataset.label_column, dataset.sheet)))
     once = f"files of {card} {chosen}".rstrip()  # other columns give other files
     who = dataset.uploaded_by

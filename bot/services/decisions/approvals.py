@@ -292,7 +292,7 @@ def _put_plots(context: AppContext, run: Run, plan: Plan) -> bool:
     plots = estimate_requests.draw_outlook(context, card, outlook, folder)
     if plots is None:
         return False
-    estimate_requests.put_plots(context, run.channel, card, plots, plan.dataset)
+    estimate_requests.put_plots(context, run.channel, card, plots, plan.dataset, outlook)
     return True
 
 

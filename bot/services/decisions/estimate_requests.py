@@ -21,6 +21,7 @@ from bot.cards.common.blocks import Message, code
 from bot.cards.common.candidates import alternative_name
 from bot.cards.common.candidates import candidate_name as kind_name
 from bot.cards.common.general import text_message
+from bot.cards.common.payback import forecast_chart
 from bot.cards.common.prices import price_mark
 from bot.cards.common.reasons import because_text
 from bot.cards.decisions import estimates as views
@@ -319,7 +320,7 @@ def step(context: AppContext, estimate: StoredEstimate) -> None:
         if not context.store.estimates.mark_shared(estimate.id):
             return
         context.show(card, estimate.channel, message, concerns=estimate.person)
-        put_plots(context, estimate.channel, card, plots, estimate.dataset)
+        put_plots(context, estimate.channel, card, plots, estimate.dataset, result.outlook)
 
 
 def draw_outlook(
@@ -340,14 +341,19 @@ def draw_outlook(
 
 
 def put_plots(
-    context: AppContext, channel: str, card: str, plots: Sequence[Path] | Refusal, dataset: str
+    context: AppContext,
+    channel: str,
+    card: str,
+    plots: Sequence[Path] | Refusal,
+    dataset: str,
+    outlook: Outlook | None,
 ) -> None:
     """Posts the plots in the card's thread, in one message, or why they are missing."""
     once = f"plots of {card}"
     if isinstance(plots, Refusal):
         messages.put_files(context, card, channel, (), topic="cards", once=once, comment=plots.text)
         return
-    files = [(path, views.alt_text(dataset)) for path in plots]
+    files = [forecast_chart(path, dataset, outlook) for path in plots]
     messages.put_files(context, card, channel, files, topic="cards", once=once)
 
 

@@ -90,7 +90,7 @@ def _end_trained_curve(context: AppContext, measurement: Measurement, curve: Tra
 def _put_plot(context: AppContext, measurement: Measurement, curve: MeasuredCurve, plot: Path | None) -> None:
     """Posts the plot in the card's thread, with a comment that notifies the person who asked for the curve."""
     comment = views.finished_notice(measurement, curve)
-    plots = [(plot, views.alt_text(curve))] if plot else []
+    plots = [views.chart(plot, curve)] if plot else []
     messages.put_files(
         context,
         measurements.card_of(measurement),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from bot.cards.common.general import Attachment
 from bot.cards.evidence import evaluation_results
 from bot.cards.evidence.sealed_rows import SealedTest
 from bot.cards.training import reports as cards
@@ -139,13 +140,15 @@ def _folder(context: AppContext, run: Run) -> Path:
 
 def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
     plan = plan_from_json(run.plan)
+    assert run.result is not None  # noqa: S101 - those to report have one
+    result = RunResult.from_json(run.result)
     folder = _folder(context, run)
     files = []
     for stem in (*result_cards.TRAINING_CHARTS, "quality"):
         path = folder / f"{stem}.png"
         if path.exists():
-            files.append((path, result_cards.alt_text(stem, plan)))
-    files += [(path, cards.run_title(run, plan)) for path in pages]
+            files.append(result_cards.chart(path, plan, result))
+    files += [Attachment(path, cards.run_title(run, plan)) for path in pages]
     with context.store.transaction():
         messages.put_files(
             context,
@@ -166,8 +169,8 @@ def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequ
     plot = folder_of(context, measurement) / "comparison.png"
     files = []
     if plot.exists():
-        files.append((plot, evaluation_results.alt_text(comparison.dataset)))
-    files += [(path, cards.measurement_title(measurement, comparison)) for path in pages]
+        files.append(evaluation_results.chart(plot, comparison))
+    files += [Attachment(path, cards.measurement_title(measurement, comparison)) for path in pages]
     test = sealed_rows.load_test(context.store, measurement)
     comment = cards.measurement_notice(measurement, comparison, test, has_page=bool(pages))
     headline = cards.measurement_headline(measurement, comparison, test)
