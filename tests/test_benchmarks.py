@@ -36,6 +36,7 @@ SHORT = {
     "startup": ("1", "--model", MODEL, "--settle", "0.5"),
     "training": ("--data", DATA, "--model", MODEL, "--steps", "3"),
     "watch": ("--short",),
+    "words": ("--short", "--model", MODEL),
 }
 
 SLOW = SHORT.keys() - {"checking", "startup"}  # 10 to 50 s each even so

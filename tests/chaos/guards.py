@@ -61,6 +61,8 @@ DISTILLING = "tests/bot/measurement/test_story_distillation.py"
 SEALED = "tests/bot/datasets/test_story_sealed.py"
 SHARING = "bot/rules/data_policy.py"
 SLOW = "tests/bot/training/test_story_slow_provider.py"
+IN_WORDS = "tests/bot/slack/test_story_plain_questions.py"
+PLAIN = "bot/services/plain_questions.py"
 TRYING = "tests/bot/serving/test_story_try_budget.py"
 BOUND = "tests/bot/decisions/test_story_plan_integrity.py"
 DIALECTS = "tests/trainers/client/test_dialects.py"
@@ -436,6 +438,55 @@ GUARDS = (
         "        if too_dear:",
         "        if False:",
         f"{TRYING}::test_no_question_is_asked_beyond_the_teams_a_channels_or_a_persons_budget",
+    ),
+    Guard(
+        "a question in words stays below the day's cap",
+        PLAIN,
+        "    if new.reserved_micros == 0 or spent + new.reserved_micros <= cap:",
+        "    if True:",
+        f"{IN_WORDS}::test_over_the_days_cap_and_over_a_budget_the_words_answer",
+    ),
+    Guard(
+        "a question in words is sent once",
+        PLAIN,
+        "    context.store.plain_questions.mark_sent(question, now=context.clock())",
+        "    pass",
+        f"{IN_WORDS}::test_a_kill_while_a_model_reads_counts_as_paid_and_sends_nothing_again",
+    ),
+    Guard(
+        "a question in words goes where its channel's data may go",
+        "bot/services/datasets/data_policy.py",
+        "    if _may_go(context, data, row):",
+        "    if True:",
+        f"{IN_WORDS}::test_words_leave_only_where_the_policy_lets_data_of_the_channel_go",
+    ),
+    Guard(
+        "a question in words brings only its channel's names",
+        PLAIN,
+        "    here = [name for name, owner in owners.items() if owner == channel]",
+        "    here = list(owners)",
+        f"{IN_WORDS}::test_sixty_questions_cost_only_their_reading_and_send_no_row_and_no_other_channels_names",
+    ),
+    Guard(
+        "a question in words runs at once only what reads",
+        "bot/slack/question_answers.py",
+        "        if line.command in AT_ONCE and line.is_complete:",
+        "        if line.is_complete:",
+        f"{IN_WORDS}::test_a_command_that_changes_something_waits_for_a_click_and_opens_its_own_card",
+    ),
+    Guard(
+        "a question in words names no hidden dataset",
+        "bot/slack/question_answers.py",
+        "        if dataset and dataset not in visible:",
+        "        if False:",
+        f"{IN_WORDS}::test_what_isnt_a_command_for_this_person_is_answered_by_words",
+    ),
+    Guard(
+        "a question in words brings no reason of a model's",
+        "bot/questions/model_prompt.py",
+        "    return tuple(key for key in command.options if key not in NEVER_OPTIONS)",
+        "    return tuple(command.options)",
+        f"{IN_WORDS}::test_what_isnt_a_command_for_this_person_is_answered_by_words",
     ),
     Guard(
         "a question without a clear answer is not repeated",

@@ -102,6 +102,9 @@ def test_a_command_that_reads_runs_at_once_with_the_askers_rights(world: World) 
     assert "left" in budget and "question in plain words" in budget
     _, rights = ask(world, "what may Ben do in this channel?")
     assert "Mention one person" in rights, "the name alone is no mention"
+    world.provider.service.answer = naming("rights", f"@{BEN.id}")
+    _, rights = ask(world, f"what may <@{BEN.id}> do in this channel?")
+    assert f"<@{BEN.id}>" in rights and "approve" in rights
     switch_on(world, '[policy.who]\nread = ["U0BEN"]\n')
     (refused,) = ask(world, "how much budget is left this month?")
     assert "Do you mean one of these?" in refused and "Only a named person may do that" in refused
