@@ -27,6 +27,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import util
@@ -248,6 +249,8 @@ def _prepare_loading() -> None:
 
 def _serve(link: socket.socket) -> dict[str, Any]:
     """Returns only in a child, with its order."""
+    # From Python 3.12 on, a fork warns of threads. Those here are PyTorch's idle ones, which a child starts anew.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     while True:
         message, files, _, _ = socket.recv_fds(link, MESSAGE_BYTES, MESSAGE_FILES)
         if not message:

@@ -3,11 +3,12 @@ the SDK's exceptions become TrainerErrors."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from trainers.client.payloads import Json, read_object
@@ -223,18 +224,27 @@ class ApiClient:
         self.provider = provider
         self._key = check_key(provider, key)
         self.observe: Callable[[ProviderCall], None] = _ignore
+        self._connected: openai.OpenAI | None = None
+        self._connecting = threading.Lock()
 
     def close(self) -> None:
-        # A cached property: asking for it would import the SDK and make a client only to close it.
-        if "_client" in vars(self):
-            self._client.close()
+        if self._connected is not None:
+            self._connected.close()
 
     @property
     def _url(self) -> str:
         return self.provider.base_url
 
-    @cached_property
+    @property
     def _client(self) -> openai.OpenAI:
+        # Several threads may ask at once, and a second client would stay open.
+        with self._connecting:
+            if self._connected is None:
+                self._connected = self._connect()
+            return self._connected
+
+    def _connect(self) -> openai.OpenAI:
+        # The SDK takes half a second to import, and not every client is asked something.
         import openai
 
         seconds = self.provider.timeout_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -64,6 +65,18 @@ def test_concurrent_callers_share_what_was_refused(server: Hosted) -> None:
         ask(trainer, "new-1")
     assert before < 12 * 3, "each caller learns both refusals for itself"
     assert server.count(CHAT) == before + 1
+
+
+def test_threads_that_ask_first_at_the_same_time_share_a_connection(server: Hosted) -> None:
+    """From Python 3.12 on, a cached property has no lock, and each thread would open one that nobody closes."""
+    with Trainer(provider(server), server.key) as trainer, ThreadPoolExecutor(8) as pool:
+        all_there = Barrier(8)
+
+        def connect(_: int) -> object:
+            all_there.wait(10)
+            return trainer._client
+
+        assert len({id(client) for client in pool.map(connect, range(8))}) == 1
 
 
 def test_a_server_that_knows_only_the_older_cap_gets_that(server: Hosted, trainer: Trainer) -> None:

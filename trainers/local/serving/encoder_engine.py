@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -48,10 +48,7 @@ class EncoderEngine:
         self._classifiers: OrderedDict[Path, Classifier] = OrderedDict()
         self._lock = threading.Lock()  # guards the count of open rows
         self._open_rows = 0
-
-    @cached_property
-    def _thread(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, "encoder")
+        self._thread = ThreadPoolExecutor(1, "encoder")  # which starts with the first request
 
     def submit(self, request: PendingRequest) -> Ticket:
         """Raises ApiError: 400 or 404 if an encoder can't do this, 503 if too many requests are queued."""
