@@ -19,7 +19,7 @@ from rich.text import Text
 from demo.drawing import Names, headline, mrkdwn, render, render_modal, texts
 from demo.workspace import Answers, Modal, PostedMessage, Workspace, WorkspaceError
 
-_BAR = re.compile(r"[█░]{4,}\s*(\d{1,3})\s?%")
+_BAR = re.compile(r"(\d{1,3})\s?% [█░]{4,}")
 _RESTS = re.compile(r"^✓ |: 0 of [\d,]+$")  # an item of a list that is finished or has not begun
 _LOOK_EVERY = 0.2
 _SOON = 10.0

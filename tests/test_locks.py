@@ -75,6 +75,6 @@ def test_locked_versions_are_those_that_the_tests_use(lock: str) -> None:
 
 
 def test_the_locked_pytorch_is_no_newer_than_the_one_that_the_tests_use() -> None:
-    """It has no version in constraints.txt: whoever sets the project up gets the newest, or the build for a GPU."""
+    """It has no version in constraints.txt: setting the project up takes the newest, or the build for a GPU."""
     locked = {name: pinned for name, pinned, _ in pins(LOCKS / "trainer.txt")}
     assert Version(locked["torch"]) <= Version(Version(version("torch")).public), FIX

@@ -58,8 +58,8 @@ def test_a_bar_of_progress_counts_what_is_named_beside_it() -> None:
     bars = [(name, text) for name, text in CARDS.items() if "█" in text]
     assert len(bars) >= 5
     for name, text in bars:
-        percent = find(r"[█░]{20} (\d+)%", text)
-        beside = re.search(r"% ?, ([\d,]+) of (?:about )?([\d,]+)", text)
+        percent = find(r"(\d+)% [█░]{20}", text)
+        beside = re.search(r"% [█░]{20}, ([\d,]+) of (?:about )?([\d,]+)", text)
         counted = beside or re.search(r"\*(?:Step|Answers)\*: ([\d,]+) of ([\d,]+)", text)
         if counted:
             share = number(counted[1]) / number(counted[2])

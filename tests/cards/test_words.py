@@ -58,10 +58,10 @@ def test_the_time_left(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("done", "text"),
     [
-        (-1, f"{'░' * 20} 0%"),
-        (0.5, f"{'█' * 10}{'░' * 10} 50%"),
-        (0.996, f"{'█' * 19}░ 99%"),
-        (1, f"{'█' * 19}░ 99%"),
+        (-1, f"0% {'░' * 20}"),
+        (0.5, f"50% {'█' * 10}{'░' * 10}"),
+        (0.996, f"99% {'█' * 19}░"),
+        (1, f"99% {'█' * 19}░"),
     ],
 )
 def test_a_progress_bar_is_never_full_before_the_end(done: float, text: str) -> None:

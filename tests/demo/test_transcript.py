@@ -156,8 +156,8 @@ def client(slack: SlackEmulator) -> WebClient:
 
 def card(percent: int, stage: str = "training") -> list[Json]:
     bar = "█" * (percent // 10) + "░" * (10 - percent // 10)
-    stages = {"type": "section", "text": md(f"✓ approved  ›  *{stage}*  ›  done")}
-    moving = {"type": "section", "text": md(f"{bar} {percent}%  about 4 minutes left")}
+    stages = {"type": "section", "text": md(f"✓ approved  ›  *now {stage}*  ›  done")}
+    moving = {"type": "section", "text": md(f"{percent}% {bar}  about 4 minutes left")}
     return [{"type": "header", "text": plain("Run 7")}, stages, moving]
 
 
@@ -181,9 +181,9 @@ def test_outside_a_terminal_each_tenth_and_each_stage_prints_a_line(
         transcript.refresh()
     lines = [line.strip() for line in output.getvalue().splitlines() if "·" in line]
     assert lines == [
-        "training · █░░░░░░░░░ 11%  about 4 minutes left",
-        "training · ██░░░░░░░░ 29%  about 4 minutes left",
-        "measuring · ██░░░░░░░░ 29%  about 4 minutes left",
+        "now training · 11% █░░░░░░░░░  about 4 minutes left",
+        "now training · 29% ██░░░░░░░░  about 4 minutes left",
+        "now measuring · 29% ██░░░░░░░░  about 4 minutes left",
     ]
 
 
@@ -192,11 +192,11 @@ def test_of_a_list_the_line_shows_only_the_item_in_progress(slack: SlackEmulator
     blocks = [
         *card(40)[:1],
         {"type": "section", "text": md(candidates)},
-        {"type": "section", "text": md("████░░ 40%")},
+        {"type": "section", "text": md("40% ████░░")},
     ]
     ts = client.chat_postMessage(channel=TICKETS.id, text="x", blocks=blocks)["ts"]
     (message,) = [message for message in slack.messages(TICKETS.id) if message.ts == ts]
-    assert progress_line(message, NAMES) == "prompt alone: 120 of 200 · ████░░ 40%"
+    assert progress_line(message, NAMES) == "prompt alone: 120 of 200 · 40% ████░░"
 
 
 def test_in_a_terminal_the_card_is_redrawn_in_place(slack: SlackEmulator, client: WebClient) -> None:

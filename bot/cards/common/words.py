@@ -183,11 +183,11 @@ def time_left(seconds: float) -> str:
 
 
 def progress_bar(done: float) -> str:
-    """A progress bar of twenty characters: '██████████░░░░░░░░░░ 50%'."""
+    """A progress bar of twenty characters: '50% ██████████░░░░░░░░░░'. The number is read aloud before the bar."""
     percents = percent_done(done)
     filled = percents // 5
     bar = "█" * filled + "░" * (20 - filled)
-    return f"{bar} {percents}%"
+    return f"{percents}% {bar}"
 
 
 def percent_done(done: float) -> int:

@@ -324,7 +324,7 @@ def _stages(run: Run) -> str:
         if number < current or run.state == "done":
             words.append(f"✓ {name}")
         elif number == current:
-            words.append(f"*{name}*")
+            words.append(f"*now {name}*")  # a screen reader doesn't say that it is bold
         else:
             words.append(name)
     return "  ›  ".join(words)
