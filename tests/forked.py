@@ -249,7 +249,7 @@ def _prepare_loading() -> None:
 
 def _serve(link: socket.socket) -> dict[str, Any]:
     """Returns only in a child, with its order."""
-    # From Python 3.12 on, a fork warns of threads. Those here are PyTorch's idle ones, which each child starts for itself.
+    # From Python 3.12 on, a fork warns of threads. Those here are PyTorch's idle ones, which each child starts itself.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     while True:
         message, files, _, _ = socket.recv_fds(link, MESSAGE_BYTES, MESSAGE_FILES)
