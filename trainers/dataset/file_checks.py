@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import orjson
+
 from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule, sort_label_counts
 from trainers.dataset.row_facts import RowFacts, StoredRows
 from trainers.dataset.rows import REMOVE_INVISIBLE, Limits, Task, normalise_text, to_printable
@@ -186,10 +188,11 @@ def combined_labels(answers: Collection[str]) -> CombinedLabels | None:
     """Returns the answers that combine labels, or None if they don't. `answers` are the different short answers.
 
     Parts of combinations are labels if they come up in other answers too: in "wrong size, too small" as a label of its
-    own, neither part does.
+    own, neither part does. The commas of a JSON object separate fields, not labels.
     """
+    texts = [answer for answer in answers if not _is_object(answer)]
     for separator in _SEPARATORS:
-        parts = {answer: _split_answer(answer, separator) for answer in answers}
+        parts = {answer: _split_answer(answer, separator) for answer in texts}
         combinations = tuple(answer for answer, its in parts.items() if len(its) > 1)
         if len(combinations) < _FEWEST_COMBINATIONS:
             continue
@@ -200,6 +203,16 @@ def combined_labels(answers: Collection[str]) -> CombinedLabels | None:
         if are_fewer and shared >= _MOST_PARTS * len(listed):
             return CombinedLabels(combinations, len(times))
     return None
+
+
+def _is_object(answer: str) -> bool:
+    """True if the answer is a JSON object."""
+    if not answer.startswith("{"):
+        return False
+    try:
+        return isinstance(orjson.loads(answer), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _split_answer(answer: str, separator: str) -> frozenset[str]:

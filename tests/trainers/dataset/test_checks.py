@@ -263,6 +263,7 @@ def test_several_labels_in_one_answer_are_said_to_be_that(tmp_path: Path, separa
         ("C", "C++", "C#"),
         ("size, too small", "size, too big", "colour, too dark", "paper"),
         tuple(f"Thank you, we send number {row} again" for row in range(30)),
+        tuple(f'{{"off":"{off}","on":"{on}"}}' for off, on in PAIRS),
     ],
 )
 def test_a_comma_within_a_label_makes_no_combination(labels: tuple[str, ...]) -> None:
