@@ -1,5 +1,6 @@
 # Each target sets up what it needs in .venv and .cache; nothing is installed elsewhere.
 #   make demo [DATA=file.csv LABEL=column TEXT=column EPOCHS=1 STAY=1 TERMINAL=1]   the whole story on this machine
+#   make demo STORY=extract                                                another: JSON from threads of a rota channel
 #   make test [DEEP=1]                                                     the tests; with DEEP=1 the long ones too
 #   make check                                                             style, types, walls, dependencies
 #   make clients                                                           other people's clients, for tests/clients
@@ -69,7 +70,7 @@ $(LOCAL_SLACK):
 
 demo: $(MODEL)/config.json
 	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
-	@$(BIN)/python -m demo --model $(MODEL) $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
+	@$(BIN)/python -m demo --model $(MODEL) $(if $(STORY),--story $(STORY)) $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
 	  $(if $(LABEL),--label "$(LABEL)") $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(STAY),--stay) $(if $(TERMINAL),--terminal)
 
 # Two processes a core and one more, as tests wait for others; at most eight. They are forked and share what they have

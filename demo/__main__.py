@@ -8,12 +8,22 @@ from pathlib import Path
 
 import click
 
+from demo import extract
+from demo.extract import Extraction
+from demo.runner import Setting
 from demo.story import Story, play
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
+@click.option(
+    "--story",
+    type=click.Choice(["tickets", "extract"]),
+    default="tickets",
+    show_default=True,
+    help="Sort tickets, or extract the team's own JSON from threads.",
+)
 @click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Your own file.")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
@@ -25,6 +35,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
     "--model", type=click.Path(path_type=Path), default=Path(".cache/smollm2-135m"), show_default=True
 )
 def main(
+    story: str,
     data: Path | None,
     text: str | None,
     label: str | None,
@@ -36,6 +47,10 @@ def main(
 ) -> None:
     """Play the whole story on this machine: no Slack account, no key, no GPU."""
     _end_on_signals()
+    if story == "extract":
+        if data or text or label:
+            raise click.UsageError("--story extract has its own rows: leave out --data, --text and --label.")
+        sys.exit(extract.play(Extraction(Setting(folder, model, stay, in_terminal), epochs)))
     sys.exit(play(Story(data, text, label, stay, in_terminal, folder, model, epochs)))
 
 

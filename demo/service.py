@@ -45,6 +45,20 @@ class RunningBot:
         return f"http://127.0.0.1:{self._port}/slack/events"
 
     @property
+    def call_url(self) -> str:
+        """The URL at which programs call what is in use, if the bot serves."""
+        return f"http://127.0.0.1:{self._serving_port}/v1"
+
+    @property
+    def call_key(self) -> Path:
+        """The file with the key that programs use."""
+        return self._folder / "data" / "serving" / "call.key"
+
+    @property
+    def config(self) -> Path:
+        return self._folder / "finetune.toml"
+
+    @property
     def pid(self) -> int:
         assert self._process is not None  # noqa: S101 - entered
         return self._process.pid
@@ -54,12 +68,11 @@ class RunningBot:
         return self._folder / "finetune.log"
 
     def __enter__(self) -> RunningBot:
-        config = self._folder / "finetune.toml"
-        config.write_text(self._settings(), encoding="utf-8")
+        self.config.write_text(self._settings(), encoding="utf-8")
         access = self._access
         environment = {
             **os.environ,
-            "FINETUNE_CONFIG": str(config),
+            "FINETUNE_CONFIG": str(self.config),
             "SLACK_BOT_TOKEN": access.bot_token,
             "SLACK_APP_TOKEN": access.app_token or "",
             "SLACK_SIGNING_SECRET": access.signing_secret,

@@ -6,10 +6,14 @@ A story is a sequence of these steps.
 from __future__ import annotations
 
 import html
+import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,9 +159,17 @@ def try_model(scene: Scene, text: str) -> None:
     scene.transcript.until(answered, "the model's answer", seconds=120)
 
 
-def put_to_work(scene: Scene) -> Deployed:
+def say_why(scene: Scene, verdict: str) -> None:
+    """Posts a reason if the people train against the advice."""
+    if not verdict.startswith("Go"):
+        scene.transcript.refresh()
+        text = f"The estimate says “{verdict}”. A run costs next to nothing on this machine, so let us see."
+        scene.workspace.say(ANA.id, TICKETS.id, text)
+
+
+def put_to_work(scene: Scene, question: str = "") -> Deployed:
     """Puts in use what the cards advise to, or else the tuned model, which takes a reason and another person. Then a
-    program calls it, by the lines on the card."""
+    program calls it, by the lines on the card, with their question or another."""
 
     def is_called() -> PostedMessage | None:
         scene.bot.check_alive()
@@ -177,7 +189,7 @@ def put_to_work(scene: Scene) -> Deployed:
         scene.transcript.did(BEN.id, "clicks Approve")
         scene.workspace.click(BEN.id, TICKETS.id, request.ts, APPROVE_USE)
     card = scene.transcript.until(is_called, "an address for programs", seconds=60)
-    program = program_of(card)
+    program = program_of(card, question)
     scene.transcript.did(ANA.id, "runs the five lines of the card")
     done = run_program(program)
     if done.returncode:
@@ -187,11 +199,12 @@ def put_to_work(scene: Scene) -> Deployed:
     return Deployed(program, answer)
 
 
-def roll_back(scene: Scene, program: str) -> str:
+def roll_back(scene: Scene, program: str, reason: str = "") -> str:
     """Goes back to what was in use before, which is nothing in a demo: the program that was answered is refused.
     Returns the last line that the program prints."""
     before = len(scene.workspace.messages(TICKETS.id))
-    type_line(scene, ANA.id, f"/finetune rollback {scene.dataset}")
+    because = f" because={reason}" if reason else ""
+    type_line(scene, ANA.id, f"/finetune rollback {scene.dataset}{because}")
     answered = lambda: scene.workspace.messages(TICKETS.id)[before:]  # noqa: E731
     scene.transcript.until(answered, "the answer to the rollback", seconds=15)
 
@@ -206,11 +219,32 @@ def roll_back(scene: Scene, program: str) -> str:
     return refusal
 
 
-def program_of(card: PostedMessage) -> str:
-    """Returns the lines of Python that the card shows, as somebody copies them."""
+def run_finetune(scene: Scene, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """Runs `finetune` in a terminal on the bot's machine and returns what it prints."""
+    scene.transcript.did(ANA.id, f"runs finetune {shlex.join(arguments)}")
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", *arguments],
+        env={**os.environ, "FINETUNE_CONFIG": str(scene.bot.config), **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=MEASUREMENT_PATIENCE_S,
+        check=False,
+    )
+    if done.returncode:
+        raise WorkspaceError(f"finetune {arguments[0]} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip()
+
+
+def program_of(card: PostedMessage, question: str = "") -> str:
+    """Returns the lines of Python that the card shows, as somebody copies them, who may write a question of their
+    own."""
     texts = [block.get("text", {}).get("text", "") for block in card.blocks]
     (lines,) = [text.split("```")[1] for text in texts if "```" in text]
-    return html.unescape(lines).partition("\n\n")[0]
+    program = html.unescape(lines).partition("\n\n")[0]
+    if not question:
+        return program
+    content = f'"content": {json.dumps(question)}'
+    return re.sub(r'"content": "[^"]*"', lambda _: content, program)
 
 
 def run_program(lines: str) -> subprocess.CompletedProcess[str]:

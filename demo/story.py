@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from demo import steps
-from demo.people import ANA, TICKETS
 from demo.runner import Ending, Setting, Timeline, run
 from demo.steps import Scene
 from demo.summary import has_free_models, summary
@@ -79,7 +78,7 @@ def _perform(story: Story, scene: Scene, timeline: Timeline) -> Ending:
     else:
         steps.measure(scene, 1, TEXTS)
     timeline.mark("measured")
-    _say_why(scene, steps.estimate(scene, story.plan))
+    steps.say_why(scene, steps.estimate(scene, story.plan))
     steps.start(scene, story.plan)
     steps.approve(scene)
     result = steps.wait_for_result(scene, lambda: timeline.mark("training"))
@@ -90,11 +89,3 @@ def _perform(story: Story, scene: Scene, timeline: Timeline) -> Ending:
     deployed = steps.put_to_work(scene)
     refusal = steps.roll_back(scene, deployed.program)
     return summary(story.folder, result, verdict, deployed.answer, refusal).lines
-
-
-def _say_why(scene: Scene, verdict: str) -> None:
-    """Posts a reason if the people train against the advice."""
-    if not verdict.startswith("Go"):
-        scene.transcript.refresh()
-        text = f"The estimate says “{verdict}”. A run costs next to nothing on this machine, so let us see."
-        scene.workspace.say(ANA.id, TICKETS.id, text)

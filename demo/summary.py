@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,31 +58,37 @@ class Summary:
         stages = [f"{name} {_clock(seconds)}" for name, seconds in timeline.items()]
         return [
             *self._comparison(),
-            _line("base, prompted", f"{before} on {result.base.n} held-out rows"),
-            _line("tuned", f"{after} on the same"),
-            _line("difference", difference),
-            _line("cost", f"{actual} (estimated {estimated})"),
-            _line("a program got", cut(self.answer, LONGEST_ANSWER)),
-            _line("after rollback", cut(self.refusal, LONGEST_ANSWER)),
-            _line("training", duration(result.train_seconds)),
-            _line("timeline", ", ".join(stages)),
-            _line("database", str(self.database)),
-            _line("adapter", str(self.adapter)),
+            line("base, prompted", f"{before} on {result.base.n} held-out rows"),
+            line("tuned", f"{after} on the same"),
+            line("difference", difference),
+            line("cost", f"{actual} (estimated {estimated})"),
+            line("a program got", cut(self.answer, LONGEST_ANSWER)),
+            line("after rollback", cut(self.refusal, LONGEST_ANSWER)),
+            line("training", duration(result.train_seconds)),
+            line("timeline", ", ".join(stages)),
+            line("database", str(self.database)),
+            line("adapter", str(self.adapter)),
         ]
+
+    @property
+    def tuned(self) -> MeasuredCandidate:
+        """The tuned model on the held-out rows. Raises WorkspaceError if it was compared with nothing."""
+        if self.result.comparison is None:
+            raise WorkspaceError("the result has no comparison with the alternatives")
+        (tuned,) = self.result.comparison.of_kind("tuned")
+        return tuned
 
     def _comparison(self) -> list[str]:
         """Returns a line for each alternative on the same rows, the tuned model last, then the verdict."""
         candidates = list(self.comparison.candidates)
         if self.result.comparison:
             candidates += self.result.comparison.of_kind("tuned")
-        width = max(len(table_name(candidate.identity)) for candidate in candidates)
-        measured = measure_title(self.comparison)
-        bar = bar_share(self.comparison.bar)
-        lines = [f"{measured} on the same {self.comparison.n} held-out rows:"]
-        for candidate in candidates:
-            lines.append(f"  {table_name(candidate.identity):{width}}  {_measured(candidate, bar)}")
-        lines.append(_line("verdict", self.verdict))
-        return [*lines, *self._against_untrained()]
+        return [
+            f"{measure_title(self.comparison)} on the same {self.comparison.n} held-out rows:",
+            *candidate_lines(candidates, self.comparison.bar),
+            line("verdict", self.verdict),
+            *self._against_untrained(),
+        ]
 
     def _against_untrained(self) -> list[str]:
         """Returns a line comparing the tuned model with the best untrained alternative."""
@@ -98,10 +104,21 @@ class Summary:
             text = f"clearly {order} than {name}, by {points(pair.difference).lstrip('+')}"
         elif other.is_free:
             text += f", which is free: use {name}"
-        return [_line("the tuned model", text)]
+        return [line("the tuned model", text)]
 
 
-def _line(name: str, text: str) -> str:
+def candidate_lines(candidates: Sequence[MeasuredCandidate], bar: float) -> list[str]:
+    """Returns a line for each candidate: its score with its interval, and whether it meets the bar."""
+    width = max(len(table_name(candidate.identity)) for candidate in candidates)
+    share = bar_share(bar)
+    lines = []
+    for candidate in candidates:
+        lines.append(f"  {table_name(candidate.identity):{width}}  {_measured(candidate, share)}")
+    return lines
+
+
+def line(name: str, text: str) -> str:
+    """Returns a line of the summary, with the text of all lines in one column."""
     return f"{name + ':':{WIDTH}} {text}"
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.text import Text
 
 from demo.drawing import Names, headline, mrkdwn, render, render_modal, texts
@@ -59,6 +60,10 @@ class Transcript:
         line = Text(self._names[user], style="bold green")
         line.append(f"  {what}", style="not bold green")
         self._print(line)
+
+    def printed(self, text: str) -> None:
+        """Prints what a command has printed in a terminal."""
+        self._print(Padding(Text(text), (0, 0, 0, 2), expand=False))
 
     def filled(self, user: str, modal: Modal, answers: Answers, files: Names | None = None) -> None:
         """Prints a form as a person filled it in. `files` are the names of files among the answers, by their ids."""

@@ -13,7 +13,8 @@ OTHERS = (
     ("benchmarks/", "The measurements in README and docs: `make bench`"),
     (
         "examples/",
-        "Support tickets written for this project: two versions, one with wrong labels, one with faults",
+        "Written for this project: support tickets (two versions, one with wrong labels, one with faults), and threads "
+        "of a rota channel, also by other authors",
     ),
     ("docs/", "Documentation, its index (docs/README.md), and the scripts that generate parts of it"),
     (
