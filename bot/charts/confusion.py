@@ -33,16 +33,23 @@ def draw_confusion(matrix: Confusion, compared: PairedComparison, title: str, pa
     names = [shorten_name(column) for column in columns]
     axes.set_xticks(range(len(columns)), names, rotation=40, ha="right")
     totals = []
-    for name, row in zip(matrix.labels, counts, strict=True):
-        totals.append(f"{shorten_name(name)} ({sum(row):,})")
+    for label, row in zip(matrix.labels, counts, strict=True):
+        name = shorten_name(label)
+        totals.append(f"{name} ({sum(row):,})")
     axes.set_yticks(range(len(matrix.labels)), totals, color=INK)
-    # The lines of the grid run between the cells, not through them.
+    _draw_grid_between_cells(axes, len(columns), len(matrix.labels))
+    return save_figure(drawn, path)
+
+
+def _draw_grid_between_cells(axes: Axes, columns: int, rows: int) -> None:
+    """The usual lines of the grid would run through the middle of the cells, where their numbers are."""
     axes.grid(visible=False)
-    axes.set_xticks([x - 0.5 for x in range(len(columns) + 1)], minor=True)
-    axes.set_yticks([y - 0.5 for y in range(len(matrix.labels) + 1)], minor=True)
+    left_edges = [x - 0.5 for x in range(columns + 1)]
+    upper_edges = [y - 0.5 for y in range(rows + 1)]
+    axes.set_xticks(left_edges, minor=True)
+    axes.set_yticks(upper_edges, minor=True)
     axes.grid(which="minor", color=GRID, linewidth=0.8)
     axes.tick_params(which="minor", length=0)
-    return save_figure(drawn, path)
 
 
 def _heading(title: str, compared: PairedComparison) -> str:
@@ -54,12 +61,15 @@ def _draw_cells(axes: Axes, counts: Sequence[Sequence[int]]) -> None:
     colours = []
     for y, row in enumerate(counts):
         total = max(sum(row), 1)
-        colours.append([_cell_colour(x == y, count / total) for x, count in enumerate(row)])
+        shares = [count / total for count in row]
+        colours.append([_cell_colour(x == y, share) for x, share in enumerate(shares)])
         for x, count in enumerate(row):
             if not count:
                 continue
-            is_dark = count / total > 0.55
-            ink = "white" if is_dark else INK
+            ink = INK
+            if shares[x] > 0.55:
+                # Black on a cell this dark can't be read.
+                ink = "white"
             axes.text(x, y, f"{count:,}", ha="center", va="center", color=ink, fontsize=9)
     axes.imshow(colours)
 
@@ -77,15 +87,24 @@ def _draw_worst_labels(matrix: Confusion, compared: PairedComparison, title: str
     )
     halves = drawn.add_gridspec(1, 2)
     left.set_subplotspec(halves[0])
-    mistaken = [f"{shorten_name(pair.expected)} → {shorten_name(pair.answered)}" for pair in pairs]
+    mistaken = []
+    for pair in pairs:
+        expected = shorten_name(pair.expected)
+        answered = shorten_name(pair.answered)
+        mistaken.append(f"{expected} → {answered}")
     _draw_bars(left, mistaken, [pair.rows for pair in pairs], RED)
     left.xaxis.get_major_locator().set_params(integer=True)
 
     right = drawn.add_subplot(halves[1])
     right.set_xlabel("of its rows right", color=SOFT)
     right.set_ylabel("labels least often right", color=SOFT)
-    names = [f"{shorten_name(score.label)} ({score.correct:,} of {score.expected:,})" for score in scores]
-    _draw_bars(right, names, [score.recall or 0.0 for score in scores], BLUE)
+    names = []
+    recalls = []
+    for score in scores:
+        name = shorten_name(score.label)
+        names.append(f"{name} ({score.correct:,} of {score.expected:,})")
+        recalls.append(score.recall or 0.0)
+    _draw_bars(right, names, recalls, BLUE)
     percent_axis(right.xaxis)
     right.set_xlim(0, 1)
     return save_figure(drawn, path)
@@ -93,7 +112,8 @@ def _draw_worst_labels(matrix: Confusion, compared: PairedComparison, title: str
 
 def _rank_of_label(score: LabelScore) -> tuple[float, int, str]:
     """The lowest recall first; of the same recall, the label with the most rows."""
-    return score.recall or 0.0, -score.expected, score.label
+    recall = score.recall or 0.0
+    return recall, -score.expected, score.label
 
 
 def _draw_bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str) -> None:

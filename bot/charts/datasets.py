@@ -32,18 +32,21 @@ def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | 
     drawn, axes = figure(_label_title(ordered, len(shown)), "rows", "", size=(WIDE, tall))
     heights = range(len(shown))
     rows = [count.rows for count in shown]
-    axes.barh(heights, rows, color=[_colour(count) for count in shown], height=0.72)
-    axes.set_yticks(heights, [shorten_name(count.label) for count in shown], color=INK)
+    names = [shorten_name(count.label) for count in shown]
+    colours = [_colour(count) for count in shown]
+    axes.barh(heights, rows, color=colours, height=0.72)
+    axes.set_yticks(heights, names, color=INK)
+    # From high to low, so that the first label is on top.
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0, max(rows) * 1.15 or 1)
-    for height, label_count in zip(heights, shown, strict=True):
+    for height, count, colour in zip(heights, rows, colours, strict=True):
         axes.annotate(
-            f"{label_count.rows:,}",
-            (label_count.rows, height),
+            f"{count:,}",
+            (count, height),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
-            color=_colour(label_count),
+            color=colour,
         )
     if len(shown) < len(ordered):
         axes.axhline(len(shown) / 2 - 0.5, color=SOFT, linewidth=0.8, linestyle="--")
@@ -74,19 +77,24 @@ def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Pa
     without rows."""
     if not counts:
         return None
+    shortest = min(counts)
     longest = max(counts)
-    within = [count for count in counts if limit is None or count <= limit]
-    over = [count for count in counts if limit is not None and count > limit]
-    drawn, axes = figure(_length_title(len(counts), limit, len(over)), "tokens per row", "rows")
-    edges = _bar_edges(min(counts), longest)
+    within = counts
+    over: Sequence[int] = ()
+    if limit is not None:
+        within = [count for count in counts if count <= limit]
+        over = [count for count in counts if count > limit]
+    title = _length_title(len(counts), limit, len(over))
+    drawn, axes = figure(title, "tokens per row", "rows")
+    edges = _bar_edges(shortest, longest)
     axes.hist([within, over], bins=edges, stacked=True, color=[BLUE, RED])
     axes.grid(visible=False, axis="x")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlim(min(edges[0], min(counts) - 4), max(edges[-1], longest + 4))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(min(edges[0], shortest - 4), max(edges[-1], longest + 4))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+        axis.set_major_formatter("{x:,.0f}")
     if limit is not None and limit <= longest * FAR:
+        # Room above the bars for the words beside the line.
         axes.set_ylim(top=axes.get_ylim()[1] * 1.12)
         axes.set_xlim(right=max(edges[-1], limit * 1.02))
         axes.axvline(limit, color=INK, linestyle="--", linewidth=1.2)
@@ -116,4 +124,5 @@ def _bar_edges(least: int, longest: int) -> list[float]:
     lengths = longest - least + 1
     width = math.ceil(lengths / BARS)
     bars = math.ceil(lengths / width)
-    return [least - 0.5 + width * at for at in range(bars + 1)]
+    left = least - 0.5
+    return [left + width * bar for bar in range(bars + 1)]

@@ -36,7 +36,9 @@ class Box:
 
     @property
     def middle(self) -> tuple[float, float]:
-        return (self.left + self.right) / 2, (self.bottom + self.top) / 2
+        x = (self.left + self.right) / 2
+        y = (self.bottom + self.top) / 2
+        return x, y
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,16 @@ def place_labels(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -
 
 def _boxes_around(label: Label) -> Iterator[Box]:
     for reach in REACHES:
+        step = label.height * reach
         for degrees in DIRECTIONS:
             angle = math.radians(degrees)
-            step = label.height * reach
-            left = label.x + step * math.cos(angle)
+            right = step * math.cos(angle)
+            up = step * math.sin(angle)
+            left = label.x + right
             if math.cos(angle) <= 0:
                 # On the left of its point, a label ends there.
                 left -= label.width
-            bottom = label.y + step * math.sin(angle) - label.height / 2
+            bottom = label.y + up - label.height / 2
             yield Box(left, bottom, left + label.width, bottom + label.height)
 
 
@@ -78,5 +82,8 @@ def _cost(box: Box, label: Label, taken: Sequence[Box], room: Box) -> float:
     """Returns a cost that counts covered pixels most, then the distance from the point."""
     hidden = sum(box.overlap(other) for other in taken)
     outside = (box.area - box.overlap(room)) * OUTSIDE
+    # The nearest point of the box, on the height of its middle, where the line to the label ends.
     x = min(max(label.x, box.left), box.right)
-    return hidden + outside + BENDING * math.hypot(x - label.x, box.middle[1] - label.y)
+    _, y = box.middle
+    distance = math.hypot(x - label.x, y - label.y)
+    return hidden + outside + BENDING * distance

@@ -45,10 +45,14 @@ class Described:
 def is_question(text: str, commands: Collection[str]) -> bool:
     """True for several words of which the first is no command, nor nearly one, as with a mistyped `estmate`."""
     words = text.split()
-    if len(words) < FEWEST_WORDS or any("=" in word for word in words):
+    if len(words) < FEWEST_WORDS:
+        return False
+    # A word such as `volume=10M` is a command's option, even if the command is mistyped.
+    if any("=" in word for word in words):
         return False
     first = words[0].lower()
-    return not difflib.get_close_matches(first, commands, n=1, cutoff=MISTYPED)
+    nearly = difflib.get_close_matches(first, commands, n=1, cutoff=MISTYPED)
+    return not nearly
 
 
 def nearest(question: str, commands: Sequence[Described]) -> tuple[str, ...]:
@@ -60,7 +64,8 @@ def nearest(question: str, commands: Sequence[Described]) -> tuple[str, ...]:
         own = weights[command.name]
         scores[command.name] = sum(own.get(stem, 0.0) for stem in stems)
     best = max(scores.values(), default=0.0)
-    near = [name for name, score in scores.items() if score > 0 and score >= NEAR * best]
+    threshold = NEAR * best
+    near = [name for name, score in scores.items() if score > 0 and score >= threshold]
     near.sort(key=lambda name: -scores[name])
     return tuple(near[:MOST_OFFERED])
 
@@ -73,22 +78,33 @@ def names_in(question: str, names: Collection[str]) -> tuple[str, ...]:
 
 def _weights(commands: Sequence[Described]) -> Mapping[str, Mapping[str, float]]:
     """Returns each command's stems with what they count."""
-    cues = {command.name: _stems(f"{command.name} {CUES.get(command.name, '')}") for command in commands}
-    helps = {command.name: _stems(command.what) for command in commands}
-    weights: dict[str, dict[str, float]] = {}
+    cues = {}
+    stems_by_command = {}
     for command in commands:
+        own_cues = _stems(f"{command.name} {CUES.get(command.name, '')}")
+        cues[command.name] = own_cues
+        stems_by_command[command.name] = own_cues | _stems(command.what)
+
+    weights: dict[str, dict[str, float]] = {}
+    for name, stems in stems_by_command.items():
         own = {}
-        for stem in cues[command.name] | helps[command.name]:
-            having = sum(stem in cues[each] or stem in helps[each] for each in cues)
+        for stem in stems:
+            having = sum(stem in others for others in stems_by_command.values())
             rarity = math.log(1 + len(commands) / having)
-            own[stem] = rarity if stem in cues[command.name] else HELP_WEIGHT * rarity
-        weights[command.name] = own
+            if stem in cues[name]:
+                own[stem] = rarity
+            else:
+                own[stem] = HELP_WEIGHT * rarity
+        weights[name] = own
     return weights
 
 
 def _stems(text: str) -> frozenset[str]:
     """Returns the beginnings of the words, without accents, so that "trained" is "training" and "días" is "dias"."""
-    plain = unicodedata.normalize("NFKD", text.lower())
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    words = [word for word in _WORD.findall(plain) if word not in _IDLE]
-    return frozenset(word.replace("-", "")[:STEM_LETTERS] for word in words)
+    decomposed = unicodedata.normalize("NFKD", text.lower())
+    plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    stems = set()
+    for word in _WORD.findall(plain):
+        if word not in _IDLE:
+            stems.add(word.replace("-", "")[:STEM_LETTERS])
+    return frozenset(stems)

@@ -25,7 +25,8 @@ def training_settings(plan: Plan) -> tuple[Setting, ...]:
         ("rows", f"{plan.n_train:,}"),
         ("method", plan.method),
     ]
-    settings += [(option_name(name), format_value(value)) for name, value in plan.hyperparameters]
+    for name, value in plan.hyperparameters:
+        settings.append((option_name(name), format_value(value)))
     if plan.swept is not None:
         settings.append(("sweep", describe_sweep(plan.swept.sweep)))
     if plan.stopping is not None:
@@ -40,8 +41,10 @@ def plan_changes(plan: Plan, before: Plan) -> tuple[PlanChange, ...]:
     then = _all_settings(before)
     changes = []
     for name in now | then:  # in the order of this plan
-        if now.get(name) != then.get(name):
-            changes.append(PlanChange(name, then.get(name, ""), now.get(name, "")))
+        value = now.get(name, "")
+        value_before = then.get(name, "")
+        if value != value_before:
+            changes.append(PlanChange(name, value_before, value))
     return tuple(changes)
 
 
@@ -75,7 +78,11 @@ def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...
     # With the plan's own rank, because lora_alpha follows from it and is not unusual then.
     usual |= hyperparameters_for(plan.n_train, rank, takes_lora=takes_lora, defaults={}, method=plan.method)
     usual["lora_r"] = specs()["lora_r"].default
-    return tuple((name, value) for name, value in plan.hyperparameters if value != usual.get(name))
+    unusual = []
+    for name, value in plan.hyperparameters:
+        if value != usual.get(name):
+            unusual.append((name, value))
+    return tuple(unusual)
 
 
 @dataclass(frozen=True)
@@ -97,34 +104,50 @@ def chosen_settings(plan: Plan, before: Plan | None) -> tuple[ChangedSetting, ..
     then = dict(before.hyperparameters)
     chosen_before = dict(unusual_hyperparameters(before))
     names = dict.fromkeys((*chosen, *chosen_before))  # each once, in order
-    return tuple(
-        ChangedSetting(name, now.get(name), then.get(name))
-        for name in names
-        if now.get(name) != then.get(name)
-    )
+    changes = []
+    for name in names:
+        change = ChangedSetting(name, now.get(name), then.get(name))
+        if change.value != change.before:
+            changes.append(change)
+    return tuple(changes)
 
 
 def trains_the_same(plan: Plan, before: Plan) -> bool:
     """True if both train the same model: the same rows, start, method and hyperparameters."""
+    return begins_alike(plan, before) and _training(plan) == _training(before)
 
-    def training(each: Plan) -> tuple[object, ...]:
-        return (each.train_sha256, each.method, each.hyperparameters, each.seed, *_search(each))
 
-    return begins_alike(plan, before) and training(plan) == training(before)
+def _training(plan: Plan) -> tuple[object, ...]:
+    return (
+        plan.train_sha256,
+        plan.method,
+        plan.hyperparameters,
+        plan.seed,
+        *_search(plan),
+    )
 
 
 def tries_the_same(plan: Plan, other: Plan) -> bool:
     """True if both try the same settings on the same model and dataset, whatever its rows: the newer plan then takes
     the older one's place. Only the hyperparameters that somebody chose count: the others follow from the rows."""
+    return begins_alike(plan, other) and _experiment(plan) == _experiment(other)
 
-    def experiment(each: Plan) -> tuple[object, ...]:
-        return (each.dataset, each.method, unusual_hyperparameters(each), *_search(each))
 
-    return begins_alike(plan, other) and experiment(plan) == experiment(other)
+def _experiment(plan: Plan) -> tuple[object, ...]:
+    return (
+        plan.dataset,
+        plan.method,
+        unusual_hyperparameters(plan),
+        *_search(plan),
+    )
 
 
 def _search(plan: Plan) -> tuple[object, ...]:
     """Returns what a plan leaves to its validation rows: the values of a sweep, or when to stop."""
-    sweep = plan.swept.sweep if plan.swept else ()
-    patience = plan.stopping.patience if plan.stopping else None
+    sweep: object = ()
+    if plan.swept is not None:
+        sweep = plan.swept.sweep
+    patience = None
+    if plan.stopping is not None:
+        patience = plan.stopping.patience
     return sweep, patience

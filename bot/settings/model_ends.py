@@ -36,7 +36,8 @@ class ListedModels:
 
     def first_day(self, name: str) -> date | None:
         """Returns the day on which a model, or a release of it, was listed first; None if it never was."""
-        return min((day for each, day in self.first_days.items() if _is_called(each, name)), default=None)
+        days = [day for each, day in self.first_days.items() if _is_called(each, name)]
+        return min(days, default=None)
 
 
 def store_model_ends(
@@ -59,19 +60,23 @@ def store_model_ends(
         stored |= _first_days(before, listed, today)
     ends_by_provider[provider] = stored
     path = data / MODEL_ENDS_FILE
+    # By way of a second file, so that a kill while it is written leaves the list of before.
     partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(ends_by_provider, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(ends_by_provider, indent=1)
+    partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
 
 
 def models_listed_before(data: Path, provider: str) -> frozenset[str]:
     """Returns the provider's models when it was last asked; empty if it never was."""
-    return frozenset(_load_stored_ends(data).get(provider, {}).get("listed", ()))
+    stored = _load_stored_ends(data).get(provider, {})
+    return frozenset(stored.get("listed", ()))
 
 
 def listed_models_of(data: Path, provider: str) -> ListedModels | None:
     """Returns when the provider listed its models first, None if it has never listed any."""
-    return _listed_models(_load_stored_ends(data).get(provider, {}))
+    stored = _load_stored_ends(data).get(provider, {})
+    return _listed_models(stored)
 
 
 def with_announced_ends(rows: Sequence[ProviderRow], data: Path) -> tuple[ProviderRow, ...]:
@@ -83,7 +88,8 @@ def _with_stored_list(row: ProviderRow, ends_by_provider: StoredEnds) -> Provide
     if row.name not in ends_by_provider:
         return row
     listed = frozenset(ends_by_provider[row.name].get("listed", ()))
-    return row.with_shutdowns(_read_days(ends_by_provider, row.name), listed)
+    ends = _read_days(ends_by_provider, row.name)
+    return row.with_shutdowns(ends, listed)
 
 
 def _listed_models(stored: Mapping[str, Any]) -> ListedModels | None:
@@ -95,11 +101,14 @@ def _listed_models(stored: Mapping[str, Any]) -> ListedModels | None:
         day = date.fromisoformat(stored["read_on"])
         return ListedModels(day, listed, dict.fromkeys(listed, day))
     first_days = {name: date.fromisoformat(day) for name, day in stored["first_days"].items()}
-    return ListedModels(date.fromisoformat(stored["since"]), listed, first_days)
+    since = date.fromisoformat(stored["since"])
+    return ListedModels(since, listed, first_days)
 
 
 def _first_days(before: ListedModels, listed: Collection[str], today: date) -> Mapping[str, Any]:
-    days = {name.lower(): today for name in listed} | dict(before.first_days)
+    days = {name.lower(): today for name in listed}
+    # A model that was listed before, left the list and came back isn't new.
+    days |= dict(before.first_days)
     return {
         "since": before.since.isoformat(),
         "first_days": {name: day.isoformat() for name, day in sorted(days.items())},
@@ -107,23 +116,26 @@ def _first_days(before: ListedModels, listed: Collection[str], today: date) -> M
 
 
 def _is_called(listed: str, name: str) -> bool:
-    return name.lower() in (listed, RELEASE_SUFFIX.sub("", listed))
+    without_release = RELEASE_SUFFIX.sub("", listed)
+    return name.lower() in (listed, without_release)
 
 
 def _read_days(ends_by_provider: StoredEnds, provider: str) -> Mapping[str, date]:
-    return {model: date.fromisoformat(day) for model, day in ends_by_provider[provider]["models"].items()}
+    models = ends_by_provider[provider]["models"]
+    return {model: date.fromisoformat(day) for model, day in models.items()}
 
 
 def _load_stored_ends(data: Path) -> StoredEnds:
     """Returns {} if the file is missing or damaged: then our own lists hold, until a provider's next answer."""
+    path = data / MODEL_ENDS_FILE
     try:
-        ends_by_provider: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
+        ends_by_provider: StoredEnds = json.loads(path.read_text(encoding="utf-8"))
         for provider, stored in ends_by_provider.items():
             _read_days(ends_by_provider, provider)
             _listed_models(stored)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        log.warning("ignoring %s, which can't be read: %s", data / MODEL_ENDS_FILE, error)
+        log.warning("ignoring %s, which can't be read: %s", path, error)
         return {}
     return ends_by_provider

@@ -18,10 +18,12 @@ from trainers.evaluation.results import find_best
 def count_taught(context: CoreContext, plan: Plan, evidence: Evidence) -> tuple[TaughtRows, ...]:
     """Returns how many of the plan's training rows have the label that a teacher gave them, with the teacher's best
     measured score."""
+    counts = _count(context, plan.dataset, plan.train_sha256)
     taught = []
-    for teacher, count in _count(context, plan.dataset, plan.train_sha256).items():
-        best = find_best(candidate for candidate in evidence.candidates if candidate.model == teacher)
+    for teacher, count in counts.items():
         rows = TaughtRows(teacher, count)
+        of_teacher = [candidate for candidate in evidence.candidates if candidate.model == teacher]
+        best = find_best(of_teacher)
         if best is not None:
             # Rounded, since the plan with these numbers is hashed.
             rows = replace(

@@ -12,7 +12,9 @@ from storage.records import Run
 
 def wait_for_key(context: AppContext, run: Run) -> None:
     """Waits for the provider's key. A job may exist, so the run is not ended."""
-    wait(context, run, MAX_PAUSE_S / 2, note=lost_key_text(context, run.provider))
+    pause_s = MAX_PAUSE_S / 2
+    note = lost_key_text(context, run.provider)
+    wait(context, run, pause_s, note=note)
 
 
 def lost_key_text(context: AppContext, provider: str) -> str:
@@ -30,14 +32,16 @@ def end(
     """Ends a run without a result, and settles the reservation with what was spent. The hourly cost of its model is not
     part of `actual_micros`, because deployments have rows of their own in the ledger."""
     now = context.clock()
-    in_all = actual_micros + context.store.deployments.cost_of_run(run.id)
-    with context.store.transaction():
-        moved = context.store.runs.move(run, state, now=now, error=why, actual_micros=in_all)
+    store = context.store
+    in_all = actual_micros + store.deployments.cost_of_run(run.id)
+    with store.transaction():
+        moved = store.runs.move(run, state, now=now, error=why, actual_micros=in_all)
         if moved is None:
             return
-        context.store.runs.book(moved, "settle", actual_micros, month=units.month_of(now), now=now)
+        store.runs.book(moved, "settle", actual_micros, month=units.month_of(now), now=now)
         # A trainer's message about a failure may quote a row. `runs.error` can be deleted, the audit log can't.
-        context.audit("finetune", state, f"run {run.id}", "" if state == "failed" else why)
+        detail = "" if state == "failed" else why
+        context.audit("finetune", state, f"run {run.id}", detail)
         notifications.show_end(context, moved, why)
 
 
@@ -58,7 +62,8 @@ def wait(context: AppContext, run: Run, seconds: float, *, note: str | None = No
     now = context.clock()
     with context.store.transaction():
         next_at = due_unless_wished(context, run, now + seconds)
-        moved = context.store.runs.move(run, run.state, now=now, next_at=next_at, progress=progress)
+        runs = context.store.runs
+        moved = runs.move(run, run.state, now=now, next_at=next_at, progress=progress)
         # While a trainer is away, each attempt has the same note; one edit of the card is enough.
         if moved and note and note != before.note:
             notifications.show_progress(context, moved)

@@ -31,19 +31,24 @@ def live_answers(context: AppContext, watch: Watch) -> LiveAnswers | None:
     promotion = context.store.promotions.current(watch.dataset)
     if promotion is None or promotion.recipe is None or not watch.samples:
         return None
+    now = context.clock()
     labels = _labels_since(context, promotion)
-    holdout = count_right(promotion_proof(context, promotion.what, None).candidate)
+    proof = promotion_proof(context, promotion.what, None)
+    holdout = count_right(proof.candidate)
     accuracy = None
+    share = None
     if holdout is not None:
-        accuracy = judge_live_accuracy(_past_weeks(labels, context.clock()), holdout)
-    recent = [label for label in labels if label.at >= context.clock() - SHOWN_WEEKS * WEEK_S]
+        accuracy = judge_live_accuracy(_past_weeks(labels, now), holdout)
+        share = holdout.share
+    shown_since = now - SHOWN_WEEKS * WEEK_S
+    recent = [label for label in labels if label.at >= shown_since]
     certain = [label for label in recent if label.is_right is not None]
     return LiveAnswers(
         accuracy=accuracy,
         right=sum(label.is_right is True for label in certain),
         labelled=len(certain),
         unclear=len(recent) - len(certain),
-        holdout=holdout.share if holdout else None,
+        holdout=share,
     )
 
 
@@ -57,12 +62,16 @@ def open_calls(context: AppContext, watch: Watch) -> tuple[str, ...]:
     today = context.today()
     last_week = units.week_period(today - timedelta(days=7))
     since = max(last_week.start_s, promotion.at)
-    ids = samples.ids(context.settings.recipes, alias_for(watch.dataset), promotion.recipe, since=since)
-    labelled = {label.call: label for label in context.store.live_labels.of(watch.dataset)}
+    name = alias_for(watch.dataset)
+    calls = samples.ids(context.settings.recipes, name, promotion.recipe, since=since)
+    labels = context.store.live_labels.of(watch.dataset)
+    labelled = {label.call for label in labels}
+    waiting = [call for call in calls if call not in labelled]
+    waiting.sort(key=_at_random)
     this_week = units.week_period(today)
-    done = sum(label.at >= this_week.start_s for label in labelled.values())
-    waiting = sorted((each for each in ids if each not in labelled), key=_at_random)
-    return tuple(waiting[: max(USUAL_LABELS - done, 0)])
+    done = sum(label.at >= this_week.start_s for label in labels)
+    still_to_label = max(USUAL_LABELS - done, 0)
+    return tuple(waiting[:still_to_label])
 
 
 def labels_of(context: AppContext, version: Dataset, recipe: Recipe | None) -> tuple[str, ...]:
@@ -70,7 +79,10 @@ def labels_of(context: AppContext, version: Dataset, recipe: Recipe | None) -> t
     if recipe is None or recipe.scoring != "label":
         return ()
     report = datasets.report_of(version)
-    of_version = [count.label for count in report.labels] if report else []
+    of_version = []
+    if report is not None:
+        of_version = [count.label for count in report.labels]
+    # A recipe was frozen with its labels, some of which the newest version may lack.
     return tuple(dict.fromkeys([*of_version, *recipe.labels]))
 
 
@@ -82,7 +94,8 @@ def _at_random(call: str) -> bytes:
 def _labels_since(context: AppContext, promotion: Promotion) -> list[LiveLabel]:
     """Returns the labels of answers of this recipe since it was promoted."""
     labels = context.store.live_labels.of(promotion.dataset)
-    return [label for label in labels if label.recipe == promotion.recipe and label.called_at >= promotion.at]
+    of_recipe = [label for label in labels if label.recipe == promotion.recipe]
+    return [label for label in of_recipe if label.called_at >= promotion.at]
 
 
 def _past_weeks(labels: Sequence[LiveLabel], now: float) -> list[LabelledWeek]:
@@ -90,9 +103,14 @@ def _past_weeks(labels: Sequence[LiveLabel], now: float) -> list[LabelledWeek]:
     counts: dict[str, tuple[int, int]] = {}
     this_week = units.week_period(units.day_of(now)).name
     for label in labels:
-        week = units.week_period(units.day_of(label.at)).name
+        day = units.day_of(label.at)
+        week = units.week_period(day).name
         if label.is_right is None or week == this_week:
             continue
         right, labelled = counts.get(week, (0, 0))
         counts[week] = (right + label.is_right, labelled + 1)
-    return [LabelledWeek(right, labelled) for _, (right, labelled) in sorted(counts.items())]
+    weeks = []
+    for week in sorted(counts):
+        right, labelled = counts[week]
+        weeks.append(LabelledWeek(right, labelled))
+    return weeks
