@@ -25,12 +25,9 @@ def explain_in_slack(in_slack: Sequence[str], word: str, line: str) -> str:
         return f"I don't know `{shown(typed)}`.{near} `/finetune help all` lists all commands."
     # Slack turns two dashes into a long one.
     words = re.sub(r"(?<!\S)[—–](?=\w)", "--", line)
-    in_terminal = plain(f"finetune {typed} {words}").strip()
+    in_terminal = plain(f"finetune {typed} {words}").strip()[:LONGEST_ECHO]
     name = _with_subcommand(typed, line)
-    return (
-        f"`{name}` is a command of the terminal, not of Slack. In a terminal, in the bot's folder: "
-        f"`{in_terminal[:LONGEST_ECHO]}`."
-    )
+    return f"`{name}` is a command of the terminal, not of Slack. In a terminal, in the bot's folder: `{in_terminal}`."
 
 
 def explain_in_terminal(in_slack: Sequence[str], words: Sequence[str]) -> str:
@@ -52,10 +49,11 @@ def _with_subcommand(typed: str, line: str) -> str:
     return typed
 
 
-def _nearest(typed: str, here: Sequence[str], elsewhere: Sequence[str], place: str) -> str:
+def _nearest(typed: str, here: Sequence[str], elsewhere: Sequence[str], where: str) -> str:
     """Suggests a command that can be typed here, or else at the other place."""
     meant = _SYNONYMS.get(typed, typed)
     near = did_you_mean(meant, here)
     if near:
         return near
-    return did_you_mean(meant, elsewhere).replace("`?", f"` {place}?")
+    near_elsewhere = did_you_mean(meant, elsewhere)
+    return near_elsewhere.replace("`?", f"` {where}?")

@@ -46,10 +46,7 @@ def decide_egress(
 ) -> EgressDecision:
     """`stays_here` is true if the provider is on this machine. `reason` is a person's reason to override soft rules."""
     covering = [rule for rule in policy.data if rule.covers(data)]
-    # A rule about one channel's rows must not let the rows of another channel leave.
-    by_channel = [replace(data, channels=frozenset({channel})) for channel in data.channels]
-    is_covered = all(any(rule.covers(rows) for rule in policy.data) for rows in by_channel)
-    if policy.data and not stays_here and not is_covered:
+    if policy.data and not stays_here and not _are_all_covered(policy, data):
         return EgressDecision("no rule", where=NO_RULE)
     against = [rule for rule in covering if not rule.allows(provider)]
     hard = [rule for rule in against if rule.level == "hard"]
@@ -58,9 +55,23 @@ def decide_egress(
     soft = [rule for rule in against if rule.level == "soft"]
     if soft and not reason:
         return EgressDecision("soft rule", tuple(soft), soft[0].where)
-    decided = next(iter([*against, *covering]), None)
     advisory = [rule for rule in against if rule.level == "advisory"]
-    return EgressDecision(None, (*soft, *advisory), decided.where if decided else "")
+    where = ""
+    if against:
+        where = against[0].where
+    elif covering:
+        where = covering[0].where
+    return EgressDecision(None, (*soft, *advisory), where)
+
+
+def _are_all_covered(policy: Policy, data: Data) -> bool:
+    """True if some rule covers the rows of each channel. A rule about one channel's rows must not let the rows of
+    another channel leave."""
+    for channel in data.channels:
+        rows = replace(data, channels=frozenset({channel}))
+        if not any(rule.covers(rows) for rule in policy.data):
+            return False
+    return True
 
 
 def needs_waiver(codes: Collection[str], *, stays_here: bool) -> bool:
@@ -81,7 +92,9 @@ class DatasetChannel:
     @property
     def is_unknown(self) -> bool:
         """True if Slack's answer could still be that the caller may know about its datasets."""
-        return not may_use(self) and None in (self.is_private, self.is_member)
+        if may_use(self):
+            return False
+        return self.is_private is None or self.is_member is None
 
 
 def may_use(home: DatasetChannel) -> bool:
@@ -99,7 +112,10 @@ def may_show_rows(
 ) -> bool:
     """True if rows, which may quote customers, may be posted in `channel`: it has to be the private channel that the
     dataset (`owner`) and all its rows (`sources`) belong to, and must not be shared with another organisation."""
-    return channel == owner and set(sources) == {owner} and is_private is True and is_shared is False
+    if channel != owner or set(sources) != {owner}:
+        return False
+    # Slack's silence (None) never counts as a yes.
+    return is_private is True and is_shared is False
 
 
 def choose_row_delivery(
@@ -111,4 +127,7 @@ def choose_row_delivery(
         return "not in the channel"
     if in_thread:
         return "thread"
-    return "direct" if person == uploader else "others read here"
+    # The uploader has the file already, so a copy in a direct message tells nobody anything new.
+    if person == uploader:
+        return "direct"
+    return "others read here"

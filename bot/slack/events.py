@@ -30,31 +30,49 @@ log = logging.getLogger(__name__)
 
 
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
+    _register_shortcuts(app, context)
+    _register_messages(app, context, wake)
+
+    @app.event("app_home_opened")
+    def home_opened(event: dict[str, Any]) -> None:
+        if event.get("tab", "home") == "home":
+            homes.open(str(event["user"]))
+
+
+def _register_shortcuts(app: App, context: AppContext) -> None:
     @app.shortcut("use_as_training_data")
     def use_message(body: dict[str, Any], client: WebClient) -> None:
         files = body["message"].get("files") or []
         view: Form | Refusal = Refusal("This message has no file. Choose one that has.")
         if files:
-            file_id = str(files[0]["id"])
-            filename = str(files[0].get("name") or "file")
+            first = files[0]
+            file_id = str(first["id"])
+            filename = str(first.get("name") or "file")
             view = upload_form(_call(body), file_id=file_id, filename=filename)
         _open(client, body, view)
 
     @app.shortcut("upload_training_data")
     def upload_anywhere(body: dict[str, Any], client: WebClient) -> None:
-        _open(client, body, upload_form(_call(body)))
+        view = upload_form(_call(body))
+        _open(client, body, view)
 
     def _call(body: dict[str, Any]) -> Call:
+        person = str(body["user"]["id"])
+        # A global shortcut has no channel.
         channel = body.get("channel") or {}
-        return Call(context, str(body["user"]["id"]), str(channel.get("id") or ""))
+        return Call(context, person, str(channel.get("id") or ""))
 
+
+def _register_messages(app: App, context: AppContext, wake: Callable[[], None]) -> None:
     @app.event("app_mention")
     def mention(event: dict[str, Any]) -> None:
         """Runs a command in a mention. Only the person who typed it sees the answer, as others may not be allowed
         to."""
         person = str(event.get("user") or "")
         channel = str(event["channel"])
-        text = re.sub(r"<@[A-Z0-9]+(\|[^<>]*)?>", "", str(event.get("text") or ""), count=1)
+        typed = str(event.get("text") or "")
+        # The first mention is the bot's; later ones are people whom the command names.
+        text = re.sub(r"<@[A-Z0-9]+(\|[^<>]*)?>", "", typed, count=1)
         thread = _thread_of(event)
         once = f"mention {event['ts']}"
         message = _reply(Call(context, person, channel, thread, delivery=once), text)
@@ -66,15 +84,15 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     def direct_message(event: dict[str, Any], client: WebClient) -> None:
         """Runs a command in a direct message to the bot, and answers in its thread. `file_sent` answers a file
         there."""
-        # A bot's message, our own too, would be answered by an answer to it, and so on. An edit is a subtype.
-        is_typed = event.get("user") and not event.get("subtype") and not event.get("bot_id")
-        if event.get("channel_type") != "im" or not is_typed:
+        if event.get("channel_type") != "im" or not _is_typed(event):
             return
+        person = str(event["user"])
         channel = str(event["channel"])
         once = f"message {event['ts']}"
         thread = _thread_of(event)
-        call = Call(context, str(event["user"]), channel, thread, delivery=once, is_direct=True)
-        message = _reply(call, str(event.get("text") or ""))
+        text = str(event.get("text") or "")
+        call = Call(context, person, channel, thread, delivery=once, is_direct=True)
+        message = _reply(call, text)
         if message:
             context.post(channel, messages.in_thread(message, thread), topic="answers", dedupe=once)
         elif thread and plain_questions.is_waiting(context, once):
@@ -87,13 +105,17 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         channel = str(event.get("channel_id") or "")
         if channel.startswith("D"):
             once = f"file {event.get('file_id')}"
-            context.post(channel, general.file_hint().body(), topic="answers", dedupe=once)
+            hint = general.file_hint()
+            context.post(channel, hint.body(), topic="answers", dedupe=once)
             wake()
 
-    @app.event("app_home_opened")
-    def home_opened(event: dict[str, Any]) -> None:
-        if event.get("tab", "home") == "home":
-            homes.open(str(event["user"]))
+
+def _is_typed(event: dict[str, Any]) -> bool:
+    """False for a bot's message, our own too, which would be answered by an answer to it, and so on; and for an edit,
+    which is a subtype."""
+    if event.get("subtype") or event.get("bot_id"):
+        return False
+    return bool(event.get("user"))
 
 
 CHANNEL_CHANGES = tuple(
@@ -109,8 +131,11 @@ def forget_changes(app: App, context: AppContext) -> None:
     """Forgets what Slack said of a channel or a group as soon as Slack says that it has changed."""
 
     def forget_channel(event: dict[str, Any]) -> None:
+        # Some of these events have the channel's id, others an object with it.
         channel = event["channel"]
-        context.recent.forget_channel(str(channel["id"] if isinstance(channel, dict) else channel))
+        if isinstance(channel, dict):
+            channel = channel["id"]
+        context.recent.forget_channel(str(channel))
 
     for change in (*CHANNEL_CHANGES, *SHARING_CHANGES, *MEMBER_CHANGES):
         app.event(change)(forget_channel)
@@ -141,8 +166,11 @@ def _show_status(client: WebClient, channel: str, thread: str) -> None:
 
 def _reply(call: Call, text: str) -> Message | None:
     """Answers a command that was typed without the slash. Returns None if the answer is sent otherwise."""
-    typed = re.sub(r"^\s*/?finetune\b", "", unescape(text), flags=re.IGNORECASE).strip()
-    reply = commands.reply_to(replace(call, mentioned=mentioned_people(text)), typed)
+    plain = unescape(text)
+    typed = re.sub(r"^\s*/?finetune\b", "", plain, flags=re.IGNORECASE).strip()
+    # From the text as Slack sent it: unescaped, a mention has a person's name in place of the id.
+    call = replace(call, mentioned=mentioned_people(text))
+    reply = commands.reply_to(call, typed)
     if isinstance(reply, AfterAck):
         reply.work()
         return None

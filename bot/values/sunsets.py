@@ -59,13 +59,17 @@ def notice_key(use: ModelUse, notice: int) -> str:
 def ending_soon(uses: Iterable[ModelUse], today: date) -> tuple[ModelUse, ...]:
     """Returns the models that end within the longest notice period, the nearest end first."""
     near = [use for use in uses if due_notice(use, today) is not None]
-    return tuple(sorted(near, key=lambda use: (use.ends or today, use.dataset, use.kind)))
+    near.sort(key=lambda use: (use.ends or today, use.dataset, use.kind))
+    return tuple(near)
 
 
 def is_lasting_target(row: ProviderRow, model: ModelRow, today: date) -> bool:
     """True if a model can be trained there now, and will then answer for at least `LASTING`."""
-    is_open = (
-        row.trains and row.provider.can("chat") and (row.closed_to_new is None or today < row.closed_to_new)
-    )
-    lasts = model.ends is None or model.ends - today >= LASTING
-    return is_open and lasts and model_verdict(row, model, today).level == "ok"
+    if not row.trains or not row.provider.can("chat"):
+        return False
+    if row.closed_to_new is not None and today >= row.closed_to_new:
+        return False
+    if model.ends is not None and model.ends - today < LASTING:
+        return False
+    verdict = model_verdict(row, model, today)
+    return verdict.level == "ok"

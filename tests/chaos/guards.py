@@ -314,8 +314,8 @@ GUARDS = (
     Guard(
         "plans that try something else stay",
         "bot/services/decisions/superseded_plans.py",
-        "        if tries_the_same(other, plan) and not has_job:",
-        "        if not has_job:",
+        "        if tries_the_same(plan_from_json(run.plan), plan):",
+        "        if plan:",
         "tests/bot/decisions/test_story_superseded_plans.py::test_two_plans_wait_side_by_side_each_with_its_own_approval",
     ),
     Guard(
@@ -868,8 +868,8 @@ GUARDS = (
     Guard(
         "a rule for each channel that rows came from",
         "bot/rules/data_policy.py",
-        "    is_covered = all(any(rule.covers(rows) for rule in policy.data) for rows in by_channel)",
-        "    is_covered = True",
+        "        if not any(rule.covers(rows) for rule in policy.data):\n            return False\n",
+        "",
         "tests/rules/test_data_policy.py::test_rows_of_several_channels_need_the_rules_of_each",
     ),
     Guard(
@@ -903,8 +903,8 @@ GUARDS = (
     Guard(
         "rows are shown only in their own channel",
         SHARING,
-        "    return channel == owner and set(sources) == {owner} and",
-        "    return",
+        "    if channel != owner or set(sources) != {owner}:\n        return False\n",
+        "",
         f"{CHANNELS}::test_rows_of_a_private_channel_are_not_shown_in_another",
     ),
     Guard(
@@ -1125,7 +1125,7 @@ GUARDS = (
     Guard(
         "what nobody was asked about fits into the rest of the month's money",
         "bot/services/monitoring/proposal_measurements.py",
-        "    if measurement.reserved_micros > left:\n        return\n",
+        "    if highest > budgets.left_for_watching(context):\n        return\n",
         "",
         f"{UNASKED}::test_a_cost_above_what_is_left_is_asked_for",
     ),
@@ -1139,8 +1139,8 @@ GUARDS = (
     Guard(
         "a freeze holds what nobody was asked about",
         "bot/services/monitoring/proposal_measurements.py",
-        "    if measurement is None or not is_priced or context.store.freezes.current() is not None:\n        return",
-        "    if measurement is None or not is_priced:\n        return",
+        "    if not highest or context.store.freezes.current() is not None:\n        return",
+        "    if not highest:\n        return",
         f"{UNASKED}::test_a_freeze_that_comes_after_the_request_holds_it",
     ),
     Guard(
@@ -1153,7 +1153,7 @@ GUARDS = (
     Guard(
         "the measurement of a month needs enough money",
         "bot/services/monitoring/monthly_measurements.py",
-        '    if not left or (cost is not None and cost > left):\n        return "money"\n',
+        '    if not left or is_too_dear:\n        return "money"\n',
         "",
         "tests/bot/monitoring/test_story_monthly.py::test_without_enough_money_the_card_asks",
     ),

@@ -41,7 +41,8 @@ def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) 
     for table in tables:
         # A CSV file, and a workbook with one sheet, need no name above their rows.
         if len(tables) > 1:
-            blocks.append(Text(f"*{escape(to_printable(table.sheet))}*"))
+            name = to_printable(table.sheet)
+            blocks.append(Text(f"*{escape(name)}*"))
         blocks.append(Table(even_rows(table.records), is_sheet=True))
     if len(report.sheets) > 1:
         blocks.append(_sheet_input(dataset, report))
@@ -52,30 +53,39 @@ def columns_form(dataset: Dataset, report: Report, tables: Sequence[FirstRows]) 
         # They were found, and a person wants others.
         choices = Choices(report.column_names, report.column_names)
     if choices.text:
-        blocks.append(forms.select_input("text", "Column with the text", choices.text, initial=columns.text))
+        text_input = forms.select_input("text", "Column with the text", choices.text, initial=columns.text)
+        blocks.append(text_input)
     if choices.label:
-        blocks.append(
-            forms.select_input("label", "Column with the label", choices.label, initial=columns.label)
+        label_input = forms.select_input(
+            "label", "Column with the label", choices.label, initial=columns.label
         )
-    return modal(_choose_words(report), CHOOSE_COLUMNS, blocks, submit="Check it", private=str(dataset.id))
+        blocks.append(label_input)
+    title = _choose_words(report)
+    return modal(title, CHOOSE_COLUMNS, blocks, submit="Check it", private=str(dataset.id))
 
 
 def even_rows(records: Sequence[Sequence[str]]) -> list[list[str]]:
     # Tables take rows of one length only, and a file's first rows may differ in length.
     width = max(map(len, records), default=0)
-    return [[*record, *[""] * (width - len(record))] for record in records]
+    even = []
+    for record in records:
+        missing = width - len(record)
+        even.append([*record, *[""] * missing])
+    return even
 
 
 def _sheet_input(dataset: Dataset, report: Report) -> Block:
     options = []
     for sheet in report.sheets:
+        value = f"{ONE_SHEET}{sheet.name}"
         lines = pluralize(sheet.lines, "line")
-        options.append((f"{ONE_SHEET}{sheet.name}", f"{sheet.name}: {lines}"))
+        options.append((value, f"{sheet.name}: {lines}"))
     read = [sheet.name for sheet in report.sheets if sheet.is_read]
     initial = f"{ONE_SHEET}{read[0]}"
     if len(read) > 1:
         initial = ALIKE_SHEETS
-        options.insert(0, (ALIKE_SHEETS, f"{' and '.join(read)}: all rows"))
+        names = " and ".join(read)
+        options.insert(0, (ALIKE_SHEETS, f"{names}: all rows"))
     elif dataset.sheet:
         # Somebody chose one sheet before; this is the way back.
         options.insert(0, (ALIKE_SHEETS, "As found: the first table and all sheets like it"))

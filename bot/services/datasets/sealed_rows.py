@@ -28,9 +28,12 @@ def load_test(store: Store, measurement: Measurement) -> SealedTest | None:
         return None
     names = _names_of_tuned(store, plan)
     # The plan, and not the promotions, knows which model was in use when the rows were opened.
-    others = (name for name in names.values() if name != plan.promotes)
-    used = next(others, None)
-    return SealedTest(plan.promotes, names, used, _times_opened(store, measurement, plan))
+    others = [name for name in names.values() if name != plan.promotes]
+    used = None
+    if others:
+        used = others[0]
+    before = _times_opened(store, measurement, plan)
+    return SealedTest(plan.promotes, names, used, before)
 
 
 def record_opening(context: AppContext, measurement: Measurement, progress: ComparisonProgress) -> None:
@@ -51,9 +54,10 @@ def record_opening(context: AppContext, measurement: Measurement, progress: Comp
 
 def _names_of_tuned(store: Store, plan: ComparisonPlan) -> dict[str, str]:
     """Returns the names of the tuned models that answer, by 'provider/model'."""
-    tuned = {candidate.model for candidate in plan.candidates if candidate.kind == "tuned"}
+    tuned = [candidate.model for candidate in plan.candidates if candidate.kind == "tuned"]
     names: dict[str, str] = {}
     for full_name in filter(None, tuned):
+        # Two providers may have a model of the same name.
         provider, _, own_name = full_name.partition("/")
         for model in store.models_at_provider(own_name):
             if model.provider == provider:

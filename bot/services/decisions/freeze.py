@@ -24,12 +24,7 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
     with context.store.transaction():
         freeze = context.store.freezes.add(person=person, reason=reason, channel=channel, now=now)
         if freeze is None:
-            standing = context.store.freezes.current()
-            if standing is None:
-                return Refusal("The freeze was lifted just now; try again.")
-            return Refusal(
-                f"Spending is already frozen by <@{standing.person}>. {escape(standing.reason)}".strip()
-            )
+            return _frozen_before(context)
         context.audit(person, "freeze", f"freeze {freeze.id}", reason)
         runs, measured = _find_frozen(context)
         _show_cards(context, runs, measured)
@@ -53,8 +48,10 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
             return Refusal("Nothing is frozen.")
         is_new = context.store.freezes.request_lift(standing, person, now=now)
         against = context.store.freezes.lift_requests(standing)
-        named = rules.named("unfreeze") - {person, *against}
-        others = None if rules.policy.named("unfreeze").anyone else named
+        # None stands for anyone: then nobody is named.
+        others = None
+        if not rules.policy.named("unfreeze").anyone:
+            others = rules.named("unfreeze") - {person, *against}
         # A repeated vote does lift the freeze if the rules have changed so that the votes suffice now.
         if not is_new and not may_unfreeze(against, rules):
             return Refusal(f"You have already voted for that. {views.one_more_vote_text(others)}")
@@ -80,13 +77,24 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
     return standing
 
 
+def _frozen_before(context: AppContext) -> Refusal:
+    standing = context.store.freezes.current()
+    if standing is None:
+        return Refusal("The freeze was lifted just now; try again.")
+    text = f"Spending is already frozen by <@{standing.person}>. {escape(standing.reason)}"
+    return Refusal(text.strip())
+
+
 def _find_frozen(context: AppContext) -> tuple[list[Run], list[Measurement]]:
-    runs = [run for run in context.store.runs.open() if freeze_scope.run_freeze(context, run)]
-    return runs, [
-        measurement
-        for measurement in context.store.measurements.open()
-        if freeze_scope.measurement_freeze(context, measurement)
-    ]
+    runs = []
+    for run in context.store.runs.open():
+        if freeze_scope.run_freeze(context, run):
+            runs.append(run)
+    measured = []
+    for measurement in context.store.measurements.open():
+        if freeze_scope.measurement_freeze(context, measurement):
+            measured.append(measurement)
+    return runs, measured
 
 
 def _show_cards(context: AppContext, runs: list[Run], measured: list[Measurement]) -> None:

@@ -21,9 +21,9 @@ def find_superseded(context: AppContext, plan: Plan) -> list[Run]:
     """Returns the runs that try the same as the plan and have no job yet, nor are about to have one."""
     waiting = []
     for run in context.store.runs.open():
-        other = plan_from_json(run.plan)
-        has_job = run.state not in ("awaiting_approval", "approved")
-        if tries_the_same(other, plan) and not has_job:
+        if run.state not in ("awaiting_approval", "approved"):
+            continue
+        if tries_the_same(plan_from_json(run.plan), plan):
             waiting.append(run)
     return waiting
 
@@ -36,8 +36,9 @@ def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None
         run_states.end(context, former, "cancelled", sentence)
     else:
         context.store.runs.move(former, "cancelled", now=context.clock(), error=sentence)
-        what = escape(plan_views.plan_title(plan_from_json(former.plan)))
-        text = f"Your {notifications.link_to(context, former)} ({what}) was cancelled. {sentence}"
+        card = notifications.link_to(context, former)
+        title = plan_views.plan_title(plan_from_json(former.plan))
+        text = f"Your {card} ({escape(title)}) was cancelled. {sentence}"
         once = f"decision {former.id}"
         notifications.tell_requester(context, former, text, topic="approvals", once=once)
     context.store.replacements.add(former.id, new.id)
@@ -49,7 +50,8 @@ def link_superseded(context: AppContext) -> None:
     """Adds links from superseded plans' cards to the new cards, which have an address only once they are posted. Tries
     for an hour."""
     now = context.clock()
-    for replacement in context.store.replacements.unlinked(now - LOOK_FOR_CARDS_S):
+    since = now - LOOK_FOR_CARDS_S
+    for replacement in context.store.replacements.unlinked(since):
         where = context.directory.permalink(replacement.channel, replacement.ts)
         new = context.store.runs.get(replacement.by_run_id)
         if where is None or new is None:
@@ -64,6 +66,8 @@ def link_superseded(context: AppContext) -> None:
 def show_superseded(context: AppContext, number: int, text: str, money: Budget) -> None:
     """Edits the former plan's card: it gets the text and loses its buttons."""
     former = context.store.runs.get(number)
-    if former is not None:
-        card = plan_views.decided_card(former, plan_from_json(former.plan), money, text)
-        notifications.show_plan(context, former, card)
+    if former is None:
+        return
+    plan = plan_from_json(former.plan)
+    card = plan_views.decided_card(former, plan, money, text)
+    notifications.show_plan(context, former, card)

@@ -33,6 +33,7 @@ def last_question(store: Store, dataset: str) -> Question | None:
     if not questions:
         return None
     with_model = [(at, question) for at, question in questions if question.current is not None]
+    # If no question names a model, the newest of all counts.
     _, newest = max(with_model or questions, key=lambda timed: timed[0])
     return newest
 
@@ -48,14 +49,16 @@ def continue_from_team(context: AppContext, command: Start) -> Start:
             continue
         question = continue_shared(command.question, shared)
         bar = _other_bar(context, request)
-        source = Continued((), estimate.person, f"{day_of(estimate.at)}", bar=bar)
+        day = day_of(estimate.at)
+        source = Continued((), estimate.person, f"{day}", bar=bar)
         return _continued(command, question, source)
     for run, plan in _plans(context.store, command.dataset):
         planned = _without_ended_model(context, estimate_requests.question_of(plan))
         if not planned.current and not planned.volume:
             continue
         question = continue_plan(command.question, planned)
-        source = Continued((), run.requester, f"{day_of(plan.asked_at)}", run.id)
+        day = day_of(plan.asked_at)
+        source = Continued((), run.requester, f"{day}", run.id)
         return _continued(command, question, source)
     return command
 

@@ -14,7 +14,7 @@ from bot.rules.plans import plan_from_json
 from bot.services.common import finished_measurements
 from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.datasets import datasets
-from bot.services.evidence.read_rows import find_read_places, question_keys
+from bot.services.evidence.read_rows import find_read_positions, question_keys
 from bot.values.evaluations import ComparisonPlan
 from storage.records import Dataset, Run
 from storage.runs import RunLook
@@ -69,7 +69,7 @@ def candidates_with_looks(
     """Returns the candidates of a stored measurement, each with the look that measured it first. `looks` is the history
     of its holdout. The standings are still those of the stored comparison."""
     holdout = comparison.holdout_sha256
-    read = find_read_places(store, files, plan.dataset, holdout, plan.train_sha256)
+    read = find_read_positions(store, files, plan.dataset, holdout, plan.train_sha256)
     candidates = []
     for candidate in comparison.candidates:
         distinct = distinct_candidate(candidate.identity, plan)

@@ -36,7 +36,7 @@ from bot.services.evidence.evidence import (
     tuned_candidate,
 )
 from bot.services.evidence.measured_candidates import known_candidates, load_measured
-from bot.services.evidence.scored_rows import ScoredOn, find_common_places, load_scored_rows
+from bot.services.evidence.scored_rows import ScoredOn, find_common_positions, load_scored_rows
 from bot.values.evaluations import promotable_candidate, promoted_candidate
 from bot.values.runs import Before, RunResult
 from storage.promotions import Promotion
@@ -405,7 +405,7 @@ def _compare(context: AppContext, mine: Scores, theirs: Scores) -> ModelComparis
         return None
     if own.scoring == "judge" and theirs.judge != mine.judge:
         return None
-    own_places, other_places = find_common_places(
+    own_places, other_places = find_common_positions(
         context.settings.files, (ScoredOn(mine.holdout_sha256, own), ScoredOn(theirs.holdout_sha256, other))
     )
     if not own_places:

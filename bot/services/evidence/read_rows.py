@@ -28,8 +28,8 @@ from trainers.dataset.rows import at, distinct_example_indices
 from trainers.evaluation.prompts import question_of
 
 
-def find_read_places(store: Store, files: Path, dataset: str, holdout: str, train: str) -> tuple[int, ...]:
-    """Returns the places, among a holdout's scores, of the rows that people had read with a wrong answer before the
+def find_read_positions(store: Store, files: Path, dataset: str, holdout: str, train: str) -> tuple[int, ...]:
+    """Returns the positions, among a holdout's scores, of the rows that people had read with a wrong answer before the
     training rows `train` were uploaded or made."""
     versions = store.datasets.versions(dataset)
     path = files / f"{holdout}.jsonl"
@@ -48,7 +48,8 @@ def find_read_places(store: Store, files: Path, dataset: str, holdout: str, trai
     for shown in store.shown_rows.on(ids):
         if shown.at < made_at:
             keys |= _shown_keys(files, shown)
-    return tuple(place for place, key in enumerate(question_keys(path)) if key in keys)
+    own_keys = question_keys(path)
+    return tuple(position for position, key in enumerate(own_keys) if key in keys)
 
 
 # A file's name is the hash of its content, so it never has to be read again.
@@ -56,8 +57,8 @@ def find_read_places(store: Store, files: Path, dataset: str, holdout: str, trai
 def question_keys(holdout: Path) -> tuple[bytes, ...]:
     """Returns a hash of the question of each row that is scored."""
     rows = read(holdout, holdout.name).examples
-    places = distinct_example_indices(rows)
-    return tuple(at(places, _keys_of_all_rows(holdout)))
+    positions = distinct_example_indices(rows)
+    return tuple(at(positions, _keys_of_all_rows(holdout)))
 
 
 @lru_cache(maxsize=16)
@@ -69,7 +70,8 @@ def _keys_of_all_rows(holdout: Path) -> tuple[bytes, ...]:
 def _has_rows(version: Dataset, train: str) -> bool:
     if version.report is None:
         return False
-    return Report.from_json(version.report).train_sha256 == train
+    report = Report.from_json(version.report)
+    return report.train_sha256 == train
 
 
 def _read_of_run(store: Store, files: Path, run: Run) -> set[bytes]:
@@ -129,7 +131,11 @@ def _shown_keys(files: Path, shown: ShownRows) -> set[bytes]:
 def _keys_of_questions(holdout: Path, questions: Collection[str]) -> Sequence[bytes]:
     rows = read(holdout, holdout.name).examples
     keys = _keys_of_all_rows(holdout)
-    return [key for row, key in zip(rows, keys, strict=True) if question_of(row) in questions]
+    matching = []
+    for row, key in zip(rows, keys, strict=True):
+        if question_of(row) in questions:
+            matching.append(key)
+    return matching
 
 
 def _key(question: str) -> bytes:

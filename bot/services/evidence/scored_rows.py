@@ -13,14 +13,14 @@ from trainers.dataset import read
 from trainers.dataset.rows import at, distinct_example_indices
 from trainers.evaluation.results import MeasuredCandidate
 
-Places = tuple[int, ...]
+Positions = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class ScoredRows:
     """Held-out rows without copies: their positions in the file, and a hash of each question with its answer."""
 
-    positions: Places = ()
+    positions: Positions = ()
     keys: tuple[bytes, ...] = ()
 
 
@@ -40,24 +40,30 @@ def load_scored_rows(files: Path, holdout: str) -> ScoredRows:
     return _read_scored_rows(path)
 
 
-def find_common_places(files: Path, scored: Sequence[ScoredOn]) -> tuple[Places, ...]:
-    """Returns, for each candidate, the places among its scores of the rows that all of them answered, in one order. All
-    are empty if they share no row, or if a file that would tell is gone."""
-    first = scored[0]
-    if all((each.holdout, each.measured.n) == (first.holdout, first.measured.n) for each in scored):
-        everywhere = tuple(range(first.measured.n))
+def find_common_positions(files: Path, scored: Sequence[ScoredOn]) -> tuple[Positions, ...]:
+    """Returns, for each candidate, the positions among its scores of the rows that all of them answered, in one order.
+    All are empty if they share no row, or if a file that would tell is gone."""
+    if _are_on_the_same_rows(scored):
+        everywhere = tuple(range(scored[0].measured.n))
         return tuple(everywhere for _ in scored)
-    place_by_key = [_place_by_key(files, each) for each in scored]
+    first, *others = (_position_by_key(files, each) for each in scored)
     # In the order of the first candidate's rows.
-    common = [key for key in place_by_key[0] if all(key in places for places in place_by_key)]
-    return tuple(tuple(places[key] for key in common) for places in place_by_key)
+    common = [key for key in first if all(key in positions for positions in others)]
+    return tuple(tuple(positions[key] for key in common) for positions in (first, *others))
 
 
-def _place_by_key(files: Path, scored: ScoredOn) -> dict[bytes, int]:
+def _are_on_the_same_rows(scored: Sequence[ScoredOn]) -> bool:
+    holdouts = {each.holdout for each in scored}
+    counts = {each.measured.n for each in scored}
+    return len(holdouts) == 1 and len(counts) == 1
+
+
+def _position_by_key(files: Path, scored: ScoredOn) -> dict[bytes, int]:
     keys = load_scored_rows(files, scored.holdout).keys
+    # The file is gone, or other rows were scored than those that count now.
     if len(keys) != scored.measured.n:
         return {}
-    return {key: place for place, key in enumerate(keys)}
+    return {key: position for position, key in enumerate(keys)}
 
 
 # A file's name is the hash of its content, so it never has to be read again. Only hashes of its rows are cached, so
@@ -66,6 +72,8 @@ def _place_by_key(files: Path, scored: ScoredOn) -> dict[bytes, int]:
 def _read_scored_rows(holdout: Path) -> ScoredRows:
     rows = read(holdout, holdout.name).examples
     positions = tuple(distinct_example_indices(rows))
-    texts = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(positions, rows))
-    keys = tuple(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
-    return ScoredRows(positions, keys)
+    keys = []
+    for row in at(positions, rows):
+        text = f"{row.prompt[-1].content}\0{row.answer}"
+        keys.append(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    return ScoredRows(positions, tuple(keys))

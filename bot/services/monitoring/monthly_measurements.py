@@ -34,7 +34,8 @@ def step(context: AppContext) -> None:
     """Begins what is due this month, and shows results on the card of the week."""
     for due in context.store.monthly_measurements.waiting():
         subject = f"month {due.month} of {due.dataset}"
-        if context.clock() - context.checked_at.get(subject, 0.0) >= HOUR_S:
+        checked_at = context.checked_at.get(subject, 0.0)
+        if context.clock() - checked_at >= HOUR_S:
             context.checked_at[subject] = context.clock()
             _begin(context, due)
     for due in context.store.monthly_measurements.measured():
@@ -44,14 +45,10 @@ def step(context: AppContext) -> None:
 
 
 def _begin(context: AppContext, due: MonthlyMeasurement) -> None:
-    watch = context.store.watches.current(due.dataset)
     promotion = context.store.promotions.current(due.dataset)
-    if (
-        watch is None
-        or watch.every != "month"
-        or promotion is None
-        or not _is_current(context, due, promotion)
-    ):
+    watch = context.store.watches.current(due.dataset)
+    is_monthly = watch is not None and watch.every == "month"
+    if watch is None or promotion is None or not is_monthly or not _is_current(context, due, promotion):
         context.store.monthly_measurements.end(due, now=context.clock())
         return
     hindrance = _hindrance(context, due.dataset)
@@ -65,12 +62,16 @@ def _begin(context: AppContext, due: MonthlyMeasurement) -> None:
 
 def _is_current(context: AppContext, due: MonthlyMeasurement, promotion: Promotion) -> bool:
     """True if the card that shows it is the last one, and what it should measure is still in use."""
-    return promotion.id == due.promotion and due.week == _last_week(context, due.dataset)
+    if promotion.id != due.promotion:
+        return False
+    return due.week == _last_week(context, due.dataset)
 
 
 def _last_week(context: AppContext, dataset: str) -> str:
     stored = context.store.watched_weeks.of(dataset)
-    return stored[-1].week if stored else ""
+    if not stored:
+        return ""
+    return stored[-1].week
 
 
 def _hindrance(context: AppContext, dataset: str) -> Hindrance | None:
@@ -78,10 +79,11 @@ def _hindrance(context: AppContext, dataset: str) -> Hindrance | None:
         return "freeze"
     cost = monthly_scores.cost_micros(context, dataset)
     left = budgets.left_for_watching(context)
-    # Without an estimate it is asked for: once its highest cost is known, it begins if that fits.
     if cost == 0:
         return None
-    if not left or (cost is not None and cost > left):
+    # Without an estimate it is asked for: once its highest cost is known, it begins if that fits.
+    is_too_dear = cost is not None and cost > left
+    if not left or is_too_dear:
         return "money"
     return None
 
@@ -99,16 +101,22 @@ def _ask(context: AppContext, promotion: Promotion, person: str, *, is_asked: bo
     command = repetitions.measurement_of(context, promotion)
     if command is None:
         return Refusal(f"What is in use for {code(name)} was trained: its plan can be repeated instead.")
+    channel = promotion.channel
     watch = context.store.watches.current(name)
-    channel = watch.channel if watch else promotion.channel
-    record = partial(_record, context, promotion, person if is_asked else None)
+    if watch is not None:
+        channel = watch.channel
+    # What has no name begins unasked, as far as the policy allows.
+    agreed_by = person if is_asked else None
+    record = partial(_record, context, promotion, agreed_by)
     return evaluations.ask(context, command, person, channel, record=record)
 
 
 def _record(context: AppContext, promotion: Promotion, person: str | None, measurement: Measurement) -> None:
-    began = WatchMeasurement(measurement.id, promotion.dataset, None, person, context.clock())
+    dataset = promotion.dataset
+    began = WatchMeasurement(measurement.id, dataset, None, person, context.clock())
     context.store.watch_measurements.add(began)
-    due = context.store.monthly_measurements.shown(promotion.dataset, _last_week(context, promotion.dataset))
+    week = _last_week(context, dataset)
+    due = context.store.monthly_measurements.shown(dataset, week)
     if due is not None and due.promotion == promotion.id:
         context.store.monthly_measurements.begin(due, measurement.id)
-    weeks.update_card(context, promotion.dataset)
+    weeks.update_card(context, dataset)

@@ -12,7 +12,7 @@ from bot.services.common import finished_measurements
 from bot.services.common.finished_measurements import FinishedEvaluation
 from bot.services.datasets import datasets
 from bot.services.evidence.looks import distinct_candidate
-from bot.services.evidence.scored_rows import ScoredOn, find_common_places
+from bot.services.evidence.scored_rows import ScoredOn, find_common_positions
 from bot.services.measurement import measurements
 from bot.services.monitoring import new_models
 from bot.values.evaluations import promoted_candidate
@@ -112,7 +112,7 @@ def _change(context: AppContext, before: _Scored, now: _Scored) -> change_rules.
     """Returns None if the two share no rows, or were scored in different ways."""
     if before.measured.scoring != now.measured.scoring or before.evaluation.judge != now.evaluation.judge:
         return None
-    places_before, places_now = find_common_places(context.settings.files, (before.on_rows, now.on_rows))
+    places_before, places_now = find_common_positions(context.settings.files, (before.on_rows, now.on_rows))
     if not places_now:
         return None
     identity = now.measured.identity

@@ -31,7 +31,8 @@ def ask(context: AppContext, number: int, person: str) -> Measurement | Refusal:
     watch = context.store.watches.current(proposal.dataset)
     if watch is None:
         return Refusal(f"{code(proposal.dataset)} is no longer watched.")
-    if proposal.ended_at is not None or context.store.watch_measurements.of(number) is not None:
+    measurement = context.store.watch_measurements.of(number)
+    if proposal.ended_at is not None or measurement is not None:
         return gone
     return _ask(context, watch, proposal, person, is_asked=True)
 
@@ -49,18 +50,30 @@ def step(context: AppContext) -> None:
 
 
 def _measure_unasked(context: AppContext) -> None:
-    if not context.settings.policy.watch.usd_per_month or context.store.freezes.current() is not None:
+    if not context.settings.policy.watch.usd_per_month:
+        return
+    if context.store.freezes.current() is not None:
         return
     for proposal in context.store.proposals.waiting():
-        subject = f"proposal {proposal.id}"
         watch = context.store.watches.current(proposal.dataset)
-        if watch is None or context.clock() - context.checked_at.get(subject, 0.0) < HOUR_S:
+        if watch is None or not _is_hour_over(context, proposal):
             continue
-        context.checked_at[subject] = context.clock()
         new = proposals.shown(context, proposal.dataset, str(proposal.shown_week))
-        cost = new.cost_micros if new else None
-        if cost is not None and cost <= budgets.left_for_watching(context):
+        if new is None or new.cost_micros is None:
+            continue
+        if new.cost_micros <= budgets.left_for_watching(context):
             _ask(context, watch, proposal, watch.person, is_asked=False)
+
+
+def _is_hour_over(context: AppContext, proposal: Proposal) -> bool:
+    """True once an hour for each proposal."""
+    subject = f"proposal {proposal.id}"
+    now = context.clock()
+    checked_at = context.checked_at.get(subject, 0.0)
+    if now - checked_at < HOUR_S:
+        return False
+    context.checked_at[subject] = now
+    return True
 
 
 def _ask(
@@ -69,7 +82,9 @@ def _ask(
     command = new_models.measurement_of(context, proposal.dataset, proposal.model)
     if command is None:
         return Refusal(f"Nothing is in use for {code(proposal.dataset)} any more.")
-    record = partial(_record, context, proposal, person if is_asked else None)
+    # What has no name, `step` begins as far as the policy allows.
+    agreed_by = person if is_asked else None
+    record = partial(_record, context, proposal, agreed_by)
     return evaluations.ask(context, command, person, watch.channel, record=record)
 
 
@@ -82,14 +97,15 @@ def _record(context: AppContext, proposal: Proposal, person: str | None, measure
 def _begin(context: AppContext, began: WatchMeasurement) -> None:
     """Begins a measurement whose cost is known by now, if it still fits. Else its card goes on asking people."""
     measurement = context.store.measurements.get(began.measurement)
-    is_priced = measurement is not None and measurement.state == "asked" and measurement.reserved_micros
-    if measurement is None or not is_priced or context.store.freezes.current() is not None:
+    if measurement is None or measurement.state != "asked":
         return
-    left = budgets.left_for_watching(context)
-    if measurement.reserved_micros > left:
+    highest = measurement.reserved_micros
+    if not highest or context.store.freezes.current() is not None:
+        return
+    if highest > budgets.left_for_watching(context):
         return
     where = context.settings.policy.watch.where
-    because = f"up to {usd_micros(measurement.reserved_micros)}, by usd_per_month of {where}"
+    because = f"up to {usd_micros(highest)}, by usd_per_month of {where}"
     with context.store.transaction():
         if measurements.begin_unasked(context, measurement, because):
             context.store.watch_measurements.begin(began, now=context.clock())

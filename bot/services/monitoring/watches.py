@@ -45,12 +45,14 @@ def begin(context: AppContext, wanted: WatchRequest, person: str, channel: str) 
         return Refusal(views.share_too_large(limits))
     store = context.store
     before = store.watches.current(dataset.name)
+    # Weeks begin and end where the person lives who reads their cards first.
+    time_zone = context.directory.time_zone(person) or UTC
     new = NewWatch(
         dataset=dataset.name,
         person=person,
         channel=dataset.owner,
         share=_share(wanted, before),
-        time_zone=context.directory.time_zone(person) or UTC,
+        time_zone=time_zone,
         every=_every(wanted, before),
     )
     new = _with_consent(context, dataset, before, new)
@@ -69,13 +71,17 @@ def begin(context: AppContext, wanted: WatchRequest, person: str, channel: str) 
 def _share(wanted: WatchRequest, before: Watch | None) -> float:
     if wanted.share is not None:
         return wanted.share
-    return before.share if before else 0.0
+    if before is not None:
+        return before.share
+    return 0.0
 
 
 def _every(wanted: WatchRequest, before: Watch | None) -> Every:
     if wanted.every is not None:
         return wanted.every
-    return before.every if before else "never"
+    if before is not None:
+        return before.every
+    return "never"
 
 
 def _with_consent(context: AppContext, dataset: Dataset, before: Watch | None, new: NewWatch) -> NewWatch:
@@ -85,7 +91,10 @@ def _with_consent(context: AppContext, dataset: Dataset, before: Watch | None, n
         return new
     if _consent_refusal(context, dataset, new.person) is None:
         return replace(new, consented_by=new.person, consented_at=context.clock())
-    if before is None or not before.samples or new.share > before.share:
+    if before is None or not before.samples:
+        return new
+    # Who agreed to a tenth of the calls has not agreed to half of them.
+    if new.share > before.share:
         return new
     return replace(new, consented_by=before.consented_by, consented_at=before.consented_at)
 
@@ -141,6 +150,7 @@ def _decide(context: AppContext, number: int, person: str, *, agrees: bool) -> W
     if agrees:
         action = "agree to sampling"
     with store.transaction():
+        # Two people may press the button at once; the first one decides.
         decided = _record_decision(context, watch, person, agrees=agrees)
         if decided is None:
             return Refusal("This was decided by now.")
@@ -195,8 +205,9 @@ def _consent_refusal(context: AppContext, dataset: Dataset, person: str) -> Refu
 
 def _close_question(context: AppContext, over: Watch | None) -> None:
     """Replaces the question of a watch that is over, if nobody has answered it."""
-    if over is not None and over.share and over.consented_at is None:
-        context.show(_question(over), over.channel, views.outdated_card(over))
+    if over is None or not over.share or over.consented_at is not None:
+        return
+    context.show(_question(over), over.channel, views.outdated_card(over))
 
 
 def _question(watch: Watch) -> str:
@@ -205,7 +216,8 @@ def _question(watch: Watch) -> str:
 
 
 def _detail(watch: Watch) -> str:
-    text = f"{watch.dataset}: {100 * watch.share:g}% of the calls"
+    percent = 100 * watch.share
+    text = f"{watch.dataset}: {percent:g}% of the calls"
     if watch.every == "month":
         text += ", measured again every month"
     return text

@@ -22,9 +22,12 @@ FIRST_WEEKS = "watched"  # a folder of the data folder
 def sampling_of(context: CoreContext, dataset: str) -> Sampling | None:
     """Returns what the door samples of the calls to this dataset, None if nothing."""
     watch = context.store.watches.current(dataset)
-    limits = context.settings.policy.watch
-    if watch is None or not watch.samples or not limits.may_watch(watch.channel):
+    if watch is None or not watch.samples:
         return None
+    limits = context.settings.policy.watch
+    if not limits.may_watch(watch.channel):
+        return None
+    # The policy may have been tightened since people agreed to the watch's share.
     share = min(watch.share, limits.share)
     if not share:
         return None
@@ -43,14 +46,19 @@ def delete_old(context: CoreContext) -> None:
     now = context.clock()
     # A day at a time, since the file is rewritten after each deletion.
     midnight = now // DAY_S * DAY_S
-    samples.forget_before(folder, midnight - (context.settings.policy.watch.days - 1) * DAY_S)
+    days_before = context.settings.policy.watch.days - 1
+    samples.forget_before(folder, midnight - days_before * DAY_S)
     feedback.forget_ratings(folder, day_of(now - RATED_DAYS * DAY_S))
-    canary_events.forget(folder, [test.id for test in context.store.live_tests.all_current()])
+    current_tests = [test.id for test in context.store.live_tests.all_current()]
+    canary_events.forget(folder, current_tests)
+
     sampled = [watch.dataset for watch in context.store.watches.all_current() if watch.share]
-    for name in samples.names(folder) - set(map(alias_for, sampled)):
+    names = {alias_for(dataset) for dataset in sampled}
+    for name in samples.names(folder) - names:
         samples.forget_name(folder, name, now=now)
     needed = {first_weeks_folder(context, dataset) for dataset in sampled}
-    for path in (context.settings.data / FIRST_WEEKS).glob("*"):
+    first_weeks = context.settings.data / FIRST_WEEKS
+    for path in first_weeks.glob("*"):
         if path not in needed:
             shutil.rmtree(path)
 
@@ -64,9 +72,10 @@ def delete_of(context: CoreContext, dataset: str) -> None:
     """Deletes every sampled call of a dataset that was deleted. Its name has to be published without sampling
     before."""
     folder = context.settings.recipes
+    name = alias_for(dataset)
     if folder.exists():
-        samples.forget_name(folder, alias_for(dataset), now=context.clock())
-        feedback.forget_name(folder, alias_for(dataset))
+        samples.forget_name(folder, name, now=context.clock())
+        feedback.forget_name(folder, name)
     weeks = first_weeks_folder(context, dataset)
     if weeks.exists():
         shutil.rmtree(weeks)

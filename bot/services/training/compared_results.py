@@ -26,7 +26,7 @@ from bot.services.common import authorization
 from bot.services.common.finished_measurements import read_evaluation
 from bot.services.evidence import evidence, looks
 from bot.services.evidence.measured_candidates import judge_of, known_comparison
-from bot.services.evidence.scored_rows import ScoredOn, find_common_places
+from bot.services.evidence.scored_rows import ScoredOn, find_common_positions
 from bot.services.measurement import measurements
 from bot.services.measurement.wrong_rows import missing_refusal
 from bot.settings import Settings
@@ -185,7 +185,7 @@ def _common_places(files: Path, results: Sequence[ComparedResult]) -> tuple[tupl
     scored = [ScoredOn(result.holdout, result.measured) for result in results if result.measured is not None]
     if not scored:
         return ()
-    return find_common_places(files, scored)
+    return find_common_positions(files, scored)
 
 
 def _common_scores(result: ComparedResult, places: tuple[int, ...]) -> CommonScores:

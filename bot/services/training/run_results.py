@@ -40,7 +40,7 @@ from bot.services.evidence import (
     run_states,
 )
 from bot.services.evidence import evidence as evidence_services
-from bot.services.evidence.read_rows import find_read_places
+from bot.services.evidence.read_rows import find_read_positions
 from bot.services.measurement import evaluation_engine, free_encoder, judgements
 from bot.services.measurement.evaluation_engine import Answers, Evaluation
 from bot.services.measurement.judgements import ResultStep
@@ -341,7 +341,7 @@ def _gather_replies(step: ResultStep) -> RunReplies:
         version=plan.dataset_version,
         holdout=files / f"{plan.holdout_sha256}.jsonl",
         origin=looks.origin_of_run(context.store, run),
-        read=find_read_places(context.store, files, plan.dataset, plan.holdout_sha256, plan.train_sha256),
+        read=find_read_positions(context.store, files, plan.dataset, plan.holdout_sha256, plan.train_sha256),
         alternatives=evidence_services.comparable_alternatives(evidence, judge_of_verdicts),
         judge=judge,
         floor=report.floor if report else None,

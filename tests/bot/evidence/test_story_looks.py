@@ -12,7 +12,7 @@ from bot.cards.training.result_details import SHOWN_CHANGES
 from bot.services.datasets import datasets
 from bot.services.evidence import looks
 from bot.services.evidence.measured_candidates import load_measured
-from bot.services.evidence.read_rows import find_read_places
+from bot.services.evidence.read_rows import find_read_positions
 from bot.services.measurement import wrong_rows as wrong_row_services
 from bot.services.measurement.wrong_rows import ROWS_AT_ONCE
 from bot.values.runs import Refusal
@@ -91,7 +91,7 @@ def test_rows_that_people_read_count_as_wrong_for_later_training_rows(make_world
     later = _relabel_a_training_row(world)
     assert first and first.holdout_sha256 == later.holdout_sha256
     before, after = (
-        find_read_places(
+        find_read_positions(
             world.store,
             world.service.settings.files,
             "tickets",
@@ -143,7 +143,7 @@ def test_wrong_rows_are_worn_by_reading_them_and_training_rows_are_not(tickets: 
     assert candidates_of(tickets)["zero"].fresh == (), "it was written after rows were shown"
     tickets.clock += 60
     later = _relabel_a_training_row(tickets)
-    read = find_read_places(
+    read = find_read_positions(
         tickets.store,
         tickets.service.settings.files,
         "tickets",
