@@ -77,10 +77,17 @@ class Command(click.Command):
         callback: Callable[..., Any],
         **click_settings: Any,
     ) -> None:
-        # extra words get an answer below that also says what the first word was taken for
-        settings = {"allow_extra_args": True, "token_normalize_func": current_option_name}
+        # Extra words get an answer below that also says what the first word was taken for.
+        settings = {
+            "allow_extra_args": True,
+            "token_normalize_func": current_option_name,
+        }
         super().__init__(
-            name, callback=callback, add_help_option=False, context_settings=settings, **click_settings
+            name,
+            callback=callback,
+            add_help_option=False,
+            context_settings=settings,
+            **click_settings,
         )
         self.needs = needs
         self.alone = alone
@@ -159,7 +166,8 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
     second_word, _ = first_word(line)
     is_terminals = is_subcommand(word.lower(), second_word.lower())
     if command is None or is_terminals:
-        return Refusal(explain_in_slack(list(registry.commands), word, line))
+        names = list(registry.commands)
+        return Refusal(explain_in_slack(names, word, line))
     if line.lower() in _HELP:  # otherwise `freeze help` would stop all spending
         line = command.name or ""
         command = registry.commands["help"]
@@ -243,13 +251,14 @@ def _order_arguments(command: Command, line: str) -> list[str]:
             last_options.append(_format_option(command, name, strip_quotes(rest)))
     if not command.params:
         return ["--", *line.split()]
-    for place, argument in enumerate(command.arguments):
+    for position, argument in enumerate(command.arguments):
+        # The last argument takes the rest of the line as it is, so its words are not searched for options.
         if _takes_rest(argument):
-            return [*last_options, "--", *line.split(maxsplit=place)]
+            words = line.split(maxsplit=position)
+            return [*last_options, "--", *words]
 
     pairs, words = _split_pairs(line)
-    counts = Counter(name for name, _ in pairs)
-    for name, count in counts.items():
+    for name, count in Counter(name for name, _ in pairs).items():
         if count > 1 and name in command.options:
             raise click.BadOptionUsage(name, "appears twice. Give it once")
     arguments = _arguments_by_name(command, pairs)
@@ -279,7 +288,8 @@ def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
     line = re.sub(r"(?<!\S)(?:--|—|–)(\w+)\s+(?=[^\s=–—-])", r"\1=", line)
     line = re.sub(r"(?<=\d)\s+(?=%(?:\s|$))", "", line)
     # A pattern like \s*([=,;]) would take time quadratic in the length of a long run of spaces.
-    line = "".join(part.strip() for part in re.split("([=,;])", line))
+    parts = re.split("([=,;])", line)
+    line = "".join(part.strip() for part in parts)
     line = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", line)
     line = _SPACED_VOLUME.sub(r"\1\2\3\4", line)
     pairs = []
@@ -287,7 +297,8 @@ def _split_pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
     for word in line.split():
         name, equals, value = word.partition("=")
         if equals:
-            pairs.append((name.lower().lstrip("-–—"), strip_quotes(value)))
+            key = name.lower().lstrip("-–—")
+            pairs.append((key, strip_quotes(value)))
         else:
             words.append(strip_quotes(word))
     return pairs, words
@@ -312,7 +323,8 @@ def _format_option(command: Command, name: str, value: str) -> str:
 
 def _split_off(name: str, line: str) -> tuple[str, str | None]:
     """Returns the text before `name=` and everything after it, None if there is no `name=`."""
-    before, *rest = re.split(rf"(?:^|(?<=\s)){name}\s*=", line, maxsplit=1, flags=re.IGNORECASE)
+    start_of_option = rf"(?:^|(?<=\s)){name}\s*="
+    before, *rest = re.split(start_of_option, line, maxsplit=1, flags=re.IGNORECASE)
     if not rest:
         return before, None
     return before, rest[0].strip()
@@ -351,7 +363,8 @@ def _explain_error(command: Command, error: click.UsageError) -> Refusal:
         case click.BadParameter(param=click.Argument(type=TextType() as kind)):
             return Refusal(f"{error.message} {like}{kind.hint}.")
         case click.BadParameter(param=click.Option() as option):
-            return Refusal(f"`{option_key(option)}=`: {error.message}", option_key(option))
+            key = option_key(option)
+            return Refusal(f"`{key}=`: {error.message}", key)
         case _:
             return Refusal(f"{shown(error.message)} {like}.")
 
@@ -361,7 +374,8 @@ def _flag(name: str) -> str:
 
 
 def _takes_rest(param: click.Parameter) -> bool:
-    return isinstance(param.type, TextType) and param.type.takes_rest
+    kind = param.type
+    return isinstance(kind, TextType) and kind.takes_rest
 
 
 def _metavar(argument: click.Argument) -> str:

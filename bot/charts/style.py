@@ -77,13 +77,16 @@ def _write_title(drawn: Figure, title: str, note: str, size: tuple[float, float]
     wider = width / WIDE
     heading = escape_dollars(_wrap(title, round(TITLE_COLUMNS * wider)))
     below = ""
+    below = ""
     if note:
-        below = escape_dollars(_wrap(note, round(NOTE_COLUMNS * wider)))
+        columns = round(NOTE_COLUMNS * wider)
+        below = escape_dollars(_wrap(note, columns))
     # The layout knows only the title, so empty lines below it make room for the note, which has another font.
     room = "\n" * len(below.splitlines())
     drawn.suptitle(heading + room, x=0.01, ha="left", color=INK, fontsize=TITLE_SIZE, fontweight="bold")
-    heading_inches = (len(heading.splitlines()) * TITLE_SIZE * LINE_HEIGHT + 4) / POINTS_AN_INCH
-    drawn.text(0.01, 1 - heading_inches / height, below, va="top", color=SOFT, fontsize=TEXT_SIZE)
+    heading_points = len(heading.splitlines()) * TITLE_SIZE * LINE_HEIGHT + 4
+    heading_share = heading_points / POINTS_AN_INCH / height
+    drawn.text(0.01, 1 - heading_share, below, va="top", color=SOFT, fontsize=TEXT_SIZE)
 
 
 def _use_fonts() -> None:
@@ -94,7 +97,8 @@ def _use_fonts() -> None:
         with as_file(files("bot.resources").joinpath(EASTERN)) as path:
             fontManager.addfont(path)
         # The font has a single weight. Registering it as bold too avoids a warning for each bold text.
-        fontManager.ttflist.append(replace(fontManager.ttflist[-1], weight=700))
+        regular = fontManager.ttflist[-1]
+        fontManager.ttflist.append(replace(regular, weight=700))
     matplotlib.rcParams.update({"font.family": FAMILIES, "font.size": TEXT_SIZE})
 
 
@@ -103,9 +107,12 @@ def _wrap(text: str, columns: int) -> str:
     for paragraph in text.split("\n"):
         lines.append("")
         for word in paragraph.split(" "):
-            if lines[-1] and display_width(f"{lines[-1]} {word}") > columns:
-                lines.append("")
-            lines[-1] = f"{lines[-1]} {word}".lstrip()
+            longer = f"{lines[-1]} {word}"
+            # A word that is longer than a line still gets one.
+            if lines[-1] and display_width(longer) > columns:
+                lines.append(word)
+            else:
+                lines[-1] = longer.lstrip()
     return "\n".join(lines)
 
 
@@ -161,20 +168,22 @@ def spread_apart(heights: Sequence[float], least: float, low: float, high: float
     for that, they share the space evenly."""
     if not heights:
         return []
-    order = sorted(range(len(heights)), key=lambda i: heights[i])
-    least = min(least, (high - low) / max(len(heights) - 1, 1))
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    gaps = max(len(heights) - 1, 1)
+    least = min(least, (high - low) / gaps)
     # Upwards, each as far above the one below as it has to be; then downwards, in case some ended above the top.
     placed: list[float] = []
     floor = low
-    for i in order:
-        placed.append(max(heights[i], floor))
-        floor = placed[-1] + least
+    for index in order:
+        height = max(heights[index], floor)
+        placed.append(height)
+        floor = height + least
     ceiling = high
-    for at in range(len(placed) - 1, -1, -1):
-        placed[at] = min(placed[at], ceiling)
-        ceiling = placed[at] - least
+    for rank in reversed(range(len(placed))):
+        placed[rank] = min(placed[rank], ceiling)
+        ceiling = placed[rank] - least
     moved = dict(zip(order, placed, strict=True))
-    return [moved[i] for i in range(len(heights))]
+    return [moved[index] for index in range(len(heights))]
 
 
 def percent_axis(axis: Axes) -> None:
@@ -190,7 +199,8 @@ def percent(share: float) -> str:
     is_share = -0.0001 <= share <= 1.0001
     if not is_share:
         return ""
-    return f"{round(100 * share, 2):g}%"
+    percents = round(100 * share, 2)
+    return f"{percents:g}%"
 
 
 def dollars(amount: float) -> str:

@@ -42,7 +42,7 @@ def listing(
         )
     shown = priced
     if shown_by:
-        shown = [row for row in priced if not _is_over(row, read_on) and not _is_blank(row, read_on)]
+        shown = [row for row in priced if _is_worth_a_line(row, read_on)]
     title = "No price by that name"
     parts = Parts()
     if priced:
@@ -50,13 +50,18 @@ def listing(
     if shown:
         parts.add(_table(shown, read_on, is_detailed=is_detailed))
     parts.lines(_notes(shown, read_on, is_detailed=is_detailed))
-    parts.lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown])
+    parts.lines([f"• {escape(cut(row.sentence, 300))}" for row in unknown])
     if len(shown) < len(priced):
-        parts.text(f"{_hidden_text(priced, read_on)}: {shown_by}")
+        hidden = _hidden_text(priced, read_on)
+        parts.text(f"{hidden}: {shown_by}")
     if shown_by and not is_detailed:
         parts.buttons(button("Estimate", ESTIMATE, "prices"))
     parts.note(_sources(shown, read_on, is_detailed=is_detailed))
     return parts.titled(title)
+
+
+def _is_worth_a_line(row: PriceRow, today: date) -> bool:
+    return not _is_over(row, today) and not _is_blank(row, today)
 
 
 def _is_blank(row: PriceRow, today: date) -> bool:
@@ -67,7 +72,9 @@ def _is_blank(row: PriceRow, today: date) -> bool:
 
 def _is_over(row: PriceRow, today: date) -> bool:
     """True if the model answers no more, or can only be tuned and takes no new training."""
-    return row.has_ended(today) or (row.kind == "tuned" and row.is_closed(today))
+    if row.has_ended(today):
+        return True
+    return row.kind == "tuned" and row.is_closed(today)
 
 
 def _hidden_text(priced: Sequence[PriceRow], today: date) -> str:
@@ -105,19 +112,31 @@ def _row(row: PriceRow, longest: int, today: date) -> Row:
     name = shorten(row.model, longest)
     if row.kind == "tuned":
         name += ", tuned"
-    tokens = (_amount(price.input), _amount(price.cached_input), _amount(price.output))
+    input_cell = _amount(price.input)
+    cached_cell = _amount(price.cached_input)
+    output_cell = _amount(price.output)
     if is_by_the_hour(row):
         # The tokens are free, which says nothing as long as nobody sees what the machine costs.
-        machine = "by the hour"
+        input_cell = "–"
+        cached_cell = "–"
+        output_cell = "by the hour"
         if row.hosted_usd_per_hour is not None:
-            machine = f"{usd(row.hosted_usd_per_hour)} an hour"
-        tokens = ("–", "–", machine)
-    return (name, *tokens, _training(row, today), _end(row, today))
+            output_cell = f"{usd(row.hosted_usd_per_hour)} an hour"
+    return (
+        name,
+        input_cell,
+        cached_cell,
+        output_cell,
+        _training(row, today),
+        _end(row, today),
+    )
 
 
 def is_by_the_hour(row: PriceRow) -> bool:
     """True if a vendor bills the hours of a machine for the tuned model, and not its tokens."""
-    return row.is_hosted and row.price.input == row.price.output == 0
+    if not row.is_hosted:
+        return False
+    return row.price.input == 0 and row.price.output == 0
 
 
 def _training(row: PriceRow, today: date) -> str:
@@ -152,7 +171,8 @@ def _amount(amount: Decimal | None) -> str:
         return "–"
     if not amount:
         return Figure("free", amount)
-    digits = max(2, -int(amount.normalize().as_tuple().exponent))
+    exponent = int(amount.normalize().as_tuple().exponent)
+    digits = max(2, -exponent)
     return Figure(f"${amount:,.{digits}f}", amount)
 
 
@@ -164,15 +184,18 @@ def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[
     closed_first = sorted(rows, key=lambda row: not row.is_closed(today))
     for row in closed_first:
         for_several = _notes_on(row, today, is_shared=True)
-        for note, note_on_one in zip(for_several, _notes_on(row, today), strict=True):
+        for_this = _notes_on(row, today)
+        for note, note_on_one in zip(for_several, for_this, strict=True):
             rows_by_note.setdefault(note, []).append(row)
             notes_on_one[note] = note_on_one
 
     lines = []
     for note, about in rows_by_note.items():
-        is_shared = len(about) > 1
-        text = note if is_shared else notes_on_one[note]
-        lines.append(f"• {escape(_names(about))}: {escape(cut(text, 300))}")
+        text = notes_on_one[note]
+        if len(about) > 1:
+            text = note
+        names = _names(about)
+        lines.append(f"• {escape(names)}: {escape(cut(text, 300))}")
     if is_detailed:
         return lines
     return first_lines(lines, SHOWN_NOTES)
@@ -222,7 +245,8 @@ def _names(rows: Sequence[PriceRow]) -> str:
     if len(rows) == 1:
         return shorten(rows[0].model)
     providers = dict.fromkeys(row.model.partition("/")[0] for row in rows)
-    return f"{' and '.join(providers)} ({pluralize(len(rows), 'model')})"
+    names = " and ".join(providers)
+    return f"{names} ({pluralize(len(rows), 'model')})"
 
 
 def _sources(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> str:
@@ -235,7 +259,8 @@ def _sources(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> str
     most = SHOWN_SOURCES
     if is_detailed:
         most = len(sources)
-    return f"From {listed(sources, most, '; ')}. {own}"
+    names = listed(sources, most, "; ")
+    return f"From {names}. {own}"
 
 
 def _source(row: PriceRow, today: date) -> str:
@@ -257,23 +282,29 @@ def vendor_prices(
     is_old = today is not None and row.is_old(today)
     parts = []
     if figures and is_short:
-        short = ", ".join(figures)
-        if row.as_of and is_old:
-            short += f" (of {row.as_of}, over half a year old)"
-        elif row.as_of:
-            short += f" (of {row.as_of})"
-        parts.append(short)
+        parts.append(_short_figures(row, figures, is_old=is_old))
     elif figures:
         if is_by_the_hour(row):
             figures.append("tokens free")
-        parts.append(f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})")
+        source = escape(cut(row.said_by, 120))
+        parts.append(f"{', '.join(figures)} ({source})")
         if is_old:
             parts.append(OLD_PRICES)
     if missing_keys(row):
-        parts.append(f"unknown: {escape(where_to_add(row).removesuffix('.'))}")
+        where = where_to_add(row).removesuffix(".")
+        parts.append(f"unknown: {escape(where)}")
     elif asks_vendor:
         parts.append("confirmed with the vendor before approval")
     return "; ".join(parts)
+
+
+def _short_figures(row: PriceRow, figures: Sequence[str], *, is_old: bool) -> str:
+    text = ", ".join(figures)
+    if not row.as_of:
+        return text
+    if is_old:
+        return f"{text} (of {row.as_of}, over half a year old)"
+    return f"{text} (of {row.as_of})"
 
 
 def _figures(row: PriceRow) -> list[str]:
@@ -282,7 +313,10 @@ def _figures(row: PriceRow) -> list[str]:
     if not is_by_the_hour(row):
         rates["input"] = row.price.input
         rates["output"] = row.price.output
-    figures = [f"{name} {rate(amount)}" for name, amount in rates.items() if amount is not None]
+    figures = []
+    for name, amount in rates.items():
+        if amount is not None:
+            figures.append(f"{name} {rate(amount)}")
     if row.hosted_usd_per_hour is not None:
         figures.append(f"its machine {usd(row.hosted_usd_per_hour)} an hour")
     return figures
@@ -292,9 +326,13 @@ def doubtful_successors(rows: Sequence[PriceRow], today: date) -> list[str]:
     """A sentence for each successor that money or a verdict may rest on although its maker doesn't confirm it."""
     lines = []
     for row in rows:
-        if row.is_successor_doubtful and row.ends is not None and is_near_end(row.ends, today):
+        if not row.is_successor_doubtful or row.ends is None:
+            continue
+        # Until its end is near, no verdict rests on what comes after.
+        if is_near_end(row.ends, today):
             end = f"{row.model} ends on {row.ends}, then {row.successor}"
             lines.append(f"Check its successor: {end} ({row.ends_said_by}).")
+    # Several rows may be about the same model.
     return list(dict.fromkeys(lines))
 
 
@@ -310,7 +348,9 @@ def where_to_add(row: PriceRow, *, is_shared: bool = False) -> str:
     provider, slash, model = row.model.partition("/")
     if row.kind == "prompted" or not slash:
         return f'add {keys} to finetune.toml under [prices."{row.model}"].'
-    table = "MODEL" if is_shared else model
+    table = model
+    if is_shared:
+        table = "MODEL"
     return f'add {keys} to finetune.toml under [providers.{provider}.models."{table}"].'
 
 

@@ -77,7 +77,8 @@ def _has_price(row: PriceRow) -> bool:
 
 def _source(row: PriceRow) -> str:
     model = shorten(row.model)
-    return f"{escape(model)} from {escape(cut(row.said_by, 120))}"
+    source = escape(cut(row.said_by, 120))
+    return f"{escape(model)} from {source}"
 
 
 def _numbers(summary: EstimateSummary, target: str) -> list[CardBlock]:
@@ -176,8 +177,9 @@ def price_facts(summary: EstimateSummary, *, is_short: bool = False) -> list[tup
     """The vendor's prices of the tuned model, whose row is the first."""
     if not summary.prices:
         return []
+    row = summary.prices[0]
     asks_vendor = summary.asks_vendor and not is_short
-    text = vendor_prices(summary.prices[0], summary.made_on, asks_vendor=asks_vendor, is_short=is_short)
+    text = vendor_prices(row, summary.made_on, asks_vendor=asks_vendor, is_short=is_short)
     if not text:
         return []
     return [("Prices", text)]
@@ -187,16 +189,18 @@ def training_time(summary: EstimateSummary) -> str:
     minutes = summary.minutes
     if minutes is None:
         return planned_time(None, None, is_guess=summary.is_guess)
-    return planned_time(float(minutes.low) * 60, float(minutes.high) * 60, is_guess=summary.is_guess)
+    least_s = float(minutes.low) * 60
+    most_s = float(minutes.high) * 60
+    return planned_time(least_s, most_s, is_guess=summary.is_guess)
 
 
 def payback_range_text(outlook: Outlook | None) -> str:
     """' (36 days to 3.2 months)', the range of 90% of the simulations; '' without simulations or a range."""
-    if outlook is None or outlook.payback_months.p5 is None:
+    if outlook is None:
         return ""
     early = outlook.payback_months.p5
     late = outlook.payback_months.p95
-    if early == late:
+    if early is None or early == late:
         return ""
     soonest = "at once"
     if early:
@@ -260,9 +264,13 @@ def _saving(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
 
 
 def saving_range(estimate: Estimate, outlook: Outlook | None) -> Range:
-    if outlook and outlook.saving_month.p5 is not None and outlook.saving_month.p95 is not None:
-        return Range(outlook.saving_month.p5, estimate.saving_month, outlook.saving_month.p95)
-    return estimate.saving_month_range
+    if outlook is None:
+        return estimate.saving_month_range
+    low = outlook.saving_month.p5
+    high = outlook.saving_month.p95
+    if low is None or high is None:
+        return estimate.saving_month_range
+    return Range(low, estimate.saving_month, high)
 
 
 def _machines(estimate: Estimate) -> list[tuple[str, str]]:
@@ -330,7 +338,9 @@ def other_bill(summary: EstimateSummary) -> list[tuple[str, str]]:
     """The bill of the alternative that the saving is compared with, unless that is today's model."""
     estimate = summary.estimate
     other = summary.alternative
-    if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
+    if estimate is None or other is None:
+        return []
+    if estimate.monthly_alternative == estimate.monthly_before:
         return []
     label = f"Each month, {shorten(alternative_name(other), 60)}"
     return [(label, monthly(estimate.monthly_alternative))]

@@ -51,7 +51,8 @@ def refusal(
     request: Request = NO_REQUEST,
 ) -> Refusal | None:
     """Looks the person up in Slack. Returns why they may not do it, None if they may."""
-    return refusal_for(look_up(context, person, action, channel), action, request)
+    caller = look_up(context, person, action, channel)
+    return refusal_for(caller, action, request)
 
 
 def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -> Refusal | None:
@@ -90,6 +91,7 @@ def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rul
             reason = verdict_text(denied.because)
         verdicts.append((rule, reason))
     reasons = {reason for _, reason in verdicts}
+    # One reason for all, such as that nobody knows the person, is said once.
     (first, *others) = reasons
     if others or first is None:
         return verdicts
@@ -108,8 +110,10 @@ def _look_up(
             where = pool.submit(copy_context().run, _describe_channel, directory, channel)
         members = _look_up_members(pool, directory, groups)
         rules = Rules(context.settings.policy, members)
-        place = where.result() if where else None
-        return Caller(who.result(), rules, place)
+        described = None
+        if where is not None:
+            described = where.result()
+        return Caller(who.result(), rules, described)
 
 
 def channel_refusal(context: AppContext, channel: str, *, by_others: bool = False) -> Refusal | None:
@@ -150,8 +154,11 @@ def _look_up_members(
 def _groups_to_look_up(policy: Policy, action: Action, person: str | None = None) -> list[str]:
     """Returns the groups to look up; none if `person` is allowed without them."""
     named = policy.named(action)
-    is_clear = person is not None and (named.anyone or person in named.users)
+    is_clear = False
+    if person is not None:
+        is_clear = bool(named.anyone) or person in named.users
     if is_clear and action not in DEPENDS_ON_OTHERS:
+        return []
         return []
     return sorted(named.groups)
 
@@ -180,13 +187,15 @@ def visible_datasets(context: AppContext, person: str, here: str | None) -> Visi
     channel."""
     owners = context.store.datasets.owners()
     home_by_owner = dataset_homes(context, set(owners.values()), person, here)
-    names = (name for name, owner in owners.items() if rules.may_use(home_by_owner[owner]))
-    return VisibleDatasets(names, count_unknown(home_by_owner.values()))
+    names = [name for name, owner in owners.items() if rules.may_use(home_by_owner[owner])]
+    unchecked = count_unknown(home_by_owner.values())
+    return VisibleDatasets(names, unchecked)
 
 
 def count_unknown(homes: Iterable[DatasetChannel]) -> int:
     """Returns the number of channels about which Slack could have said that the person may know their datasets."""
-    return sum(home.is_unknown and not _is_direct(home.channel) for home in homes)
+    unknown = [home for home in homes if home.is_unknown]
+    return sum(not _is_direct(home.channel) for home in unknown)
 
 
 def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | None) -> bool:
@@ -207,7 +216,8 @@ def may_know_result(context: AppContext, subject: Subject, person: str, here: st
         row = context.store.runs.get(subject.number)
     if row is None:
         return False
-    return may_use_dataset(context, context.store.datasets.get(row.dataset_id).name, person, here)
+    dataset = context.store.datasets.get(row.dataset_id)
+    return may_use_dataset(context, dataset.name, person, here)
 
 
 def may_act_on(context: AppContext, dataset: str, person: str, here: str | None) -> bool | None:
@@ -247,7 +257,10 @@ def dataset_button_refusal(
 
 def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
     """Yields the runs or measurements whose dataset is in `names`."""
-    return (row for row in rows if context.store.datasets.get(row.dataset_id).name in names)
+    for row in rows:
+        dataset = context.store.datasets.get(row.dataset_id)
+        if dataset.name in names:
+            yield row
 
 
 def dataset_refusal(
@@ -278,7 +291,10 @@ def dataset_refusal(
 def may_act_in(context: AppContext, channel: str, person: str) -> bool:
     """True if a channel is public or the person is in it now, by Slack. For channels that are named by a form or by the
     number on a card: only somebody who acts in a channel is a member without being looked up."""
-    return _is_direct(channel) or rules.may_use(dataset_home(context, channel, person, None))
+    if _is_direct(channel):
+        return True
+    home = dataset_home(context, channel, person, None)
+    return rules.may_use(home)
 
 
 def dataset_home(context: AppContext, owner: str, person: str, here: str | None) -> DatasetChannel:
@@ -322,7 +338,11 @@ def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:
         is_private = context.directory.is_private(channel)
         is_shared = context.directory.is_shared(channel)
     return rules.may_show_rows(
-        dataset.owner, dataset.source_channels, channel, is_private=is_private, is_shared=is_shared
+        dataset.owner,
+        dataset.source_channels,
+        channel,
+        is_private=is_private,
+        is_shared=is_shared,
     )
 
 

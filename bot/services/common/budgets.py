@@ -52,7 +52,9 @@ def refusal(
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
     """Returns why a run that was approved in an earlier month doesn't fit into this month's budget, None if it does."""
     reserved_in = context.store.runs.reservation_month(run)
-    if reserved_in in (None, _this_month(context)):
+    reserved_in = context.store.runs.reservation_month(run)
+    is_of_this_month = reserved_in == _this_month(context)
+    if reserved_in is None or is_of_this_month:
         return None
     why = refusal(context, run.channel, run.requester, run.reserved_micros)
     if why is None:
@@ -64,9 +66,10 @@ def left_for_watching(context: CoreContext) -> int:
     """Returns the micro-dollars that watching may still spend this month without asking anybody: on measurements, and
     on answers of candidates that are tried on live calls."""
     month = _this_month(context)
+    limit = context.settings.policy.watch.usd_per_month
     measured = context.store.watch_measurements.committed(month)
     answered = context.store.compared_calls.committed(month)
-    return left_micros(context.settings.policy.watch.usd_per_month, measured + answered)
+    return left_micros(limit, measured + answered)
 
 
 def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
@@ -74,6 +77,7 @@ def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
     limits = context.settings.budget
     if not limits.has_own:
         return (team_budget(context),)
+    # Of the others nothing is used, so there is nothing to show.
     commitments = context.store.ledger.commitments(_this_month(context))
     channels = {commitment.channel for commitment in commitments}
     people = {commitment.person for commitment in commitments}
@@ -103,6 +107,7 @@ def _this_month(context: CoreContext) -> str:
 def month_for(context: AppContext, person: str, channel: str) -> views.Month:
     """Returns this month (UTC) with the limits of the person and the channel. It has all amounts, but not the names of
     datasets that the person may not know about."""
+    # The team's budget is in the summary already.
     _, *own = all_budgets(context, channel, person)
     month = _month_summary(context, tuple(own))
     names = authorization.visible_datasets(context, person, channel)
@@ -127,7 +132,10 @@ def warn(context: AppContext) -> None:
             continue
         with context.store.transaction():
             # All are recorded, and only those that no other tick has recorded meanwhile are new.
-            new = [percent for percent in passed if ledger.warn(month, percent, budget.whose, now=now)]
+            new = []
+            for percent in passed:
+                if ledger.warn(month, percent, budget.whose, now=now):
+                    new.append(percent)
             if new:
                 _post_warning(context, budget, max(new), month)
 
@@ -140,7 +148,8 @@ def _post_warning(context: AppContext, budget: Budget, percent: int, month: str)
         whose = f" of {budget.whose}"
     context.audit("finetune", "budget warning", subject, f"{percent}%{whose}")
     message = views.warning(figures, budget, percent)
-    draft = _warning_draft(context, figures, budget, message, f"{subject} {percent}{whose}")
+    once = f"{subject} {percent}{whose}"
+    draft = _warning_draft(context, figures, budget, message, once)
     if draft:
         context.store.outbox.put(draft, now=context.clock())
 
@@ -158,6 +167,7 @@ def _warning_draft(
         case "channel":
             return Draft("post", budget.id, body, dedupe=once, topic="money")
         case "person":
+            # If the direct message can't be sent, the channel of the newest commitment gets it.
             channel = newest or budget.id
             return Draft("direct", channel, body, person=budget.id, dedupe=once, topic="money")
         case "team":

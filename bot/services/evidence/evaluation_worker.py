@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -125,13 +125,25 @@ def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mappi
 
     keys = {candidate: CandidateKeys((), (), failed=why) for candidate, why in failures.items()}
     keys |= keys_of_candidates(plan, to_ask, messages, tools, seed)
+    keys = _with_lookups(keys, nearest, encoder, failures)
+    return write_candidates(plan, keys, messages, tools, folder)
+
+
+def _with_lookups(
+    keys: Mapping[Candidate, CandidateKeys],
+    nearest: Mapping[Candidate, Nearest],
+    encoder: EncoderUse | None,
+    failures: Collection[Candidate],
+) -> dict[Candidate, CandidateKeys]:
+    """Adds what each candidate retrieves, and the model that reads the texts for it."""
+    complete = dict(keys)
     for candidate, its in nearest.items():
         if candidate not in failures:
-            keys[candidate] = replace(keys[candidate], retrieval=its.retrieval)
-    for candidate in keys:
+            complete[candidate] = replace(complete[candidate], retrieval=its.retrieval)
+    for candidate in complete:
         if candidate.kind in READ_BY_ENCODER:
-            keys[candidate] = replace(keys[candidate], encoder=encoder)
-    return write_candidates(plan, keys, messages, tools, folder)
+            complete[candidate] = replace(complete[candidate], encoder=encoder)
+    return complete
 
 
 def _without_examples(
@@ -157,11 +169,11 @@ def choose_encoder_for(plan: ComparisonPlan, train: Sequence[Example], vectors: 
     if plan.labels:
         targets = [[label_of(row) for row in train]]
     elif plan.has_objects:
+        # A field whose values hardly repeat, such as an order's number, says nothing about which texts are alike.
         targets = [field.values for field in read_fields(train).fields if field.repeating_rows]
     texts = [text_of(row) for row in train]
-    return choose_encoder(
-        plan.encoder or DEFAULT_ENCODER, texts, targets, lambda encoder: StoredVectors(encoder, vectors)
-    )
+    name = plan.encoder or DEFAULT_ENCODER
+    return choose_encoder(name, texts, targets, lambda encoder: StoredVectors(encoder, vectors))
 
 
 def _as_built(candidate: Candidate, train: Sequence[Example], seed: int) -> Candidate:
@@ -182,10 +194,10 @@ def keys_of_candidates(
     seed: int,
 ) -> dict[Candidate, CandidateKeys]:
     """Returns the keys of these candidates' answers. `tools` are the tools that each row offers."""
-    return {
-        candidate: _candidate_keys(candidate, plan, messages.get(candidate), tools, seed)
-        for candidate in candidates
-    }
+    keys = {}
+    for candidate in candidates:
+        keys[candidate] = _candidate_keys(candidate, plan, messages.get(candidate), tools, seed)
+    return keys
 
 
 def write_candidates(
@@ -198,9 +210,11 @@ def write_candidates(
     """Writes the prompts of candidates and the keys of their answers for `read_keys` and `read_questions`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / PROMPTS, _with_keys(plan, messages, tools))
-    lines = [{"arm": to_object(candidate), **asdict(keys)} for candidate, keys in keys.items()]
-    # last: its presence means all is written
-    replace_lines(folder / KEYS, [json.dumps(line) for line in lines])
+    lines = []
+    for candidate, its in keys.items():
+        lines.append(json.dumps({"arm": to_object(candidate), **asdict(its)}))
+    # Last, since its presence means that all is written.
+    replace_lines(folder / KEYS, lines)
     return keys
 
 
@@ -255,10 +269,11 @@ def read_questions_file(
             if key not in keys:
                 continue
             prompt = [Message(role, content, extra="".join(extra)) for role, content, *extra in messages]
+            _, own_name = model.split("/", 1)
             question = Question(
                 key,
                 model,
-                at_provider=model.split("/", 1)[1],
+                at_provider=own_name,
                 messages=tuple(prompt),
                 max_tokens=longest + plan.room(model),
                 tools="".join(tools),
@@ -320,7 +335,8 @@ def free_answers(
     classify = json_fields.classify_holdout
     if plan.labels:
         classify = classifier.classify_holdout
-    use = (read_keys(folder) or {})[candidate].encoder
+    keys = read_keys(folder) or {}
+    use = keys[candidate].encoder
     name = plan.encoder
     if use:
         name = use.name
@@ -344,7 +360,8 @@ def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequ
     are_right = []
     for row, text in zip(holdout, texts, strict=True):
         if scoring == "f1":
-            is_right = exact_match(strip_thoughts(row.answer), text) or is_right_call(row.answer, text)
+            answer = strip_thoughts(row.answer)
+            is_right = exact_match(answer, text) or is_right_call(row.answer, text)
         else:
             is_right = score(scoring, row.answer, text, labels) == 1
         are_right.append(is_right)
@@ -377,14 +394,17 @@ def judge_comparison(
         verdicts=verdicts,
         floor=plan.floor,
     )
-    looked_up = {candidate: its.retrieval for candidate, its in keys.items()}
-    candidates = [
-        replace(candidate, retrieval=looked_up.get(candidate.identity)) for candidate in judged.candidates
-    ]
+    candidates = []
+    for candidate in judged.candidates:
+        its = keys.get(candidate.identity)
+        retrieval = None
+        if its is not None:
+            retrieval = its.retrieval
+        candidates.append(replace(candidate, retrieval=retrieval))
     identities = [candidate.identity for candidate in candidates]
     # One encoder was chosen for all candidates that need one.
-    uses = (its.encoder for candidate, its in keys.items() if candidate in identities and its.encoder)
-    encoder = next(uses, None)
+    uses = [its.encoder for candidate, its in keys.items() if candidate in identities]
+    encoder = next(filter(None, uses), None)
     return replace(
         judged,
         candidates=tuple(candidates),
@@ -402,13 +422,15 @@ def _local_weights(candidates: Sequence[Candidate], encoder: EncoderUse | None) 
         licences[encoder.name] = find_encoder(encoder.name).licence
     for candidate in candidates:
         provider, _, name = (candidate.model or "").partition("/")
-        if provider == "local":
-            preset = find_preset(name)
-            licences[name] = None
-            if preset:
-                licences[name] = preset.licence
-    names = sorted(licences)
-    return tuple(f"{name}: {licences[name] or 'not stated'}" for name in names)
+        if provider != "local":
+            continue
+        preset = find_preset(name)
+        licences[name] = preset.licence if preset else None
+    weights = []
+    for name in sorted(licences):
+        licence = licences[name] or "not stated"
+        weights.append(f"{name}: {licence}")
+    return tuple(weights)
 
 
 def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> JudgedCurve:
@@ -416,7 +438,8 @@ def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> Judged
 
     curve = classical_curve_of(plan, files, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png"))
+    plot = drawing.draw_learning_curve(curve, folder / "curve.png")
+    return JudgedCurve(curve, plot)
 
 
 def classical_curve_of(plan: CurvePlan, files: Path, seed: int) -> Curve:
@@ -442,18 +465,16 @@ def _candidate_keys(
 ) -> CandidateKeys:
     """Returns one candidate's keys. `tools` are the tools that each held-out row offers."""
     if messages is None or candidate.model is None:
-        rows = len(tools)
-        if candidate.kind == "encoder":
-            return CandidateKeys(_encoder_keys(plan, rows, seed), (0,) * rows, work=0.0)
-        kind = "classical by field or copied" if plan.has_objects else "classical"
-        keys = classical_keys(plan.train_sha256, plan.holdout_sha256, rows, seed, kind)
-        return CandidateKeys(keys, (0,) * rows, work=0.0)
-    encoding = encoding_of(candidate.model.split("/", 1)[1])
+        return _free_keys(candidate, plan, len(tools), seed)
+    _, own_name = candidate.model.split("/", 1)
+    encoding = encoding_of(own_name)
     more = 1 + ASSUMED_SHARE * encoding.assumed
     in_texts = count_prompts(messages, encoding)
     in_tools = _count_beside(messages, tools, encoding)
-    # Rounded up, because the most that people agree to pay is computed from it.
-    tokens = [int((count + beside) * more) + 1 for count, beside in zip(in_texts, in_tools, strict=True)]
+    tokens = []
+    for count, beside in zip(in_texts, in_tools, strict=True):
+        # Rounded up, because the most that people agree to pay is computed from it.
+        tokens.append(int((count + beside) * more) + 1)
     cap = plan_max_tokens(plan) + plan.room(candidate.model)
     answer_keys = []
     for prompt, offer in zip(messages, tools, strict=True):
@@ -462,12 +483,26 @@ def _candidate_keys(
     return CandidateKeys(tuple(answer_keys), tuple(tokens), work)
 
 
+def _free_keys(candidate: Candidate, plan: ComparisonPlan, rows: int, seed: int) -> CandidateKeys:
+    """Returns the keys of a candidate that asks no model: its questions have no tokens and take no work."""
+    if candidate.kind == "encoder":
+        keys = _encoder_keys(plan, rows, seed)
+    else:
+        kind = "classical"
+        if plan.has_objects:
+            kind = "classical by field or copied"
+        keys = classical_keys(plan.train_sha256, plan.holdout_sha256, rows, seed, kind)
+    return CandidateKeys(keys, (0,) * rows, work=0.0)
+
+
 def _count_beside(
     messages: Sequence[tuple[Message, ...]], tools: Sequence[str], encoding: Encoding
 ) -> list[int]:
     """Returns for each question the tokens that are not in its texts: the tools, and earlier tool calls."""
-    rows = zip(messages, tools, strict=True)
-    beside = [offer + "".join(turn.extra for turn in prompt) for prompt, offer in rows]
+    beside = []
+    for prompt, offer in zip(messages, tools, strict=True):
+        calls = "".join(turn.extra for turn in prompt)
+        beside.append(offer + calls)
     if not any(beside):
         return [0] * len(beside)
     return count_texts(beside, encoding)
@@ -489,6 +524,7 @@ def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[
 
 def _count_shared_letters(first: str, last: str) -> int:
     """Returns how many letters two texts have in common at the beginning; `first` is the first in order."""
+    # Not strict: one text may be the beginning of the other.
     for number, (letter, other) in enumerate(zip(first, last, strict=False)):
         if letter != other:
             return number
@@ -511,7 +547,9 @@ def _encoder_keys(plan: ComparisonPlan, rows: int, seed: int) -> tuple[str, ...]
         name = find_encoder(plan.encoder).sha256
     except EncoderError:
         name = plan.encoder
-    kind = "encoder by field" if plan.has_objects else "encoder and words"
+    kind = "encoder and words"
+    if plan.has_objects:
+        kind = "encoder by field"
     files = (plan.train_sha256, plan.holdout_sha256)
     texts = [json.dumps([kind, name, *files, row, seed]) for row in range(rows)]
     return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
@@ -524,7 +562,8 @@ def _with_keys(
         model = str(candidate.model)
         cap = plan_max_tokens(plan) + plan.room(model)
         for prompt, offer in zip(messages, tools, strict=True):
-            yield key_of(model, prompt, cap, offer, plan.asked_on), model, prompt, offer
+            key = key_of(model, prompt, cap, offer, plan.asked_on)
+            yield key, model, prompt, offer
 
 
 def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message, ...], str]]) -> None:

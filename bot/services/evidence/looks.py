@@ -76,11 +76,9 @@ def candidates_with_looks(
         origin = find_origin(distinct, holdout, looks)
         fresh = None
         if origin.seen is not None:
-            fresh = find_fresh_places(files, holdout, origin.seen)
+            fresh = find_fresh_positions(files, holdout, origin.seen)
         # Only what learns from training rows can have learnt from rows that people had read.
-        own_read: tuple[int, ...] = ()
-        if distinct.rows:
-            own_read = read
+        own_read = read if distinct.rows else ()
         with_look = replace(
             candidate,
             look=origin.look,
@@ -110,13 +108,14 @@ def number_of_tuned(looks: Iterable[Look], run: Run) -> int:
     result isn't stored yet is the next one."""
     tuned = [look.name for look in looks if _shows_tuned_model(look)]
     name = f"run {run.id}"
-    if name not in tuned:
-        return len(tuned) + 1
-    return tuned.index(name) + 1
+    if name in tuned:
+        return tuned.index(name) + 1
+    return len(tuned) + 1
 
 
 def _shows_tuned_model(look: Look) -> bool:
-    return any(candidate.identity.kind == "tuned" for candidate in look.candidates)
+    kinds = {candidate.identity.kind for candidate in look.candidates}
+    return "tuned" in kinds
 
 
 def distinct_candidate(candidate: Candidate, plan: ComparisonPlan) -> DistinctCandidate:
@@ -131,6 +130,15 @@ def distinct_candidate(candidate: Candidate, plan: ComparisonPlan) -> DistinctCa
     if candidate.kind == "optimised":
         made_of = _hash([plan.optimised or ""])
         return DistinctCandidate(candidate, made_of=made_of, rows=rows)
+    chosen = _chosen_by_people(candidate, plan)
+    if not chosen:
+        return DistinctCandidate(candidate, rows=rows)
+    return DistinctCandidate(candidate, by_people=_hash(chosen), rows=rows)
+
+
+def _chosen_by_people(candidate: Candidate, plan: ComparisonPlan) -> list[str]:
+    """Returns what people chose for a prompted candidate, and may have chosen after a look: its prompt, its number of
+    examples, its documents."""
     chosen = []
     prompt = (plan.prompt or "").strip()
     if prompt:
@@ -139,14 +147,12 @@ def distinct_candidate(candidate: Candidate, plan: ComparisonPlan) -> DistinctCa
         chosen.append(f"{candidate.shots} examples")
     if candidate.kind == "retrieval":
         chosen += plan.documents
-    if not chosen:
-        return DistinctCandidate(candidate, rows=rows)
-    return DistinctCandidate(candidate, by_people=_hash(chosen), rows=rows)
+    return chosen
 
 
-def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[int, ...]:
-    """Returns the places, among a holdout's scores, of the rows that none of the holdouts in `seen` has. None of them
-    is fresh if a file is gone."""
+def find_fresh_positions(files: Path, holdout: str, seen: Iterable[str]) -> tuple[int, ...]:
+    """Returns the positions, among a holdout's scores, of the rows that none of the holdouts in `seen` has. None of
+    them is fresh if a file is gone."""
     path = files / f"{holdout}.jsonl"
     seen_paths = [files / f"{name}.jsonl" for name in seen]
     if not all(file.is_file() for file in (path, *seen_paths)):
@@ -155,7 +161,7 @@ def find_fresh_places(files: Path, holdout: str, seen: Iterable[str]) -> tuple[i
     for seen_path in seen_paths:
         seen_keys.update(question_keys(seen_path))
     own_keys = question_keys(path)
-    return tuple(place for place, key in enumerate(own_keys) if key not in seen_keys)
+    return tuple(position for position, key in enumerate(own_keys) if key not in seen_keys)
 
 
 def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[str]:
@@ -188,13 +194,15 @@ def _comparison_look(store: Store, evaluation: FinishedEvaluation) -> Look:
     for progress in evaluation.progress.candidates:
         if progress.failed is not None:
             failed.add(progress.identity)
+    # What failed showed nobody a score.
     measured = [candidate for candidate in plan.candidates if candidate not in failed]
     candidates = tuple(distinct_candidate(candidate, plan) for candidate in measured)
     # People who compare or judge answers read held-out questions.
     compared = store.preferences.of(measurement.id)
     judged = store.human_verdicts.on_measurement(measurement.id)
     shows_rows = bool(compared or judged)
-    return Look(f"m{measurement.id}", plan.holdout_sha256, candidates, shows_rows)
+    name = f"m{measurement.id}"
+    return Look(name, plan.holdout_sha256, candidates, shows_rows)
 
 
 def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:

@@ -33,7 +33,8 @@ def ask(context: AppContext, number: int, person: str) -> str | Refusal:
     with context.store.transaction():
         rows = _remaining_pairs(context, measurement, pairs, person)
         if not rows:
-            return f"You have judged all {pluralize(len(pairs.rows), 'pair')} of m{number}. Thank you."
+            compared = pluralize(len(pairs.rows), "pair")
+            return f"You have judged all {compared} of m{number}. Thank you."
         _post(context, measurement, pairs, rows, person)
     return f"Your next pair is in the thread under the result of m{number}."
 
@@ -42,17 +43,18 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
     """Records a choice, once, and shows it on the card. The next pair follows, with a pause after every ten. `key` is
     'measurement row person'."""
     number, row, whose = key.split(" ")
+    # The order of the answers was drawn for one person.
     if whose != person:
-        return Refusal(
-            f"This pair is for <@{whose}>. Press “{views.JUDGE_SOME_WORDS}” on the result for pairs of your own."
-        )
+        own = f"Press “{views.JUDGE_SOME_WORDS}” on the result for pairs of your own."
+        return Refusal(f"This pair is for <@{whose}>. {own}")
     opened = _load_pairs(context, int(number), person)
     if isinstance(opened, Refusal):
         return opened
     measurement, pairs = opened
-    pair = next((each for each in pairs.rows if each.row == int(row)), None)
-    if pair is None:
+    of_row = [pair for pair in pairs.rows if pair.row == int(row)]
+    if not of_row:
         return Refusal("This pair no longer belongs to the measurement.")
+    pair = of_row[0]
     with context.store.transaction():
         now = context.clock()
         first = pairs.first_candidate.key
@@ -67,7 +69,9 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
         card = _card_name(measurement, pair, person)
         context.show(card, measurement.channel, message, private=True)
         rows = _remaining_pairs(context, measurement, pairs, person)
-        if rows and (len(pairs.rows) - len(rows)) % AT_ONCE:
+        done = len(pairs.rows) - len(rows)
+        is_pause = done % AT_ONCE == 0
+        if rows and not is_pause:
             _post(context, measurement, pairs, rows, person)
         _show_agreement(context, measurement, pairs)
     return None
@@ -76,7 +80,9 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
 def measurement_to_judge(context: AppContext, number: int, person: str) -> Measurement | Refusal:
     """Returns the measurement if its answers may be shown in its channel, to be judged by this person."""
     measurement = context.store.measurements.get(number)
-    channel = measurement.channel if measurement else None
+    channel = None
+    if measurement is not None:
+        channel = measurement.channel
     refusal = authorization.refusal(context, person, "measure", channel)
     if refusal:
         return refusal
@@ -141,7 +147,9 @@ def _show_agreement(context: AppContext, measurement: Measurement, pairs: PairsF
     agreement = checked_judges.preferences_of(context, measurement)
     if agreement.labels < MIN_LABELS or measurement.result is None:
         return
-    message = views.agreement_card(measurement.id, agreement, pairs.first_candidate, pairs.second_candidate)
+    first = pairs.first_candidate
+    second = pairs.second_candidate
+    message = views.agreement_card(measurement.id, agreement, first, second)
     result_card = measurements.result_card_of(context, measurement)
     channel = measurement.channel
     context.show(f"agreement {measurement.id}", channel, message, thread=result_card)
@@ -157,7 +165,8 @@ def _ordered_texts(measurement: Measurement, pair: PairForPeople, person: str) -
 
 def _is_swapped(measurement: Measurement, pair: PairForPeople, person: str) -> bool:
     """True if this person sees the better candidate's answer second. A hash decides, so that it stays the same."""
-    drawn = hashlib.sha256(f"{measurement.id} {pair.row} {person}".encode()).digest()
+    text = f"{measurement.id} {pair.row} {person}"
+    drawn = hashlib.sha256(text.encode()).digest()
     return drawn[0] % 2 == 1
 
 

@@ -38,7 +38,8 @@ def ask(context: AppContext, number: int, person: str) -> str | Refusal:
     with context.store.transaction():
         waiting = _waiting(context, measurement, answers, person)
         if not waiting:
-            return f"You have judged all {pluralize(len(answers), 'answer')} of m{number}. Thank you."
+            answered = pluralize(len(answers), "answer")
+            return f"You have judged all {answered} of m{number}. Thank you."
         _post(context, measurement, answers, waiting, person)
     return f"Your next answer to judge is in the thread under the result of m{number}."
 
@@ -47,18 +48,19 @@ def choose(context: AppContext, button: str, value: str, person: str) -> Refusal
     """Records a verdict, once, and shows it on the card. The next answer follows, with a pause after every ten. `value`
     is 'measurement answer person'."""
     number, key, whose = value.split(" ")
+    number, key, whose = value.split(" ")
+    # The card was made for one person, who has not seen others' verdicts.
     if whose != person:
-        return Refusal(
-            f"This answer is for <@{whose}>. Press “{views.CHECK_JUDGE_WORDS}” on the result for answers of your own."
-        )
+        own = f"Press “{views.CHECK_JUDGE_WORDS}” on the result for answers of your own."
+        return Refusal(f"This answer is for <@{whose}>. {own}")
     measurement = human_preferences.measurement_to_judge(context, int(number), person)
     if isinstance(measurement, Refusal):
         return measurement
     answers = _answers(context, measurement)
-    matching = (answer for answer in answers if answer.key.startswith(key))
-    answer = next(matching, None)
-    if answer is None:
+    matching = [answer for answer in answers if answer.key.startswith(key)]
+    if not matching:
         return Refusal("This answer no longer belongs to the measurement.")
+    answer = matching[0]
     dataset = context.store.datasets.get(measurement.dataset_id)
     verdict = HumanVerdict(
         dataset=dataset.name,
@@ -94,12 +96,13 @@ def _waiting(
 ) -> list[AnswerForPeople]:
     """Returns the answers that this person has not judged, those that fewest people have judged first: a second person
     who judges other answers says more about the judge than one who judges the same."""
-    dataset = context.store.datasets.get(measurement.dataset_id).name
-    verdicts = context.store.human_verdicts.on(dataset, str(judge_of(measurement)))
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    verdicts = context.store.human_verdicts.on(dataset.name, str(judge_of(measurement)))
     mine = {verdict.answer for verdict in verdicts if verdict.person == person}
     judged = Counter(verdict.answer for verdict in verdicts)
     waiting = [answer for answer in answers if answer.key not in mine]
-    return sorted(waiting, key=lambda answer: judged[answer.key])
+    waiting.sort(key=lambda answer: judged[answer.key])
+    return waiting
 
 
 def _post(
@@ -115,7 +118,12 @@ def _post(
     wanted = min(next_pause, len(answers))
     value = f"{measurement.id} {answer.key[:KEY_LENGTH]} {person}"
     message = views.answer_card(
-        value, answer.question, answer.expected, answer.answer, done=done, wanted=wanted
+        value,
+        answer.question,
+        answer.expected,
+        answer.answer,
+        done=done,
+        wanted=wanted,
     )
     thread = measurements.result_card_of(context, measurement)
     card = _card_name(measurement, answer, person)
@@ -130,21 +138,24 @@ def _show_checks(context: AppContext, measurement: Measurement) -> None:
         checks = judge.checks
     if checks.answers < AT_ONCE or measurement.result is None:
         return
+    channel = measurement.channel
     message = views.checks_card(measurement.id, str(judge_of(measurement)), checks)
     result_card = measurements.result_card_of(context, measurement)
-    context.show(f"agreement {measurement.id}", measurement.channel, message, thread=result_card)
+    context.show(f"agreement {measurement.id}", channel, message, thread=result_card)
     result = measurements.result_card(context, measurement, measurement.result, for_people=True)
-    context.show(result_card, measurement.channel, result)
+    context.show(result_card, channel, result)
     _update_runs(context, measurement)
 
 
 def _update_runs(context: AppContext, measurement: Measurement) -> None:
     """Shows the new agreement on the results of runs that this judge has scored."""
-    dataset = context.store.datasets.get(measurement.dataset_id).name
-    versions = tuple(version.id for version in context.store.datasets.versions(dataset))
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    versions = context.store.datasets.versions(dataset.name)
+    ids = tuple(version.id for version in versions)
     judge = judge_of(measurement)
-    for run in context.store.runs.done(versions):
-        if plan_from_json(run.plan).judge == judge:
+    for run in context.store.runs.done(ids):
+        plan = plan_from_json(run.plan)
+        if plan.judge == judge:
             notifications.update_result(context, run)
 
 

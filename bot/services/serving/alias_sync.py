@@ -45,8 +45,10 @@ def publish_step(context: AppContext, promotion: Promotion) -> None:
             return
         promotion = noted
     publications.publish(context, promotion)
-    if promotion.carried_at is None and provider_with_alias(context, promotion) is None:
-        detail = f"{alias_for(promotion.dataset)} answers by the recipe {recipe[:12]}"
+    needs_no_alias = provider_with_alias(context, promotion) is None
+    if promotion.carried_at is None and needs_no_alias:
+        name = alias_for(promotion.dataset)
+        detail = f"{name} answers by the recipe {recipe[:12]}"
         _record_carried(context, promotion, "publish", detail)
     elif had_trouble:
         models.show_again(context, promotion)
@@ -124,6 +126,7 @@ def sweep(context: AppContext) -> None:
                 for promotion, _ in _with_alias(context, ours):
                     aliased |= actuals.count_aliased(context, trainer, promotion)
         except TrainerError as trouble:
+            # The next sweep tries again; the other providers are checked now.
             log.info("checking models in use: %s", trouble)
     actuals.update(context, aliased)
 

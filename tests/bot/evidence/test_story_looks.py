@@ -229,10 +229,10 @@ def test_rows_of_a_later_version_are_fresh(tickets: World) -> None:
         str(datasets.report_of(version).holdout_sha256)
         for version in map(tickets.store.datasets.newest, ("tickets", "other"))
     )
-    fresh = looks.find_fresh_places(files, first, [second])
+    fresh = looks.find_fresh_positions(files, first, [second])
     assert 0 < len(fresh) < 2 * HELD
-    assert looks.find_fresh_places(files, first, [first]) == ()
-    assert looks.find_fresh_places(files, first, ["0" * 64]) == (), "nothing is fresh if the file is gone"
+    assert looks.find_fresh_positions(files, first, [first]) == ()
+    assert looks.find_fresh_positions(files, first, ["0" * 64]) == (), "nothing is fresh if the file is gone"
 
 
 def test_a_prompt_written_after_people_judged_answers_needs_fresh_rows(tickets: World) -> None:
