@@ -28,12 +28,15 @@ def draw_learning_curve(curve: Curve, path: Path) -> Path | None:
         return None
     whose = SHORT_NAMES[curve.candidate.kind]
     if curve.candidate.model:
-        whose += f", {shorten_name(curve.candidate.model, 30)}"
-    title = f"{shorten_name(curve.dataset)}: is more data worth it?\n({whose})"
+        model = shorten_name(curve.candidate.model, 30)
+        whose += f", {model}"
+    dataset = shorten_name(curve.dataset)
+    title = f"{dataset}: is more data worth it?\n({whose})"
     drawn, axes = figure(title, "rows to train on", "right on the held-out rows")
     for point in curve.points:
         # The score of each sample of that size, pale, behind their mean.
-        axes.plot([point.rows] * len(point.draws), point.draws, "o", color=BLUE, alpha=0.3, markersize=4)
+        same_size = [point.rows] * len(point.draws)
+        axes.plot(same_size, point.draws, "o", color=BLUE, alpha=0.3, markersize=4)
         axes.plot([point.rows], [point.score], "o", color=BLUE, markersize=7)
     _draw_fit(axes, curve, BLUE)
     _draw_band(axes, curve)
@@ -46,19 +49,22 @@ def draw_learning_curve(curve: Curve, path: Path) -> Path | None:
 
 
 def _fitted_score(curve: Curve, rows: float) -> float:
-    return 1 / (1 + curve.b * math.pow(rows, -curve.c))
+    errors = curve.b * math.pow(rows, -curve.c)
+    return 1 / (1 + errors)
 
 
 def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
     """Draws the fitted curve, solid within the measured sizes and dashed beyond."""
     first = curve.points[0].rows
     last = curve.points[-1].rows
-    end = max([last, *(prediction.rows for prediction in curve.predicted)])
+    predicted = [prediction.rows for prediction in curve.predicted]
+    end = max([last, *predicted])
     for start, stop, style in ((first, last, "-"), (last, end, "--")):
         if stop <= start:
             continue
         # Equal steps on the logarithmic axis.
-        rows = [start * (stop / start) ** (at / STEPS) for at in range(STEPS + 1)]
+        growth = stop / start
+        rows = [start * growth ** (step / STEPS) for step in range(STEPS + 1)]
         scores = [_fitted_score(curve, count) for count in rows]
         axes.plot(rows, scores, style, color=colour, linewidth=1.8)
 
@@ -68,6 +74,7 @@ def _draw_band(axes: Axes, curve: Curve) -> None:
     if not curve.predicted:
         return
     last = curve.points[-1].rows
+    # Where the measured sizes end nothing is predicted yet, so the band begins as a point.
     fitted = _fitted_score(curve, last)
     ends = [(last, fitted, fitted)]
     for prediction in curve.predicted:
@@ -102,7 +109,10 @@ def _set_ticks(axes: Axes, curve: Curve) -> None:
 
 def _marked_sizes(curve: Curve) -> list[int]:
     """Returns the sizes to mark on the axis, from the largest down, without those whose label would touch another."""
-    sizes = {*(point.rows for point in curve.points), *(prediction.rows for prediction in curve.predicted)}
+    measured = {point.rows for point in curve.points}
+    predicted = {prediction.rows for prediction in curve.predicted}
+    sizes = measured | predicted
+    # The axis is logarithmic, so a label takes a share of the whole ratio.
     least = (max(sizes) / min(sizes)) ** 0.09
     values: list[int] = []
     for size in sorted(sizes, reverse=True):
@@ -120,13 +130,15 @@ def _y_limits(curve: Curve) -> tuple[float, float]:
     lowest = min(seen)
     highest = max(seen)
     room = max((highest - lowest) * 0.14, 0.02)
+    # A little beyond 0% and 100%, or a point at the edge would be cut in half.
     return max(lowest - room, -0.04), min(highest + room, 1.06)
 
 
 def _label_ends(axes: Axes, curve: Curve) -> None:
     """Labels each prediction above its interval, and the last measured point."""
     last = curve.points[-1]
-    ends = [(last.rows, max((last.score, *last.draws)), last.score, INK)]
+    highest = max((last.score, *last.draws))
+    ends = [(last.rows, highest, last.score, INK)]
     # Where the sizes below have no room for a label, neither have the scores above.
     shown = set(_marked_sizes(curve))
     for prediction in curve.predicted:

@@ -35,13 +35,15 @@ def list_entries(context: CoreContext, dataset: str) -> list[DocumentEntry]:
     for document in reversed(context.store.documents.ready(dataset)):
         path = context.settings.files / str(document.sha256)
         size = path.stat().st_size if path.exists() else 0
-        entries.append(DocumentEntry(document, size, _use_of(context, document, measurements)))
+        use = _use_of(context, document, measurements)
+        entries.append(DocumentEntry(document, size, use))
     return entries
 
 
 def form(context: AppContext, channel: str, dataset: str) -> Block:
     """Returns the form that lists the documents and takes another one."""
-    return views.document_form(channel, dataset, list_entries(context, dataset))
+    entries = list_entries(context, dataset)
+    return views.document_form(channel, dataset, entries)
 
 
 def remove(context: AppContext, value: str, person: str) -> Block | Refusal:
@@ -55,7 +57,9 @@ def remove(context: AppContext, value: str, person: str) -> Block | Refusal:
     if refusal:
         return refusal
     # Who uploaded it may remove it without being named in the policy.
-    owner = person if document.uploaded_by == person else ""
+    owner = ""
+    if document.uploaded_by == person:
+        owner = person
     request = Request(owner, person, document.created_at)
     refusal = authorization.refusal(context, person, "delete", document.channel, request)
     if refusal:
@@ -72,7 +76,8 @@ def remove(context: AppContext, value: str, person: str) -> Block | Refusal:
 
 def use_of(context: CoreContext, document: Document) -> DocumentUse:
     """Returns what was measured with a document, and whether what is in use answers from it."""
-    return _use_of(context, document, _measurements(context, document.dataset))
+    measurements = _measurements(context, document.dataset)
+    return _use_of(context, document, measurements)
 
 
 def remove_document(context: AppContext, document: Document, person: str) -> Refusal | None:
@@ -158,18 +163,21 @@ def _measurements(context: CoreContext, dataset: str) -> Sequence[tuple[Measurem
     versions = [version.id for version in context.store.datasets.versions(dataset)]
     compared = []
     for measurement in context.store.measurements.on(versions):
-        if measurement.kind == COMPARISON and measurement.state not in ("cancelled", "failed"):
-            compared.append((measurement, ComparisonPlan.from_json(measurement.plan)))
-    return sorted(compared, key=lambda each: -each[0].id)
+        if measurement.kind != COMPARISON or measurement.state in ("cancelled", "failed"):
+            continue
+        plan = ComparisonPlan.from_json(measurement.plan)
+        compared.append((measurement, plan))
+    compared.sort(key=lambda each: -each[0].id)
+    return compared
 
 
 def _hashes(context: CoreContext, document: Document) -> frozenset[str | None]:
     """Returns the hashes of all versions of a document: a removal takes the earlier ones of its name, too."""
-    return frozenset(
-        each.sha256
-        for each in context.store.documents.of(document.dataset)
-        if each.filename == document.filename and each.state == "ready"
-    )
+    hashes = set()
+    for other in context.store.documents.of(document.dataset):
+        if other.filename == document.filename and other.state == "ready":
+            hashes.add(other.sha256)
+    return frozenset(hashes)
 
 
 def _use_of(

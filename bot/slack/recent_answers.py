@@ -55,15 +55,21 @@ class RecentAnswers:
 
     def is_private(self, channel: str) -> bool | None:
         facts = self._facts(channel)
-        return facts.is_private if facts else None
+        if facts is None:
+            return None
+        return facts.is_private
 
     def takes_posts(self, channel: str) -> bool | None:
         facts = self._facts(channel)
-        return facts.takes_posts if facts else None
+        if facts is None:
+            return None
+        return facts.takes_posts
 
     def is_shared(self, channel: str) -> bool | None:
         facts = self._facts(channel)
-        return facts.is_shared if facts else None
+        if facts is None:
+            return None
+        return facts.is_shared
 
     def is_member(self, person: str, channel: str) -> bool | None:
         if self._facts(channel) is NO_CHANNEL:  # nobody can show that they are in it
@@ -96,12 +102,12 @@ class RecentAnswers:
         """Returns the remembered answer, or Slack's. Returns None if Slack doesn't answer now and hasn't lately."""
         with self._locks[question]:
             before = self._remembered.get(question)
-            if before and self._steady() - before.at < FRESH_S:
+            if before and self._age_s(before) < FRESH_S:
                 remembered: Answer = before.answer
                 return remembered
             answer = ask()
             if answer is None:
-                if before and self._steady() - before.at < USABLE_S:
+                if before and self._age_s(before) < USABLE_S:
                     older: Answer = before.answer
                     return older
                 return None
@@ -109,3 +115,6 @@ class RecentAnswers:
                 self._remembered.clear()
             self._remembered[question] = _Remembered(answer, self._steady())
             return answer
+
+    def _age_s(self, remembered: _Remembered) -> float:
+        return self._steady() - remembered.at

@@ -50,18 +50,22 @@ def interval(low: float, high: float) -> str:
 
 
 def share_with_interval(measured: ModelScore) -> str:
-    return f"{percent(measured.share)} ({interval(measured.low, measured.high)})"
+    share = percent(measured.share)
+    return f"{share} ({interval(measured.low, measured.high)})"
 
 
 def score_with_interval(measured: MeasuredScore) -> str:
-    return f"{percent(measured.score)} ({interval(measured.low, measured.high)})"
+    score = percent(measured.score)
+    return f"{score} ({interval(measured.low, measured.high)})"
 
 
 def pluralize(count: int, name: str, many: str | None = None) -> str:
     """'1 row', '2 rows'."""
     if count == 1:
         return f"{count:,} {name}"
-    return f"{count:,} {many or name + 's'}"
+    if many is None:
+        many = f"{name}s"
+    return f"{count:,} {many}"
 
 
 def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
@@ -107,7 +111,8 @@ def shorten_apart(names: Sequence[str], limit: int) -> list[str]:
     part is shown where they begin to differ."""
     names_by_short: dict[str, list[str]] = {}
     for name in names:
-        names_by_short.setdefault(shorten(name, limit), []).append(name)
+        short = shorten(name, limit)
+        names_by_short.setdefault(short, []).append(name)
 
     shown = []
     for name in names:
@@ -120,7 +125,9 @@ def shorten_apart(names: Sequence[str], limit: int) -> list[str]:
 
 
 def _part_that_differs(name: str, alike: Sequence[str], limit: int) -> str:
-    shared = max((_count_shared(name, other) for other in alike if other != name), default=0)
+    others = [other for other in alike if other != name]
+    shared = max((_count_shared(name, other) for other in others), default=0)
+    # A little of what they share, so that the part can be found in the name.
     start = max(shared - limit // 3, 0)
     end = start + limit - 2  # an ellipsis on each side
     return f"…{name[start:end]}…"
@@ -238,7 +245,9 @@ def enough_text(input_tokens: int, tokens_per_request: Fraction) -> str:
 
 
 def _about_requests(count: int) -> str:
-    noun = "request" if count == 1 else "requests"
+    noun = "requests"
+    if count == 1:
+        noun = "request"
     return f"about {format_requests(count)} {noun}"
 
 
@@ -317,7 +326,8 @@ def _spoken_usd(amount: Decimal, *, is_end: bool = False) -> str:
     step = Decimal(1).scaleb(amount.adjusted() - 1)
     if amount.adjusted() >= 2 and not is_end:
         step /= 2
-    rounded = (amount / step).to_integral_value(ROUND_HALF_UP) * step
+    steps = (amount / step).to_integral_value(ROUND_HALF_UP)
+    rounded = steps * step
     if abs(rounded) < 10:
         return usd(rounded)
     sign = "minus " if rounded < 0 else ""
@@ -362,7 +372,8 @@ def month_name(month: str) -> str:
 
 def counted(*counts: tuple[int, str]) -> str:
     """Joins the texts whose numbers are not 0: '3 models that ended and 1 without a known price'."""
-    return " and ".join(text for number, text in counts if number)
+    texts = [text for number, text in counts if number]
+    return " and ".join(texts)
 
 
 def capitalize(text: str) -> str:
@@ -393,7 +404,8 @@ def by_whom(person: str) -> str:
 
 def share_text(share: float) -> str:
     """85%, 85.5%."""
-    return f"{100 * share:.1f}".removesuffix(".0") + "%"
+    percents = f"{100 * share:.1f}".removesuffix(".0")
+    return f"{percents}%"
 
 
 class SlackSpelling:
@@ -411,7 +423,8 @@ class SlackSpelling:
         for option, values in options.items():
             if values:
                 words.append(self.option(option, ",".join(values)))
-        return f"`{' '.join(words)}`"
+        line = " ".join(words)
+        return f"`{line}`"
 
 
 # The commands that the terminal has as well (with a file for the dataset), and options with another name there.

@@ -35,16 +35,22 @@ def record_changes(store: Store, settings: Settings, *, now: float) -> None:
             value = values.get(name)
             # At the first start only what differs from the defaults is a change.
             before = logged.get(name, DEFAULTS.get(name))
-            if value != before:
-                detail = f"{json.dumps(value)}, before {json.dumps(before)}"
-                store.audit.add(at=now, who=FILE, action=ACTION, subject=f"{SUBJECT}{name}", detail=detail)
+            if value == before:
+                continue
+            detail = f"{json.dumps(value)}, before {json.dumps(before)}"
+            subject = f"{SUBJECT}{name}"
+            store.audit.add(at=now, who=FILE, action=ACTION, subject=subject, detail=detail)
 
 
 def _logged_values(store: Store) -> dict[str, Any]:
     """Returns the newest value of each setting in the log. A value is followed by the one before it."""
     decoder = json.JSONDecoder()
-    entries = store.audit.entries_below(SUBJECT)
-    return {entry.subject.removeprefix(SUBJECT): decoder.raw_decode(entry.detail)[0] for entry in entries}
+    values = {}
+    for entry in store.audit.entries_below(SUBJECT):
+        name = entry.subject.removeprefix(SUBJECT)
+        value, _ = decoder.raw_decode(entry.detail)
+        values[name] = value
+    return values
 
 
 def _values_of(settings: Settings) -> dict[str, Any]:
@@ -75,21 +81,21 @@ def _own_prices(settings: Settings) -> dict[str, Any]:
     for row in settings.providers:
         before = shipped.get(row.name, {})
         for name, price in _prices_of(row).items():
-            if price != before.get(name) and any(price.values()):
+            is_own = price != before.get(name)
+            if is_own and any(price.values()):
                 own[f"providers.{row.name}.{name}"] = price
     return own
 
 
 def _prices_of(row: ProviderRow) -> dict[str, dict[str, Any]]:
     """Returns the prices of the provider's models, and what it charges for the machines of every model."""
-    prices = {
-        model.name: {
+    prices = {}
+    for model in row.models:
+        prices[model.name] = {
             **_as_json(model.price),
             "usd_per_hour": _as_json(model.usd_per_hour),
             "serving_usd_per_hour": _as_json(model.serving_usd_per_hour),
         }
-        for model in row.models
-    }
     machines = {
         "usd_per_hour": _as_json(row.usd_per_hour),
         "serving_usd_per_hour": _as_json(row.serving_usd_per_hour),
@@ -98,7 +104,10 @@ def _prices_of(row: ProviderRow) -> dict[str, dict[str, Any]]:
 
 
 def _fields(table: str, value: Any) -> dict[str, Any]:
-    return {f"{table}.{field.name}": _as_json(getattr(value, field.name)) for field in fields(value)}
+    values = {}
+    for field in fields(value):
+        values[f"{table}.{field.name}"] = _as_json(getattr(value, field.name))
+    return values
 
 
 def _as_json(value: Any) -> Any:
@@ -124,7 +133,9 @@ def _address(url: str | None) -> str | None:
     host = parts.hostname
     if not host or host in ("127.0.0.1", "localhost"):
         return host
-    port = f":{parts.port}" if parts.port else ""
+    port = ""
+    if parts.port:
+        port = f":{parts.port}"
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 

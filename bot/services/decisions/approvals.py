@@ -408,7 +408,8 @@ def _close(context: AppContext, run: Run, state: notifications.ClosedState, text
         if moved:
             context.audit("finetune", state, f"run {run.id}")
             _show_decision(context, moved, text)
-            plan_requests.show_beside(context, moved, plan_from_json(run.plan))
+            plan = plan_from_json(run.plan)
+            plan_requests.show_beside(context, moved, plan)
 
 
 def _too_late_text(context: AppContext, run: Run | None) -> str:

@@ -155,7 +155,8 @@ def candidate_of(plan: ComparisonPlan) -> Candidate:
 def max_micros(plan: ComparisonPlan, priced: CandidateKeys, answered: Collection[str]) -> int:
     """Returns the maximum cost in micro-dollars of the questions whose keys are not in `answered`, with thinking before
     each verdict."""
-    return max_judge_micros(plan.price_of[str(plan.judge)], priced, answered, _max_tokens(plan))
+    price = plan.price_of[str(plan.judge)]
+    return max_judge_micros(price, priced, answered, _max_tokens(plan))
 
 
 def _max_tokens(plan: ComparisonPlan) -> int:
@@ -168,9 +169,10 @@ def write_acceptable_questions(plan: ComparisonPlan, texts: Texts, files: Path, 
     holdout = examples(files, plan.holdout_sha256)
     prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {}
     for candidate, answers in texts.items():
-        prompts_of[candidate] = []
+        of_candidate = []
         for row, text in zip(holdout, answers, strict=True):
-            prompts_of[candidate].append(_acceptable_prompt(row, text))
+            of_candidate.append(_acceptable_prompt(row, text))
+        prompts_of[candidate] = of_candidate
     return _write_questions(folder, ACCEPTABLE, plan, prompts_of)
 
 
@@ -325,7 +327,8 @@ def read_answers(folder: Path) -> tuple[AnswerForPeople, ...]:
     path = folder / ANSWERS_FOR_PEOPLE
     if not path.exists():
         return ()
-    return AnswersForPeople.from_json(path.read_text(encoding="utf-8")).answers
+    text = path.read_text(encoding="utf-8")
+    return AnswersForPeople.from_json(text).answers
 
 
 def write_pairs(
@@ -445,7 +448,8 @@ def _obvious_choice(row: Example, first: str, second: str) -> Choice | None:
 
 
 def _row_hash(plan: ComparisonPlan, row: int) -> str:
-    return hashlib.sha256(f"{plan.holdout_sha256} {row}".encode()).hexdigest()
+    text = f"{plan.holdout_sha256} {row}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write_questions(
@@ -493,4 +497,5 @@ def _count_tokens(
     encoding = encoding_of(model)
     factor = 1 + ASSUMED_SHARE * encoding.assumed
     counts = count_prompts(messages, encoding)
+    # Rounded up, because the most that people agree to pay is computed from it.
     return tuple(int((count + more) * factor) + 1 for count in counts)

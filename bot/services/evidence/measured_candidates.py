@@ -36,7 +36,8 @@ class MeasuredHoldout:
 
     def plan_of(self, candidate: Candidate) -> ComparisonPlan:
         """Returns the plan by which this candidate was measured: its prompt, its examples, its documents."""
-        return ComparisonPlan.from_json(self.measured_by[candidate].plan)
+        measurement = self.measured_by[candidate]
+        return ComparisonPlan.from_json(measurement.plan)
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,10 @@ def load_measured(
     """
     comparisons = _find(store, files, dataset, holdout)
     judged = [each for each in comparisons if each.comparison.scoring == "judge"]
-    newest = next(iter(judged or comparisons), None)
-    if newest is None:
+    of_interest = judged or comparisons
+    if not of_interest:
         return None
+    newest = of_interest[0]
     if bar is None:
         bar = newest.comparison.bar
     return _merge(comparisons, newest, bar)
@@ -96,9 +98,11 @@ def known_candidates(
         )
     plan = evaluation.plan
     dataset = store.datasets.get(measurement.dataset_id).name
-    own = _with_looks(store, files, evaluation, history(store, dataset, plan.holdout_sha256))
+    looks = history(store, dataset, plan.holdout_sha256)
+    own = _with_looks(store, files, evaluation, looks)
     if plan.promotes:
-        measured_by = dict.fromkeys((each.identity for each in own.comparison.candidates), measurement)
+        identities = [candidate.identity for candidate in own.comparison.candidates]
+        measured_by = dict.fromkeys(identities, measurement)
         return MeasuredHoldout(own.comparison, own.judge, measured_by)
     comparisons = _find(store, files, dataset, plan.holdout_sha256)
     earlier = [each for each in comparisons if each.measurement.id < measurement.id]
@@ -136,29 +140,33 @@ def _with_looks(
     plan = evaluation.plan
     candidates = candidates_with_looks(store, files, evaluation.comparison, plan, looks)
     comparison = replace(evaluation.comparison, candidates=candidates)
-    left_out = {
-        candidate.identity: candidate.failed
-        for candidate in evaluation.progress.candidates
-        if candidate.failed is not None
-    }
+    left_out = {}
+    for progress in evaluation.progress.candidates:
+        if progress.failed is not None:
+            left_out[progress.identity] = progress.failed
     return _StoredComparison(evaluation.measurement, comparison, plan.judge, evaluation.judge, left_out)
 
 
 def _merge(
     comparisons: Sequence[_StoredComparison], newest: _StoredComparison, bar: float
 ) -> MeasuredHoldout:
-    comparable = [
-        each
-        for each in comparisons
-        if each.scored_by == newest.scored_by and each.comparison.n == newest.comparison.n
-    ]
+    comparable = []
+    for each in comparisons:
+        # Candidates are compared row by row.
+        has_all_rows = each.comparison.n == newest.comparison.n
+        if each.scored_by == newest.scored_by and has_all_rows:
+            comparable.append(each)
     comparison = merge_comparisons([each.comparison for each in comparable], bar)
     measured_by: dict[Candidate, Measurement] = {}
     # The oldest first, so that the newest measurement of a candidate stays.
     for each in reversed(comparable):
-        measured_by |= {candidate.identity: each.measurement for candidate in each.comparison.candidates}
-    failed = tuple(each for each in _failed(comparisons, newest.judge) if each.candidate not in measured_by)
-    return MeasuredHoldout(comparison, newest.judge, measured_by, failed)
+        for candidate in each.comparison.candidates:
+            measured_by[candidate.identity] = each.measurement
+    failed = []
+    for failure in _failed(comparisons, newest.judge):
+        if failure.candidate not in measured_by:
+            failed.append(failure)
+    return MeasuredHoldout(comparison, newest.judge, measured_by, tuple(failed))
 
 
 def _failed(comparisons: Sequence[_StoredComparison], judge: str | None) -> list[FailedCandidate]:
@@ -166,6 +174,8 @@ def _failed(comparisons: Sequence[_StoredComparison], judge: str | None) -> list
     why: dict[Candidate, str] = {}
     for each in reversed(comparisons):
         why |= each.left_out
-        if judge is not None and each.planned_judge == judge and each.judge is None:
-            why |= {candidate.identity: JUDGE_FAILED for candidate in each.comparison.candidates}
+        has_lost_judge = each.planned_judge == judge and each.judge is None
+        if judge is not None and has_lost_judge:
+            identities = [candidate.identity for candidate in each.comparison.candidates]
+            why |= dict.fromkeys(identities, JUDGE_FAILED)
     return [FailedCandidate(candidate, text) for candidate, text in why.items()]

@@ -28,7 +28,8 @@ def look_up(
         return {}
     passages = read_passages(plan, files)
     visible = {candidate: visible_passages(candidate, plan, passages) for candidate in candidates}
-    encoder = StoredVectors(load_encoder(plan.encoder or DEFAULT_ENCODER), vectors)
+    name = plan.encoder or DEFAULT_ENCODER
+    encoder = StoredVectors(load_encoder(name), vectors)
     has_labels = bool(plan.labels)
     nearest: dict[tuple[str, ...], Nearest] = {}
     for texts in set(visible.values()):
@@ -63,7 +64,8 @@ def visible_passages(candidate: Candidate, plan: ComparisonPlan, passages: Seque
     visible = []
     for passage in passages:
         rules = {fault.rule for fault in faults_in(passage)}
-        is_hidden = SECRET in rules or (is_withheld and bool(rules))
-        if not is_hidden:
+        has_secret = SECRET in rules
+        is_personal = is_withheld and bool(rules)
+        if not has_secret and not is_personal:
             visible.append(passage)
     return tuple(visible)

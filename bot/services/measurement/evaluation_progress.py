@@ -57,8 +57,10 @@ class ComparisonStep:
         return self._write_questions(f"prepare {self.owner} again")
 
     def evaluation(self, keys: Mapping[Candidate, CandidateKeys]) -> Evaluation:
+        # They are read only if the engine has something to ask.
         questions = partial(evaluation_worker.read_questions, self.folder, self.plan)
-        return Evaluation(self.owner, evaluation_worker.keys_by_candidate(keys), questions)
+        answer_keys = evaluation_worker.keys_by_candidate(keys)
+        return Evaluation(self.owner, answer_keys, questions)
 
     def ask(self, evaluation: Evaluation, keys: frozenset[str]) -> None:
         """Asks these questions if the rows may leave. If that is unknown, as before a scan, asks nothing for now."""
@@ -80,20 +82,21 @@ class ComparisonStep:
         changes: dict[str, str | int] = {"progress": self.progress.to_json()}
         if self.plan != plan:
             changes["plan"] = self.plan.to_json()
-        if self.progress.booked_micros > measurement.reserved_micros:
-            changes["reserved_micros"] = self.progress.booked_micros  # budgets never see less than was spent
+        booked = self.progress.booked_micros
+        if booked > measurement.reserved_micros:
+            changes["reserved_micros"] = booked  # budgets never see less than was spent
         now = self.context.clock()
+        measurements_stored = self.context.store.measurements
         with self.context.store.transaction():
             # `tries=0`: only errors in a row make a measurement fail.
-            moved = self.context.store.measurements.move(
-                measurement, measurement.state, now=now, tries=0, **changes
-            )
+            moved = measurements_stored.move(measurement, measurement.state, now=now, tries=0, **changes)
             if moved:
                 measurements.show(self.context, moved)
 
     def fail(self, why: str) -> None:
         """Ends the comparison without a result; questions that were asked are booked."""
-        measurements.end(self.context, self.measurement, "failed", why, actual_micros=self.stop_and_book())
+        spent = self.stop_and_book()
+        measurements.end(self.context, self.measurement, "failed", why, actual_micros=spent)
 
     def stop_and_book(self) -> int:
         """Stops asking. Returns what counts in the budgets, in micro-dollars."""
@@ -102,7 +105,8 @@ class ComparisonStep:
     def stop(self) -> int:
         """Stops asking. Returns the cost in micro-dollars, including questions under way, which will still be
         billed."""
-        return self.spent_micros(self.context.llm.drop(self.owner))
+        under_way = self.context.llm.drop(self.owner)
+        return self.spent_micros(under_way)
 
     def spent_micros(self, under_way: frozenset[str] = frozenset()) -> int:
         """Returns the cost in micro-dollars, including the judge's answers and those of a search. Questions that are
@@ -130,17 +134,21 @@ class ComparisonStep:
     ) -> int:
         prices = self.plan.price_of
         answer_keys = evaluation_worker.keys_by_candidate(keys)
-        settled = frozenset(key for its_keys in answer_keys.values() for key in its_keys) - unanswered
+        all_keys = {key for its_keys in answer_keys.values() for key in its_keys}
+        settled = all_keys - unanswered
         most = evaluation_worker.plan_max_tokens(self.plan)
-        micros = evaluation_engine.spent_micros(self.context, prices, answer_keys, since)
-        return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
+        spent = evaluation_engine.spent_micros(self.context, prices, answer_keys, since)
+        under_way = max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
+        return spent + under_way
 
     def _spent_on_search(self, since: float, unanswered: frozenset[str]) -> int:
+        prices = self.plan.price_of
         replay = prompt_search_worker.read_replay(self.folder)
         if self.plan.search and replay:
             searched = replay.keys_of(self.plan.search)
-            micros = evaluation_engine.spent_micros(self.context, self.plan.price_of, searched, since)
-            return micros + replay.most_micros(unanswered)
+            spent = evaluation_engine.spent_micros(self.context, prices, searched, since)
+            return spent + replay.most_micros(unanswered)
+        # The replay was lost with its folder, or is not written yet.
         if self.progress.search:
             return self.progress.search.spent_micros
         return 0
@@ -159,8 +167,9 @@ class ComparisonStep:
         return micros
 
     def _write_questions(self, work: str) -> Mapping[Candidate, CandidateKeys] | None:
-        files = self.context.settings.files
-        return self.context.workers.poll(work, evaluation_worker.prepare, self.plan, files, self.folder, SEED)
+        context = self.context
+        files = context.settings.files
+        return context.workers.poll(work, evaluation_worker.prepare, self.plan, files, self.folder, SEED)
 
 
 def load_step(context: AppContext, measurement: Measurement) -> ComparisonStep:
@@ -168,5 +177,6 @@ def load_step(context: AppContext, measurement: Measurement) -> ComparisonStep:
     now."""
     plan = ComparisonPlan.from_json(measurement.plan)
     lost = evaluation_engine.lost_micros(context, plan.price_of, f"m{measurement.id}")
-    progress = replace(ComparisonProgress.from_json(measurement.progress), lost_micros=lost)
+    stored = ComparisonProgress.from_json(measurement.progress)
+    progress = replace(stored, lost_micros=lost)
     return ComparisonStep(context, measurement, plan, progress)

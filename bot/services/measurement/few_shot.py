@@ -135,7 +135,10 @@ def prepare(plan: ComparisonPlan, files: Path, folder: Path, seed: int) -> Mappi
             continue
         for count, shots in shots_by_count.items():
             tried = replace(candidate, shots=count)
-            messages[tried] = [prompts.k_shot(row, plan.labels, plan.prompt, shots, fields) for row in rows]
+            prompts_of_rows = []
+            for row in rows:
+                prompts_of_rows.append(prompts.k_shot(row, plan.labels, plan.prompt, shots, fields))
+            messages[tried] = prompts_of_rows
     tools = [prompts.tools_of(row) for row in rows]
     keys = evaluation_worker.keys_of_candidates(plan, tuple(messages), messages, tools, seed)
     return evaluation_worker.write_candidates(plan, keys, messages, tools, folder / SHOTS_FOLDER)

@@ -79,7 +79,8 @@ class Replay(JsonValue):
     def stays_within(self, budget_micros: int, spent_micros: int, keys: Collection[str]) -> bool:
         """True if the budget covers the maximum cost of these open questions and of the held-out rows after them.
         gepa's own limit is no help: it is checked only between iterations, and overshot."""
-        return spent_micros + self.most_micros(keys) + self.holdout_micros <= budget_micros
+        most = spent_micros + self.most_micros(keys) + self.holdout_micros
+        return most <= budget_micros
 
     def progress(self, before: SearchProgress) -> SearchProgress:
         """Returns the search's progress; what was asked and spent is taken over from `before`."""
@@ -96,7 +97,11 @@ class Replay(JsonValue):
 
     def most_micros(self, keys: Collection[str]) -> int:
         """Returns the maximum cost of these open questions."""
-        return sum(micros for key, micros in zip(self.open, self.micros, strict=True) if key in keys)
+        most = 0
+        for key, micros in zip(self.open, self.micros, strict=True):
+            if key in keys:
+                most += micros
+        return most
 
 
 @dataclass
@@ -112,10 +117,14 @@ class _StoredAnswers:
     open: dict[str, Prompt] = field(default_factory=dict)
 
     def ask(self, prompts: Sequence[Prompt]) -> list[str]:
-        keys = [key_of(self.model, prompt, self.max_tokens + self.room) for prompt in prompts]
+        cap = self.max_tokens + self.room
+        keys = [key_of(self.model, prompt, cap) for prompt in prompts]
+        # A dict, so that each key is there once and in the order of the search.
         self.keys.update(dict.fromkeys(keys))
-        pairs = zip(keys, prompts, strict=True)
-        self.open = {key: prompt for key, prompt in pairs if key not in self.texts}
+        self.open = {}
+        for key, prompt in zip(keys, prompts, strict=True):
+            if key not in self.texts:
+                self.open[key] = prompt
         if self.open:
             raise Unanswered
         return [self.texts[key] for key in keys]
@@ -134,7 +143,10 @@ def replay(plan: ComparisonPlan, texts: Mapping[str, str], files: Path, folder: 
     if task.has_enough_rows:
         with suppress(Unanswered):  # `model` and `writer` hold the questions that are missing
             search.run(seed)
-    waits = writer if writer.open else model
+    # The search stops at the first question without an answer, so at most one of the two waits.
+    waits = model
+    if writer.open:
+        waits = writer
     tokens = _count_tokens(waits.model, list(waits.open.values()))
     result = Replay(
         keys=tuple(model.keys),
@@ -152,11 +164,12 @@ def replay(plan: ComparisonPlan, texts: Mapping[str, str], files: Path, folder: 
         holdout_micros=_holdout_micros(plan, budget.model, search, files),
         tokens=tuple(tokens),
     )
-    questions = ((key, waits.model, prompt, "") for key, prompt in waits.open.items())
+    questions = [(key, waits.model, prompt, "") for key, prompt in waits.open.items()]
     folder.mkdir(parents=True, exist_ok=True)
     evaluation_worker.write_prompts(folder / QUESTIONS, questions)
-    # last: its presence means all is written
+    # Last: its presence means that all is written.
     evaluation_worker.replace_lines(folder / REPLAY, [result.to_json()])
+    return result
     return result
 
 
@@ -178,7 +191,10 @@ def read_questions(
 
 def candidate_of(plan: ComparisonPlan) -> Candidate:
     """Returns the candidate that asks the model with the prompt that the search finds."""
-    return Candidate("optimised", plan.search.model if plan.search else None)
+    model = None
+    if plan.search is not None:
+        model = plan.search.model
+    return Candidate("optimised", model)
 
 
 def max_micros(plan: ComparisonPlan) -> int:
@@ -194,7 +210,8 @@ def max_micros(plan: ComparisonPlan) -> int:
 
 def with_prompt(plan: ComparisonPlan, prompt: str) -> ComparisonPlan:
     """Returns the plan with one more candidate, which uses this prompt."""
-    return replace(plan, candidates=(*plan.candidates, candidate_of(plan)), optimised=prompt)
+    candidates = (*plan.candidates, candidate_of(plan))
+    return replace(plan, candidates=candidates, optimised=prompt)
 
 
 @lru_cache(maxsize=1)  # a search is replayed some hundred times
@@ -206,7 +223,8 @@ def _load_task(
     seed: int,
     answer_format: str,
 ) -> SearchTask:
-    return search_task(prompt, examples(files, train_sha256), labels, seed, answer_format)
+    train = examples(files, train_sha256)
+    return search_task(prompt, train, labels, seed, answer_format)
 
 
 @lru_cache(maxsize=1)
@@ -228,13 +246,17 @@ def _max_micros_each(plan: ComparisonPlan, model: str, counts: Sequence[int], mo
 def _holdout_micros(plan: ComparisonPlan, model: str, search: PromptSearch, files: Path) -> int:
     holdout = _load_holdout(files, plan.holdout_sha256)
     tried = search.tried or [search.task.start]
+    # Every row gets the same prompt, so the first row tells which of them is the longest.
     lengths = _count_tokens(model, [zero_shot(holdout[0], plan.labels, prompt) for prompt in tried])
     dearest = tried[lengths.index(max(lengths))]
     prompts = [zero_shot(row, plan.labels, dearest) for row in holdout]
-    return sum(_max_micros_each(plan, model, _count_tokens(model, prompts), plan_max_tokens(plan)))
+    counts = _count_tokens(model, prompts)
+    return sum(_max_micros_each(plan, model, counts, plan_max_tokens(plan)))
 
 
 def _count_tokens(model: str, prompts: Sequence[Prompt]) -> list[int]:
-    encoding = encoding_of(model.split("/", 1)[1])
+    _, own_name = model.split("/", 1)
+    encoding = encoding_of(own_name)
     more = 1 + ASSUMED_SHARE * encoding.assumed
+    # Rounded up, because the most that people agree to pay is computed from it.
     return [int(count * more) + 1 for count in count_prompts(prompts, encoding)]

@@ -113,7 +113,9 @@ def is_running(context: AppContext, run_id: int) -> bool:
 
 def _newest(context: AppContext, run_id: int) -> DeploymentRecord | None:
     records = context.store.deployments.of_run(run_id)
-    return records[0] if records else None
+    if not records:
+        return None
+    return records[0]
 
 
 def step(context: AppContext, record: DeploymentRecord) -> None:
@@ -146,7 +148,9 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
     for extra in running[1:]:
         log.error("%s runs twice at %s: %s is stopped", record.name, record.provider, extra.id)
         vendor.stop(extra)
-    first = running[0] if running else None
+    first = None
+    if running:
+        first = running[0]
     reason = _find_stop_reason(context, record)
     was_seen = record.billed_until is not None
     if first is None and was_seen and record.ended_at is None:
@@ -178,7 +182,9 @@ def _request(
 
 def _is_settled(context: AppContext, record: DeploymentRecord) -> bool:
     """True if a machine that was requested would be listed by now."""
-    return record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S
+    if record.sent_at is None:
+        return True
+    return context.waits.since(record.sent_at) >= SETTLE_S
 
 
 def _handle_missing(context: AppContext, record: DeploymentRecord, reason: StopReason | None) -> None:
@@ -188,10 +194,15 @@ def _handle_missing(context: AppContext, record: DeploymentRecord, reason: StopR
     now = context.clock()
     since = record.missing_since
     if since is None:
+        # From now on the wait is measured by a clock that a change of the machine's time can't move.
         context.waits.begin(now)
+        changes = {
+            "missing_since": now,
+            "next_at": now + LOOK_S,
+            "detail": views.MISSING,
+        }
         with context.store.transaction():
             billed = _bill(context, record, None, now)
-            changes = {"missing_since": now, "next_at": now + LOOK_S, "detail": views.MISSING}
             moved = context.store.deployments.move(billed, record.state, now=now, **changes)
             if moved:
                 show(context, moved)
@@ -216,7 +227,9 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         return
     try:
         price = hourly_prices.ask_vendor(context, vendor, record.provider, base)
-        hour = record.micros_per_hour if price is None else price
+        hour = record.micros_per_hour
+        if price is not None:
+            hour = price
         # People agreed to the price of the record. A cheaper hour is billed as such, a dearer one needs their yes.
         if hour > record.micros_per_hour:
             _end(context, record, "dearer", f"It now costs {an_hour(hour)}.")
@@ -247,8 +260,11 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
     now = context.clock()
     was_ready = record.state == "ready"
     is_ready = was_ready or deployment.state == "ready"
-    state: DeploymentState = "ready" if is_ready else "starting"
-    pause = READY_LOOK_S if is_ready else LOOK_S
+    state: DeploymentState = "starting"
+    pause = LOOK_S
+    if is_ready:
+        state = "ready"
+        pause = READY_LOOK_S
     changes = {
         "is_billed": deployment.is_billed,
         "chat_model": deployment.chat_model,
@@ -261,7 +277,8 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
     is_new = record.billed_until is None or record.missing_since is not None
     is_news = is_new or state != record.state
     # Without news the card still follows the growing cost, but not at each poll.
-    is_due = now // SHOWN_EVERY_S != record.updated_at // SHOWN_EVERY_S
+    period = now // SHOWN_EVERY_S
+    is_due = period != record.updated_at // SHOWN_EVERY_S
     with context.store.transaction():
         billed = _bill(context, record, deployment, now)
         moved = context.store.deployments.move(billed, state, now=now, **changes)
@@ -288,10 +305,9 @@ def _find_beginning(context: AppContext, record: DeploymentRecord, deployment: D
     run = context.store.runs.get(record.run_id or 0)
     if run:
         earliest = run.created_at
-    reported = deployment.started_at if deployment else None
-    if reported is None or reported < earliest:
+    if deployment is None or deployment.started_at is None or deployment.started_at < earliest:
         return record.sent_at or record.created_at
-    return reported
+    return deployment.started_at
 
 
 def begin_to_stop(
@@ -320,7 +336,12 @@ def _stop(
         return
     vendor.stop(deployment)
     now = context.clock()
-    changes = {"ended_at": now, "next_at": now + LOOK_S, "detail": None, "missing_since": None}
+    changes = {
+        "ended_at": now,
+        "next_at": now + LOOK_S,
+        "detail": None,
+        "missing_since": None,
+    }
     with context.store.transaction():
         billed = _bill(context, record, deployment, now)
         context.store.deployments.move(billed, "stopping", now=now, **changes)
@@ -331,11 +352,17 @@ def _end(
 ) -> None:
     """Records that the machine is gone."""
     now = context.clock()
+    # What nobody has seen since ended then, not now: it isn't billed for the time in which we looked for it.
+    ended_at = record.ended_at or record.missing_since or now
+    changes = {
+        "reason": reason,
+        "detail": detail,
+        "ended_at": ended_at,
+        "missing_since": None,
+    }
     with context.store.transaction():
-        ended_at = record.ended_at or record.missing_since or now
         if record.billed_until is not None:
             context.store.deployments.bill(record, ended_at)
-        changes = {"reason": reason, "detail": detail, "ended_at": ended_at, "missing_since": None}
         moved = context.store.deployments.move(record, "stopped", now=now, **changes)
         if moved:
             if record.state != "stopping":
@@ -358,10 +385,9 @@ def _tell_users(context: AppContext, record: DeploymentRecord) -> None:
             continue
         text = views.in_use_stopped(summary, promotion.dataset, machine)
         message = text_message(text)
-        context.post(promotion.channel, {"text": text}, topic="problems", dedupe=once)
-        messages.tell_person(
-            context, f"{once} direct", promotion.person, promotion.channel, message, topic="problems"
-        )
+        channel = promotion.channel
+        context.post(channel, {"text": text}, topic="problems", dedupe=once)
+        messages.tell_person(context, f"{once} direct", promotion.person, channel, message, topic="problems")
 
 
 def tell_unused(context: AppContext) -> None:
@@ -391,7 +417,8 @@ def _say_unused(
     successor = None
     if uses:
         following = context.store.promotions.next(uses[-1])
-        successor = following.model if following else None
+        if following is not None:
+            successor = following.model
     cost = context.store.deployments.cost_of_day(day, record.id)
     summary = replace(_summary(context, record), today_micros=cost)
     message = views.unused_card(summary, successor)
@@ -410,11 +437,13 @@ def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReas
         return "deleted"
     day = units.day_of(now).isoformat()
     dataset = store.datasets.get(run.dataset_id)
+    # A machine that was requested after the run's end was requested for something else than its measurement.
+    ended_meanwhile = run.updated_at > record.created_at
     facts = DeploymentFacts(
         is_ready=record.state == "ready",
         is_kept=record.kept_by is not None,
         is_measuring=run.state == "evaluating",
-        is_run_over=run.state in UNUSABLE_RUN_STATES and run.updated_at > record.created_at,
+        is_run_over=run.state in UNUSABLE_RUN_STATES and ended_meanwhile,
         is_deleted=dataset is None or dataset.forgotten_at is not None,
         is_frozen=store.freezes.current() is not None,
         age_s=context.waits.since(record.created_at),
@@ -434,7 +463,8 @@ def intend(
 ) -> DeploymentRecord | None:
     """Records that a machine may exist from now on. Returns None if the run already has an open deployment."""
     now = context.clock()
-    new = _new_deployment(run, planned, _next_name(context, run), person)
+    name = _next_name(context, run)
+    new = _new_deployment(run, planned, name, person)
     with context.store.transaction():
         record = context.store.deployments.intend(new, now=now)
         if record:
@@ -450,6 +480,7 @@ def _next_name(context: AppContext, run: Run) -> str:
     for record in context.store.deployments.of_run(run.id):
         _, _, number = record.name.rpartition("-")
         last = max(last, int(number))
+    # With the beginning of the plan's hash, as another installation with the same key may count its runs alike.
     return f"{PREFIX}{run.id}-{run.plan_hash[:8]}-{last + 1}"
 
 
@@ -489,7 +520,9 @@ def take_back(context: AppContext, record: DeploymentRecord, deployment: Deploym
     records = context.store.deployments.of_run(record.run_id or 0)
     if any(other.state != "stopped" for other in records):
         return False
-    state: DeploymentState = "starting" if record.ready_at is None else "ready"
+    state: DeploymentState = "ready"
+    if record.ready_at is None:
+        state = "starting"
     if _find_stop_reason(context, replace(record, state=state)):
         return False
     now = context.clock()
@@ -506,7 +539,9 @@ def take_back(context: AppContext, record: DeploymentRecord, deployment: Deploym
             audit(context, moved, "finetune", "hosting found again", record.name)
             show(context, moved)
             _update_result(context, moved)
-            text = views.found_again(record.model, context.settings.title_of(record.provider))
+            title = context.settings.title_of(record.provider)
+            text = views.found_again(record.model, title)
+            # With the time, because a list may flap more than once.
             once = f"found {record.name} {now:.0f}"
             context.post(record.channel, {"text": text}, topic="money", dedupe=once)
     return moved is not None
@@ -522,7 +557,8 @@ def stop_again(
         _bill(context, record, deployment, now)
         _update_result(context, record)
         audit(context, record, "finetune", "hosting stopped", "again")
-        text = views.still_running(record.name, context.settings.title_of(record.provider))
+        title = context.settings.title_of(record.provider)
+        text = views.still_running(record.name, title)
         once = f"again {record.name} {now:.0f}"
         context.post(record.channel, {"text": text}, topic="money", dedupe=once)
 
@@ -543,7 +579,10 @@ def summaries(context: AppContext, datasets: Collection[str]) -> list[Deployment
     live = []
     for record in context.store.deployments.live():
         run = context.store.runs.get(record.run_id or 0)
-        if run and plan_from_json(run.plan).dataset in datasets:
+        if run is None:
+            continue
+        plan = plan_from_json(run.plan)
+        if plan.dataset in datasets:
             live.append(_summary(context, record))
     return live
 
@@ -553,7 +592,8 @@ def _summary(context: AppContext, record: DeploymentRecord) -> DeploymentSummary
     run = context.store.runs.get(record.run_id or 0)
     if run is None:
         return DeploymentSummary(record, title)
-    hour = hourly_prices.current_price(context, plan_from_json(run.plan))
+    plan = plan_from_json(run.plan)
+    hour = hourly_prices.current_price(context, plan)
     return DeploymentSummary(record, title, run_micros=run.actual_micros, hour_micros=hour)
 
 
@@ -581,7 +621,10 @@ def _wait(context: AppContext, record: DeploymentRecord, seconds: float, detail:
 
 
 def audit(context: AppContext, record: DeploymentRecord, person: str, action: str, detail: str = "") -> None:
-    subject = f"run {record.run_id}" if record.run_id else f"deployment {record.id}"
+    # An orphan's machine belongs to no run that we know.
+    subject = f"deployment {record.id}"
+    if record.run_id:
+        subject = f"run {record.run_id}"
     context.audit(person, action, subject, detail)
 
 

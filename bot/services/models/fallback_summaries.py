@@ -11,6 +11,7 @@ from bot.rules.models.promotion import alias_for
 from bot.services.common import finished_measurements
 from bot.values.evaluations import promoted_candidate
 from storage.promotions import Fallback, Promotion
+from trainers.evaluation.results import MeasuredCandidate
 from trainers.recipes.folder import RecipeFolder
 
 
@@ -24,30 +25,44 @@ def fallback_of(context: AppContext, promotion: Promotion) -> FallbackSummary | 
 
 def fallback_summary(context: AppContext, fallback: Fallback, standing: Promotion | None) -> FallbackSummary:
     """Returns a fallback with what is shown of it. `standing` is what it stands in for, None if nothing is in use."""
-    candidate = promoted_candidate(fallback.what)
+    measured = _measured_candidate(context, fallback)
+    shared = _shared_provider(context, fallback, standing)
+    return FallbackSummary(fallback, measured, shared)
+
+
+def _measured_candidate(context: AppContext, fallback: Fallback) -> MeasuredCandidate | None:
+    """Returns the fallback's scores, None if its measurement is gone or can't be read any more."""
     measurement = context.store.measurements.get(fallback.measurement)
-    evaluation = finished_measurements.read_evaluation(measurement) if measurement else None
-    measured = None
-    if evaluation is not None:
-        candidates = evaluation.comparison.candidates
-        measured = next((each for each in candidates if each.identity == candidate), None)
-    return FallbackSummary(fallback, measured, _shared_provider(context, fallback, standing))
+    if measurement is None:
+        return None
+    evaluation = finished_measurements.read_evaluation(measurement)
+    if evaluation is None:
+        return None
+    candidate = promoted_candidate(fallback.what)
+    for measured in evaluation.comparison.candidates:
+        if measured.identity == candidate:
+            return measured
+    return None
 
 
 def fallback_in_use(context: AppContext, promotion: Promotion) -> FallbackInUse | None:
     fallback = context.store.fallbacks.current(promotion.dataset)
     if fallback is None:
         return None
-    published = RecipeFolder(context.settings.recipes).published(alias_for(promotion.dataset))
-    return FallbackInUse(fallback.what, publication_views.why_on_fallback(published))
+    folder = RecipeFolder(context.settings.recipes)
+    published = folder.published(alias_for(promotion.dataset))
+    why = publication_views.why_on_fallback(published)
+    return FallbackInUse(fallback.what, why)
 
 
 def fallback_hint(context: AppContext, promotion: Promotion) -> str:
     """Returns how to choose a fallback, "" if there is one or none is needed."""
     candidate = promoted_candidate(promotion.what)
+    # Without a model to ask, nothing can be down.
     is_free = candidate is not None and candidate.model is None
-    has_one = context.store.fallbacks.current(promotion.dataset) is not None
-    if is_free or has_one or promotion.ended_at is not None:
+    if is_free or promotion.ended_at is not None:
+        return ""
+    if context.store.fallbacks.current(promotion.dataset) is not None:
         return ""
     return views.hint(promotion.dataset)
 
@@ -57,7 +72,7 @@ def _shared_provider(context: AppContext, fallback: Fallback, standing: Promotio
     candidate = promoted_candidate(fallback.what)
     if standing is None or candidate is None or candidate.model is None:
         return None
-    provider = candidate.model.partition("/")[0]
+    provider, _, _ = candidate.model.partition("/")
     if provider != _provider_in_use(context, standing):
         return None
     return context.settings.title_of(provider)
@@ -71,4 +86,5 @@ def _provider_in_use(context: AppContext, standing: Promotion) -> str | None:
         return model.provider if model else None
     if candidate.model is None:
         return None
-    return candidate.model.partition("/")[0]
+    provider, _, _ = candidate.model.partition("/")
+    return provider

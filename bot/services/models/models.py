@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import date
 
 from bot.cards.common.blocks import CardBlock, Listing, code
@@ -56,7 +57,8 @@ def find_of_run(context: AppContext, number: int, person: str, channel: str) -> 
 
 def machine_refusal(context: AppContext, model: Model) -> Refusal | None:
     """Returns why a model that needs a machine by the hour doesn't answer, None if it does."""
-    if plan_of(context, model).hosting is None or deployments.is_running(context, model.run_id):
+    plan = plan_of(context, model)
+    if plan.hosting is None or deployments.is_running(context, model.run_id):
         return None
     title = context.settings.title_of(model.provider)
     machine = notifications.link_to_machine(context, model.run_id)
@@ -65,7 +67,8 @@ def machine_refusal(context: AppContext, model: Model) -> Refusal | None:
 
 def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
     run = context.store.runs.of_model(model)
-    if context.store.datasets.get(run.dataset_id).forgotten_at is None:
+    dataset = context.store.datasets.get(run.dataset_id)
+    if dataset.forgotten_at is None:
         return None
     return Refusal(f"`{model.name}` was deleted with its dataset. `/finetune models` lists the others.")
 
@@ -117,17 +120,20 @@ def _dataset_of(context: AppContext, model: Model) -> str:
 
 
 def plan_of(context: CoreContext, model: Model) -> Plan:
-    return plan_from_json(context.store.runs.of_model(model).plan)
+    run = context.store.runs.of_model(model)
+    return plan_from_json(run.plan)
 
 
 def price_of(context: CoreContext, model: Model) -> PriceRow | Refusal:
     """Returns the current price from the provider's row, or the plan's price if the row is gone."""
     plan = plan_of(context, model)
+    # The plan's rows begin with that of the tuned model.
     price = PriceList.from_json(plan.prices).rows[0]
     row = context.settings.provider(model.provider)
     if row:
         base = row.model(plan.base_model)
         if base:
+            price = tuned_price(row, base)
             price = tuned_price(row, base)
     is_unknown = None in (price.price.input, price.price.output)
     if is_unknown and price.usd_per_hour is None:
@@ -150,18 +156,18 @@ def listing(context: AppContext, person: str, channel: str) -> tuple[Listing[Mod
         model = context.store.model(name)
         if model:
             entries.append(_entry(context, model, standing.get(name)))
-    untrained = [
-        promotion for promotion in current if promotion.model is None and promotion.dataset in visible
-    ]
+    untrained = []
+    for promotion in current:
+        if promotion.model is None and promotion.dataset in visible:
+            untrained.append(promotion)
     used = [_in_use(context, promotion) for promotion in untrained[:SHOWN]]
     return Listing(entries, len(names), visible.unchecked), Listing(used, len(untrained))
 
 
 def all_in_use(context: AppContext, names: Collection[str]) -> Listing[InUse]:
     """Returns what is in use for these datasets, by dataset."""
-    promotions = [
-        promotion for promotion in context.store.promotions.all_current() if promotion.dataset in names
-    ]
+    current = context.store.promotions.all_current()
+    promotions = [promotion for promotion in current if promotion.dataset in names]
     entries = [_in_use(context, promotion) for promotion in promotions[:SHOWN]]
     return Listing(entries, len(promotions))
 
@@ -169,7 +175,8 @@ def all_in_use(context: AppContext, names: Collection[str]) -> Listing[InUse]:
 def proof_of(context: AppContext, promotion: Promotion) -> PromotionEvidence:
     """Returns the comparison of what was promoted with what it replaced. This may read two files of held-out rows, so
     call it before a transaction."""
-    return promotion_evidence.promotion_proof(context, promotion.what, _what(context, promotion.instead_of))
+    replaced = _what(context, promotion.instead_of)
+    return promotion_evidence.promotion_proof(context, promotion.what, replaced)
 
 
 def calling_of(settings: Settings, dataset: str) -> Calling:
@@ -231,7 +238,8 @@ def _machine(context: AppContext, model: Model) -> promotion_views.Machine | Non
     called = None
     if newest.state == "ready":
         called = newest.chat_model
-    return promotion_views.Machine(called, notifications.link_to_machine(context, model.run_id))
+    link = notifications.link_to_machine(context, model.run_id)
+    return promotion_views.Machine(called, link)
 
 
 def _sealed(context: AppContext, model: Model) -> SealedProof | None:
@@ -253,9 +261,10 @@ def _sealed(context: AppContext, model: Model) -> SealedProof | None:
     for other in others:
         name = table_name(other.identity)
         held.append(compare_models(name, candidate.scores, other.scores))
-    # Not `find_best`: they were measured in one look, and the model has to stand up to the highest score
+    # Not `find_best`: they were measured in one look, and the model has to stand up to the highest score.
     best = max(held, key=lambda other: other.score, default=None)
-    opened = context.store.looks([measurement.dataset_id]).get(comparison.holdout_sha256, 1)
+    looks = context.store.looks([measurement.dataset_id])
+    opened = looks.get(comparison.holdout_sha256, 1)
     return SealedProof(measurement.id, candidate, best, opened - 1)
 
 
@@ -264,19 +273,25 @@ def promotion_details(
 ) -> Sequence[CardBlock] | Refusal:
     """Returns the details of a promotion that don't fit on its card."""
     promotion = context.store.promotions.get(number)
-    if promotion is None or not authorization.may_use_dataset(context, promotion.dataset, person, channel):
-        return Refusal("There is no such promotion. `/finetune models` lists what is in use.")
+    hidden = Refusal("There is no such promotion. `/finetune models` lists what is in use.")
+    if promotion is None:
+        return hidden
+    if not authorization.may_use_dataset(context, promotion.dataset, person, channel):
+        return hidden
+    hint = fallback_hint(context, promotion)
     if promotion.model is None:
         actuals = actuals_of_candidate(context, promotion)
         looks = _looks_at_measurement(context, promotion)
-        return promotion_views.details(actuals, looks, fallback_hint(context, promotion))
-    model = model_of(context, promotion)
-    actuals = actuals_of(context, model, promotion.dataset)
-    return promotion_views.details(actuals, _looks(context, model), fallback_hint(context, promotion))
+    else:
+        model = model_of(context, promotion)
+        actuals = actuals_of(context, model, promotion.dataset)
+        looks = _looks(context, model)
+    return promotion_views.details(actuals, looks, hint)
 
 
 def _looks(context: AppContext, model: Model) -> Looks | None:
-    return load_looks_at_run(context, context.store.runs.of_model(model))
+    run = context.store.runs.of_model(model)
+    return load_looks_at_run(context, run)
 
 
 def _looks_at_measurement(context: AppContext, promotion: Promotion) -> Looks | None:
@@ -292,7 +307,8 @@ def _looks_at_measurement(context: AppContext, promotion: Promotion) -> Looks | 
 
 def show_card(context: AppContext, promotion: Promotion, proof: PromotionEvidence) -> None:
     """Posts or edits the promotion's card."""
-    card = promotion_views.promotion_card(card_values(context, promotion, proof))
+    values = card_values(context, promotion, proof)
+    card = promotion_views.promotion_card(values)
     context.show(card_name(promotion), promotion.channel, card, concerns=promotion.person)
 
 
@@ -326,8 +342,11 @@ def proof_of_run(context: AppContext, run: Run) -> PromotionEvidence | None:
     if run.result is None or model is None or model.state == "promoted":
         return None
     version = context.store.datasets.get(run.dataset_id)
+    # A dataset of pairs is used under the name of the one that it was made from.
     standing = context.store.promotions.current(name_in_use(context, version))
-    used = standing.what if standing else None
+    used = None
+    if standing is not None:
+        used = standing.what
     return promotion_evidence.promotion_proof(context, Promotable(model.name), used, run)
 
 
@@ -339,23 +358,33 @@ def has_alias(context: CoreContext, model: Model) -> bool:
 
 def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> ModelEntry:
     plan, candidate = promotion_evidence.measured_score(context, model)
-    return ModelEntry(
+    ancestors: tuple[str, ...] = ()
+    if plan.starts_from is not None:
+        ancestors = plan.starts_from.lineage
+    entry = ModelEntry(
         model=model,
         dataset=plan.dataset,
         version=plan.dataset_version,
         base=plan.base_model,
         candidate=candidate,
-        promotion=promotion,
-        actuals=actuals_of(context, model, promotion.dataset) if promotion else None,
         is_stopped=_is_stopped(context, model, plan),
-        ancestors=plan.starts_from.lineage if plan.starts_from else (),
-        unanswered=why_unanswered(context.settings, promotion) if promotion else None,
-        fallback=fallback_in_use(context, promotion) if promotion else None,
+        ancestors=ancestors,
+    )
+    if promotion is None:
+        return entry
+    return replace(
+        entry,
+        promotion=promotion,
+        actuals=actuals_of(context, model, promotion.dataset),
+        unanswered=why_unanswered(context.settings, promotion),
+        fallback=fallback_in_use(context, promotion),
     )
 
 
 def _is_stopped(context: AppContext, model: Model, plan: Plan) -> bool:
-    return plan.hosting is not None and not deployments.is_running(context, model.run_id)
+    if plan.hosting is None:
+        return False
+    return not deployments.is_running(context, model.run_id)
 
 
 def _in_use(context: AppContext, promotion: Promotion) -> InUse:
@@ -391,7 +420,8 @@ def _in_use(context: AppContext, promotion: Promotion) -> InUse:
 
 def why_unanswered(settings: Settings, promotion: Promotion) -> str | None:
     """Returns why programs get no answer from what is in use, None if they get one."""
-    published = RecipeFolder(settings.recipes).published(alias_for(promotion.dataset))
+    folder = RecipeFolder(settings.recipes)
+    published = folder.published(alias_for(promotion.dataset))
     return publication_views.why_unanswered(published, promotion.id, promotion.trouble)
 
 
@@ -415,7 +445,8 @@ def actuals_of_candidate(context: AppContext, promotion: Promotion) -> ModelActu
 def actuals_of(context: AppContext, model: Model, dataset: str) -> ModelActuals:
     """Returns the monthly use of the model in use for `dataset`, with what its plan expected to save if the model
     turned out good enough."""
-    candidate = evidence.tuned_candidate(context.store, context.store.runs.of_model(model))
+    run = context.store.runs.of_model(model)
+    candidate = evidence.tuned_candidate(context.store, run)
     foreseen = ""
     if candidate is not None and candidate.standing != "misses":
         foreseen = foreseen_text(plan_of(context, model))
@@ -453,4 +484,6 @@ def _what(context: AppContext, number: int | None) -> Promotable | None:
     if number is None:
         return None
     promotion = context.store.promotions.get(number)
-    return promotion.what if promotion else None
+    if promotion is None:
+        return None
+    return promotion.what

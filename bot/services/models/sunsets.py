@@ -33,7 +33,7 @@ from bot.values.runs import Refusal
 from bot.values.sunsets import ModelUse, UseKind, due_notice, ending_soon, is_lasting_target, notice_key
 from bot.values.targets import Target
 from storage.promotions import PromotedBase
-from storage.records import Run
+from storage.records import Promotable, Run
 from storage.store import Store
 from trainers.client.client import Trainer
 from trainers.models.model_list import find_listed_model
@@ -59,17 +59,15 @@ def list_uses(
     bases = [base for base in store.promotions.bases() if base.dataset in names]
     uses = [_promoted_use(settings, base) for base in bases]
     standing = [promotion for promotion in store.promotions.all_current() if promotion.dataset in names]
+    fallbacks = [fallback for fallback in store.fallbacks.all_current() if fallback.dataset in names]
     for promotion in standing:
-        candidate = promoted_candidate(promotion.what)
-        if candidate and candidate.model:
-            name = promotable_name(promotion.what)
-            use = ModelUse("in use", promotion.dataset, candidate.model, name)
-            uses.append(_with_answering_end(settings, use, today))
-    for fallback in store.fallbacks.all_current():
-        candidate = promoted_candidate(fallback.what)
-        if candidate and candidate.model and fallback.dataset in names:
-            use = ModelUse("fallback", fallback.dataset, candidate.model, promotable_name(fallback.what))
-            uses.append(_with_answering_end(settings, use, today))
+        prompted = _prompted_use("in use", promotion.dataset, promotion.what)
+        if prompted is not None:
+            uses.append(_with_answering_end(settings, prompted, today))
+    for fallback in fallbacks:
+        prompted = _prompted_use("fallback", fallback.dataset, fallback.what)
+        if prompted is not None:
+            uses.append(_with_answering_end(settings, prompted, today))
     for run in store.runs.open():
         planned = _planned_use(settings, run)
         if planned.dataset in names:
@@ -85,16 +83,28 @@ def list_uses(
     return uses
 
 
+def _prompted_use(kind: UseKind, dataset: str, what: Promotable) -> ModelUse | None:
+    """Returns the use of the model that a promoted candidate asks, None if it asks none."""
+    candidate = promoted_candidate(what)
+    if candidate is None or candidate.model is None:
+        return None
+    return ModelUse(kind, dataset, candidate.model, promotable_name(what))
+
+
 def list_configured(settings: Settings, today: date) -> list[ModelUse]:
     """Returns the models in the settings: the targets, and those with a price of their own."""
     uses = []
     for row in settings.providers:
         for model in row.models:
-            may_train = model_verdict(row, model, today).may_train
-            kind: UseKind = "target" if may_train else "closed target"
-            uses.append(_with_training_end(settings, ModelUse(kind, "", f"{row.name}/{model.name}")))
+            verdict = model_verdict(row, model, today)
+            kind: UseKind = "closed target"
+            if verdict.may_train:
+                kind = "target"
+            use = ModelUse(kind, "", f"{row.name}/{model.name}")
+            uses.append(_with_training_end(settings, use))
     for price in settings.prices:
-        uses.append(_with_answering_end(settings, ModelUse("price", "", price.model), today))
+        use = ModelUse("price", "", price.model)
+        uses.append(_with_answering_end(settings, use, today))
     return uses
 
 
@@ -131,7 +141,8 @@ def tell(context: AppContext, use: ModelUse, once: str, gone_from: str | None = 
         retuned=retuned,
         target=retuned.target.name if retuned else None,
     )
-    context.post(dataset.channel, views.card(sunset).letter(), topic="ends", dedupe=once)
+    card = views.card(sunset)
+    context.post(dataset.channel, card.letter(), topic="ends", dedupe=once)
 
 
 def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, listed: Collection[str]) -> None:
@@ -144,7 +155,9 @@ def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, liste
     for use in list_uses(context.store, context.settings, today):
         full_name = candidates.full_name(context.settings, use.model) or use.model
         seller, _, name = full_name.partition("/")
-        known_as = {name, use.model.removeprefix(f"{seller}/")} & names
+        # People may write the model with or without its provider.
+        own_names = {name, use.model.removeprefix(f"{seller}/")}
+        known_as = own_names & names
         if use.kind == "in use" or seller != row.name or not known_as:
             continue
         # A list may be incomplete, so the model is also looked up by each of its names.
@@ -182,10 +195,13 @@ def _find_retraining(context: AppContext, dataset: str) -> Retraining | None:
 
 def _promoted_use(settings: Settings, base: PromotedBase) -> ModelUse:
     name = f"{base.provider}/{base.base_model}"
-    use = _with_training_end(settings, ModelUse("in use", base.dataset, name, base.name, is_tuned=True))
+    use = ModelUse("in use", base.dataset, name, base.name, is_tuned=True)
+    use = _with_training_end(settings, use)
     row = settings.provider(base.provider)
+    if row is None:
+        return use
     # A provider may also shut down a tuned model before the model that it was tuned from.
-    day = row.shutdowns.get(base.provider_model.lower()) if row else None
+    day = row.shutdowns.get(base.provider_model.lower())
     if day is None:
         return use
     return replace(use, ends=min(day, use.ends or day))
@@ -193,7 +209,8 @@ def _promoted_use(settings: Settings, base: PromotedBase) -> ModelUse:
 
 def _planned_use(settings: Settings, run: Run) -> ModelUse:
     plan = plan_from_json(run.plan)
-    use = ModelUse("planned", plan.dataset, f"{plan.provider}/{plan.base_model}", f"run {run.id}")
+    target = f"{plan.provider}/{plan.base_model}"
+    use = ModelUse("planned", plan.dataset, target, f"run {run.id}")
     return _with_training_end(settings, use)
 
 
@@ -211,7 +228,8 @@ def _with_training_end(settings: Settings, use: ModelUse) -> ModelUse:
     if row.is_started_by_us:
         return replace(use, said_by="the weights are on your own machine")
     if model.source:
-        return replace(use, said_by=f"{dated_source(model.source, model.as_of)}: none is announced")
+        source = dated_source(model.source, model.as_of)
+        return replace(use, said_by=f"{source}: none is announced")
     return use
 
 
@@ -219,7 +237,8 @@ def _with_answering_end(settings: Settings, use: ModelUse, today: date) -> Model
     price = find_prompted_price(use.model, settings.providers, settings.prices, today)
     if isinstance(price, PriceRow) and price.ends:
         return replace(use, ends=price.ends, successor=price.successor, said_by=price.ends_said_by)
-    listed = find_listed_model(use.model.rpartition("/")[2])
+    _, _, own_name = use.model.rpartition("/")
+    listed = find_listed_model(own_name)
     if listed:
         return replace(use, said_by=f"{listed.said_by}: none is announced")
     return use
@@ -230,7 +249,8 @@ def _plan_of(store: Store, name: str) -> Plan | None:
     model = store.model(name)
     if model is None:
         return None
-    return plan_from_json(store.runs.of_model(model).plan)
+    run = store.runs.of_model(model)
+    return plan_from_json(run.plan)
 
 
 def _question_now(context: AppContext, dataset: str) -> Question:
@@ -263,7 +283,8 @@ def _best_retraining(context: AppContext, checked: CheckedDataset, use: ModelUse
     question = _question_now(context, use.dataset)
     priced = []
     for target in _lasting_targets(context, use):
-        result = estimate_requests.estimate_for(context, checked, replace(question, target=target.name))
+        about_target = replace(question, target=target.name)
+        result = estimate_requests.estimate_for(context, checked, about_target)
         if isinstance(result, EstimateResult) and result.training:
             priced.append(result)
     return min(priced, key=_rank, default=None)

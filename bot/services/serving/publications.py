@@ -66,8 +66,10 @@ def sync_ends(context: CoreContext) -> None:
     """Has programs read that the model in use has ended, or has it asked again if its provider took that back."""
     ends = _ends_in_use(context)
     for promotion in context.store.promotions.all_current():
-        if promotion.recipe is not None:
-            _publish_changed(context, _published(context, promotion, ends.get(promotion.dataset)))
+        if promotion.recipe is None:
+            continue
+        published = _published(context, promotion, ends.get(promotion.dataset))
+        _publish_changed(context, published)
 
 
 def publish(context: CoreContext, promotion: Promotion) -> None:
@@ -86,8 +88,11 @@ def _withdraw_unknown(context: CoreContext, promotions: Sequence[Promotion]) -> 
 def _publish_changed(context: CoreContext, published: Published, *, keeps_end: bool = False) -> None:
     folder = recipes.folder_of(context)
     before = folder.published(published.name)
-    if keeps_end and before and before.promotion == published.promotion and _says_ended(before):
-        published = replace(published, unavailable=before.unavailable)
+    if keeps_end and before is not None:
+        # `sync` doesn't know when models end, so it must not take back what `sync_ends` has published.
+        is_same = before.promotion == published.promotion
+        if is_same and _says_ended(before):
+            published = replace(published, unavailable=before.unavailable)
     if before != published:
         folder.publish(published)
 
@@ -97,19 +102,21 @@ def _says_ended(published: Published) -> bool:
 
 
 def _published(context: CoreContext, promotion: Promotion, ends: date | None) -> Published:
-    fallback = _fallback(context, promotion.dataset)
-    test = live_candidates.current_with_recipe(context, promotion)
-    return Published(
+    published = Published(
         name=alias_for(promotion.dataset),
         recipe=promotion.recipe,
         promotion=promotion.id,
         model=_name_on_machine(context, promotion.model),
-        fallback=fallback.recipe if fallback else None,
-        fallback_after_s=fallback.after_s if fallback else None,
         unavailable=_why_unavailable(context, promotion, ends),
         sampling=call_samples.sampling_of(context, promotion.dataset),
-        live_test=_published_test(context, test) if test else None,
     )
+    fallback = _fallback(context, promotion.dataset)
+    if fallback is not None:
+        published = replace(published, fallback=fallback.recipe, fallback_after_s=fallback.after_s)
+    test = live_candidates.current_with_recipe(context, promotion)
+    if test is not None:
+        published = replace(published, live_test=_published_test(context, test))
+    return published
 
 
 def _published_test(context: CoreContext, test: LiveTest) -> PublishedTest:
@@ -135,15 +142,17 @@ def _fallback(context: CoreContext, dataset: str) -> Fallback | None:
 
 
 def _why_unavailable(context: CoreContext, promotion: Promotion, ends: date | None) -> Unavailable | None:
+    settings = context.settings
     model = context.store.model(promotion.model or "")
     # Somebody who put it to work although its provider didn't list it knew better.
     if model is not None and model.gone_at is not None and model.gone_at > promotion.at:
-        return views.model_gone(promotion, context.settings.title_of(model.provider))
+        return views.model_gone(promotion, settings.title_of(model.provider))
     if ends is not None and ends <= units.day_of(context.clock()):
-        return views.model_ended(promotion, _title_of_provider(context, promotion), ends)
+        title = _title_of_provider(context, promotion)
+        return views.model_ended(promotion, title, ends)
     machine = _newest_machine(context, promotion.model)
     if machine is not None and machine.state != "ready":
-        return views.machine_stopped(promotion, context.settings.title_of(machine.provider))
+        return views.machine_stopped(promotion, settings.title_of(machine.provider))
     return None
 
 
@@ -168,13 +177,20 @@ def _newest_machine(context: CoreContext, tuned: str | None) -> DeploymentRecord
     model = context.store.model(tuned or "")
     if model is None:
         return None
-    return next(iter(context.store.deployments.of_run(model.run_id)), None)
+    machines = context.store.deployments.of_run(model.run_id)
+    if not machines:
+        return None
+    return machines[0]
 
 
 def _ends_in_use(context: CoreContext) -> Mapping[str, date]:
     """Returns the first day without an answer of each model in use that ends, by dataset."""
-    uses = sunsets.list_uses(context.store, context.settings, units.day_of(context.clock()))
-    return {use.dataset: use.ends for use in uses if use.kind == "in use" and use.ends}
+    today = units.day_of(context.clock())
+    ends = {}
+    for use in sunsets.list_uses(context.store, context.settings, today):
+        if use.kind == "in use" and use.ends:
+            ends[use.dataset] = use.ends
+    return ends
 
 
 def upstream_of(settings: Settings, row: ProviderRow) -> Upstream:
@@ -183,12 +199,14 @@ def upstream_of(settings: Settings, row: ProviderRow) -> Upstream:
     extra = ""
     if provider.chat_extra:
         extra = json.dumps(dict(provider.chat_extra))
+    # Our own trainer, by what only it can do, and OpenAI.
+    is_ours = provider.can("aliases")
+    is_openai = urlsplit(provider.base_url).hostname == OPENAI
     upstream = Upstream(
         row.name,
         provider.chat_base_url or provider.base_url,
         chat_extra=extra,
-        # Our own trainer, by what only it can do, and OpenAI.
-        has_responses=provider.can("aliases") or urlsplit(provider.base_url).hostname == OPENAI,
+        has_responses=is_ours or is_openai,
     )
     if row.is_started_by_us:
         # The trainer's key for programs, which can do nothing but ask.

@@ -18,10 +18,9 @@ from trainers.recipes.samples import SampleCounts
 
 def uses_of_week(context: AppContext, dataset: str, week: Period) -> tuple[WeekUse, ...]:
     """Returns what has answered programs in a week, most calls first. Costs are at the prices of each day."""
-    costs = [
-        actuals.cost_of(context, dataset, name, use, week)
-        for name, use in _count(context, dataset, week).items()
-    ]
+    costs = []
+    for name, use in _count(context, dataset, week).items():
+        costs.append(actuals.cost_of(context, dataset, name, use, week))
     costs.sort(key=lambda cost: cost.calls, reverse=True)
     return tuple(_week_use(cost) for cost in costs)
 
@@ -34,16 +33,20 @@ def planned_micros(context: AppContext, dataset: str) -> int | None:
     model = context.store.model(promotion.model)
     if model is None:
         return None
-    predicted = plan_from_json(context.store.runs.of_model(model).plan).predicted
-    return predicted.saving_micros if predicted else None
+    run = context.store.runs.of_model(model)
+    predicted = plan_from_json(run.plan).predicted
+    if predicted is None:
+        return None
+    return predicted.saving_micros
 
 
 def samples_of_week(context: AppContext, dataset: str, week: Period) -> SampleCounts:
     """Returns how many calls were drawn in a week, those that were left out included."""
     total = SampleCounts()
+    name = alias_for(dataset)
     counts = samples.counts(context.settings.recipes, since=f"{week.first}")
     for key, counted in counts.items():
-        if key.name == alias_for(dataset) and week.has(key.day):
+        if key.name == name and week.has(key.day):
             total += counted
     return total
 
@@ -52,8 +55,10 @@ def feedback_of_week(context: AppContext, dataset: str, week: Period) -> Feedbac
     """Returns how many answers of a week programs have rated good and bad."""
     up = 0
     down = 0
-    for key, counted in feedback.read(context.settings.recipes, since=f"{week.first}").items():
-        if key.name == alias_for(dataset) and week.has(key.day):
+    name = alias_for(dataset)
+    ratings = feedback.read(context.settings.recipes, since=f"{week.first}")
+    for key, counted in ratings.items():
+        if key.name == name and week.has(key.day):
             up += counted.up
             down += counted.down
     return Feedback(up, down)
@@ -66,11 +71,14 @@ def _count(context: AppContext, dataset: str, week: Period) -> dict[str, MonthUs
     for counted, use in counts.items():
         promotion = context.store.promotions.get(counted.promotion)
         # None for a promotion of a database that a backup has replaced.
-        if promotion is None or promotion.dataset != dataset or not week.has(counted.day):
+        if promotion is None or promotion.dataset != dataset:
+            continue
+        if not week.has(counted.day):
             continue
         stand_in = actuals.stand_in_of(context, promotion, counted.recipe)
         name = actuals.name_of(promotion, stand_in)
-        uses.setdefault(name, MonthUse(promotion, stand_in)).days[counted.day] += use
+        month = uses.setdefault(name, MonthUse(promotion, stand_in))
+        month.days[counted.day] += use
     return uses
 
 

@@ -62,12 +62,13 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
     summary = overview_of(context, run)
     if summary.result is None:
         return summary
+    plan = summary.plan
     return replace(
         summary,
-        actuals=notifications.actuals_of(run, summary.plan, summary.result),
+        actuals=notifications.actuals_of(run, plan, summary.result),
         running=notifications.running_errors(context),
         looks=load_looks_at_run(context, run),
-        after=load_after_result(context.store, run, summary.plan, summary.result),
+        after=load_after_result(context.store, run, plan, summary.result),
     )
 
 
@@ -90,9 +91,8 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     if refusal:
         return refusal
     if run.cancel_asked_by:
-        return Refusal(
-            f"<@{run.cancel_asked_by}> has already asked for that: run {number} is being cancelled."
-        )
+        first = f"<@{run.cancel_asked_by}>"
+        return Refusal(f"{first} has already asked for that: run {number} is being cancelled.")
     if not _record(context, run, person, "cancel", cancel_asked_by=person):
         return _moved_refusal(run)
     return f"Cancelling run {number} …"
@@ -103,6 +103,7 @@ def ask_pause(context: AppContext, number: int, person: str, here: str | None = 
     run = _find_visible(context, number, person, here, "pause")
     if isinstance(run, Refusal):
         return run
+    # By the wish, too: a second click before the next poll should not pause it again.
     if run.state in PAUSABLE and _will_be_paused(run):
         return Refusal(f"Run {number} is already paused. `/finetune resume {number}` continues it.")
     refusal = _pause_refusal(context, run, person)
@@ -122,6 +123,7 @@ def ask_resume(context: AppContext, number: int, person: str, here: str | None =
     refusal = _pause_refusal(context, run, person)
     if refusal:
         return refusal
+    # A resumed job costs money again.
     freeze = context.store.freezes.current()
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, f"Run {number} stays paused"))
@@ -131,7 +133,10 @@ def ask_resume(context: AppContext, number: int, person: str, here: str | None =
 
 
 def is_paused(run: Run) -> bool:
-    return run.state == "training" and Progress.from_json(run.progress).is_paused
+    if run.state != "training":
+        return False
+    progress = Progress.from_json(run.progress)
+    return progress.is_paused
 
 
 def _will_be_paused(run: Run) -> bool:
@@ -147,8 +152,7 @@ def _pause_refusal(context: AppContext, run: Run, person: str) -> Refusal | None
     if run.state not in PAUSABLE:
         return Refusal(f"Only training can be paused, and run {run.id} {STATE_TEXTS[run.state]}.")
     if not notifications.can_pause(context, run):
-        provider = context.settings.title_of(run.provider)
-        title = escape(provider)
+        title = escape(context.settings.title_of(run.provider))
         return Refusal(f"{title} can't pause a training. `/finetune cancel {run.id}` would end it.")
     return _refusal(context, run, person, "pause")
 
@@ -212,10 +216,13 @@ def _find_visible(
     run = context.store.runs.get(number)
     if run is None:
         return hidden
-    if here in (None, run.channel) or may_see(context, run, person, here):
+    # Who presses a button on its card, or is in its channel, has seen it.
+    if here is None or here == run.channel or may_see(context, run, person, here):
         return run
     # Who may stop spending can do so from outside a private channel, as long as there is something to stop.
-    if run.state not in OPEN_RUN_STATES or _refusal(context, run, person, action):
+    if run.state not in OPEN_RUN_STATES:
+        return hidden
+    if _refusal(context, run, person, action):
         return hidden
     return run
 
