@@ -43,6 +43,7 @@ from bot.services.models import (
     promotion_requests,
     promotions,
     sunsets,
+    unused_deployments,
 )
 from bot.services.monitoring import (
     live_tests,
@@ -477,7 +478,7 @@ MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (
     (retention.expire, "the retention of old runs"),
     (orphan_jobs.sweep, "stray jobs"),
     (orphan_deployments.sweep, "models that run by the hour"),
-    (deployments.tell_unused, "machines that are kept for nothing"),
+    (unused_deployments.tell_unused, "machines that are kept for nothing"),
     (provider_jobs.delete_unneeded_uploads, "uploaded files"),
     (alias_sync.sweep, "models in use"),
     (call_samples.delete_old, "sampled calls that are old or no longer watched"),

@@ -27,7 +27,8 @@ def explain_in_slack(in_slack: Sequence[str], word: str, line: str) -> str:
     words = re.sub(r"(?<!\S)[—–](?=\w)", "--", line)
     in_terminal = plain(f"finetune {typed} {words}").strip()[:LONGEST_ECHO]
     name = _with_subcommand(typed, line)
-    return f"`{name}` is a command of the terminal, not of Slack. In a terminal, in the bot's folder: `{in_terminal}`."
+    where = f"`{name}` is a command of the terminal, not of Slack."
+    return f"{where} In a terminal, in the bot's folder: `{in_terminal}`."
 
 
 def explain_in_terminal(in_slack: Sequence[str], words: Sequence[str]) -> str:
@@ -36,7 +37,8 @@ def explain_in_terminal(in_slack: Sequence[str], words: Sequence[str]) -> str:
     meant = _SYNONYMS.get(typed, typed)
     if meant in in_slack and meant not in TERMINAL_COMMANDS:
         line = " ".join(["/finetune", meant, *words[1:]])
-        return f"{typed} is a command of Slack, not of the terminal. In a channel with the bot: {line}"
+        where = f"{typed} is a command of Slack, not of the terminal."
+        return f"{where} In a channel with the bot: {line}"
     near = _nearest(typed, TERMINAL_COMMANDS, in_slack, "in Slack")
     return f"There is no command {typed}.{near} `finetune --help` lists all commands."
 

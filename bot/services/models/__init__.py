@@ -12,4 +12,5 @@ PUBLIC_MODULES = (
     "promotion_requests",
     "promotions",
     "sunsets",
+    "unused_deployments",
 )

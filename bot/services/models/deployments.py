@@ -10,9 +10,8 @@ a vendor lists.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import date
 
 from bot.cards.common.general import text_message
 from bot.cards.common.plan_money import an_hour
@@ -30,7 +29,6 @@ from bot.services.evidence import notifications
 from bot.services.evidence.run_states import lost_key_text
 from bot.settings import Settings
 from storage.deployments import DeploymentRecord, DeploymentState, NewDeployment
-from storage.promotions import Promotion
 from storage.records import Run
 from storage.store import Store
 from trainers.deployments.port import Deployment, Deployments
@@ -79,7 +77,7 @@ def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -
     died_in_use = newest.ready_at is not None and newest.reason in ("gone", "failed")
     if died_in_use and len(records) < rules.MOST_STARTS:
         return _begin_serving(context, run, plan, planned) or waits
-    lost = views.lost_text(_summary(context, newest))
+    lost = views.lost_text(summary_of(context, newest))
     text = f"Your {notifications.link_to(context, run)} waits. {lost}"
     notifications.tell_requester(context, run, text, topic="problems", once=f"lost {newest.name}")
     lost_for_s = context.clock() - (newest.ended_at or 0.0)
@@ -377,7 +375,7 @@ def _tell_users(context: AppContext, record: DeploymentRecord) -> None:
     machine's card notifies nobody."""
     if record.reason == "deleted":
         return
-    summary = _summary(context, record)
+    summary = summary_of(context, record)
     machine = context.link(f"deployment {record.id}", "its card")
     once = f"not running {record.id} {record.ended_at:.0f}"
     for promotion in context.store.promotions.all_current():
@@ -388,44 +386,6 @@ def _tell_users(context: AppContext, record: DeploymentRecord) -> None:
         channel = promotion.channel
         context.post(channel, {"text": text}, topic="problems", dedupe=once)
         messages.tell_person(context, f"{once} direct", promotion.person, channel, message, topic="problems")
-
-
-def tell_unused(context: AppContext) -> None:
-    """Says once a day that a machine is kept running for a model that is not in use: at once if another model has
-    replaced it, else from the day after its start."""
-    now = context.clock()
-    today = units.day_of(now)
-    in_use = {promotion.model for promotion in context.store.promotions.all_current()}
-    for record in context.store.deployments.live():
-        run = context.store.runs.get(record.run_id or 0)
-        # A machine that nobody keeps stops by itself when nobody asks it anything.
-        if run is None or record.kept_by is None or record.state != "ready":
-            continue
-        if record.model in in_use:
-            continue
-        uses = context.store.promotions.of(record.model)
-        # On its first day somebody may still be about to deploy it.
-        if not uses and units.day_of(record.created_at) == today:
-            continue
-        _say_unused(context, record, record.kept_by, uses, today)
-
-
-def _say_unused(
-    context: AppContext, record: DeploymentRecord, keeper: str, uses: Sequence[Promotion], today: date
-) -> None:
-    day = today.isoformat()
-    successor = None
-    if uses:
-        following = context.store.promotions.next(uses[-1])
-        if following is not None:
-            successor = following.model
-    cost = context.store.deployments.cost_of_day(day, record.id)
-    summary = replace(_summary(context, record), today_micros=cost)
-    message = views.unused_card(summary, successor)
-    once = f"kept for nothing {record.id} {day}"
-    with context.store.transaction():
-        context.post(record.channel, message.letter(), topic="money", dedupe=once)
-        messages.tell_person(context, f"{once} direct", keeper, "", message, topic="money")
 
 
 def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
@@ -480,7 +440,6 @@ def _next_name(context: AppContext, run: Run) -> str:
     for record in context.store.deployments.of_run(run.id):
         _, _, number = record.name.rpartition("-")
         last = max(last, int(number))
-    # With the beginning of the plan's hash, as another installation with the same key may count its runs alike.
     return f"{PREFIX}{run.id}-{run.plan_hash[:8]}-{last + 1}"
 
 
@@ -583,11 +542,12 @@ def summaries(context: AppContext, datasets: Collection[str]) -> list[Deployment
             continue
         plan = plan_from_json(run.plan)
         if plan.dataset in datasets:
-            live.append(_summary(context, record))
+            live.append(summary_of(context, record))
     return live
 
 
-def _summary(context: AppContext, record: DeploymentRecord) -> DeploymentSummary:
+def summary_of(context: AppContext, record: DeploymentRecord) -> DeploymentSummary:
+    """Returns a deployment with its costs so far, and the price of an hour now."""
     title = context.settings.title_of(record.provider)
     run = context.store.runs.get(record.run_id or 0)
     if run is None:
@@ -601,7 +561,7 @@ def show(context: AppContext, record: DeploymentRecord, *, is_progress: bool = F
     if not record.channel:
         return
     card = f"deployment {record.id}"
-    message = views.card(_summary(context, record))
+    message = views.card(summary_of(context, record))
     context.show(card, record.channel, message, concerns=record.person, progress=is_progress)
 
 

@@ -16,7 +16,7 @@ from bot.doctor import _check_machines
 from bot.reconciler import maintain
 from bot.rules.models.deployments import READY_WITHIN_S
 from bot.services.common.provider_jobs import SETTLE_S
-from bot.services.models import deployments
+from bot.services.models import unused_deployments
 from bot.services.models.deployments import LOOK_S, LOST_S, MAX_TRIES, READY_LOOK_S
 from demo.people import ANA, BEN
 from storage.backup import back_up, restore
@@ -211,7 +211,7 @@ def replace_model(world: World) -> None:
 
 def tell_unused(world: World) -> list[str]:
     """Has the bot tell of machines that are kept for nothing, and returns all that it ever said of them."""
-    deployments.tell_unused(world.service.context)
+    unused_deployments.tell_unused(world.service.context)
     world.send()
     return [text for text in world.texts() if "is not in use, and its machine costs" in text]
 
