@@ -144,7 +144,8 @@ class OutboxSender:
         if names:  # a stand-in for Slack may report none
             lacks = SCOPES - names
         if lacks - self.missing_scopes:
-            log.error("the app lacks the scopes %s: reinstall it from manifest.yml", ", ".join(sorted(lacks)))
+            names_lacking = ", ".join(sorted(lacks))
+            log.error("the app lacks the scopes %s: reinstall it from manifest.yml", names_lacking)
         self.missing_scopes = lacks
 
     def send_due(self) -> int:
@@ -194,7 +195,9 @@ class OutboxSender:
             self._handle_error(item, error)
             return False
         except FileNotFoundError as error:
-            self._give_up(item, f"its file is gone: {Path(os.fsdecode(error.filename)).name}")
+            # Without its folder, as this text is posted too.
+            name = Path(os.fsdecode(error.filename)).name
+            self._give_up(item, f"its file is gone: {name}")
             return False
         except NO_ANSWER as error:
             self._retry_later(item, f"Slack did not answer: {error}", _backoff(item.tries))
@@ -273,10 +276,12 @@ class OutboxSender:
             home = elsewhere["channel"]
             is_at_home = self._channel_of(item) == home and self._is_for_members(home)
             if not is_at_home:
-                return self._deliver(replace(item, body={**body, "blocks": elsewhere["blocks"]}))
+                without_rows = {**body, "blocks": elsewhere["blocks"]}
+                return self._deliver(replace(item, body=without_rows))
         if newest and self.blocks == "newest":
             try:
-                return self._deliver(replace(item, body={**body, "blocks": newest}))
+                in_newest = {**body, "blocks": newest}
+                return self._deliver(replace(item, body=in_newest))
             except SlackApiError as error:
                 if error.response.get("error") not in BLOCKS_REFUSED:
                     raise
@@ -302,8 +307,10 @@ class OutboxSender:
                 self.slack.chat_update(channel=card.channel, ts=card.ts, **item.body)
                 return card.channel, card.ts
             case "file":
-                where = self._direct(item) if item.person else item.channel
-                return self._upload(where, item)
+                channel = item.channel
+                if item.person:
+                    channel = self._direct(item)
+                return self._upload(channel, item)
 
     def _channel_of(self, item: OutboxItem) -> str | None:
         """Returns the channel that a message will be read in, None for one to a person."""
@@ -328,8 +335,12 @@ class OutboxSender:
             if item.card:  # the card may have changed since it was sent
                 self.slack.chat_update(channel=channel, ts=ts, **item.body)
             return channel, ts
-        arguments = dict(item.body)
-        arguments |= {"channel": channel, "thread_ts": thread, "metadata": message_metadata(item)}
+        arguments = {
+            **item.body,
+            "channel": channel,
+            "thread_ts": thread,
+            "metadata": message_metadata(item),
+        }
         with self._marking_uncertain(item):
             posted = self.slack.chat_postMessage(**arguments)
         self.note_scopes(posted.headers)
@@ -347,6 +358,7 @@ class OutboxSender:
         try:
             yield
         except SlackApiError as error:
+            # Slack may have posted it before it failed.
             if error.response.status_code >= 500 or error.response.get("error") in UNCLEAR:
                 self._uncertain_at[item.id] = self.clock()
             raise
@@ -370,13 +382,16 @@ class OutboxSender:
 
     def _find_destination(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
         """Returns channel and thread: a reply goes where its card is, which may be the fallback channel."""
-        card = self.store.outbox.card(item.thread) if item.thread else None
+        card = None
+        if item.thread:
+            card = self.store.outbox.card(item.thread)
         if card is None:
             return channel, item.body.get("thread_ts")
         return card.channel, card.ts
 
     def _handle_error(self, item: OutboxItem, error: SlackApiError) -> None:
-        code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
+        response = error.response
+        code = str(response.get("error", "")) or f"HTTP {response.status_code}"
         if error.response.status_code == 429:
             # The whole lane waits; after an edit, all edits wait.
             seconds = retry_after_s(error) or _backoff(item.tries)
@@ -414,15 +429,20 @@ class OutboxSender:
             self._give_up(item, code)
 
     def _may_be_rerouted(self, item: OutboxItem) -> bool:
-        return self.fallback_channel not in (None, item.channel) and self._is_known_public(item.channel)
+        if self.fallback_channel in (None, item.channel):
+            return False
+        return self._is_known_public(item.channel)
 
     def _retry_later(
         self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True, limited: bool = False
     ) -> None:
         tries = item.tries + int(counts)
-        if counts and (tries >= MAX_TRIES or (not limited and self._fails_alone(item))):
-            self._give_up(item, f"{error}, after {tries} tries")
-            return
+        if counts:
+            # A whole lane that is limited fails through no fault of this message.
+            is_at_fault = not limited and self._fails_alone(item)
+            if tries >= MAX_TRIES or is_at_fault:
+                self._give_up(item, f"{error}, after {tries} tries")
+                return
         if not counts or tries < PATIENT_TRIES:
             self._next_allowed[item.lane] = self.clock() + seconds
         metrics.MESSAGE_FAILURES.labels("postponed").inc()
@@ -430,9 +450,12 @@ class OutboxSender:
 
     def _fails_alone(self, item: OutboxItem) -> bool:
         """True if Slack accepted other messages between many of this one's tries, so that the fault is this one's."""
-        before = self._lone_failures.get(item.id, _LoneFailures(0, self.clock()))
-        tries = before.tries + int(self._sent_at > before.at)
-        self._lone_failures[item.id] = _LoneFailures(tries, self.clock())
+        now = self.clock()
+        before = self._lone_failures.get(item.id, _LoneFailures(0, now))
+        tries = before.tries
+        if self._sent_at > before.at:
+            tries += 1
+        self._lone_failures[item.id] = _LoneFailures(tries, now)
         return tries >= ALONE_TRIES
 
     def _wait_for_a_person(self, item: OutboxItem, code: str, *, needed: str | None = None) -> None:
@@ -441,6 +464,7 @@ class OutboxSender:
             self._give_up(item, code)
             return
         metrics.MESSAGE_FAILURES.labels("waits_for_a_person").inc()
+        # Which scope is missing is told without a word about the message.
         readers = None if needed else self._readers_of(item)
         with self.store.transaction():
             if needed:
@@ -484,20 +508,19 @@ class OutboxSender:
         words = None
         if may_be_read and not item.private and not is_for_a_person:
             words = str(item.body.get("text") or "")
-        place = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
-        body = general.undelivered_notice(place, error, words).body()
+        target = f"<@{item.person}>" if is_for_a_person else f"<#{item.channel}>"
+        body = general.undelivered_notice(target, error, words).body()
         has_fallback = self.fallback_channel not in (None, item.channel)
         belongs_to_nobody = not item.channel or _is_direct(item.channel)
+        in_fallback = Draft("post", str(self.fallback_channel), body, dedupe=once, topic="receipts")
         if has_fallback and (readers.is_public or belongs_to_nobody):
-            self._put(Draft("post", str(self.fallback_channel), body, dedupe=once, topic="receipts"))
+            self._put(in_fallback)
         elif is_for_a_person:
             self._put(Draft("post", item.channel, body, dedupe=once, topic="receipts"))
         elif item.concerns:
-            self._put(
-                Draft("direct", item.channel, body, dedupe=once, person=item.concerns, topic="receipts")
-            )
+            self._put(replace(in_fallback, kind="direct", channel=item.channel, person=item.concerns))
         elif has_fallback:
-            self._put(Draft("post", str(self.fallback_channel), body, dedupe=once, topic="receipts"))
+            self._put(in_fallback)
 
     def _report_missing_scope(self, item: OutboxItem, needed: str) -> None:
         """Reports a missing scope once a day. Slack refuses the method everywhere, so the report names no channel or
@@ -522,7 +545,8 @@ class OutboxSender:
 def granted_scopes(headers: Mapping[str, str]) -> frozenset[str]:
     """Returns the scopes in an answer's headers; empty if Slack doesn't report them."""
     value_by_name = {name.lower(): str(value) for name, value in headers.items()}
-    names = [name.strip() for name in value_by_name.get("x-oauth-scopes", "").split(",")]
+    value = value_by_name.get("x-oauth-scopes", "")
+    names = [name.strip() for name in value.split(",")]
     return frozenset(filter(None, names))
 
 

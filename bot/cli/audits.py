@@ -31,10 +31,13 @@ def audit_summary(log: IntactLog | BrokenLog) -> str:
     if isinstance(log, BrokenLog):
         broken = "the next one, which can't be read."
         if log.entry is not None:
+            number = _one_line(log.entry.id)
             subject = _one_line(log.entry.subject)
-            broken = f"entry {_one_line(log.entry.id)}, {format_time(log.entry.at)}, about {subject}."
-        return f"The log is broken after {pluralize(log.before, 'intact entry', 'intact entries')}: {broken}\n{log.why}"
-    text = f"{pluralize(log.entries, 'entry', 'entries')}, all intact. Head: {log.head}"
+            broken = f"entry {number}, {format_time(log.entry.at)}, about {subject}."
+        intact = pluralize(log.before, "intact entry", "intact entries")
+        return f"The log is broken after {intact}: {broken}\n{log.why}"
+    entries = pluralize(log.entries, "entry", "entries")
+    text = f"{entries}, all intact. Head: {log.head}"
     if log.earlier is None:
         return f"{text}\n{UNSEEN_BY_IT}"
     earlier = f"The earlier head is entry {log.earlier.id} of {format_time(log.earlier.at)}"
@@ -44,23 +47,39 @@ def audit_summary(log: IntactLog | BrokenLog) -> str:
 def log_json(log: IntactLog | BrokenLog) -> dict[str, Any]:
     """`entries` is the number of intact ones; `broken` is the first broken one, null if it can't be read."""
     if isinstance(log, BrokenLog):
-        broken = log.entry and asdict(log.entry)
-        return {"intact": False, "entries": log.before, "why": log.why, "broken": broken}
+        broken = None
+        if log.entry is not None:
+            broken = asdict(log.entry)
+        return {
+            "intact": False,
+            "entries": log.before,
+            "why": log.why,
+            "broken": broken,
+        }
     earlier = None
     if log.earlier:
         earlier = log.earlier.id
-    return {"intact": True, "entries": log.entries, "head": log.head, "earlier_head_is_entry": earlier}
+    return {
+        "intact": True,
+        "entries": log.entries,
+        "head": log.head,
+        "earlier_head_is_entry": earlier,
+    }
 
 
 def audit_json(entries: Iterable[AuditEntry]) -> str:
-    return json.dumps([asdict(entry) | {"time": format_time(entry.at)} for entry in entries], indent=1)
+    values = []
+    for entry in entries:
+        values.append(asdict(entry) | {"time": format_time(entry.at)})
+    return json.dumps(values, indent=1)
 
 
 def audit_csv(entries: Iterable[AuditEntry]) -> str:
     """Returns CSV in which every cell is quoted and no cell can act as a formula."""
     sheet = io.StringIO()
     writer = csv.writer(sheet, quoting=csv.QUOTE_ALL)
-    writer.writerow([*(field.name for field in fields(AuditEntry)), "time"])
+    names = [field.name for field in fields(AuditEntry)]
+    writer.writerow([*names, "time"])
     for entry in entries:
         values = (*asdict(entry).values(), format_time(entry.at))
         writer.writerow([escape_formula(str(value)) for value in values])
@@ -70,7 +89,8 @@ def audit_csv(entries: Iterable[AuditEntry]) -> str:
 def escape_formula(cell: str) -> str:
     """Puts an apostrophe before a cell that looks like a formula, so that spreadsheets show it as text."""
     # Lone surrogates are replaced, as they can't be encoded.
-    clean = CONTROL.sub("", cell.encode("utf-8", "replace").decode())
+    encodable = cell.encode("utf-8", "replace").decode()
+    clean = CONTROL.sub("", encodable)
     if not clean.startswith(FORMULA_STARTS):
         return clean
     return f"'{clean}"
@@ -79,7 +99,8 @@ def escape_formula(cell: str) -> str:
 def format_time(at: object) -> str:
     """Returns a time like '2026-11-25 14:03:07 UTC'. A value that is not a time is returned as ASCII text."""
     try:
-        return datetime.fromtimestamp(float(str(at)), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        moment = datetime.fromtimestamp(float(str(at)), UTC)
+        return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
         return ascii(at)
 
@@ -87,6 +108,8 @@ def format_time(at: object) -> str:
 def _one_line(value: object) -> str:
     """Returns any value as one line of at most 80 printable characters."""
     # Somebody may have written anything into the database, such as bytes where a name should be.
-    text = value if isinstance(value, str) else ascii(value)
+    text = ascii(value)
+    if isinstance(value, str):
+        text = value
     printable = text.encode("utf-8", "replace").decode()
     return INVISIBLE.sub("", printable)[:80]

@@ -84,10 +84,15 @@ class Verdict:
 
         def strength(reason: Reason) -> tuple[bool, bool, bool]:
             is_tuned = reason.rule == "tuned" and reason.kind == "go"
-            return not is_tuned, reason is not self.deciding, not reason.weighs
+            is_deciding = reason is self.deciding
+            return not is_tuned, not is_deciding, not reason.weighs
 
-        by_kind = [[reason for reason in self.reasons if reason.kind == kind] for kind in KINDS]
-        return tuple(min(reasons, key=strength) for reasons in by_kind if reasons)
+        strongest = []
+        for kind in KINDS:
+            of_kind = [reason for reason in self.reasons if reason.kind == kind]
+            if of_kind:
+                strongest.append(min(of_kind, key=strength))
+        return tuple(strongest)
 
 
 def advise(facts: Facts) -> Verdict:
@@ -116,14 +121,21 @@ def advise(facts: Facts) -> Verdict:
     against = _weighing_reasons(reasons, "no_go")
     if against:
         return Verdict("no_go", reasons, against[0], facts, withholds_saving=True)
-    reasons = (*reasons, *_successor_reasons(facts), *cheap_model_reasons(facts), *money_reasons(facts))
+    reasons = (
+        *reasons,
+        *_successor_reasons(facts),
+        *cheap_model_reasons(facts),
+        *money_reasons(facts),
+    )
     against = _weighing_reasons(reasons, "no_go")
     if against:
         return Verdict("no_go", reasons, against[0], facts)
     undecided = _weighing_reasons(reasons, "unknown")
     if undecided:
-        return Verdict("unknown", reasons, min(undecided, key=lambda each: _urgency(each, facts)), facts)
-    return Verdict("go", reasons, _weighing_reasons(reasons, "go")[0], facts)
+        most_urgent = min(undecided, key=lambda reason: _urgency(reason, facts))
+        return Verdict("unknown", reasons, most_urgent, facts)
+    in_favour = _weighing_reasons(reasons, "go")
+    return Verdict("go", reasons, in_favour[0], facts)
 
 
 def _measured_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -145,13 +157,15 @@ def _left_out_reasons(evidence: Evidence) -> tuple[Reason, ...]:
     could never decide anything on these rows."""
     if not evidence.left_out:
         return ()
-    return (Reason("newer version", "unknown", StoredByNewerVersion(evidence.left_out), weighs=False),)
+    stored = StoredByNewerVersion(evidence.left_out)
+    return (Reason("newer version", "unknown", stored, weighs=False),)
 
 
 def rests_on_scores(verdict: Verdict) -> bool:
     """True if the deciding reason is what the measured scores say."""
     facts = verdict.facts
-    return verdict.deciding in (*alternative_reasons(facts), *tuned_reasons(facts))
+    by_scores = (*alternative_reasons(facts), *tuned_reasons(facts))
+    return verdict.deciding in by_scores
 
 
 NextAction = Literal["start", "check the judge", "use it", "do the step", "start anyway"]
@@ -167,9 +181,12 @@ def next_action(
     the verdict asks for can be done from where it is read."""
     is_trained = verdict.facts.evidence.trained is not None
     if verdict.kind == "go":
+        # A trained model is deployed, not trained again.
         return None if is_trained else "start"
     step = verdict.deciding.step
-    todo = step.todo if step else None
+    todo = None
+    if step is not None:
+        todo = step.todo
     if can_check_judge and rests_on_scores(verdict) and not isinstance(todo, Measure):
         return "check the judge"
     if can_use and isinstance(todo, UseCandidate):
@@ -184,7 +201,9 @@ def next_action(
 def may_start_anyway(verdict: Verdict) -> bool:
     """True if the next step is to label more rows or else to start: then both are offered."""
     step = verdict.deciding.step
-    return verdict.kind == "unknown" and step is not None and isinstance(step.todo, LabelRows)
+    if verdict.kind != "unknown" or step is None:
+        return False
+    return isinstance(step.todo, LabelRows)
 
 
 def _weighing_reasons(reasons: tuple[Reason, ...], kind: VerdictKind) -> list[Reason]:
@@ -230,7 +249,10 @@ def _target_reasons(facts: Facts) -> tuple[Reason, ...]:
     if facts.estimate and facts.estimate.months_left == 0:
         return (Reason("end date", "no_go", "target ended", step=other),)
     notes = (*sentences, facts.target.way_out)
-    return tuple(Reason("end date", "unknown", QuotedSentence(text), weighs=False) for text in notes if text)
+    reasons = []
+    for text in filter(None, notes):
+        reasons.append(Reason("end date", "unknown", QuotedSentence(text), weighs=False))
+    return tuple(reasons)
 
 
 def _machine_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -385,10 +407,12 @@ def _reason_by_expected_payback(estimate: Estimate, facts: Facts) -> Reason:
     if months is None:
         return Reason(_rule(estimate), "no_go", pays, step=stay_step(facts))
     if months > LONGEST_PAYBACK_MONTHS:
-        return Reason("payback", "no_go", replace(pays, caveat="longer than a year"), step=stay_step(facts))
+        longest = replace(pays, caveat="longer than a year")
+        return Reason("payback", "no_go", longest, step=stay_step(facts))
     if months > estimate.payback_target_months:
         longer = replace(pays, caveat="longer than the target")
-        return Reason("payback", "unknown", longer, step=answer_step(PinDown("volume", facts.dataset)))
+        step = answer_step(PinDown("volume", facts.dataset))
+        return Reason("payback", "unknown", longer, step=step)
     return Reason("payback", "go", pays)
 
 
@@ -416,7 +440,8 @@ def successor_step(facts: Facts) -> Step | None:
         seller, _, _ = facts.full_current.partition("/")
         name = f"{seller}/{name}"
     follows = ModelEnd(succession.ends, succession.model)
-    return facts.measure_step(Measure("successor", facts.dataset, models=(name,), follows=follows))
+    measure = Measure("successor", facts.dataset, models=(name,), follows=follows)
+    return facts.measure_step(measure)
 
 
 def is_successor(name: str, succession: Succession | None) -> bool:
@@ -438,11 +463,13 @@ def cheap_model_reasons(facts: Facts) -> tuple[Reason, ...]:
         # The rule on successors asks for the same measurement.
         return ()
     left = offered.monthly.total - estimate.monthly_after.total
+    # Then the tuned model would save at least half as much even against that one.
     if 2 * left >= estimate.saving_month:
         return ()
     because = CheapModelUntried(offered.name, offered.monthly.total, estimate.saving_month, left)
     is_trained = facts.evidence.trained is not None
-    weighs = not is_trained or 2 * -left > estimate.saving_month
+    loss = -left
+    weighs = not is_trained or 2 * loss > estimate.saving_month
     # The team may have named it with an effort of reasoning, which is then measured.
     names = tuple(name for name in facts.to_measure if strip_effort(name) == offered.name)
     if not names:

@@ -88,10 +88,10 @@ def continue_shared(question: Question, shared: Question) -> Question:
         return filled
     filled = _fill_in(filled, shared, OF_TARGET)
     plain = Question()
-    has_own_settings = any(getattr(question, name) != getattr(plain, name) for name in OF_TRAINING)
-    if has_own_settings:
+    if any(getattr(question, name) != getattr(plain, name) for name in OF_TRAINING):
         return filled
-    return replace(filled, **{name: getattr(shared, name) for name in OF_TRAINING})
+    settings = {name: getattr(shared, name) for name in OF_TRAINING}
+    return replace(filled, **settings)
 
 
 def continue_plan(question: Question, planned: Question) -> Question:
@@ -103,11 +103,18 @@ def continue_plan(question: Question, planned: Question) -> Question:
 def changed_fields(question: Question, filled: Question) -> tuple[str, ...]:
     """Returns the names of the fields that were filled in."""
     names = (*OF_REQUESTS, *OF_THE_TEAM, *OF_TARGET, *OF_TRAINING)
-    return tuple(name for name in names if getattr(question, name) != getattr(filled, name))
+    changed = []
+    for name in names:
+        if getattr(question, name) != getattr(filled, name):
+            changed.append(name)
+    return tuple(changed)
 
 
 def _fill_in(question: Question, earlier: Question, names: Sequence[str]) -> Question:
-    missing = {name: getattr(earlier, name) for name in names if getattr(question, name) is None}
+    missing = {}
+    for name in names:
+        if getattr(question, name) is None:
+            missing[name] = getattr(earlier, name)
     return replace(question, **missing)
 
 
@@ -128,7 +135,9 @@ class Figure:
         match = _NUMBER.fullmatch(clean)
         if match is None:
             return Misread(f"I can't read “{shown}” as {self.what}. Write a number like {self.example}.")
-        value = Decimal(match["number"].replace(",", "")) / (100 if match["percent"] else 1)
+        value = Decimal(match["number"].replace(",", ""))
+        if match["percent"]:
+            value /= 100
         return self.check(value, shown) or value
 
     def check(self, value: Decimal, shown: str) -> Misread | None:
@@ -182,6 +191,9 @@ def find_implausible_figure(question: Question) -> Misread | None:
         (RUNS, question.runs),
     )
     for figure, value in figures:
-        if value is not None and (misread := figure.check(Decimal(value), f"{value}")):
+        if value is None:
+            continue
+        misread = figure.check(Decimal(value), f"{value}")
+        if misread is not None:
             return misread
     return None

@@ -142,8 +142,8 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
     # Discounted from the month's end, when all of its saving has been made.
     _, n_months = counted.shape
     years = np.arange(1, n_months + 1) / 12
-    discount = (1 + float(inputs.discount)) ** years
-    saved = (counted / discount).sum(axis=1)
+    a_year = 1 + float(inputs.discount)
+    saved = (counted / a_year**years).sum(axis=1)
     net = saved - spent
 
     swings: tuple[Swing, ...] = ()
@@ -186,7 +186,8 @@ def _first_saving(inputs: Inputs, drawn: InputDraws) -> Draws:
     in_tokens = float(first.falling + first.steady)
     in_errors = float(wrong_answers_usd(inputs)) * drawn.gap
     by_volume = in_tokens + in_errors
-    return drawn.volume * by_volume + float(first.fixed) + _machines_usd(first, drawn)
+    fixed = float(first.fixed) + _machines_usd(first, drawn)
+    return drawn.volume * by_volume + fixed
 
 
 def _gap_range(inputs: Inputs, drawn: InputDraws) -> tuple[Decimal, Decimal] | None:
@@ -277,8 +278,9 @@ class _FixedSavings:
 
     @property
     def is_zero(self) -> bool:
-        has_machines = self.flow.saved_machines or self.flow.spent_machines
-        return not self.flow.fixed and not has_machines
+        flow = self.flow
+        has_machines = flow.saved_machines or flow.spent_machines
+        return not flow.fixed and not has_machines
 
     def fixed_usd(self, drawn: InputDraws) -> Draws:
         """The USD a month."""
@@ -385,6 +387,7 @@ def _bearable_hours(
     left = _most_saved_by(savings, float(target)) - spent
     usd_per_hour = float(inputs.people_usd_per_hour) * drawn.labour
     hours = left / usd_per_hour
+    # A drawn value, as in `_quantiles`.
     value = float(np.quantile(hours, 1 - LIKELY, method="inverted_cdf"))
     if value <= 0:
         return None
@@ -398,7 +401,8 @@ def _most_saved_by(savings: Draws, months: float) -> Draws:
     draws, n_months = savings.shape
     full_months = int(months)
     at_first = np.zeros((draws, 1))
-    so_far = np.concatenate([at_first, np.cumsum(savings, axis=1)], axis=1)
+    later = np.cumsum(savings, axis=1)
+    so_far = np.concatenate([at_first, later], axis=1)
     most: Draws = so_far[:, : full_months + 1].max(axis=1)
     if full_months >= n_months:
         return most
@@ -451,7 +455,8 @@ def _cumulative_band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Mo
     """Returns the cumulative net USD after each month; the last month may be a partial one."""
     import numpy as np
 
-    so_far = np.concatenate([-spent[:, None], counted], axis=1).cumsum(axis=1)
+    at_first = -spent[:, None]
+    so_far = np.concatenate([at_first, counted], axis=1).cumsum(axis=1)
     low, middle, high = np.quantile(so_far, (0.05, 0.5, 0.95), axis=0, method="inverted_cdf")
     months: list[Month] = []
     for number, (p5, p50, p95) in enumerate(zip(low, middle, high, strict=True)):

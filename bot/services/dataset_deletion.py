@@ -62,7 +62,9 @@ def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> 
         return versions
     # Who uploaded everything may delete it without being named in the policy.
     is_theirs = all(version.uploaded_by == person for version in versions)
-    owner = person if is_theirs else ""
+    owner = ""
+    if is_theirs:
+        owner = person
     request = Request(owner, person, versions[0].created_at)
     refusal = authorization.refusal(context, person, "delete", channel, request)
     if refusal:
@@ -191,7 +193,9 @@ def _erase_records(
     is_whole = _documents_deleted(context, deletion) is not None
     runs = store.runs.on(ids)
     measurements = store.measurements.on(ids)
-    estimates = store.estimates.newest(deletion.dataset) if is_whole else []
+    estimates: Sequence[StoredEstimate] = ()
+    if is_whole:
+        estimates = store.estimates.newest(deletion.dataset)
     standing = deletion_scope.standing_promotions(context, versions)
     paths = [f"files/{file}{ending}" for file in files for ending in FILE_ENDINGS]
     paths += _folders_of(ids, runs, measurements, estimates)
@@ -200,8 +204,8 @@ def _erase_records(
     elsewhere = [*_copies_of_runs(context, runs, standing), *_copies_of_curves(measurements)]
     # Listed in the same transaction: once the rows are gone, nothing else knows of these files and copies.
     store.deletions.begin(deletion, paths, files, elsewhere)
-    for each in standing:
-        _end_promotion(context, each, deletion.person)
+    for promotion in standing:
+        _end_promotion(context, promotion, deletion.person)
     for fallback in deletion_scope.standing_fallbacks(context, versions):
         _end_fallback(context, fallback, deletion.person)
 
@@ -277,7 +281,8 @@ def _end_fallback(context: AppContext, fallback: Fallback, deleted_by: str) -> N
     context.store.fallbacks.end(fallback.dataset, deleted_by, now=context.clock())
     standing = context.store.promotions.current(fallback.dataset)
     if standing is not None:
-        models.show_card(context, standing, models.proof_of(context, standing))
+        proof = models.proof_of(context, standing)
+        models.show_card(context, standing, proof)
 
 
 def _close_card(context: CoreContext, labelling: Labelling) -> None:
@@ -333,10 +338,12 @@ def _delete_elsewhere(context: CoreContext, deletion: DatasetDeletion) -> list[s
             log.warning("forgetting %s: %s", deletion.id, trouble)
             return None
         if trouble:
-            left.append(f"{copy.model or copy.job_id} at {copy.provider}: {trouble}")
+            what = copy.model or copy.job_id
+            left.append(f"{what} at {copy.provider}: {trouble}")
     owner = f"forgetting {deletion.id}"
     for trainer in context.trainers.values():
-        if not provider_jobs.try_to_delete_uploads(context, trainer, set(deletion.files), owner):
+        are_gone = provider_jobs.try_to_delete_uploads(context, trainer, set(deletion.files), owner)
+        if not are_gone:
             title = trainer.provider.name
             left.append(f"uploaded files at {title}: deleting them is retried until they are gone")
     return left
@@ -344,21 +351,25 @@ def _delete_elsewhere(context: CoreContext, deletion: DatasetDeletion) -> list[s
 
 def _end(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) -> None:
     """Records that everything is deleted but what is `left` at trainers, and posts it."""
+    store = context.store
     ids = set(deletion.datasets)
-    versions = [context.store.datasets.get(dataset) for dataset in deletion.datasets]
+    versions = [store.datasets.get(dataset) for dataset in deletion.datasets]
     scope = DeletionScope(
         deletion.dataset,
         deletion_scope.numbers_of(versions),
-        is_whole=not context.store.datasets.versions(deletion.dataset),
-        runs=len(context.store.runs.on(ids)),
-        measurements=len(context.store.measurements.on(ids)),
+        is_whole=not store.datasets.versions(deletion.dataset),
+        runs=len(store.runs.on(ids)),
+        measurements=len(store.measurements.on(ids)),
     )
-    by = f"<@{deletion.person}>" if deletion.channel else "somebody in the terminal"
+    by = "somebody in the terminal"
+    if deletion.channel:
+        by = f"<@{deletion.person}>"
     message = views.deleted_card(scope, by, left, context.settings.service.backups_kept)
-    with context.store.transaction():
-        if not context.store.deletions.end(deletion):
+    with store.transaction():
+        if not store.deletions.end(deletion):
             return
-        context.audit("finetune", "deleted", f"dataset {max(ids)}", f"{scope.title}: {scope.with_it}")
+        detail = f"{scope.title}: {scope.with_it}"
+        context.audit("finetune", "deleted", f"dataset {max(ids)}", detail)
         _post_outcome(context, deletion, versions, message)
 
 
@@ -387,10 +398,12 @@ def _post_outcome(
     context: CoreContext, deletion: DatasetDeletion, versions: Sequence[Dataset], message: Message
 ) -> None:
     """Posts the outcome in the dataset's channel. A refused file is deleted silently, as its card announced."""
-    if deletion.person != RETENTION:
-        once = f"forgetting {deletion.id}"
-        draft = Draft("post", versions[0].owner, message.letter(), dedupe=once, topic="receipts")
-        context.store.outbox.put(draft, now=context.clock())
+    if deletion.person == RETENTION:
+        return
+    channel = versions[0].owner
+    once = f"forgetting {deletion.id}"
+    draft = Draft("post", channel, message.letter(), dedupe=once, topic="receipts")
+    context.store.outbox.put(draft, now=context.clock())
 
 
 def _copies_of_runs(
@@ -406,9 +419,9 @@ def _copies_of_runs(
             copies.append(RemoteCopy(run.provider, run.job_id, None))
             continue
         alias = None
-        for each in standing:
-            if each.model == model.name and models.has_alias(context, model):
-                alias = alias_for(each.dataset)
+        for promotion in standing:
+            if promotion.model == model.name and models.has_alias(context, model):
+                alias = alias_for(promotion.dataset)
         copies.append(RemoteCopy(run.provider, run.job_id, model.provider_model, alias))
     return copies
 

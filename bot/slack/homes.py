@@ -33,14 +33,16 @@ class Homes:
         self._next_at = 0.0
 
     def open(self, person: str) -> None:
-        self._context.store.outbox.record_home(person, now=self._context.clock())
+        now = self._context.clock()
+        self._context.store.outbox.record_home(person, now=now)
         self.draw(person)
 
     def draw(self, person: str) -> None:
         """Draws the Home now, for a person who is waiting for it. If Slack refuses, it is redrawn later."""
         # Read before the Home is gathered: what happens meanwhile is then newer, and brings another draw.
         self._drawn[person] = self._context.store.audit.newest()
-        if not self._publish(person, overview.home(self._context, person)):
+        view = overview.home(self._context, person)
+        if not self._publish(person, view):
             self._drawn.pop(person, None)
 
     def next_outdated(self) -> str | None:

@@ -68,17 +68,20 @@ def by_words(
 ) -> Message:
     """Offers the commands that are nearest to a question. `why` says why no model chose, in mrkdwn."""
     by_name = {command.name: command for command in commands}
-    names = nearest(question, [Described(command.name, command.what) for command in commands])
+    described = [Described(command.name, command.what) for command in commands]
+    names = nearest(question, described)
     visible = authorization.visible_datasets(call.context, call.person, call.channel)
     dataset = meant_dataset(question, sorted(visible))
     runs = _NUMBER.findall(question)
     near = []
     for name in names:
-        line = filled_in(by_name[name].short_usage, dataset, runs)
+        command = by_name[name]
+        line = filled_in(command.short_usage, dataset, runs)
         needs = set(registry.commands[name].needs)
         is_harmless = needs <= HARMLESS and name not in NOT_HARMLESS
+        # What is still in capitals has to be typed.
         is_complete = not any(word.isupper() for word in line.split())
-        near.append(NearCommand(line, by_name[name].what, is_harmless and is_complete))
+        near.append(NearCommand(line, command.what, is_harmless and is_complete))
     return help_cards.nearest_commands(near, why)
 
 

@@ -44,16 +44,20 @@ class BatchOutcome:
 def tally_answers(rows: Sequence[LabellingRow], answers: Sequence[RowLabel]) -> BatchOutcome:
     by_row: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for answer in answers:
-        label = DROPPED if answer.label is None else answer.label
+        label = answer.label
+        if label is None:
+            label = DROPPED
         by_row[answer.place].append((answer.person, label))
-    labels = {place: _majority([label for _, label in of_row]) for place, of_row in by_row.items()}
-    decided = {place: label or None for place, label in labels.items() if label is not None}
+    majorities = {}
+    for number, of_row in by_row.items():
+        majorities[number] = _majority([label for _, label in of_row])
+    decided = {number: label or None for number, label in majorities.items() if label is not None}
     outcome = BatchOutcome(
         rows=len(rows),
         answered=len(by_row),
         people=len({answer.person for answer in answers}),
         decided=decided,
-        disputed=len(labels) - len(decided),
+        disputed=len(majorities) - len(decided),
         stay=0,
         changed=0,
         added=0,
@@ -69,7 +73,10 @@ def outcome_in_version(
 ) -> BatchOutcome:
     """Returns what a batch changes in a version that may be newer than the one its rows were chosen from: rows whose
     keys are `overtaken` are left alone, and those in `already` had the decided label before."""
-    decided = {row.place: outcome.decided[row.place] for row in rows if row.place in outcome.decided}
+    decided = {}
+    for row in rows:
+        if row.place in outcome.decided:
+            decided[row.place] = outcome.decided[row.place]
     counted = []
     for row in rows:
         if row.key in overtaken:

@@ -576,7 +576,7 @@ GUARDS = (
     Guard(
         "no machine starts again beyond the day's limit",
         "bot/services/models/deployment_requests.py",
-        "    if context.store.deployments.cost_of_day(day) >= deployments.day_limit(context):",
+        "    if spent >= deployments.day_limit(context):",
         "    if False:",
         f"{HOSTING}::test_a_kept_machine_runs_until_the_daily_limit",
     ),
@@ -975,7 +975,7 @@ GUARDS = (
     Guard(
         "uploads at vendors are deleted with their dataset",
         "bot/services/dataset_deletion.py",
-        "        if not provider_jobs.try_to_delete_uploads(context, trainer, set(deletion.files), owner):",
+        "        if not are_gone:",
         "        if False:",
         f"{ERASURE}::test_a_deletion_survives_kills_and_the_same_rows_can_be_used_again",
     ),

@@ -27,7 +27,8 @@ def budget_left(budget: Budget) -> str:
         return "no budget is set, so only free work can start"
     # A budget that was lowered can be overdrawn, and nothing more is left of it than of a budget that is used up.
     left = money(max(budget.left_micros, 0))
-    return f"{left} of {money(budget.limit_micros)} this month{owner_text(budget)}"
+    limit = money(budget.limit_micros)
+    return f"{left} of {limit} this month{owner_text(budget)}"
 
 
 def short_cost(plan: Plan) -> str:
@@ -100,10 +101,11 @@ def short_saving(plan: Plan) -> tuple[str, str]:
     if not saved:
         return "Saves", "nothing"
     amount = about_usd(from_micros(abs(saved)), per="a month")
+    requests = _at_requests(plan)
     if saved < 0:
-        return "Costs more", f"{amount}{_at_requests(plan)}"
+        return "Costs more", f"{amount}{requests}"
     condition = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-    return "Saves", f"{amount}{saves_until(plan)}{condition}{_at_requests(plan)}"
+    return "Saves", f"{amount}{saves_until(plan)}{condition}{requests}"
 
 
 def saves_until(plan: Plan) -> str:
@@ -123,12 +125,13 @@ def monthly_text(plan: Plan) -> str:
     saved = _saved_micros(plan)
     if saved is None:
         return f"{bills}, if it is good enough"
+    volume = _at_volume(plan)
     if not saved:
-        return f"{bills}; saves nothing{_at_volume(plan)}"
+        return f"{bills}; saves nothing{volume}"
     if saved < 0:
-        return f"{bills}; costs {money(-saved)} more{_at_volume(plan)}"
+        return f"{bills}; costs {money(-saved)} more{volume}"
     saves = f"saves {money(saved)}{saves_until(plan)} if it is good enough"
-    return f"{bills}; {saves}{_at_volume(plan)}{_in_total(plan)}"
+    return f"{bills}; {saves}{volume}{_in_total(plan)}"
 
 
 def _saved_micros(plan: Plan) -> int | None:
@@ -156,7 +159,8 @@ def foreseen_text(plan: Plan) -> str:
     """What the approvers saw, for lists: 'over 12 months it loses about $350 ($220 to $450), after $73 a month for its
     machine'. The monthly saving of plans older than that; '' if no saving was shown."""
     for name, value in net_value(plan):  # at most one
-        return f"{name[:1].lower()}{name[1:]} it {value}"
+        first_letter = name[:1].lower()
+        return f"{first_letter}{name[1:]} it {value}"
     saved = _saved_micros(plan)
     if saved is None or plan.withholds_saving:
         return ""
@@ -172,12 +176,14 @@ def net_value(plan: Plan) -> list[tuple[str, str]]:
     net = plan.advised.net
     name = f"Over {format_months(Decimal(net.months))}"
     low, middle, high = map(from_micros, (net.low_micros, net.micros, net.high_micros))
-    return [(name, f"{net_value_text(low, middle, high)}{_after_machine(plan)}")]
+    text = net_value_text(low, middle, high)
+    return [(name, f"{text}{_after_machine(plan)}")]
 
 
 def _in_total(plan: Plan) -> str:
     """The net value, beside the monthly saving, since a section has no room for more fields."""
-    return "".join(f". {name} it {value}" for name, value in net_value(plan))
+    sentences = [f". {name} it {value}" for name, value in net_value(plan)]
+    return "".join(sentences)
 
 
 def _after_machine(plan: Plan) -> str:
@@ -194,7 +200,8 @@ def forecast(plan: Plan) -> list[tuple[str, str]]:
     foreseen = plan.predicted
     if foreseen is None or foreseen.p_payback is None or foreseen.target_months is None:
         return []
-    name = f"Pays back within {format_months(Decimal(foreseen.target_months))}"
+    target = format_months(Decimal(foreseen.target_months))
+    name = f"Pays back within {target}"
     rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
     likely = f"in {share_of_draws(foreseen.p_payback)}{rests_on}"
     if foreseen.advised and foreseen.advised.bearable_hours:

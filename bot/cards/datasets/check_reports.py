@@ -79,8 +79,10 @@ class JudgedModel:
 
 
 def received_card(dataset: Dataset) -> Message:
-    text = f"Checking {escape(shorten(dataset.filename))} as {code(dataset.name)}"
-    return Message(text, (Text(f"{text}, uploaded by <@{dataset.uploaded_by}> …"),))
+    filename = escape(shorten(dataset.filename))
+    text = f"Checking {filename} as {code(dataset.name)}"
+    sentence = Text(f"{text}, uploaded by <@{dataset.uploaded_by}> …")
+    return Message(text, (sentence,))
 
 
 def refused_card(dataset: Dataset, why: str) -> Message:
@@ -97,10 +99,12 @@ def refused_card(dataset: Dataset, why: str) -> Message:
 def refusal_sentence(report: Report) -> str:
     """The first blocking problem with its cure, and how many more there are."""
     blocking = [finding for finding in report.findings if finding.blocks]
-    first = f"{blocking[0].message} {blocking[0].cure}"
-    if len(blocking) == 1:
+    worst = blocking[0]
+    first = f"{worst.message} {worst.cure}"
+    n_more = len(blocking) - 1
+    if not n_more:
         return first
-    return f"{first} ({pluralize(len(blocking) - 1, 'more problem')} to fix.)"
+    return f"{first} ({pluralize(n_more, 'more problem')} to fix.)"
 
 
 def checked_card(
@@ -127,7 +131,8 @@ def checked_card(
     if not may_show_row or not report.example:
         return card(may_show_row=False)
     # The sender may have to post it in the fallback channel, whose readers may not see the row.
-    elsewhere = Elsewhere(dataset.channel, card(may_show_row=False).parts)
+    without_row = card(may_show_row=False)
+    elsewhere = Elsewhere(dataset.channel, without_row.parts)
     return replace(card(may_show_row=True), elsewhere=elsewhere)
 
 
@@ -176,8 +181,10 @@ def _train_judged(dataset: Dataset, judged: JudgedModel) -> Parts:
     parts = Parts()
     parts.text(f"*Next*: let {code(judged.name)} learn from these pairs, which are about its own answers.")
     value = f"{dataset.name} {judged.name}"
-    train = button(f"Train {shorten(judged.name, 30)} further", START_FROM_PAIRS, value, style="primary")
-    parts.buttons(train, _better_button(judged), button("Measure", MEASURE, dataset.name))
+    words = f"Train {shorten(judged.name, 30)} further"
+    train = button(words, START_FROM_PAIRS, value, style="primary")
+    measure = button("Measure", MEASURE, dataset.name)
+    parts.buttons(train, _better_button(judged), measure)
     parts.note(f"The same as `/finetune start {dataset.name} target={judged.name} method=dpo`.")
     return parts
 
@@ -240,7 +247,8 @@ def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
         fixes.append(button(words, LABEL_UNLABELLED, str(dataset.id)))
     doubted = sum(finding.count for finding in report.findings if finding.code == DOUBTED.code)
     if doubted:
-        words = f"Check {pluralize(min(doubted, USUAL_ROWS), 'doubtful label')}"
+        count = min(doubted, USUAL_ROWS)
+        words = f"Check {pluralize(count, 'doubtful label')}"
         fixes.append(button(words, LABEL_DOUBTED, str(dataset.id)))
     if can_be_cleaned(report):
         fixes.append(button("Post a cleaned file", CLEAN, str(dataset.id)))
@@ -294,8 +302,8 @@ def _cure(report: Report) -> str:
     if can_be_cleaned(report):
         return f"post a copy without these lines, or fix them and {again}."
     # A problem of the whole file has no lines that could be named.
-    has_lines = all(group.rows for group in group_findings(report.findings) if group.severity == "blocks")
-    if has_lines:
+    blocking = [group for group in group_findings(report.findings) if group.severity == "blocks"]
+    if all(group.rows for group in blocking):
         return f"fix these lines and {again}."
     return f"fix this and {again}."
 
@@ -330,7 +338,8 @@ def full_report(
         if report.tokens.assumed:
             # The model to train is not chosen yet.
             counted_by += ", assumed"
-        numbers.append(("Tokens in total", f"{report.tokens.rows.total:,} ({counted_by})"))
+        total = report.tokens.rows.total
+        numbers.append(("Tokens in total", f"{total:,} ({counted_by})"))
     if waste:
         numbers.append(("Copies", duplicate_cost_text(waste)))
 
@@ -350,10 +359,12 @@ def _headline(title: str, report: Report) -> str:
     # Unclear columns block the file as well, but a count of problems would not say what to do.
     if has_choices(report):
         roles = [role for role in ("text", "label") if getattr(report.choices, role)]
-        return f"{title} can't be used yet: choose the {' and the '.join(roles)} column"
+        columns = " and the ".join(roles)
+        return f"{title} can't be used yet: choose the {columns} column"
     if report.is_blocked:
         count = count_by_severity(report.findings)["blocks"]
         return f"{title} can't be used yet: {pluralize(count, 'problem')} to fix"
+    # With the number of rows, so that a notification says how much of the file was read.
     rows = f"{pluralize(report.rows, 'row')}{rows_text(report)}"
     if is_small(report):
         return f"{title} is readable, but too small to train: {rows}"
@@ -403,7 +414,8 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
     if report.labels and shows_labels:
         pairs.append(("Rows per label", _per_label(report)))
     if report.scoring == "json" and report.floor is not None:
-        pairs.append(("Answers", f"JSON objects. {floor_text(report.scoring, report.floor)}"))
+        floor = floor_text(report.scoring, report.floor)
+        pairs.append(("Answers", f"JSON objects. {floor}"))
     if report.rows:
         pairs.append(("Tokens per row", _tokens_a_row(report)))
     return pairs
@@ -464,7 +476,8 @@ def _findings(findings: Sequence[Finding]) -> list[CardBlock]:
     repeated = [group.code for group in examples.values()]
     # The summary's line quotes such a rule as its example, so a line of its own would repeat it.
     shown = [group for group in groups if group.code not in repeated]
-    lines = first_lines([_finding(group, examples.get(group.code)) for group in shown], SHOWN_RULES)
+    sentences = [_finding(group, examples.get(group.code)) for group in shown]
+    lines = first_lines(sentences, SHOWN_RULES)
     if need_file(findings):
         lines.append("The file in the thread lists every line and how to fix it.")
     parts = Parts()
@@ -477,16 +490,19 @@ def _finding(group: Group, example: Group | None = None) -> str:
     first = group.parts[0]
     text = first.text
     if first.lines:
-        text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}."
+        first_line = line_ranges(first.lines[:1]).capitalize()
+        text = f"{first_line} {first.text}."
     sentences = [escape(_shortened(text))]
     if group.rows == 2 and first.lines:
         sentences.append("1 more row has the same problem.")
     elif group.rows > 2 and first.lines:
         sentences.append(f"{group.rows - 1:,} more rows have the same problem.")
     if example:
-        sentences.append(f"For example: {escape(cut(_example_text(example), MOST_OF_A_FINDING))}")
+        example_text = cut(_example_text(example), MOST_OF_A_FINDING)
+        sentences.append(f"For example: {escape(example_text)}")
     sentences.append(escape(cut(group.cure, MOST_OF_A_FINDING)))
-    return f"• *{WORDS[group.severity].capitalize()}*: {' '.join(sentences)}"
+    severity = WORDS[group.severity].capitalize()
+    return f"• *{severity}*: {' '.join(sentences)}"
 
 
 def _shortened(text: str) -> str:

@@ -28,7 +28,8 @@ def budget(search: SearchPlan) -> tuple[str, str]:
 def progress_text(search: SearchProgress | None) -> str:
     if search is None or not search.tried:
         return "about to begin"
-    text = f"{search.answered:,} answers, {pluralize(search.tried, 'prompt')} tried"
+    tried = pluralize(search.tried, "prompt")
+    text = f"{search.answered:,} answers, {tried} tried"
     if search.rows and search.share:
         text += f", the best {_share(search)}"
     return text
@@ -36,10 +37,9 @@ def progress_text(search: SearchProgress | None) -> str:
 
 def outcome(search: SearchProgress) -> str:
     """The outcome in sentences; unescaped."""
-    text = (
-        f"The prompt was optimised from {percent(search.start_share)} to {_share(search)}, for "
-        f"{charge(search.spent_micros)}. Details shows it."
-    )
+    improvement = f"from {percent(search.start_share)} to {_share(search)}"
+    cost = charge(search.spent_micros)
+    text = f"The prompt was optimised {improvement}, for {cost}. Details shows it."
     if not search.is_better:
         tried = "nothing could be tried"
         if search.tried:
@@ -57,8 +57,9 @@ def details(plan: ComparisonPlan, search: SearchProgress | None) -> tuple[CardBl
     optimised = plan.optimised.splitlines()
     parts = Parts()
     if search and search.start:
+        original = search.start.splitlines()
         parts.text("*What the search changed in the prompt*")
-        parts.add(*_blocks(_changed_lines(search.start.splitlines(), optimised)))
+        parts.add(*_blocks(_changed_lines(original, optimised)))
     parts.text("*The optimised prompt*")
     parts.add(*_blocks(optimised))
     return tuple(parts)

@@ -97,13 +97,15 @@ def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Messa
     # Those that got worse decide whether the model can be used.
     parts.add(*_changes("Got worse", worse, before))
     parts.add(*_changes("Got better", better, before))
-    return Message(f"{pluralize(len(better), 'row')} got better, {len(worse):,} worse", tuple(parts))
+    got_better = pluralize(len(better), "row")
+    return Message(f"{got_better} got better, {len(worse):,} worse", tuple(parts))
 
 
 def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     took = duration(result.train_seconds)
     if plan.seconds_low is not None and plan.seconds_high is not None:
-        took += f", estimated {duration_range(plan.seconds_low, plan.seconds_high)}"
+        estimated = duration_range(plan.seconds_low, plan.seconds_high)
+        took += f", estimated {estimated}"
     facts = [("Training took", took)]
     curve = result.loss_curve
     if len(curve) > 1:
@@ -214,7 +216,8 @@ def _method(result: RunResult) -> str:
     counted = f"“Right” means {counted_as_right(result.comparison)}"
     tests = "Ranges are 95% intervals (Wilson; Newcombe for the difference), p is McNemar's exact test."
     if result.partial is not None and result.comparison is not None:
-        counted = f"Scores are the share {meaning(result.comparison.of_kind('tuned')[0])}"
+        (tuned,) = result.comparison.of_kind("tuned")
+        counted = f"Scores are the share {meaning(tuned)}"
         tests = (
             "Ranges are 95% intervals of the mean, p is that of a paired bootstrap, and for whole rows of McNemar's "
             "exact test."
@@ -239,10 +242,9 @@ def _changes(title: str, rows: Sequence[ChangedRow], before: str) -> list[CardBl
 
 def _change(row: ChangedRow, before: str) -> str:
     question = escape(cut(_on_one_line(row.text), 140))
-    answers = (
-        f"expected {_answer(row.expected)}, {before} said {_answer(row.base)}, tuned {_answer(row.tuned)}"
-    )
-    return f"• {question}\n      {answers}"
+    expected = f"expected {_answer(row.expected)}"
+    answers = f"{before} said {_answer(row.base)}, tuned {_answer(row.tuned)}"
+    return f"• {question}\n      {expected}, {answers}"
 
 
 def _answer(text: str) -> str:

@@ -59,7 +59,9 @@ class Actual:
         """The larger of the two divided by the smaller, so 1 or more; None if one of them is 0."""
         if not self.estimated or not self.actual:
             return None
-        return max(self.actual, self.estimated) / min(self.actual, self.estimated)
+        larger = max(self.actual, self.estimated)
+        smaller = min(self.actual, self.estimated)
+        return larger / smaller
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,18 @@ def run_actuals(
     `micros` are micro-dollars."""
     pairs: list[Actual] = []
     if tokens is not None:
-        pairs.append(Actual(run, "tokens", Decimal(tokens[0]), Decimal(tokens[1])))
+        planned, counted = map(Decimal, tokens)
+        pairs.append(Actual(run, "tokens", planned, counted))
     if micros is not None:
-        pairs.append(Actual(run, "dollars", from_micros(micros[0]), from_micros(micros[1])))
+        planned, counted = map(from_micros, micros)
+        pairs.append(Actual(run, "dollars", planned, counted))
     if seconds is not None:
-        estimated, actual = (Decimal(round(second)) / 60 for second in seconds)
-        pairs.append(Actual(run, "minutes", estimated, actual))
+        planned, counted = (Decimal(round(second)) / 60 for second in seconds)
+        pairs.append(Actual(run, "minutes", planned, counted))
     if quality is not None:
-        pairs.append(Actual(run, "quality", *(Decimal(str(value)) for value in quality)))
+        # By way of text, since a float like 0.9 has no exact value.
+        planned, counted = (Decimal(str(share)) for share in quality)
+        pairs.append(Actual(run, "quality", planned, counted))
     return tuple(pairs)
 
 
@@ -160,10 +166,12 @@ def tuned_calls_usd(use: CallTotals, rates: Rates, traffic: Traffic, share: Deci
     (0 to 1) of the month. Batches are not considered, because a batch can't call an alias."""
     # Tokens need at least one request; without a call there are none to bill.
     tokens = Tokens(max(use.calls, 1), use.prompt_tokens, use.completion_tokens)
-    usd = bill(tokens, rates, Fraction(use.calls), _traffic_for(traffic, share)).total
+    requests = Fraction(use.calls)
+    usd = bill(tokens, rates, requests, _traffic_for(traffic, share)).total
     if rates.cached_input is None or rates.usd_per_hour:
         return usd
-    return usd - use.cached_tokens * (rates.input - rates.cached_input) / MILLION
+    discount = rates.input - rates.cached_input
+    return usd - use.cached_tokens * discount / MILLION
 
 
 def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:
@@ -176,7 +184,8 @@ def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:
     prompt_ratio = _ratio(other.prompt, other.requests, tuned.prompt, tuned.requests)
     output_ratio = _ratio(other.output, other.requests, tuned.output, tuned.requests)
     prompt = round(use.prompt_tokens * prompt_ratio)
-    shared = round(Fraction(other.shared, other.requests) * use.calls)
+    shared_each = Fraction(other.shared, other.requests)
+    shared = round(shared_each * use.calls)
     tokens = Tokens(
         requests=max(use.calls, 1),
         prompt=prompt,
@@ -189,7 +198,8 @@ def alternative_usd(use: CallTotals, inputs: Inputs, share: Decimal) -> Decimal:
 
 
 def _traffic_for(traffic: Traffic, share: Decimal) -> Traffic:
-    return replace(traffic, hosting_hours=traffic.hosting_hours * share, batch_share=Decimal(0))
+    hours = traffic.hosting_hours * share
+    return replace(traffic, hosting_hours=hours, batch_share=Decimal(0))
 
 
 def _ratio(other: int, other_requests: int, tuned: int, tuned_requests: int) -> Fraction:
@@ -205,4 +215,5 @@ def share_of_month(period: Period, spans: Sequence[tuple[float, float]]) -> Deci
     for since, until in spans:
         overlap = min(period.end_s, until) - max(period.start_s, since)
         within += max(0.0, overlap)
-    return Decimal(round(within)) / (period.hours_per_month * 3600)
+    seconds_per_month = period.hours_per_month * 3600
+    return Decimal(round(within)) / seconds_per_month

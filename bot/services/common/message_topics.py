@@ -72,9 +72,11 @@ def _channel_refusal(context: AppContext, person: str, channel: str) -> Refusal 
     """Returns why this person can't choose for the channel. Every full member of it may."""
     if not _is_channel(channel):
         return Refusal(DIRECT_REFUSAL)
-    return authorization.refusal(context, person, "read", channel) or authorization.channel_refusal(
-        context, channel
-    )
+    refusal = authorization.refusal(context, person, "read", channel)
+    if refusal:
+        return refusal
+    # The channel has to be told that somebody has switched something.
+    return authorization.channel_refusal(context, channel)
 
 
 def _switch_channel(context: AppContext, channel: str, switches: Mapping[Topic, bool], person: str) -> None:
@@ -82,26 +84,29 @@ def _switch_channel(context: AppContext, channel: str, switches: Mapping[Topic, 
     new = _store(context, channel, switches, person)
     if not new:
         return
-    detail = " ".join(f"{topic}={views.on_or_off(is_on)}" for topic, is_on in new.items())
-    context.audit(person, "notify", f"channel {channel}", detail)
-    context.post(channel, views.channel_notice(person, new).letter(), topic="receipts")
+    words = [f"{topic}={views.on_or_off(is_on)}" for topic, is_on in new.items()]
+    context.audit(person, "notify", f"channel {channel}", " ".join(words))
+    notice = views.channel_notice(person, new)
+    context.post(channel, notice.letter(), topic="receipts")
 
 
-def _store(context: AppContext, place: str, switches: Mapping[Topic, bool], person: str) -> dict[Topic, bool]:
-    """Returns what is different from before."""
+def _store(context: AppContext, whose: str, switches: Mapping[Topic, bool], person: str) -> dict[Topic, bool]:
+    """Stores the choices of a person or a channel (`whose` is its id). Returns what is different from before."""
+    now = context.clock()
+    settings = context.store.message_settings
     new = {}
     for topic, is_on in switches.items():
-        if context.store.message_settings.set(place, topic, is_on=is_on, by=person, now=context.clock()):
+        if settings.set(whose, topic, is_on=is_on, by=person, now=now):
             new[topic] = is_on
     return new
 
 
-def _differs(context: AppContext, place: str, switches: Mapping[Topic, bool]) -> bool:
-    return any(context.wants(topic, place) != is_on for topic, is_on in switches.items())
+def _differs(context: AppContext, whose: str, switches: Mapping[Topic, bool]) -> bool:
+    return any(context.wants(topic, whose) != is_on for topic, is_on in switches.items())
 
 
-def _wanted(context: AppContext, place: str, topics: Collection[Topic]) -> frozenset[Topic]:
-    return frozenset(topic for topic in topics if context.wants(topic, place))
+def _wanted(context: AppContext, whose: str, topics: Collection[Topic]) -> frozenset[Topic]:
+    return frozenset(topic for topic in topics if context.wants(topic, whose))
 
 
 def _is_channel(channel: str) -> bool:

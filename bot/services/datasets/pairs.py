@@ -38,12 +38,16 @@ def dataset_behind(context: CoreContext, pairs: Dataset) -> Dataset | None:
 def name_in_use(context: CoreContext, version: Dataset) -> str:
     """Returns the dataset for which what was made from this version is used: pairs of verdicts on the answers to
     'tickets' are there to improve those, so their models are used for 'tickets'."""
-    if not version.report or not Report.from_json(version.report).pairs:
+    if not version.report:
+        return version.name
+    report = Report.from_json(version.report)
+    if not report.pairs:
         return version.name
     return _name_behind(context, version) or version.name
 
 
 def _name_behind(context: CoreContext, pairs: Dataset) -> str | None:
+    # The name may be shortened with a hash, so it can't be turned back: each dataset's own is compared.
     for name, owner in context.store.datasets.owners().items():
         if owner == pairs.owner and pairs_name(name) == pairs.name:
             return name
@@ -71,7 +75,9 @@ def judged_model(context: CoreContext, pairs: Dataset) -> JudgedModel | None:
 def _takes_pairs(context: CoreContext, name: str) -> bool:
     """True if a training by pairs can go on from the model of this name."""
     model = context.store.model(name)
-    if model is None or start_refusal(context.store, context.settings, model) is not None:
+    if model is None:
+        return False
+    if start_refusal(context.store, context.settings, model) is not None:
         return False
     row = context.settings.provider(model.provider)
     if row is None:

@@ -49,7 +49,9 @@ def rewrite_without_rows(
     """Writes the newest usable version again, without the rows that ask the same questions as the rows at these lines
     of its file."""
     before = context.store.datasets.newest(dataset)
-    report = datasets.report_of(before) if before else None
+    report = None
+    if before is not None:
+        report = datasets.report_of(before)
     if before is None or report is None:
         return Refusal(f"{code(dataset)} has no usable version, so no row can be deleted from it.")
     row_by_line = _rows_by_line(context, before)
@@ -60,7 +62,8 @@ def rewrite_without_rows(
             f"No row of {code(before.name)}, version {before.version}, begins at line {listed}. Use the line numbers "
             f"of {before.filename}, as its card and `finetune check` show them."
         )
-    return _rewrite(context, before, report, tuple(row_by_line[line] for line in lines))
+    named = tuple(row_by_line[line] for line in lines)
+    return _rewrite(context, before, report, named)
 
 
 def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dataset:
@@ -88,8 +91,11 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     detail = f"{rows}, of version {before.version}: version {added.version} has the others"
     context.audit(person, "take out rows", f"dataset {added.id}", detail)
     taught = taught_rows.count_taught_in(context, before.name, report)
-    judged = judged_model(context, added) if report.pairs else None
-    datasets.show(context, added, check_reports.checked_card(added, report, taught=taught, judged=judged))
+    judged = None
+    if report.pairs:
+        judged = judged_model(context, added)
+    card = check_reports.checked_card(added, report, taught=taught, judged=judged)
+    datasets.show(context, added, card)
     datasets.post_findings(context, added, report)
     notice = views.rows_deleted_notice(before.version, new.rows, new.rows_held_out)
     datasets.post_in_thread(context, added, notice)
@@ -100,8 +106,10 @@ def move_rewritten_files(context: CoreContext, dataset: str) -> None:
     """Moves the files of a new version that is recorded to those of the other datasets."""
     folder = _folder(context, dataset)
     newest = context.store.datasets.newest(dataset)
-    report = datasets.report_of(newest) if newest else None
-    if report:
+    report = None
+    if newest is not None:
+        report = datasets.report_of(newest)
+    if report is not None:
         parts = [f"{sha256}.jsonl" for sha256 in report.stored_files]
         for name in (report.source_sha256, *parts):
             path = folder / name
@@ -151,8 +159,9 @@ def _rewrite(
     joined = folder / "joined"
     columns = _join(context, before, report, parts, keys, joined)
     opened_before = datasets.is_opened(context, before.name, report)
-    sealed = parts[2] if report.sealed_sha256 else None
-    previous = Previous(parts[0], parts[1], sealed=sealed, is_opened=opened_before)
+    training, held_out, *others = parts
+    sealed = others[0] if report.sealed_sha256 else None
+    previous = Previous(training, held_out, sealed=sealed, is_opened=opened_before)
     inspection = _inspect(context, joined, f"{before.name}.jsonl", previous, columns)
     if columns == Columns():
         # The rows contain their instructions already. The report keeps these for models that are trained on the rows.
@@ -163,7 +172,8 @@ def _rewrite(
         return refusal
     # A version's file is named by its content, which is known only now.
     joined.rename(joined.with_name(new.source_sha256))
-    held = report.n_holdout + report.n_sealed - new.n_holdout - new.n_sealed
+    held_before = report.n_holdout + report.n_sealed
+    held = held_before - new.n_holdout - new.n_sealed
     unlabelled = report.n_unlabelled - new.n_unlabelled
     rows = report.n_train - new.n_train + held + unlabelled
     return RewrittenDataset(before, inspection, rows, held, columns, named)
@@ -176,8 +186,11 @@ def _write_parts(
     `keys`."""
     parts = []
     for sha256 in filter(None, (report.train_sha256, report.holdout_sha256, report.sealed_sha256)):
-        shutil.copyfile(context.settings.files / f"{sha256}.jsonl", folder / f"{sha256}.jsonl")
-        parts.append(folder / f"{store_without_questions(folder, sha256, keys)}.jsonl")
+        name = f"{sha256}.jsonl"
+        # A copy, because the version before stays as it is until the new one is recorded.
+        shutil.copyfile(context.settings.files / name, folder / name)
+        without = store_without_questions(folder, sha256, keys)
+        parts.append(folder / f"{without}.jsonl")
     return parts
 
 
@@ -223,7 +236,12 @@ def _join(
 def _inspect(context: CoreContext, path: Path, name: str, previous: Previous, columns: Columns) -> Inspection:
     """Checks the file like an upload."""
     settings = context.settings
+    tokens = None
+    lengths_by = None
     limit = default_row_limit(settings)
+    if limit is not None:
+        tokens = limit.tokens
+        lengths_by = limit.own
     return inspect(
         path,
         name,
@@ -232,8 +250,8 @@ def _inspect(context: CoreContext, path: Path, name: str, previous: Previous, co
         SEED,
         previous=previous,
         drawings=path.parent,
-        longest=limit.tokens if limit else None,
-        lengths_by=limit.own if limit else None,
+        longest=tokens,
+        lengths_by=lengths_by,
         presidio=settings.presidio,
         local_models=settings.trainer.folders,
     )

@@ -37,14 +37,18 @@ def import_traces(path: Path, name: str, wanted: TraceChoice) -> TraceImport | R
     group = choose_group(file.calls, wanted.model, wanted.prompt, all_prompts=wanted.all_prompts)
     facts = gather_facts(file.calls)
     if isinstance(group, NoSuchGroup):
-        return Refusal(_no_such_group(group, [model.model for model in facts.models], len(facts.prompts)))
+        models = [model.model for model in facts.models]
+        return Refusal(_no_such_group(group, models, len(facts.prompts)))
     rows = make_rows(group.calls, with_answers=wanted.with_answers, masks=wanted.masks)
-    return TraceImport(file, facts, group, gather_facts(group.calls), rows)
+    chosen = gather_facts(group.calls)
+    return TraceImport(file, facts, group, chosen, rows)
 
 
 def _why_unread(file: TraceFile) -> str:
-    worst = [finding for finding in file.findings if finding.blocks] or list(file.findings)
-    return " ".join(f"{finding.message} {finding.cure}" for finding in worst[:2])
+    blocking = [finding for finding in file.findings if finding.blocks]
+    worst = blocking or list(file.findings)
+    sentences = [f"{finding.message} {finding.cure}" for finding in worst[:2]]
+    return " ".join(sentences)
 
 
 def _no_such_group(wanted: NoSuchGroup, models: Sequence[str], prompts: int) -> str:
@@ -53,10 +57,10 @@ def _no_such_group(wanted: NoSuchGroup, models: Sequence[str], prompts: int) -> 
         what.append(f"of the model {wanted.model}")
     if wanted.prompt is not None:
         what.append(f"with instructions {wanted.prompt}")
-    return (
-        f"The file has no calls {' '.join(what)}. Its models are {', '.join(models[:10])}; its instructions have the "
-        f"numbers 1 to {prompts:,}."
-    )
+    calls = " ".join(what)
+    listed = ", ".join(models[:10])
+    existing = f"Its models are {listed}; its instructions have the numbers 1 to {prompts:,}."
+    return f"The file has no calls {calls}. {existing}"
 
 
 def write_rows(imported: TraceImport, out: Path) -> Refusal | None:
@@ -64,8 +68,10 @@ def write_rows(imported: TraceImport, out: Path) -> Refusal | None:
     exists or can't be written."""
     if not imported.rows.lines:
         return Refusal(f"{out} was not written: no call has a question that can become a row.")
+    # Recorded calls may hold customers' words, so no other user of the machine may read them.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(out, flags, 0o600)
     except FileExistsError:
         return Refusal(f"{out} exists already: name a new file.")
     except OSError as error:

@@ -51,15 +51,18 @@ def show_request(context: AppContext, run: Run, plan: Plan) -> None:
 def refresh_requests(context: AppContext) -> None:
     """Updates the cards of all plans that wait for approval. Call this in the transaction of what has changed."""
     for run in context.store.runs.in_states(WAITING):
-        show_request(context, run, plan_from_json(run.plan))
+        plan = plan_from_json(run.plan)
+        show_request(context, run, plan)
 
 
 def refresh_requests_of(context: AppContext, dataset: str) -> None:
     """Updates the cards of a dataset's waiting plans, once something else is in use for it. Call it in the transaction
     of that change."""
     for run in context.store.runs.in_states(WAITING):
-        if context.store.datasets.get(run.dataset_id).name == dataset:
-            show_request(context, run, plan_from_json(run.plan))
+        version = context.store.datasets.get(run.dataset_id)
+        if version.name == dataset:
+            plan = plan_from_json(run.plan)
+            show_request(context, run, plan)
 
 
 def show_beside(context: AppContext, run: Run, plan: Plan) -> None:
@@ -83,16 +86,18 @@ def _waiting_beside(context: AppContext, run_id: int, plan: Plan) -> list[tuple[
 
 
 def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
+    hours = context.settings.policy.expires_s / 3600
     card = plan_views.approval_card(
         run,
         plan,
         budgets.tightest(context, run.channel, run.requester),
         pending(context, run, plan),
         context.store.runs.valid_approvals(run.id),
-        context.settings.policy.expires_s / 3600,
+        hours,
         instead=_find_instead(context, plan),
     )
-    return plan_views.add_replacement_note(card, context.store.replacements.of(run.id))
+    replaced = context.store.replacements.of(run.id)
+    return plan_views.add_replacement_note(card, replaced)
 
 
 def _find_instead(context: AppContext, plan: Plan) -> UseInstead | None:
@@ -102,7 +107,9 @@ def _find_instead(context: AppContext, plan: Plan) -> UseInstead | None:
         return None
     files = context.settings.files
     measured = load_measured(context.store, files, plan.dataset, plan.holdout_sha256, advised.bar)
-    candidate = measured.comparison.cheapest if measured else None
+    if measured is None:
+        return None
+    candidate = measured.comparison.cheapest
     if candidate is None:
         return None
     offered = promotion_evidence.find_offered(context, plan.dataset, plan.holdout_sha256, candidate)
@@ -238,7 +245,10 @@ def approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
     person, the plan is allowed. This looks people up, so call it outside a transaction."""
     rules = authorization.current_rules(context, "approve")
     tier = rules.policy.tier(plan.maximum_micros)
-    if tier is None or rules.unknown("approve") or rules.policy.named("approve").anyone:
+    if tier is None or rules.unknown("approve"):
+        return None
+    if rules.policy.named("approve").anyone:
+        return None
         return None
     excluded = {plan.requester, plan.uploaded_by}
     others = rules.named("approve") - excluded

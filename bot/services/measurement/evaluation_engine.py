@@ -112,11 +112,13 @@ def _idle_keys(context: EngineContext, evaluation: Evaluation) -> frozenset[str]
     """Returns the keys of the questions to models that are neither queued nor under way."""
     by_provider: dict[str, set[str]] = {}
     for candidate, keys in evaluation.keys.items():
-        if candidate.model:
-            by_provider.setdefault(_provider(candidate.model), set()).update(keys)
+        if candidate.model is None:
+            continue
+        its_keys = by_provider.setdefault(_provider(candidate.model), set())
+        its_keys.update(keys)
     idle = frozenset[str]()
-    for name, its_keys in by_provider.items():
-        idle |= context.llm.idle(name, frozenset(its_keys))
+    for name, keys_of_provider in by_provider.items():
+        idle |= context.llm.idle(name, frozenset(keys_of_provider))
     return idle
 
 
@@ -130,12 +132,15 @@ def update_progress(
     if candidate.failed is not None:
         return candidate
     refusals = [refusal for refusal in declined if refusal.model == candidate.identity.model]
-    refused = {refusal.key for refusal in refusals if not refusal.of_model} & set(keys)
+    of_questions = {refusal.key for refusal in refusals if not refusal.of_model}
+    refused = of_questions & set(keys)
     ever_declined = dict.fromkeys((*candidate.declined, *sorted(refused)))  # each once, in order
+    # An answer may have come from another measurement that asked the same.
     silent = tuple(key for key in ever_declined if key not in answered)
     why = candidate.why_declined
     if why is None:
-        why = next((refusal.why for refusal in refusals if refusal.key in silent), None)
+        reasons = [refusal.why for refusal in refusals if refusal.key in silent]
+        why = reasons[0] if reasons else None
     return replace(
         candidate,
         answered=sum(key in answered for key in keys),
@@ -159,7 +164,9 @@ def _failure(
     for refusal in refusals:
         if refusal.of_model:
             return refusal.why
-    if has_answers or not silent or len(silent) < min(SURELY_DECLINED, len(keys)):
+    if has_answers or not silent:
+        return None
+    if len(silent) < min(SURELY_DECLINED, len(keys)):
         return None
     if not refusals:  # they were declined before this step
         return "It declined every question."
@@ -175,10 +182,9 @@ def store_free_answers(
     owner: str | None = None,
 ) -> None:
     """Stores the answers of a candidate that asks no model, in the same cache as the models' answers."""
-    rows = [
-        CachedAnswer(key, candidate.kind, reply.text, 0, 0, reply.seconds, now)
-        for key, reply in zip(keys, replies, strict=True)
-    ]
+    rows = []
+    for key, reply in zip(keys, replies, strict=True):
+        rows.append(CachedAnswer(key, candidate.kind, reply.text, 0, 0, reply.seconds, now))
     context.store.answers.keep(rows, owner)
 
 
@@ -187,7 +193,8 @@ def ask(context: EngineContext, evaluation: Evaluation, keys: frozenset[str]) ->
     by_provider: dict[str, list[Question]] = {}
     if keys:  # building the questions reads the held-out rows
         for question in evaluation.questions(keys):
-            by_provider.setdefault(_provider(question.model), []).append(question)
+            provider = _provider(question.model)
+            by_provider.setdefault(provider, []).append(question)
     for provider in sorted(by_provider):
         context.llm.ask(evaluation.owner, provider, by_provider[provider])
     context.llm.wake()
@@ -195,9 +202,10 @@ def ask(context: EngineContext, evaluation: Evaluation, keys: frozenset[str]) ->
 
 def waiting_reasons(context: EngineContext, models: Iterable[str]) -> str | None:
     """Returns why questions to these models are waiting, as sentences, None if they are not."""
-    providers = {_provider(model) for model in models}
-    sentences = [context.llm.trouble(name) for name in sorted(providers)]
-    return " ".join(filter(None, sentences)) or None
+    providers = sorted({_provider(model) for model in models})
+    troubles = [context.llm.trouble(name) for name in providers]
+    sentences = " ".join(filter(None, troubles))
+    return sentences or None
 
 
 def waiting_note(context: EngineContext, models: Iterable[str]) -> str | None:
@@ -246,7 +254,8 @@ def lost_micros(context: EngineContext, prices: Mapping[str, PriceRow], owner: s
 
 
 def _provider(model: str) -> str:
-    return model.split("/", 1)[0]
+    provider, _, _ = model.partition("/")
+    return provider
 
 
 def _reply(answer: CachedAnswer | None) -> Reply:

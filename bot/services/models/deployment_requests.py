@@ -26,7 +26,8 @@ def keep(context: AppContext, number: int, person: str) -> Refusal | None:
         if not context.store.deployments.keep_running(record, person, now=now):
             return Refusal("It is already kept running, or it is being stopped.")
         deployments.audit(context, record, person, "hosting kept")
-        deployments.show(context, context.store.deployments.get(number) or record)
+        latest = context.store.deployments.get(number)
+        deployments.show(context, latest or record)
     return None
 
 
@@ -45,7 +46,9 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
     """Starts the model of a run whose deployment has ended, at today's price."""
     record = context.store.deployments.get(number)
     refused = _refusal(context, record, person, "promote")
-    run = context.store.runs.get(record.run_id or 0) if record else None
+    run = None
+    if record is not None:
+        run = context.store.runs.get(record.run_id or 0)
     if record is None or run is None or refused:
         return refused
     freeze = context.store.freezes.current()
@@ -55,7 +58,8 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
     if plan.hosting is None or record.reason == "deleted":
         return Refusal("Its dataset was deleted, and the model with it.")
     day = context.today().isoformat()
-    if context.store.deployments.cost_of_day(day) >= deployments.day_limit(context):
+    spent = context.store.deployments.cost_of_day(day)
+    if spent >= deployments.day_limit(context):
         return Refusal(
             "Today's limit for running models is used up. Start it tomorrow, or raise `hosting_usd_per_day` under "
             "[budget] in finetune.toml."
@@ -76,8 +80,10 @@ def _refusal(
 ) -> Refusal | None:
     """Anybody with the right to cancel may stop a machine, also of a channel that they are not in."""
     gone = Refusal("There is no such model any more.")
-    run = context.store.runs.get(record.run_id or 0) if record else None
-    if record is None or run is None:
+    if record is None:
+        return gone
+    run = context.store.runs.get(record.run_id or 0)
+    if run is None:
         return gone
     plan = plan_from_json(run.plan)
     request = Request(run.requester, plan.uploaded_by, run.created_at)

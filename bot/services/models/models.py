@@ -367,6 +367,7 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         version=plan.dataset_version,
         base=plan.base_model,
         candidate=candidate,
+        promotion=promotion,
         is_stopped=_is_stopped(context, model, plan),
         ancestors=ancestors,
     )
@@ -374,7 +375,6 @@ def _entry(context: AppContext, model: Model, promotion: Promotion | None) -> Mo
         return entry
     return replace(
         entry,
-        promotion=promotion,
         actuals=actuals_of(context, model, promotion.dataset),
         unanswered=why_unanswered(context.settings, promotion),
         fallback=fallback_in_use(context, promotion),

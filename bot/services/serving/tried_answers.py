@@ -82,7 +82,9 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
         context.audit(person, "judge answer", f"answer {tried.id} on {tried.dataset}", "not good")
         noted = _note_verdict(context, tried)
         dataset = context.store.datasets.newest(tried.dataset)
-        message = views.noted_message(noted, dataset.id) if dataset else text_message(noted)
+        message = text_message(noted)
+        if dataset is not None:
+            message = views.noted_message(noted, dataset.id)
         messages.tell_person(context, None, person, "", message, topic="answers")
     return noted
 
@@ -113,16 +115,19 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Pai
     refusal = authorization.refusal(context, person, "upload", owner)
     if refusal:
         return refusal
-    pairs = _without_held_out(context, _build_pairs(context, name), checked.report)
+    built = _build_pairs(context, name)
+    pairs = _without_held_out(context, built, checked.report)
     n_pairs = len(pairs.rows)
     if n_pairs < MINIMUM:
         return Refusal(views.too_few_pairs(name, n_pairs, MINIMUM, pairs.empty, pairs.held))
     title = pairs_name(name)
     taken = Refusal(f"The pairs would get the name {code(title)}, which is not available here.")
-    if context.store.datasets.owners().get(title, owner) != owner:
+    owner_of_name = context.store.datasets.owners().get(title, owner)
+    if owner_of_name != owner:
         return taken
     # The file is written first: a version in the database without its file could never be checked.
-    sha256 = store_lines(context.settings.files, map(orjson.dumps, pairs.rows))
+    lines = map(orjson.dumps, pairs.rows)
+    sha256 = store_lines(context.settings.files, lines)
     new = NewDataset(title, owner, person, f"{title}.jsonl", source="")
     detail = f"{n_pairs} pairs of verdicts on models of {name}"
     with context.store.transaction():
@@ -135,12 +140,14 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Pai
 def _without_held_out(context: AppContext, pairs: PreferencePairs, report: Report) -> PreferencePairs:
     held_keys = trained_rows.keys_set_aside(context, report)
     rows = [row for row in pairs.rows if _key_of(row) not in held_keys]
-    return replace(pairs, rows=tuple(rows), held=len(pairs.rows) - len(rows))
+    n_held = len(pairs.rows) - len(rows)
+    return replace(pairs, rows=tuple(rows), held=n_held)
 
 
 def _key_of(pair: dict[str, Any]) -> bytes:
     """Returns the question_key of the question that was asked, which is the last message."""
-    return key_of_text(pair["input"]["messages"][-1]["content"])
+    question = pair["input"]["messages"][-1]
+    return key_of_text(question["content"])
 
 
 def _build_pairs(context: AppContext, dataset: str) -> PreferencePairs:
@@ -148,7 +155,8 @@ def _build_pairs(context: AppContext, dataset: str) -> PreferencePairs:
     or spacing are the same, so a good one makes no pair with itself."""
     by_question: dict[str, list[TriedAnswer]] = defaultdict(list)
     for tried in context.store.tried_answers.judged(dataset):
-        by_question[normalise_text(tried.question)].append(tried)
+        question = normalise_text(tried.question)
+        by_question[question].append(tried)
     rows: list[dict[str, Any]] = []
     empty = 0
     for answers in by_question.values():
@@ -172,7 +180,9 @@ def _good_texts(answers: Sequence[TriedAnswer]) -> Collection[str]:
     """Returns the good answers and the better ones that people wrote, each once, in their order."""
     texts: dict[str, None] = {}
     for tried in answers:
-        text = tried.answer if tried.is_good else tried.better
+        text = tried.better
+        if tried.is_good:
+            text = tried.answer
         if text and text.strip():
             texts[text] = None
     return texts
@@ -180,7 +190,9 @@ def _good_texts(answers: Sequence[TriedAnswer]) -> Collection[str]:
 
 def _build_pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
     model = context.store.model(tried.model)
-    instructions = answerers.instructions_of(context, model) if model else ()
+    instructions: tuple[Message, ...] = ()
+    if model is not None:
+        instructions = answerers.instructions_of(context, model)
     prompt = (*instructions, Message("user", tried.question))
     messages = [{"role": message.role, "content": message.content} for message in prompt]
     return {

@@ -70,8 +70,10 @@ def _curve_keys(context: AppContext) -> dict[str, Measurement]:
         if measurement.kind != "curve":
             continue
         curve = trained_curve(measurement.plan, measurement.progress)
-        if curve is not None:
-            keys |= {size.key: measurement for size in curve.sizes}
+        if curve is None:
+            continue
+        for size in curve.sizes:
+            keys[size.key] = measurement
     return keys
 
 
@@ -80,18 +82,22 @@ def _check_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[J
     # A job that succeeded is paid, and its model exists; one that failed or was cancelled leaves nothing to take over.
     succeeded = [job for job in jobs if job.status == "succeeded"]
     paid = live + succeeded
-    was_never_started = run.state in ("rejected", "expired") and run.job_id is None and not live
+    has_ended_without_job = run.state in ("rejected", "expired") and run.job_id is None
+    was_never_started = has_ended_without_job and not live
+    owner = f"Run {run.id}"
     if run.state == "needs_human":
-        of_run = [job for job in jobs if job.id == run.job_id]
-        job = of_run[0] if of_run else jobs[0]
+        job = jobs[0]
+        for own in jobs:
+            if own.id == run.job_id:
+                job = own
         interventions.resolve_with_job(context, run, job)
     elif paid and (run.state == "awaiting_approval" or was_never_started):
         _take_over(context, run, paid[0])
     elif run.state in ("training", "evaluating"):
-        _cancel_others(context, trainer, f"Run {run.id}", run.channel, run.job_id, live)
+        _cancel_others(context, trainer, owner, run.channel, run.job_id, live)
     elif run.state not in OPEN_RUN_STATES:
         is_unwanted = run.state == "cancelled"
-        _handle_after_end(context, trainer, f"Run {run.id}", run.channel, live, is_unwanted=is_unwanted)
+        _handle_after_end(context, trainer, owner, run.channel, live, is_unwanted=is_unwanted)
 
 
 def _check_curve(
@@ -111,12 +117,14 @@ def _take_over(context: AppContext, run: Run, job: Job) -> None:
     now = context.clock()
     plan = plan_from_json(run.plan)
     text = f"It was started before a backup was restored: job {escape(job.id)} was found and is taken over."
-    changes = {"job_id": job.id, "reserved_micros": plan.maximum_micros}
+    most = plan.maximum_micros
+    changes = {"job_id": job.id, "reserved_micros": most}
+    runs = context.store.runs
     with context.store.transaction():
-        moved = context.store.runs.move(run, "training", now=now, **changes)
+        moved = runs.move(run, "training", now=now, **changes)
         if moved is None:
             return
-        context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
+        runs.book(moved, "reserve", most, month=units.month_of(now), now=now)
         context.audit("finetune", "adopted", f"run {run.id}", text)
         notifications.show_progress(context, moved)
         approvals.tell_decision(context, moved, text)
@@ -163,7 +171,7 @@ def _alert(
     """Reports a job once: in the channel of its run or measurement, which may be private, and one that belongs to
     neither in the team's."""
     now = context.clock()
-    account = context.settings.beside(provider)[0]  # two rows of one trainer list the same jobs
+    account, *_ = context.settings.beside(provider)  # two rows of one trainer list the same jobs
     where = channel or messages.team_channel(context)
     with context.store.transaction():
         if not context.store.interventions.record_orphan(account, job.id, about, now=now):
@@ -171,7 +179,8 @@ def _alert(
         log.error("job %s at %s: %s", job.id, provider, message.text)
         context.audit("finetune", "stray job", f"job {job.id}", message.text)
         if where:
-            context.post(where, message.letter(), topic="questions", dedupe=f"stray {account} {job.id}")
+            once = f"stray {account} {job.id}"
+            context.post(where, message.letter(), topic="questions", dedupe=once)
 
 
 def _unfinished(jobs: Sequence[Job]) -> list[Job]:
