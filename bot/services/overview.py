@@ -49,12 +49,15 @@ def status(context: AppContext, person: str, channel: str) -> Status:
     open_runs = runs.open_runs(context, names)
     measurements = _open_measurements(context, names)
     linked: list[RunSummary | EvaluationSummary] = [*open_runs, *measurements]
+    against: Sequence[str] = ()
+    if freeze is not None:
+        against = context.store.freezes.lift_requests(freeze)
     return Status(
         runs=open_runs,
         measurements=measurements,
         latest=_latest_results(context, names),
         freeze=freeze,
-        against=context.store.freezes.lift_requests(freeze) if freeze else (),
+        against=against,
         in_use=models.all_in_use(context, names),
         base_url=context.settings.serving.base_url,
         answers_programs=context.answers_programs(),
@@ -158,7 +161,9 @@ def _links(context: AppContext, summaries: Sequence[RunSummary | EvaluationSumma
 
 def _link(context: AppContext, name: str, posted_as: str) -> dict[str, str]:
     card = context.store.outbox.card(posted_as)
-    link = context.directory.permalink(card.channel, card.ts) if card else None
+    link = None
+    if card is not None:
+        link = context.directory.permalink(card.channel, card.ts)
     if link is None:
         return {}
     return {name: link}
@@ -177,13 +182,16 @@ def listing(context: AppContext, person: str, channel: str) -> Listing[DatasetEn
             seen.add(dataset.name)
             evidence = evidence_services.load_evidence(context, dataset, report, None)
             best = Best(evidence_services.best_candidate(evidence), evidence.bar)
-            entry = replace(entry, best=best, looks=load_looks(context, dataset.name, report))
+            looks = load_looks(context, dataset.name, report)
+            entry = replace(entry, best=best, looks=looks)
         listed.append(entry)
-    return Listing(listed, context.store.datasets.count_of(names), names.unchecked)
+    total = context.store.datasets.count_of(names)
+    return Listing(listed, total, names.unchecked)
 
 
 def _open_measurements(context: AppContext, names: Collection[str]) -> list[EvaluationSummary]:
-    visible = authorization.filter_known(context, context.store.measurements.open(), names)
+    measurements = context.store.measurements.open()
+    visible = authorization.filter_known(context, measurements, names)
     return [_summarize(context, measurement) for measurement in visible]
 
 
@@ -203,13 +211,18 @@ def _latest_results(context: AppContext, names: Collection[str]) -> list[RunSumm
 
 def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSummary:
     if not finished_measurements.is_readable(measurement):
-        return UnreadableSummary(measurement, context.store.datasets.get(measurement.dataset_id).name)
+        dataset = context.store.datasets.get(measurement.dataset_id)
+        return UnreadableSummary(measurement, dataset.name)
     result = measurement.result
     if measurement.kind == COMPARISON:
         plan = ComparisonPlan.from_json(measurement.plan)
         progress = ComparisonProgress.from_json(measurement.progress)
-        comparison = known_comparison(context.store, context.settings.files, measurement) if result else None
+        comparison = None
+        if result:
+            comparison = known_comparison(context.store, context.settings.files, measurement)
         sealed = sealed_rows.load_test(context.store, measurement)
         return ComparisonSummary(measurement, plan, progress, comparison, context.clock(), sealed)
-    curve = Curve.from_json(result) if result else None
+    curve = None
+    if result:
+        curve = Curve.from_json(result)
     return CurveSummary(measurement, plan_of(measurement.plan), curve)

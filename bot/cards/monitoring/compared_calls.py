@@ -9,14 +9,14 @@ from bot.cards.common.blocks import Block, CardBlock, Note, Text, actions, butto
 from bot.cards.common.general import details_modal
 from bot.cards.common.words import pluralize
 from bot.cards.monitoring.live_labels import LONGEST_TEXT, label_selects
-from bot.rules.monitoring.live_tests import Place
+from bot.rules.monitoring.live_tests import Position
 
 CHOOSE = "compared_label"
 FIRST = "first_is_right"
 SECOND = "second_is_right"
 NEITHER = "neither_is_better"
-PLACES: Mapping[str, Place] = {FIRST: "first", SECOND: "second", NEITHER: "neither"}
-ANSWERS = (CHOOSE, *PLACES)
+POSITIONS: Mapping[str, Position] = {FIRST: "first", SECOND: "second", NEITHER: "neither"}
+ANSWERS = (CHOOSE, *POSITIONS)
 CHOSEN = "answer"  # the value of the buttons, which say all by their names
 NO_ANSWER = "_no answer_"
 

@@ -13,7 +13,7 @@ from trainers.evaluation.results import Scoring
 from trainers.monitoring.switch_tests import CallVerdict, SwitchTest, judge_non_inferiority, judge_superiority
 
 WEEK_S = 7 * 24 * 3600.0
-Place = Literal["first", "second", "neither"]
+Position = Literal["first", "second", "neither"]
 """Which of two shown answers a person found right; "neither" if both are, none is, or they can't tell."""
 
 
@@ -32,12 +32,16 @@ def is_same(scoring: Scoring, labels: Sequence[str], answer: str, other: str) ->
         if scoring == "label":
             expected = scores.label_or_text(answer, labels)
         return scores.score(scoring, expected, other, labels) == 1
-    return scores.strip_thoughts(answer).strip() == scores.strip_thoughts(other).strip()
+    text = scores.strip_thoughts(answer).strip()
+    other_text = scores.strip_thoughts(other).strip()
+    return text == other_text
 
 
 def judge_by_label(label: str, labels: Sequence[str], candidate: str | None, incumbent: str) -> CallVerdict:
     """Returns who answered with the right label. `candidate` is None if the candidate gave no answer."""
-    is_candidate_right = candidate is not None and scores.is_label(label, candidate, labels)
+    is_candidate_right = False
+    if candidate is not None:
+        is_candidate_right = scores.is_label(label, candidate, labels)
     is_incumbent_right = scores.is_label(label, incumbent, labels)
     if is_candidate_right == is_incumbent_right:
         return "tie"
@@ -47,21 +51,24 @@ def judge_by_label(label: str, labels: Sequence[str], candidate: str | None, inc
 
 
 def is_candidate_first(call: str) -> bool:
-    """Decides by the call alone which answer is shown first, so that nobody learns whose it is from its place."""
-    return hashlib.sha256(f"place of {call}".encode()).digest()[0] % 2 == 0
+    """Decides by the call alone which answer is shown first, so that nobody learns whose it is from its position."""
+    digest = hashlib.sha256(f"place of {call}".encode()).digest()
+    return digest[0] % 2 == 0
 
 
-def judge_by_place(place: Place, call: str) -> CallVerdict:
-    """Returns whose answer a person found right, by the place at which it was shown."""
-    if place == "neither":
+def judge_by_position(position: Position, call: str) -> CallVerdict:
+    """Returns whose answer a person found right, by the position at which it was shown."""
+    if position == "neither":
         return "tie"
-    if (place == "first") == is_candidate_first(call):
+    is_first_right = position == "first"
+    if is_first_right == is_candidate_first(call):
         return "candidate"
     return "incumbent"
 
 
 def judge(test: LiveTest, calls: Sequence[ComparedCall], now: float) -> SwitchTest:
     """Judges a live test by the question that it began with."""
+    # A clock that was set back must not make the test shorter than nothing.
     weeks = max(now - test.at, 0.0) / WEEK_S
     verdicts = [call.verdict for call in calls]
     if test.question == "better":

@@ -105,13 +105,15 @@ def typed_text_refusal(
     elsewhere = [row for row in rows if row is None or not row.stays_here]
     if not elsewhere or context.store.waivers.of(dataset_id):
         return None
-    personal = next((fault.text for fault in faults_in(text) if fault.rule == PERSONAL), None)
-    if personal is None:
+    personal = [fault.text for fault in faults_in(text) if fault.rule == PERSONAL]
+    if not personal:
         return None
     row = elsewhere[0]
-    vendor = escape(row.title) if row else "this provider"
+    vendor = "this provider"
+    if row is not None:
+        vendor = escape(row.title)
     return Refusal(
-        f"{name} {personal}, and no approver has recorded a waiver that lets personal data of this dataset go to "
+        f"{name} {personal[0]}, and no approver has recorded a waiver that lets personal data of this dataset go to "
         f"{vendor}. {cure}"
     )
 
@@ -192,7 +194,9 @@ def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) 
     dataset = context.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
     leaves = any(row.name in providers and not row.stays_here for row in context.settings.providers)
-    if report is None or not leaves or datasets.scans_of(context, report):
+    if report is None or not leaves:
+        return None
+    if datasets.scans_of(context, report):
         return None
     return views.scan_pending_refusal(dataset)
 
@@ -224,9 +228,11 @@ def dataset_refusal(
 
 def overridden_rules(context: AppContext, subject: str) -> tuple[str, ...]:
     """Returns the names of the rules that were overridden for a subject of the audit log, like 'measurement 7'."""
-    details = [entry.detail for entry in context.store.audit.entries(subject) if entry.action == "override"]
+    entries = context.store.audit.entries(subject)
+    details = [entry.detail for entry in entries if entry.action == "override"]
     names = []
     for rule in context.settings.policy.data:
+        # As `record_egress` writes them.
         if any(detail.startswith(f"{rule.name}: ") for detail in details):
             names.append(rule.name)
     return tuple(names)
@@ -279,7 +285,8 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
         waiver = context.store.waivers.add(dataset.id, person, why, now=now)
         # Two approvers may press the button at once: the first one's reason stays.
         if waiver is None:
-            return Refusal(_recorded_already(dataset, context.store.waivers.of(dataset.id)))
+            first = context.store.waivers.of(dataset.id)
+            return Refusal(_recorded_already(dataset, first))
         context.audit(person, "waive", f"dataset {dataset.id}", why)
         body = views.waiver_recorded_card(dataset, waiver).body()
         card = views.card_name(dataset)
@@ -288,5 +295,7 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
 
 
 def _recorded_already(dataset: Dataset, waiver: Waiver | None) -> str:
-    by = f" by <@{waiver.person}>" if waiver else ""
+    by = ""
+    if waiver is not None:
+        by = f" by <@{waiver.person}>"
     return f"A waiver for {code(dataset.title)} was already recorded{by}; it can't be changed."

@@ -87,13 +87,15 @@ def ask(
         return next_row(context, labelling.id, person)
     if labelling is None and count is None:
         return views.choice_form(channel, dataset)
-    return begin(context, RowsToLabel(dataset, channel, person, count or USUAL_ROWS))
+    request = RowsToLabel(dataset, channel, person, count or USUAL_ROWS)
+    return begin(context, request)
 
 
 def begin_doubted(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
     """Handles the button on a dataset's card: begins a batch of doubted rows."""
     dataset = context.store.datasets.get(dataset_id)
-    return begin(context, RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS))
+    request = RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS)
+    return begin(context, request)
 
 
 def begin_unlabelled(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
@@ -105,7 +107,8 @@ def begin_unlabelled(context: AppContext, dataset_id: int, person: str) -> str |
     upload = dataset
     for version in context.store.datasets.versions(dataset.name):  # newest first
         is_read = version.state == "ready" or version.id == dataset.id
-        if is_read and version.origin is None and version.version <= dataset.version:
+        is_upload = version.origin is None and version.version <= dataset.version
+        if is_read and is_upload:
             upload = version
             break
     request = RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS, upload.source, upload.filename)
@@ -149,14 +152,15 @@ def next_row(context: AppContext, number: int, person: str) -> Block | Refusal:
 
 
 def answer(context: AppContext, button: str, value: str, person: str) -> Block | Refusal:
-    """Records an answer and returns the form with the next row. `value` has the number of the batch, the row's place
-    and, for a label picked from the list, its index among the dataset's labels."""
-    number, place, *chosen = map(int, value.split())
+    """Records an answer and returns the form with the next row. `value` has the number of the batch, the row's number
+    in it and, for a label picked from the list, its index among the dataset's labels."""
+    number, row_number, *chosen = map(int, value.split())
     labelling = _may_answer(context, number, person)
     if isinstance(labelling, Refusal):
         return labelling
-    rows = context.store.labellings.rows(labelling)
-    row = next((row for row in rows if row.place == place), None)
+    labellings = context.store.labellings
+    row_by_number = {row.place: row for row in labellings.rows(labelling)}
+    row = row_by_number.get(row_number)
     if row is None:
         return Refusal("This row no longer needs a label.")
     if chosen:
@@ -166,12 +170,12 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
         label = label_by_button[button]
     with context.store.transaction():
         # Read again here: a batch that was closed meanwhile would lose the answer.
-        current = context.store.labellings.get(number)
+        current = labellings.get(number)
         if current is None or current.state != "open":
             return _not_open(current)
-        context.store.labellings.answer(RowLabel(number, place, person, label, context.clock()))
+        labellings.answer(RowLabel(number, row_number, person, label, context.clock()))
         # Which row, but not which label: labels are customers' words, and the log is kept for good.
-        detail = f"row {place}, {_verdict(row.given, label)}"
+        detail = f"row {row_number}, {_verdict(row.given, label)}"
         context.audit(person, "label row", f"batch {number}", detail)
         show(context, current, views.open_card(current, outcome_of(context, current)))
     return _next_form(context, labelling, person)
@@ -180,7 +184,9 @@ def answer(context: AppContext, button: str, value: str, person: str) -> Block |
 def _verdict(shown: str | None, label: str | None) -> str:
     if label is None:
         return "dropped"
-    return "kept" if label == shown else "labelled"
+    if label == shown:
+        return "kept"
+    return "labelled"
 
 
 def close(context: AppContext, number: int, person: str) -> Labelling | Refusal:
@@ -214,8 +220,8 @@ def outcome_of(context: AppContext, labelling: Labelling) -> BatchOutcome:
     labels = context.store.labellings.labels(labelling)
     if labelling.teacher:
         rows = [row for row in rows if row.given is None]
-        places = {row.place for row in rows}
-        labels = [label for label in labels if label.place in places]
+        numbers = {row.place for row in rows}
+        labels = [label for label in labels if label.place in numbers]
     return tally_answers(rows, labels)
 
 
@@ -253,7 +259,9 @@ def _may_label(context: AppContext, name: str, person: str, channel: str) -> Che
     checked = datasets.load_usable(context, name, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    refusal = labelling_refusal(context, checked.dataset, person) or free_text_refusal(checked)
+    refusal = labelling_refusal(context, checked.dataset, person)
+    if refusal is None:
+        refusal = free_text_refusal(checked)
     return refusal or checked
 
 
@@ -270,17 +278,19 @@ def labelling_refusal(context: AppContext, dataset: Dataset, person: str) -> Ref
     refusal = authorization.refusal(context, person, "upload", dataset.owner)
     if refusal:
         return refusal
-    place = authorization.row_delivery(context, dataset, person)
-    if place == "thread" or place == "direct":
+    delivery = authorization.row_delivery(context, dataset, person)
+    if delivery == "thread" or delivery == "direct":
         return None
-    return Refusal(views.not_shown(dataset, place))
+    return Refusal(views.not_shown(dataset, delivery))
 
 
 def _may_answer(context: AppContext, number: int, person: str) -> Labelling | Refusal:
     labelling = context.store.labellings.get(number)
     if labelling is None or labelling.state != "open" or labelling.teacher:
         return _not_open(labelling)
-    return labelling_refusal(context, context.store.datasets.get(labelling.dataset_id), person) or labelling
+    # Who was in the channel when the form opened may have left it.
+    dataset = context.store.datasets.get(labelling.dataset_id)
+    return labelling_refusal(context, dataset, person) or labelling
 
 
 def _not_open(labelling: Labelling | None) -> Refusal:
@@ -303,13 +313,15 @@ def _next_form(context: AppContext, labelling: Labelling, person: str) -> Block:
     for row in rows:
         if row.place not in answered:
             names = _label_names(context, labelling)
-            return views.row_form(views.RowToLabel(row, names, len(answered), len(rows)))
+            to_label = views.RowToLabel(row, names, len(answered), len(rows))
+            return views.row_form(to_label)
     return views.finished_form(labelling, len(rows))
 
 
 def _label_names(context: AppContext, labelling: Labelling) -> tuple[str, ...]:
     """Returns the labels of the version that the rows were chosen for, the most frequent first."""
-    report = datasets.report_of(context.store.datasets.get(labelling.dataset_id))
+    dataset = context.store.datasets.get(labelling.dataset_id)
+    report = datasets.report_of(dataset)
     if report is None:
         return ()
     return tuple(count.label for count in report.labels)
@@ -326,7 +338,9 @@ def _end_batch(
     if isinstance(labelling, Refusal):
         return labelling
     now = context.clock()
-    action = "end labels" if state == "closing" else "discard labels"
+    action = "discard labels"
+    if state == "closing":
+        action = "end labels"
     changes = {"closed_by": person, "next_at": now, "tries": 0}
     with context.store.transaction():
         moved = context.store.labellings.move(labelling, state, now=now, **changes)
@@ -338,8 +352,9 @@ def _end_batch(
 
 
 def _fetch(context: AppContext, labelling: Labelling) -> None:
+    folder = context.settings.files
     try:
-        file = context.files.fetch(str(labelling.source), context.settings.files, DEFAULT_LIMITS.max_bytes)
+        file = context.files.fetch(str(labelling.source), folder, DEFAULT_LIMITS.max_bytes)
     except FetchLater as trouble:
         retry_or_fail(context, labelling, f"{trouble}.")
         return
@@ -351,7 +366,8 @@ def _fetch(context: AppContext, labelling: Labelling) -> None:
 
 
 def _choose(context: AppContext, labelling: Labelling) -> None:
-    report = datasets.report_of(context.store.datasets.get(labelling.dataset_id))
+    dataset = context.store.datasets.get(labelling.dataset_id)
+    report = datasets.report_of(dataset)
     if report is None:
         fail(context, labelling, "That version was deleted.")
         return
@@ -376,10 +392,11 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
     if isinstance(choice, Refusal):
         fail(context, labelling, choice.text)
         return
-    rows = [
-        LabellingRow(labelling.id, place, row.key.hex(), row.text, row.given, row.likely)
-        for place, row in enumerate(choice.rows)
-    ]
+    rows = []
+    for number, chosen in enumerate(choice.rows):
+        key = chosen.key.hex()
+        row = LabellingRow(labelling.id, number, key, chosen.text, chosen.given, chosen.likely)
+        rows.append(row)
     changes = {"left_out": choice.left_out, "tries": 0, "next_at": 0}
     with context.store.transaction():
         moved = context.store.labellings.move(labelling, "open", now=context.clock(), **changes)
@@ -413,7 +430,9 @@ def _close(context: AppContext, labelling: Labelling) -> None:
     otherwise."""
     versions = context.store.datasets.versions(labelling.dataset)
     before = context.store.datasets.newest(labelling.dataset)
-    report = datasets.report_of(before) if before else None
+    report = None
+    if before is not None:
+        report = datasets.report_of(before)
     if before is None or report is None:
         fail(context, labelling, "No version of the dataset can be used.")
         return
@@ -466,16 +485,19 @@ def _finish(
                 return
             version = _add_version(context, labelling, outcome, following.written)
         version_id = version.id if version else None
-        moved = context.store.labellings.move(labelling, "done", now=context.clock(), version_id=version_id)
+        now = context.clock()
+        moved = context.store.labellings.move(labelling, "done", now=now, version_id=version_id)
         if moved:
-            show(context, moved, _done_card(context, moved, outcome, version, following))
+            card = _done_card(context, moved, outcome, version, following)
+            show(context, moved, card)
 
 
 def _discard(context: AppContext, written: WrittenFile) -> None:
     """Deletes the file, unless a version has the same bytes: it is named by them."""
     sha256 = written.sha256
     if sha256 and not context.store.datasets.has_file(sha256):
-        (context.settings.files / sha256).unlink(missing_ok=True)
+        path = context.settings.files / sha256
+        path.unlink(missing_ok=True)
 
 
 def _done_card(
@@ -511,6 +533,7 @@ def _overtaken_in(following: NextVersion | None) -> views.OvertakenRows | None:
         return None
     overtaken = following.written.overtaken
     lines = tuple(row.line for row in overtaken if row.line is not None)
+    # Without a line, the row is no longer in the version.
     gone = len(overtaken) - len(lines)
     return views.OvertakenRows(following.before, lines, gone)
 
@@ -552,7 +575,8 @@ def retry_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> No
         return
     now = context.clock()
     pause = min(2**labelling.tries, 120)
-    context.store.labellings.move(labelling, labelling.state, now=now, tries=tries, next_at=now + pause)
+    next_at = now + pause
+    context.store.labellings.move(labelling, labelling.state, now=now, tries=tries, next_at=next_at)
 
 
 def fail(context: AppContext, labelling: Labelling, why: str) -> None:
@@ -567,7 +591,8 @@ def fail(context: AppContext, labelling: Labelling, why: str) -> None:
         if moved is None:
             return
         if moved.state == "open":
-            show(context, moved, views.open_card(moved, outcome_of(context, moved)))
+            card = views.open_card(moved, outcome_of(context, moved))
+            show(context, moved, card)
         person = labelling.closed_by or labelling.person
         # One batch can fail to close several times, and people hear of each.
         once = f"labelling {moved.id} {moved.state} {now}"

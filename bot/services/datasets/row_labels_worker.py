@@ -176,7 +176,8 @@ def choose(
         if not fresh:
             return Refusal(views.no_new_rows(file.name))
         rows = choose_unlabelled(fresh, parts.train, count, SEED, load_encoder(encoder))
-        return RowChoice(rows, questions.unread + len(questions.examples) - len(fresh))
+        n_known = len(questions.examples) - len(fresh)
+        return RowChoice(rows, questions.unread + n_known)
     except EncoderError as error:
         return Refusal(str(error))
 
@@ -221,17 +222,20 @@ def write_questions(
     sensitive = frozenset[int]()
     if leaves:
         sensitive = find_sensitive_rows(rows, presidio=presidio)
-        rows = [row for place, row in enumerate(rows) if place not in sensitive]
+        rows = [row for index, row in enumerate(rows) if index not in sensitive]
     if all(question_key(row) in labels for row in rows):
         return Refusal(views.no_new_rows(file.name, len(sensitive)))
-    system = Counter(row.system for row in train).most_common(1)[0][0]
+    systems = Counter(row.system for row in train)
+    (system, _), *_ = systems.most_common(1)
     unknown = stand_in(names)
     chats = []
     for row in rows:
         label = labels.get(question_key(row), unknown)
-        chats.append(_as_chat(LabelledText(_question_text(row), label), system))
+        text = LabelledText(_question_text(row), label)
+        chats.append(_as_chat(text, system))
     left_out = questions.unread + len(questions.examples) - len(rows)
-    return TeacherQuestions(store_chat(parts.files, chats), len(chats), left_out, len(sensitive))
+    sha256 = store_chat(parts.files, chats)
+    return TeacherQuestions(sha256, len(chats), left_out, len(sensitive))
 
 
 def read_teacher(
@@ -242,9 +246,14 @@ def read_teacher(
     unknown = stand_in(labels)
     taught = []
     for row, reply in zip(rows, replies, strict=True):
-        of_people = None if row.answer == unknown else row.answer
-        label = read_label(reply.text, labels) if reply.text.strip() else None
-        taught.append(TaughtRow(question_key(row).hex(), _question_text(row), of_people, label))
+        of_people = None
+        if row.answer != unknown:
+            of_people = row.answer
+        label = None
+        if reply.text.strip():
+            label = read_label(reply.text, labels)
+        key = question_key(row).hex()
+        taught.append(TaughtRow(key, _question_text(row), of_people, label))
     return tuple(taught)
 
 
@@ -274,9 +283,15 @@ def write_version(before: VersionFile, decided: Sequence[DecidedRow]) -> Written
             already.add(row.key)
         elif row.changes:
             applied.append(row)
+    sha256 = None
+    if applied:
+        sha256 = _store_version(before, reading, applied)
+    columns = Columns(TEXT, LABEL)
+    if before.system is None:
+        columns = Columns()
     return WrittenFile(
-        sha256=_store_version(before, reading, applied) if applied else None,
-        columns=Columns() if before.system is None else Columns(TEXT, LABEL),
+        sha256=sha256,
+        columns=columns,
         overtaken=tuple(overtaken),
         already=frozenset(already),
         before=before.sha256,
@@ -289,18 +304,21 @@ def _labelled_rows(rows: Iterable[Example]) -> dict[str, list[Example]]:
     rows_by_key: dict[str, list[Example]] = {}
     for row in rows:
         if not row.uses_tools:
-            rows_by_key.setdefault(question_key(row).hex(), []).append(row)
+            key = question_key(row).hex()
+            rows_by_key.setdefault(key, []).append(row)
     return rows_by_key
 
 
 def _standing(row: DecidedRow, current: Sequence[Example]) -> Literal["open", "already", "overtaken"]:
     """Compares what was decided with the version's rows of the same question."""
-    labels = {each.answer.strip() for each in current}
+    labels = {other.answer.strip() for other in current}
     if row.given is None and not labels:
         return "open"
     if row.given is None:
+        # Somebody has labelled the row since, in another batch or in an upload.
         return "already" if row.label in labels else "overtaken"
     if not labels:
+        # Somebody has deleted the row since.
         return "already" if row.label is None else "overtaken"
     if labels == {row.label}:
         return "already"
@@ -331,7 +349,8 @@ def _store_version(before: VersionFile, reading: Reading, decided: Sequence[Deci
     if before.system is None:
         system = ""
         if rows:
-            system = Counter(row.system for row in rows).most_common(1)[0][0]
+            systems = Counter(row.system for row in rows)
+            (system, _), *_ = systems.most_common(1)
         written = _chat_lines(before, unchanged)
         chats = [written.get(row.line) or chat_row(row) for row in rows]
         chats += [_chat_line(row, system) for row in added]
@@ -371,7 +390,8 @@ def write_table(
     reading = read(source, name, columns=columns, limits=FULL_LIST)
     left_out = {key.hex() for key in without}
     labelled = {question_key(row).hex() for row in rows}
-    objects = [*map(_row_object, rows), *_unlabelled_objects(reading, labelled | left_out)]
+    unlabelled = _unlabelled_objects(reading, labelled | left_out)
+    objects = [*map(_row_object, rows), *unlabelled]
     with target.open("wb") as file:
         file.writelines(orjson.dumps(row) + b"\n" for row in objects)
     return Columns(TEXT, LABEL)
@@ -380,7 +400,8 @@ def write_table(
 def _unlabelled_objects(reading: Reading, without: Collection[str]) -> Iterator[dict[str, str | None]]:
     """Yields the reading's rows that have no label, except for the questions whose keys are in `without`."""
     for row in reading.unlabelled:
-        if key_of_text(row.text).hex() not in without:
+        key = key_of_text(row.text).hex()
+        if key not in without:
             yield {TEXT: row.text, LABEL: None}
 
 
@@ -391,7 +412,8 @@ def _apply_label(row: Example, labels: Mapping[str, str | None]) -> Example | No
     label = labels[key]
     if label is None:
         return None
-    changed = replace(row, messages=(*row.prompt, replace(row.messages[-1], content=label)))
+    answer = replace(row.messages[-1], content=label)
+    changed = replace(row, messages=(*row.prompt, answer))
     if row.row is None:
         return changed
     written = orjson.loads(row.row)
@@ -410,7 +432,8 @@ def key_of_text(text: str) -> bytes:
 
 
 def _question_text(row: Example) -> str:
-    return "\n".join(message.content for message in row.prompt if message.role not in INSTRUCTION_ROLES)
+    texts = [message.content for message in row.prompt if message.role not in INSTRUCTION_ROLES]
+    return "\n".join(texts)
 
 
 def _row_object(row: Example) -> dict[str, str]:
@@ -425,8 +448,10 @@ def _as_object(row: LabelledText) -> dict[str, str]:
 
 
 def _as_chat(row: LabelledText, system: str) -> Example:
-    instructions = (Message("system", system),) if system else ()
-    return Example(0, (*instructions, Message("user", row.text), Message("assistant", row.label)))
+    messages = [Message("user", row.text), Message("assistant", row.label)]
+    if system:
+        messages.insert(0, Message("system", system))
+    return Example(0, tuple(messages))
 
 
 def _chat_line(row: LabelledText, system: str) -> bytes:

@@ -23,9 +23,9 @@ def files_of_models(context: CoreContext, dataset: Dataset) -> tuple[Path, ...]:
     """Returns the files of training rows of all models that were tuned on a dataset, or on the one whose models' pairs
     it has, with those that these models came from. Leaves out files that were deleted."""
     store = context.store
-    versions = [
-        version.id for name in _related(context, dataset) for version in store.datasets.versions(name)
-    ]
+    versions = []
+    for name in _related(context, dataset):
+        versions += [version.id for version in store.datasets.versions(name)]
     hashes: dict[str, None] = {}
     for run in store.runs.on(versions):
         if run.model is None:
@@ -34,7 +34,7 @@ def files_of_models(context: CoreContext, dataset: Dataset) -> tuple[Path, ...]:
         hashes[plan.train_sha256] = None
         if plan.starts_from is not None:
             hashes |= dict.fromkeys(plan.starts_from.train_files)
-    paths = (context.settings.files / f"{sha256}.jsonl" for sha256 in hashes)
+    paths = [context.settings.files / f"{sha256}.jsonl" for sha256 in hashes]
     return tuple(path for path in paths if path.is_file())
 
 
@@ -57,23 +57,27 @@ def overlap_refusal(
 
 def keys_set_aside(context: CoreContext, report: Report) -> frozenset[bytes]:
     """Returns the question_keys of a version's held-out and sealed rows."""
-    hashes = filter(None, (report.holdout_sha256, report.sealed_sha256))
-    paths = (context.settings.files / f"{sha256}.jsonl" for sha256 in hashes)
-    return frozenset().union(*map(question_keys_in, paths))
+    keys = frozenset[bytes]()
+    for sha256 in filter(None, (report.holdout_sha256, report.sealed_sha256)):
+        keys |= question_keys_in(context.settings.files / f"{sha256}.jsonl")
+    return keys
 
 
 # A file's name is the hash of its content, so it never has to be read again.
 @lru_cache(maxsize=16)
 def question_keys_in(path: Path) -> frozenset[bytes]:
     """Returns the question_keys of a stored file's rows. They tell nothing of a customer's words."""
-    return frozenset(question_keys(read_stored(path, "reading the rows of a model")))
+    rows = read_stored(path, "reading the rows of a model")
+    return frozenset(question_keys(rows))
 
 
 def _related(context: CoreContext, dataset: Dataset) -> list[str]:
     """Returns the dataset's name, that of its own models' pairs, and that of the dataset whose models' pairs it has."""
     related = [dataset.name]
     own_pairs = pairs_name(dataset.name)
-    if context.store.datasets.owners().get(own_pairs) == dataset.owner:
+    # Its pairs are made in its own channel; another channel may have taken the name first.
+    owner_of_pairs = context.store.datasets.owners().get(own_pairs)
+    if owner_of_pairs == dataset.owner:
         related.append(own_pairs)
     behind = dataset_behind(context, dataset)
     if behind is not None:

@@ -89,7 +89,9 @@ def _live_proof(context: AppContext, what: Promotable, used: Promotable | None) 
     # It stays evidence once this has replaced that, as its card shows it then.
     if standing is None or standing.what != used:
         return None
-    verdicts = Counter(call.verdict for call in context.store.compared_calls.of(test.id))
+    calls = context.store.compared_calls.of(test.id)
+    verdicts = Counter(call.verdict for call in calls)
+    # A test that asked whether it is better has no margin.
     margin = None
     if test.outcome == "not_worse":
         margin = test.margin
@@ -98,8 +100,13 @@ def _live_proof(context: AppContext, what: Promotable, used: Promotable | None) 
 
 def is_supported(context: AppContext, what: Promotable, standing: Promotion | None) -> bool:
     """True if one click may deploy this in place of what is in use: nothing speaks against it."""
-    used = standing.what if standing else None
-    return used != what and not find_objections(promotion_proof(context, what, used))
+    used = None
+    if standing is not None:
+        used = standing.what
+    if used == what:
+        return False
+    proof = promotion_proof(context, what, used)
+    return not find_objections(proof)
 
 
 def find_offered(context: AppContext, dataset: str, holdout: str, candidate: Candidate) -> Offered:
@@ -107,7 +114,8 @@ def find_offered(context: AppContext, dataset: str, holdout: str, candidate: Can
     measured = load_measured(context.store, context.settings.files, dataset, holdout)
     if measured is None or candidate not in measured.measured_by:
         return NOT_OFFERED
-    return _offer(context, dataset, candidate, measured.measured_by[candidate].id)
+    measurement = measured.measured_by[candidate]
+    return _offer(context, dataset, candidate, measurement.id)
 
 
 def offer_cheapest(context: AppContext, measurement: Measurement) -> Offered:
@@ -117,13 +125,15 @@ def offer_cheapest(context: AppContext, measurement: Measurement) -> Offered:
     cheapest = holdout.comparison.cheapest
     if cheapest is None or cheapest.kind == "tuned":
         return NOT_OFFERED
-    dataset = context.store.datasets.get(measurement.dataset_id).name
-    return _offer(context, dataset, cheapest, holdout.measured_by[cheapest].id)
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    measured_by = holdout.measured_by[cheapest]
+    return _offer(context, dataset.name, cheapest, measured_by.id)
 
 
 def _offer(context: AppContext, dataset: str, candidate: Candidate, measurement: int) -> Offered:
     standing = context.store.promotions.current(dataset)
-    if is_supported(context, promotable_candidate(candidate, measurement), standing):
+    what = promotable_candidate(candidate, measurement)
+    if is_supported(context, what, standing):
         return Offered(measurement)
     if standing is None:
         return NOT_OFFERED
@@ -161,32 +171,38 @@ def _candidate_proof(context: AppContext, what: Promotable, used: Promotable | N
     measurement = context.store.measurements.get(what.measurement or 0)
     if scores.candidate is None or measurement is None:
         return proof
-    dataset = context.store.datasets.get(measurement.dataset_id).name
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    recalls = _label_recalls(context, scores)
     proof = replace(
         proof,
-        bar=current_bar(context, dataset),
-        low=labels_below_floor(_label_recalls(context, scores), proof.limits),
+        bar=current_bar(context, dataset.name),
+        low=labels_below_floor(recalls, proof.limits),
         judge=checked_judges.judge_for_page(context.store, measurement),
     )
     if used is None:
         return proof
-    return replace(proof, against_used=_compare(context, scores, promotion_scores(context, used)))
+    used_scores = promotion_scores(context, used)
+    return replace(proof, against_used=_compare(context, scores, used_scores))
 
 
 def _candidate_scores(context: AppContext, what: Promotable) -> Scores:
     identity = promoted_candidate(what)
     measurement = context.store.measurements.get(what.measurement or 0)
     measured = _measured(context, identity, measurement)
-    evaluation = finished_measurements.read_evaluation(measurement) if measurement else None
+    evaluation = None
+    if measurement is not None:
+        evaluation = finished_measurements.read_evaluation(measurement)
+    name = promotable_name(what)
     if measured is None or evaluation is None:
-        return Scores(promotable_name(what), "")
+        return Scores(name, "")
     provider, _, model = (measured.model or "").partition("/")
+    usd = request_usd(context.settings, provider, model, measured.usd_per_1000)
     return Scores(
-        promotable_name(what),
+        name,
         evaluation.plan.holdout_sha256,
         measured,
         evaluation.judge,
-        request_usd(context.settings, provider, model, measured.usd_per_1000),
+        usd,
         measured.look,
     )
 
@@ -203,20 +219,26 @@ def _measured(
         return None
     bar = current_bar(context, dataset.name)
     holdout = known_candidates(context.store, context.settings.files, measurement, bar)
-    candidates = holdout.comparison.candidates
-    return next((candidate for candidate in candidates if candidate.identity == identity), None)
+    for candidate in holdout.comparison.candidates:
+        if candidate.identity == identity:
+            return candidate
+    return None
 
 
 def _label_recalls(context: AppContext, scores: Scores) -> list[LabelRecall]:
     """Returns how many rows of each label were right. Empty if the answers are no labels, their rows are gone, or no
     floor asks for it."""
-    candidate = scores.candidate
-    path = context.settings.files / f"{scores.holdout_sha256}.jsonl"
     has_floor = context.settings.policy.promotion.floor is not None
-    if not has_floor or candidate is None or candidate.scoring != "label" or not path.is_file():
+    candidate = scores.candidate
+    if not has_floor or candidate is None or candidate.scoring != "label":
+        return []
+    path = context.settings.files / f"{scores.holdout_sha256}.jsonl"
+    if not path.is_file():
         return []
     examples = read(path, path.name).examples
-    labels = [str(row.answer) for row in at(distinct_example_indices(examples), examples)]
+    # Copies of a row count once, as in the scores.
+    rows = at(distinct_example_indices(examples), examples)
+    labels = [str(row.answer) for row in rows]
     right: Counter[str] = Counter()
     for label, score in zip(labels, candidate.scores, strict=True):
         right[label] += score == 1
@@ -250,26 +272,7 @@ def _model_proof(
         return proof
     result = RunResult.from_json(run.result)
     if scores.candidate is not None:
-        with_base = _compare_with_base(context, run, plan, result, scores)
-        comparisons = [
-            *_compare_with_alternatives(context, run, plan, result, scores),
-            *_find_better_models(context, scores),
-        ]
-        if with_base is not None:
-            comparisons.insert(0, with_base)
-        # Its run judged it by the bar as it was then.
-        (candidate,) = judge_candidates((scores.candidate,), proof.bar)
-        proof = replace(
-            proof,
-            candidate=candidate,
-            best=best_comparison(comparisons, proof.limits.margin),
-            others_judge=_others_judge(context, plan, candidate),
-        )
-        if used and plan.starts_from is not None and used.model == plan.starts_from.name:
-            # The run asked it the same rows, which needn't be those that it was measured on itself.
-            proof = replace(proof, against_used=with_base)
-        elif used:
-            proof = replace(proof, against_used=_compare(context, scores, promotion_scores(context, used)))
+        proof = _with_comparisons(context, proof, run, plan, result, scores, used)
     no_go = None
     if result.advice is not None and result.advice.kind == "no_go":
         no_go = result.advice.headline
@@ -282,6 +285,43 @@ def _model_proof(
         worse_than=better_name(result),
         judge=checked_judges.judge_of_result(context, plan, result),
     )
+
+
+def _with_comparisons(
+    context: AppContext,
+    proof: PromotionEvidence,
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    scores: Scores,
+    used: Promotable | None,
+) -> PromotionEvidence:
+    """Adds how a tuned model compares with what answered before its training, with the alternatives, with better models
+    and with what is in use."""
+    if scores.candidate is None:
+        return proof
+    with_base = _compare_with_base(context, run, plan, result, scores)
+    comparisons = [
+        *_compare_with_alternatives(context, run, plan, result, scores),
+        *_find_better_models(context, scores),
+    ]
+    if with_base is not None:
+        comparisons.insert(0, with_base)
+    # Its run judged it by the bar as it was then.
+    (candidate,) = judge_candidates((scores.candidate,), proof.bar)
+    proof = replace(
+        proof,
+        candidate=candidate,
+        best=best_comparison(comparisons, proof.limits.margin),
+        others_judge=_others_judge(context, plan, candidate),
+    )
+    if used is None:
+        return proof
+    if plan.starts_from is not None and used.model == plan.starts_from.name:
+        # The run asked it the same rows, which needn't be those that it was measured on itself.
+        return replace(proof, against_used=with_base)
+    used_scores = promotion_scores(context, used)
+    return replace(proof, against_used=_compare(context, scores, used_scores))
 
 
 def _others_judge(context: AppContext, plan: Plan, candidate: MeasuredCandidate) -> str | None:
@@ -311,21 +351,24 @@ def _compare_with_alternatives(
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
         return
-    evidence = without_trained_candidate(load_evidence(context, dataset, report, None), plan.method)
-    comparable = [
-        candidate
-        for candidate in comparable_alternatives(evidence, plan.judge)
-        if (candidate.scoring, candidate.n) == (own.scoring, own.n)
-    ]
-    best = None if result.is_base_ahead else find_best(comparable)
+    known = load_evidence(context, dataset, report, None)
+    evidence = without_trained_candidate(known, plan.method)
+    comparable = []
+    for candidate in comparable_alternatives(evidence, plan.judge):
+        if candidate.scoring == own.scoring and candidate.n == own.n:
+            comparable.append(candidate)
+    best = None
+    if not result.is_base_ahead:
+        best = find_best(comparable)
     for candidate in comparable:
         provider, _, model = (candidate.model or "").partition("/")
+        usd = request_usd(context.settings, provider, model, candidate.usd_per_1000)
         compared = compare_models(
             table_name(candidate.identity),
             own.scores,
             candidate.scores,
             tuned.usd,
-            request_usd(context.settings, provider, model, candidate.usd_per_1000),
+            usd,
             look=tuned.look,
             read=own.read,
         )
@@ -348,7 +391,7 @@ def _compare_with_base(
     if len(base) != tuned.n:
         # All rows were asked, and copies of a row count once in the tuned model's score.
         scored = load_scored_rows(context.settings.files, plan.holdout_sha256)
-        base = at([place for place in scored.positions if place < len(base)], base)
+        base = at([position for position in scored.positions if position < len(base)], base)
     if len(base) != tuned.n:
         return None
     name, base_usd = _describe_base(context, plan, result.before, base)
@@ -370,7 +413,8 @@ def _describe_base(
     """Returns the name of what answered before the training, and the USD of 1,000 requests to it."""
     if before in ("classical", "encoder"):
         return table_name(Candidate(before)), Decimal(0)
-    usd = request_usd(context.settings, plan.provider, plan.base_model, _base_usd(plan, answers))
+    usd_of_base = _base_usd(plan, answers)
+    usd = request_usd(context.settings, plan.provider, plan.base_model, usd_of_base)
     if plan.starts_from is not None:
         return plan.starts_from.name, usd
     return f"the untuned base, {plan.base_model}", usd
@@ -379,11 +423,13 @@ def _describe_base(
 def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
     """Returns the USD of 1,000 requests to the untuned base, computed from its answers."""
     candidate = Candidate("zero", f"{plan.provider}/{plan.base_model}")
-    replies = [
-        Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.seconds, answer.came_at)
-        for answer in answers
-    ]
-    return usd_per_1000(candidate, replies, {str(candidate.model): PriceList.from_json(plan.prices).rows[1]})
+    replies = []
+    for answer in answers:
+        tokens = (answer.prompt_tokens, answer.completion_tokens)
+        replies.append(Reply(answer.text, *tokens, answer.seconds, answer.came_at))
+    # A plan's prices begin with the tuned model's, then the base's.
+    row = PriceList.from_json(plan.prices).rows[1]
+    return usd_per_1000(candidate, replies, {str(candidate.model): row})
 
 
 def _find_better_models(context: AppContext, scores: Scores) -> Iterator[ModelComparison]:
@@ -391,7 +437,9 @@ def _find_better_models(context: AppContext, scores: Scores) -> Iterator[ModelCo
     for other in context.store.best_models(scores.holdout_sha256, SIBLINGS, but=scores.name):
         run, plan = _run(context, other)
         # As if it were the first that was measured: a claim against it needs no correction.
-        compared = _compare(context, replace(scores, look=1), _model_scores(context, other.name, run, plan))
+        as_first = replace(scores, look=1)
+        theirs = _model_scores(context, other.name, run, plan)
+        compared = _compare(context, as_first, theirs)
         if compared and compared.is_worse:
             yield compared
 
@@ -405,17 +453,18 @@ def _compare(context: AppContext, mine: Scores, theirs: Scores) -> ModelComparis
         return None
     if own.scoring == "judge" and theirs.judge != mine.judge:
         return None
-    own_places, other_places = find_common_positions(
-        context.settings.files, (ScoredOn(mine.holdout_sha256, own), ScoredOn(theirs.holdout_sha256, other))
-    )
-    if not own_places:
+    scored = (ScoredOn(mine.holdout_sha256, own), ScoredOn(theirs.holdout_sha256, other))
+    own_positions, other_positions = find_common_positions(context.settings.files, scored)
+    if not own_positions:
         return None
+    # By their number among the common rows, whose scores are compared.
+    read = [number for number, position in enumerate(own_positions) if position in own.read]
     return compare_models(
         theirs.name,
-        at(own_places, own.scores),
-        at(other_places, other.scores),
+        at(own_positions, own.scores),
+        at(other_positions, other.scores),
         mine.usd,
         theirs.usd,
         look=mine.look,
-        read=[number for number, place in enumerate(own_places) if place in own.read],
+        read=read,
     )

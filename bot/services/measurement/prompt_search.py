@@ -117,6 +117,7 @@ def _ask_or_replay(search: _Search, replay: Replay) -> None:
     comparison = search.comparison
     questions = partial(worker.read_questions, comparison.folder, comparison.plan, replay)
     evaluation = Evaluation(comparison.owner, {replay.candidate: replay.open}, questions)
+    # A replay may ask again what the model has declined before.
     declined = tuple(key for key in replay.open if key in search.progress.declined)
     candidate = CandidateProgress(replay.candidate, len(replay.open), declined=declined)
     answers = evaluation_engine.collect(search.context, evaluation, [candidate])
@@ -127,6 +128,7 @@ def _ask_or_replay(search: _Search, replay: Replay) -> None:
         _save(search, progress)
         _replay(replace(search, progress=progress), replay.all_keys)
     elif not answers.unasked or _provider(replay) not in search.context.trainers:
+        # All are under way, or nobody can be asked now.
         _save(search, progress)
     else:
         _ask(replace(search, progress=progress), replay, evaluation, answers)
@@ -139,9 +141,8 @@ def _ask(search: _Search, replay: Replay, evaluation: Evaluation, answers: Answe
     if isinstance(egress_problem, Forbidden):
         search.comparison.fail(egress_problem.reason)
         return
-    lost = evaluation_engine.lost_micros(
-        search.context, search.comparison.plan.price_of, search.comparison.owner
-    )
+    comparison = search.comparison
+    lost = evaluation_engine.lost_micros(search.context, comparison.plan.price_of, comparison.owner)
     progress = replace(search.progress, lost_micros=lost)
     spent = progress.spent_micros + progress.lost_micros
     if not replay.stays_within(search.budget.most_micros, spent, answers.all_missing):
@@ -164,8 +165,10 @@ def _measure(step: ComparisonStep) -> None:
         if keys is None:
             return
         its = keys[candidate]
-        candidates = (*candidates, CandidateProgress(candidate, len(its.keys), work=its.work))
-    step.with_progress(replace(step.progress, stage="measuring", candidates=candidates, note=None)).save()
+        fresh = CandidateProgress(candidate, len(its.keys), work=its.work)
+        candidates = (*candidates, fresh)
+    measuring = replace(step.progress, stage="measuring", candidates=candidates, note=None)
+    step.with_progress(measuring).save()
 
 
 def _replay(search: _Search, keys: tuple[str, ...]) -> Replay | None:
@@ -184,9 +187,10 @@ def _replay(search: _Search, keys: tuple[str, ...]) -> Replay | None:
 
 def _update_progress(search: _Search, replay: Replay, answers: Answers) -> SearchProgress:
     (candidate,) = answers.candidates
-    since = search.comparison.progress.started_at or 0.0
+    comparison = search.comparison
+    since = comparison.progress.started_at or 0.0
     keys = replay.keys_of(search.budget)
-    spent = evaluation_engine.spent_micros(search.context, search.comparison.plan.price_of, keys, since)
+    spent = evaluation_engine.spent_micros(search.context, comparison.plan.price_of, keys, since)
     declined = dict.fromkeys((*search.progress.declined, *candidate.declined))
     return replace(
         replay.progress(search.progress),
@@ -197,7 +201,8 @@ def _update_progress(search: _Search, replay: Replay, answers: Answers) -> Searc
 
 
 def _provider(replay: Replay) -> str:
-    return replay.model.split("/", 1)[0]
+    provider, _, _ = replay.model.partition("/")
+    return provider
 
 
 def _save(search: _Search, counted: SearchProgress) -> None:

@@ -89,7 +89,7 @@ def answer(context: AppContext, metadata: str, button: str, value: str, person: 
         label = labels[int(value)]
         verdict = rules.judge_by_label(label, labels, theirs.answer, call.answer)
     else:
-        verdict = rules.judge_by_place(views.PLACES[button], call_id)
+        verdict = rules.judge_by_position(views.POSITIONS[button], call_id)
     with context.store.transaction():
         is_new = context.store.compared_calls.label(
             test.id, call_id, verdict, person, label, now=context.clock()

@@ -35,13 +35,17 @@ def answer(context: AppContext, metadata: str, button: str, value: str, person: 
     call = samples.get(context.settings.recipes, number)
     if call is None:
         return Refusal("This call is no longer stored.")
-    watch = _may_label(context, call.name.removeprefix(ALIAS_PREFIX), person)
+    dataset = call.name.removeprefix(ALIAS_PREFIX)
+    watch = _may_label(context, dataset, person)
     if isinstance(watch, Refusal):
         return watch
     recipe = RecipeFolder(context.settings.recipes).read(call.recipe)
     label = None
     if button == views.CHOOSE:
-        label = live_accuracy.labels_of(context, context.store.datasets.get(version_id), recipe)[int(value)]
+        # By the version of the form: a newer one may have its labels in another order.
+        version = context.store.datasets.get(version_id)
+        names = live_accuracy.labels_of(context, version, recipe)
+        label = names[int(value)]
     new = LiveLabel(
         dataset=watch.dataset,
         call=call.id,
@@ -53,6 +57,7 @@ def answer(context: AppContext, metadata: str, button: str, value: str, person: 
         at=context.clock(),
     )
     with context.store.transaction():
+        # Somebody else may have labelled the call since the form was opened.
         if not context.store.live_labels.add(new):
             return _next_form(context, watch, None)
         # Which call, but not which label: labels are customers' words, and the log is kept for good.
@@ -74,6 +79,7 @@ def _next_form(context: AppContext, watch: Watch, previous: PreviousCall | None)
     newest = context.store.datasets.newest(watch.dataset)
     for number in waiting:
         call = samples.get(context.settings.recipes, number)
+        # A sampled call is deleted after the days of the policy.
         if call is None or newest is None:
             continue
         recipe = RecipeFolder(context.settings.recipes).read(call.recipe)
@@ -93,4 +99,5 @@ def _is_right(button: str, label: str | None, call: SampledCall, recipe: Recipe 
     """Returns None if the person couldn't tell."""
     if label is not None and recipe is not None:
         return bool(scores.score("label", label, call.answer, recipe.labels))
-    return {views.RIGHT: True, views.WRONG: False}.get(button)
+    right_by_button = {views.RIGHT: True, views.WRONG: False}
+    return right_by_button.get(button)

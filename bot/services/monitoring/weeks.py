@@ -66,7 +66,8 @@ def week_so_far(context: AppContext, dataset: str) -> Message | None:
         return None
     if not facts.calls:
         return views.no_calls_yet(watch)
-    return views.week_card(_summary(context, watch, facts, is_over=False))
+    summary = _summary(context, watch, facts, is_over=False)
+    return views.week_card(summary)
 
 
 def facts_so_far(context: AppContext, dataset: str) -> WeekFacts | None:
@@ -74,14 +75,17 @@ def facts_so_far(context: AppContext, dataset: str) -> WeekFacts | None:
     watch = context.store.watches.current(dataset)
     if watch is None:
         return None
-    return count_week(context, watch, units.week_period(context.today()))
+    this_week = units.week_period(context.today())
+    return count_week(context, watch, this_week)
 
 
 def last_weeks(context: AppContext, names: Collection[str]) -> list[WeekSummary]:
     """Returns the last week that was counted of each of these datasets that is watched, ordered by their names."""
     summaries = []
     for watch in context.store.watches.all_current():
-        stored = context.store.watched_weeks.of(watch.dataset) if watch.dataset in names else []
+        if watch.dataset not in names:
+            continue
+        stored = context.store.watched_weeks.of(watch.dataset)
         if stored:
             facts = WeekFacts.from_json(stored[-1].facts)
             summaries.append(_summary(context, watch, facts, is_over=True))
@@ -91,12 +95,15 @@ def last_weeks(context: AppContext, names: Collection[str]) -> list[WeekSummary]
 def step(context: AppContext, watch: Watch) -> None:
     """Counts a dataset's last week once its Monday has come, and posts its card. A worker compares the sampled calls
     first, which takes some ticks."""
-    week = due_week(watch, context.clock())
+    now = context.clock()
+    week = due_week(watch, now)
     if week is None or context.store.watched_weeks.get(watch.dataset, week.name) is not None:
         return
-    if context.clock() < context.checked_at.get(_failure_of(watch), 0.0) + AGAIN_S:
+    failed_at = context.checked_at.get(_failure_of(watch), 0.0)
+    if now < failed_at + AGAIN_S:
         return
     facts = count_week(context, watch, week)
+    # There is nothing to compare.
     if not watch.samples or not facts.calls:
         _post(context, watch, facts)
         return
@@ -104,6 +111,7 @@ def step(context: AppContext, watch: Watch) -> None:
         shift = _compare(context, watch, week)
     except (WorkerStopped, EncoderError, OSError) as trouble:
         log.warning("comparing the calls of %s: %s", watch.dataset, trouble)
+        # The counts don't depend on the comparison, so the card doesn't wait for another try.
         _post(context, watch, replace(facts, is_uncompared=True))
         return
     if shift is not None:
@@ -130,7 +138,8 @@ def due_week(watch: Watch, now: float) -> Period | None:
         due = datetime.combine(monday, HOUR, zone)
     if watch.at > due.timestamp():
         return None
-    return units.week_period(monday - timedelta(days=1))
+    sunday = monday - timedelta(days=1)
+    return units.week_period(sunday)
 
 
 def update_card(context: AppContext, dataset: str) -> None:
@@ -139,7 +148,8 @@ def update_card(context: AppContext, dataset: str) -> None:
     stored = context.store.watched_weeks.of(dataset)
     if watch is None or not stored:
         return
-    _show(context, watch, WeekFacts.from_json(stored[-1].facts))
+    facts = WeekFacts.from_json(stored[-1].facts)
+    _show(context, watch, facts)
 
 
 def count_week(context: AppContext, watch: Watch, week: Period) -> WeekFacts:
@@ -156,7 +166,7 @@ def count_week(context: AppContext, watch: Watch, week: Period) -> WeekFacts:
 
 def _compare(context: AppContext, watch: Watch, week: Period) -> WeekShift | None:
     """Returns None while the worker compares. Raises WorkerStopped, EncoderError and OSError."""
-    sampled = [each for each in context.store.watches.all_current() if each.samples]
+    sampled = [other for other in context.store.watches.all_current() if other.samples]
     # Of more datasets, the promise of docs/watching.md holds for so many at a time.
     datasets = min(len(sampled), MOST_TESTS // week_worker.TESTS)
     promotion = context.store.promotions.current(watch.dataset)
@@ -170,7 +180,8 @@ def _compare(context: AppContext, watch: Watch, week: Period) -> WeekShift | Non
         encoder=context.settings.encoder,
         level=alarm_level(datasets, week_worker.TESTS),
     )
-    return context.workers.poll(f"week {watch.id} {week.name}", week_worker.compare, calls)
+    work = f"week {watch.id} {week.name}"
+    return context.workers.poll(work, week_worker.compare, calls)
 
 
 def _recipe_of_labels(context: AppContext, promotion: Promotion | None) -> str | None:
@@ -185,19 +196,26 @@ def _recipe_of_labels(context: AppContext, promotion: Promotion | None) -> str |
 
 def _post(context: AppContext, watch: Watch, facts: WeekFacts) -> None:
     stored = WatchedWeek(watch.dataset, facts.week, facts.to_json(), context.clock())
-    chosen = proposals.choose(context, watch.dataset) if facts.calls else None
+    chosen = None
+    if facts.calls:
+        chosen = proposals.choose(context, watch.dataset)
     with context.store.transaction():
-        if context.store.watched_weeks.add(stored) and facts.calls:
-            if chosen is not None:
-                context.store.proposals.show(chosen.proposal, facts.week, chosen.offer)
-            _note_month(context, watch, facts.week)
-            _show(context, watch, facts)
+        # It may have been counted already; then its card is posted.
+        is_new = context.store.watched_weeks.add(stored)
+        if not is_new or not facts.calls:
+            return
+        if chosen is not None:
+            context.store.proposals.show(chosen.proposal, facts.week, chosen.offer)
+        _note_month(context, watch, facts.week)
+        _show(context, watch, facts)
 
 
 def _note_month(context: AppContext, watch: Watch, week: str) -> None:
     """Has what is in use measured again, with the first card of a month. A model that was trained stays as it is."""
     promotion = context.store.promotions.current(watch.dataset)
-    if watch.every != "month" or promotion is None or promotion.model is not None:
+    if watch.every != "month":
+        return
+    if promotion is None or promotion.model is not None:
         return
     month = month_of_card(date.fromisoformat(week))
     due = MonthlyMeasurement(watch.dataset, month, week, promotion.id, context.clock())
@@ -207,25 +225,28 @@ def _note_month(context: AppContext, watch: Watch, week: str) -> None:
 def _show(context: AppContext, watch: Watch, facts: WeekFacts) -> None:
     if not facts.calls:
         return
-    card = views.week_card(_summary(context, watch, facts, is_over=True))
+    summary = _summary(context, watch, facts, is_over=True)
+    card = views.week_card(summary)
     name = views.card_name(watch.dataset, facts.week)
     context.show(name, watch.channel, card, concerns=watch.person, topic="weekly")
 
 
 def _summary(context: AppContext, watch: Watch, facts: WeekFacts, *, is_over: bool) -> WeekSummary:
+    dataset = watch.dataset
     live = live_accuracy.live_answers(context, watch)
+    to_label = live_accuracy.open_calls(context, watch)
     card_of = _last_card(context, watch, facts.week, is_over=is_over)
     return WeekSummary(
         watch=watch,
         facts=facts,
         is_over=is_over,
         live=live,
-        to_label=len(live_accuracy.open_calls(context, watch)),
-        ending=_ending(context, watch.dataset),
-        new=proposals.shown(context, watch.dataset, card_of),
-        month=monthly_scores.shown(context, watch.dataset, card_of),
-        again=repetitions.repetition_of(context, watch.dataset, live, facts.shift),
-        tried=live_tests.current_summary(context, watch.dataset),
+        to_label=len(to_label),
+        ending=_ending(context, dataset),
+        new=proposals.shown(context, dataset, card_of),
+        month=monthly_scores.shown(context, dataset, card_of),
+        again=repetitions.repetition_of(context, dataset, live, facts.shift),
+        tried=live_tests.current_summary(context, dataset),
     )
 
 
@@ -243,5 +264,6 @@ def _ending(context: AppContext, dataset: str) -> ModelEnding | None:
     uses = sunsets.list_uses(context.store, context.settings, today, [dataset])
     for use in ending_soon(uses, today):
         if use.kind == "in use" and use.ends is not None:
-            return ModelEnding(use.model, use.ends, (use.ends - today).days)
+            days_left = (use.ends - today).days
+            return ModelEnding(use.model, use.ends, days_left)
     return None

@@ -69,7 +69,13 @@ class MonthUse:
     @property
     def total(self) -> Usage:
         through_door = sum(self.days.values(), Usage())
-        aliased = Usage(self.aliased.calls, 0, self.aliased.prompt_tokens, 0, self.aliased.completion_tokens)
+        aliased = Usage(
+            self.aliased.calls,
+            0,
+            self.aliased.prompt_tokens,
+            0,
+            self.aliased.completion_tokens,
+        )
         return through_door + aliased
 
 
@@ -82,20 +88,26 @@ def update(context: AppContext, aliased: Uses) -> None:
     today = context.today()
     uses = _count_at_door(context)
     for key, use in aliased.items():
-        uses.setdefault(key, MonthUse(use.promotion)).aliased = use.aliased
+        month = uses.setdefault(key, MonthUse(use.promotion))
+        month.aliased = use.aliased
     # This month's row exists from the first day on, so that the card says "no calls" rather than nothing.
+    this_month = units.month_of(context.clock())
     for promotion in context.store.promotions.all_current():
-        key = MonthKey(promotion.dataset, promotable_name(promotion.what), units.month_of(context.clock()))
+        key = MonthKey(promotion.dataset, promotable_name(promotion.what), this_month)
+        uses.setdefault(key, MonthUse(promotion))
         uses.setdefault(key, MonthUse(promotion))
     for key, use in uses.items():
+        total = use.total
         before = context.store.actuals.get(key.dataset, key.name, key.month)
-        # Calls never become fewer: a trainer that doesn't answer now has counted its own.
-        is_incomplete = before is not None and use.total.calls < before.calls
-        if before is not None and (is_incomplete or _is_current(before, use.total, today)):
-            continue
-        if before is not None and before.calls < use.total.calls:
-            _keep_machine_running(context, use.promotion)
-        context.store.actuals.keep(cost_of(context, key.dataset, key.name, use, month_period(key.month)))
+        if before is not None:
+            # Calls never become fewer: a trainer that doesn't answer now has counted its own.
+            is_incomplete = total.calls < before.calls
+            if is_incomplete or _is_current(before, total, today):
+                continue
+            if before.calls < total.calls:
+                _keep_machine_running(context, use.promotion)
+        counted = cost_of(context, key.dataset, key.name, use, month_period(key.month))
+        context.store.actuals.keep(counted)
 
 
 def count_aliased(context: AppContext, trainer: Trainer, promotion: Promotion) -> Uses:
@@ -107,7 +119,8 @@ def count_aliased(context: AppContext, trainer: Trainer, promotion: Promotion) -
         promoted = _promotion_of(context, trainer, promotion.dataset, day.model)
         if promoted is None:
             continue
-        key = MonthKey(promotion.dataset, str(promoted.model), day.day[:7])
+        month = day.day[:7]
+        key = MonthKey(promotion.dataset, str(promoted.model), month)
         use = uses.setdefault(key, MonthUse(promoted))
         use.aliased = use.aliased.plus(day.calls, day.prompt_tokens, day.completion_tokens)
     return uses
@@ -118,22 +131,28 @@ def _promotion_of(
 ) -> Promotion | None:
     """Returns the newest promotion of the model that the trainer knows by this name."""
     for model in context.store.models_at_provider(provider_model):
-        if model.provider == trainer.provider.name:
-            promotions = context.store.promotions.of(model.name)
-            return next((each for each in reversed(promotions) if each.dataset == dataset), None)
+        if model.provider != trainer.provider.name:
+            continue
+        promotions = context.store.promotions.of(model.name)
+        of_dataset = [promotion for promotion in promotions if promotion.dataset == dataset]
+        # The oldest come first.
+        return of_dataset[-1] if of_dataset else None
     return None
 
 
 def _count_at_door(context: AppContext) -> Uses:
     uses: Uses = {}
-    counts = usage.read(context.settings.recipes, since=_first_day(context).isoformat())
+    since = _first_day(context).isoformat()
+    counts = usage.read(context.settings.recipes, since=since)
     for counted, use in counts.items():
         promotion = context.store.promotions.get(counted.promotion)
         if promotion is None:  # of a database that a backup has replaced
             continue
         stand_in = stand_in_of(context, promotion, counted.recipe)
-        key = MonthKey(promotion.dataset, name_of(promotion, stand_in), counted.day[:7])
-        uses.setdefault(key, MonthUse(promotion, stand_in)).days[counted.day] += use
+        month = counted.day[:7]
+        key = MonthKey(promotion.dataset, name_of(promotion, stand_in), month)
+        of_month = uses.setdefault(key, MonthUse(promotion, stand_in))
+        of_month.days[counted.day] += use
     return uses
 
 
@@ -153,27 +172,38 @@ def stand_in_of(context: AppContext, promotion: Promotion, recipe: str) -> Stand
         return None
     # Both may have answered by the same recipe; then its calls are the fallback's.
     fallback = context.store.fallbacks.by_recipe(promotion.dataset, recipe)
-    return fallback or context.store.live_tests.by_recipe(promotion.dataset, recipe)
+    if fallback is not None:
+        return fallback
+    return context.store.live_tests.by_recipe(promotion.dataset, recipe)
 
 
 def _first_day(context: AppContext) -> date:
     """The first day of the month before this one."""
-    last_month = context.today().replace(day=1) - timedelta(days=1)
+    this_month = context.today().replace(day=1)
+    last_month = this_month - timedelta(days=1)
     return last_month.replace(day=1)
 
 
 def _is_current(stored: ActualMonth, use: Usage, today: date) -> bool:
     counted = Usage(
-        stored.calls, stored.failed, stored.prompt_tokens, stored.cached_tokens, stored.completion_tokens
+        stored.calls,
+        stored.failed,
+        stored.prompt_tokens,
+        stored.cached_tokens,
+        stored.completion_tokens,
     )
-    return counted == replace(use, unknown=0) and units.day_of(stored.at) == today
+    # The row has no column for calls whose tokens are unknown.
+    if counted != replace(use, unknown=0):
+        return False
+    return units.day_of(stored.at) == today
 
 
 def _keep_machine_running(context: AppContext, promotion: Promotion) -> None:
     """Notes that programs use a model, whose machine by the hour would be stopped as idle."""
     model = context.store.model(promotion.model or "")
     if model is not None:
-        context.store.deployments.record_use(f"{model.provider}/{model.provider_model}", now=context.clock())
+        name = f"{model.provider}/{model.provider_model}"
+        context.store.deployments.record_use(name, now=context.clock())
 
 
 def cost_of(context: AppContext, dataset: str, name: str, use: MonthUse, period: Period) -> ActualMonth:
@@ -206,14 +236,18 @@ def cost_of(context: AppContext, dataset: str, name: str, use: MonthUse, period:
         counted = replace(counted, cost_unknown=usd)
     else:
         counted = replace(counted, micros=to_micros(usd))
-    return call_costs.with_saving(context, counted, call_costs.before_of(context, use.promotion))
+    before = call_costs.before_of(context, use.promotion)
+    return call_costs.with_saving(context, counted, before)
 
 
 def _share_of_month(context: AppContext, promotion: Promotion, period: Period) -> Decimal:
     """Returns the share (0 to 1) of a month in which this was in use during the period."""
     now = context.clock()
     of_dataset = context.store.promotions.for_dataset(promotion.dataset)
-    spans = [(each.at, each.ended_at or now) for each in of_dataset if each.what == promotion.what]
+    spans = []
+    for other in of_dataset:
+        if other.what == promotion.what:
+            spans.append((other.at, other.ended_at or now))
     return rules.share_of_month(period, spans)
 
 
@@ -232,6 +266,7 @@ def _cost_of_model(
         tuned: Rates | MissingPrice = inputs.tuned
         traffic = inputs.traffic
     else:
+        # Without today's model and a volume, the estimate has no inputs, but the prices are there.
         tuned = rates_from_row(result.prices[0])
         traffic = Traffic()
     if machine is not None:
@@ -243,8 +278,10 @@ def _cost_of_model(
         counted = replace(counted, micros=to_micros(usd))
     else:
         counted = replace(counted, cost_unknown="no_price")
-    if call_costs.replaced_by(context, promotion) is not None or not (inputs and result.alternative):
-        return call_costs.with_saving(context, counted, call_costs.before_of(context, promotion))
+    has_replaced = call_costs.replaced_by(context, promotion) is not None
+    if has_replaced or inputs is None or result.alternative is None:
+        before = call_costs.before_of(context, promotion)
+        return call_costs.with_saving(context, counted, before)
     usd = rules.alternative_usd(use, inputs, share)
     other = alternative_name(result.alternative)
     return replace(counted, alternative=other, alternative_micros=to_micros(usd))
@@ -260,7 +297,8 @@ def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
     report = datasets.report_of(version)
     if report is None:
         return Refusal("Its dataset was deleted.")
-    question = estimate_requests.question_of(plan_from_json(run.plan))
+    plan = plan_from_json(run.plan)
+    question = estimate_requests.question_of(plan)
     measured = evidence.load_evidence(context, version, report, None)
     estimate = partial(
         estimates.make_estimate,
@@ -276,5 +314,6 @@ def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:
     best = measured.measured_alternatives.cheapest
     if isinstance(result, ModelEnded) and best and best.model:
         # The model that was in use at the time of the plan has ended, so the best living alternative replaces it.
-        return estimate(replace(question, current=best.model), evidence=measured)
+        question = replace(question, current=best.model)
+        return estimate(question, evidence=measured)
     return result

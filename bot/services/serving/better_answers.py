@@ -43,9 +43,13 @@ def train_further(context: AppContext, value: str, person: str) -> Run | Refusal
     if refusal:
         return refusal
     behind = dataset_behind(context, pairs)
-    request = Start(behind.name if behind else name, Question(target=model, method="dpo"))
+    asked_about = name
+    if behind is not None:
+        asked_about = behind.name
+    request = Start(asked_about, Question(target=model, method="dpo"))
     request = team_questions.continue_from_team(context, request)
-    return plans.start(context, replace(request, dataset=name), person, pairs.channel)
+    request = replace(request, dataset=name)
+    return plans.start(context, request, person, pairs.channel)
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,11 @@ def _begin(
     """Records the batch with its answers, already ended by the person who pressed the button."""
     dataset = checked.dataset
     now = context.clock()
-    places: dict[str, int] = {}  # a question may have better answers by several people
+    row_numbers: dict[str, int] = {}  # a question may have better answers by several people
     for tried in better.usable:
-        places.setdefault(key_of_text(tried.question).hex(), len(places))
-    new = NewLabelling(dataset.name, dataset.id, dataset.owner, person, len(places))
+        key = key_of_text(tried.question).hex()
+        row_numbers.setdefault(key, len(row_numbers))
+    new = NewLabelling(dataset.name, dataset.id, dataset.owner, person, len(row_numbers))
     numbers = ", ".join(str(tried.id) for tried in better.usable)
     with context.store.transaction():
         batch = context.store.labellings.add(new, now=now)
@@ -100,27 +105,29 @@ def _begin(
         rows = {}
         for tried in better.usable:
             key = key_of_text(tried.question).hex()
-            rows[key] = LabellingRow(
-                batch.id, places[key], key, tried.question, None, str(tried.better).strip()
-            )
+            label = str(tried.better).strip()
+            rows[key] = LabellingRow(batch.id, row_numbers[key], key, tried.question, None, label)
         context.store.labellings.add_rows(rows.values())
         for tried in better.usable:
-            place = places[key_of_text(tried.question).hex()]
-            label = RowLabel(batch.id, place, tried.person, str(tried.better).strip(), now)
-            context.store.labellings.answer(label)
+            key = key_of_text(tried.question).hex()
+            answer = str(tried.better).strip()
+            label_of_row = RowLabel(batch.id, row_numbers[key], tried.person, answer, now)
+            context.store.labellings.answer(label_of_row)
         changes = {"closed_by": person, "next_at": now, "tries": 0}
         closing = context.store.labellings.move(batch, "closing", now=now, **changes)
         if closing is None:
             raise RuntimeError(f"moving batch {batch.id}, which this transaction has added")
         context.audit(person, "add better answers", f"dataset {dataset.id}", f"answers {numbers}")
         row_labels.show(context, closing, batch_views.closing_card(closing))
-    return f"{views.better_answers_added(dataset.name, len(places))} {left_out}".strip()
+    added = views.better_answers_added(dataset.name, len(row_numbers))
+    return f"{added} {left_out}".strip()
 
 
 def _sort_out(context: AppContext, checked: CheckedDataset) -> _BetterRows:
     report = checked.report
     held_keys = trained_rows.keys_set_aside(context, report)
-    trained_keys = trained_rows.question_keys_in(context.settings.files / f"{report.train_sha256}.jsonl")
+    train_path = context.settings.files / f"{report.train_sha256}.jsonl"
+    trained_keys = trained_rows.question_keys_in(train_path)
     usable = []
     held = 0
     repeated = 0
@@ -143,10 +150,12 @@ def _sort_out(context: AppContext, checked: CheckedDataset) -> _BetterRows:
 def _fits(answer: str, report: Report) -> bool:
     """True if the answer is of the kind that the dataset's answers are."""
     if report.labels:
-        return answer.strip() in {count.label for count in report.labels}
+        labels = {count.label for count in report.labels}
+        return answer.strip() in labels
     if report.scoring != "json":
         return True
     try:
-        return isinstance(orjson.loads(answer), dict)
+        value = orjson.loads(answer)
     except orjson.JSONDecodeError:
         return False
+    return isinstance(value, dict)

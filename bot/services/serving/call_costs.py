@@ -53,16 +53,16 @@ def candidate_usd(
         return "no_tokens"
     usd = Decimal(0)
     settings = context.settings
-    for day, use in days.items():
-        row = find_prompted_price(
-            candidate.model, settings.providers, settings.prices, date.fromisoformat(day)
-        )
+    for day_text, use in days.items():
+        day = date.fromisoformat(day_text)
+        row = find_prompted_price(candidate.model, settings.providers, settings.prices, day)
         if not isinstance(row, PriceRow):
             return "no_price"
         rates = rates_from_row(row)
         if not isinstance(rates, Rates):
             return "no_price"
         if rates.usd_per_hour:
+            # A machine is paid by the hour, however many calls come on which day.
             return rules.tuned_calls_usd(totals_of(total), rates, Traffic(), share)
         usd += tokens_usd(use, rates)
     return usd
@@ -115,7 +115,12 @@ def with_saving(context: AppContext, month: ActualMonth, before: Before | None) 
     if before.usd_per_1000 is None:
         return replace(month, alternative=before.name, saving_unknown="no_price_before")
     usd = before.usd_per_1000 * month.calls / 1_000
-    month = replace(month, alternative=before.name, alternative_micros=to_micros(usd), saving_unknown=None)
+    month = replace(
+        month,
+        alternative=before.name,
+        alternative_micros=to_micros(usd),
+        saving_unknown=None,
+    )
     if month.micros is None:
         return replace(month, saving_unknown="cost")
     return month
@@ -126,7 +131,8 @@ def before_of(context: AppContext, promotion: Promotion) -> Before | None:
     the team named as today's. Returns None if nobody named any."""
     replaced = replaced_by(context, promotion)
     if replaced is not None:
-        return Before(promotable_name(replaced.what), measured_usd(context, replaced))
+        name = promotable_name(replaced.what)
+        return Before(name, measured_usd(context, replaced))
     return _todays_model(context, promotion.dataset)
 
 
@@ -134,7 +140,8 @@ def replaced_by(context: AppContext, promotion: Promotion) -> Promotion | None:
     """Returns the promotion that this one replaced when it was put to work first: going back to it later doesn't make
     it compete with what came after it."""
     of_dataset = context.store.promotions.for_dataset(promotion.dataset)
-    first = next(each for each in of_dataset if each.what == promotion.what)
+    same = [other for other in of_dataset if other.what == promotion.what]
+    first = same[0]
     return context.store.promotions.get(first.instead_of or 0)
 
 
@@ -145,8 +152,9 @@ def tokens_usd(use: Usage, rates: Rates) -> Decimal:
         cached_input = rates.cached_input
     fresh = use.prompt_tokens - use.cached_tokens
     answered = use.calls - use.failed
-    tokens = fresh * rates.input + use.cached_tokens * cached_input + use.completion_tokens * rates.output
-    return tokens / MILLION + answered * rates.usd_per_request
+    asked_usd = fresh * rates.input + use.cached_tokens * cached_input
+    written_usd = use.completion_tokens * rates.output
+    return (asked_usd + written_usd) / MILLION + answered * rates.usd_per_request
 
 
 def measured_usd(context: AppContext, promotion: Promotion) -> Decimal | None:
@@ -158,7 +166,8 @@ def measured_usd(context: AppContext, promotion: Promotion) -> Decimal | None:
             return None
         provider, _, name = (candidate.model or "").partition("/")
         return evidence.request_usd(context.settings, provider, name, measured.usd_per_1000)
-    plan, tuned = promotion_evidence.measured_score(context, models.model_of(context, promotion))
+    model = models.model_of(context, promotion)
+    plan, tuned = promotion_evidence.measured_score(context, model)
     # The hours of a machine are shared by as many calls as come.
     if tuned is None or plan.hosting is not None:
         return None
@@ -169,7 +178,9 @@ def _todays_model(context: AppContext, dataset: str) -> Before | None:
     """Returns the model that the team named as today's, priced for a prompt as long as the dataset's rows."""
     question = last_question(context.store, dataset)
     newest = context.store.datasets.newest(dataset)
-    report = datasets.report_of(newest) if newest else None
+    report = None
+    if newest is not None:
+        report = datasets.report_of(newest)
     if question is None or question.current is None or report is None:
         return None
     name = f"today's model, {question.current}"
@@ -182,13 +193,16 @@ def _todays_model(context: AppContext, dataset: str) -> Before | None:
         return Before(name, None)
     prompt = Decimal(str(report.tokens.prompted_mean))
     answer = Decimal(str(report.tokens.answer_mean))
-    usd = (prompt * rates.input + answer * rates.output) / MILLION + rates.usd_per_request
+    tokens_usd_a_request = (prompt * rates.input + answer * rates.output) / MILLION
+    usd = tokens_usd_a_request + rates.usd_per_request
     return Before(name, 1_000 * usd)
 
 
 def machine_micros(context: AppContext, promotion: Promotion, period: Period) -> int | None:
     """Returns what the hours of a tuned model's machine cost in a period; None if it needs none."""
     model = models.model_of(context, promotion)
-    if plan_from_json(context.store.runs.of_model(model).plan).hosting is None:
+    run = context.store.runs.of_model(model)
+    if plan_from_json(run.plan).hosting is None:
         return None
-    return context.store.deployments.micros_between(model.run_id, f"{period.first}", f"{period.end}")
+    deployments = context.store.deployments
+    return deployments.micros_between(model.run_id, f"{period.first}", f"{period.end}")

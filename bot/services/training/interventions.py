@@ -62,11 +62,14 @@ def decide(
         run = context.store.runs.get(number)
         if run is None or run.state != "needs_human":
             return Refusal(f"Run {number} moved on just now.")
-        if context.store.interventions.decide(run, choice, job_id, person, reason, now=now) is None:
+        vote = context.store.interventions.decide(run, choice, job_id, person, reason, now=now)
+        if vote is None:
             return Refusal(
                 "You have already decided. It waits for another approver, or is being carried out."
             )
-        detail = f"{job_id}: {reason}" if job_id else reason
+        detail = reason
+        if job_id:
+            detail = f"{job_id}: {reason}"
         context.audit(person, choice.replace("_", " "), f"run {run.id}", detail)
         context.store.runs.move(run, "needs_human", now=now, next_at=now)
         notifications.show_intervention(context, run, context.store.interventions.of(run))
@@ -113,7 +116,8 @@ def _find_decision(context: AppContext, run: Run) -> list[InterventionDecision]:
     people = [vote.person for vote in decisions]
     if not find_deciding_votes(decisions, people):
         return []
-    entitled = authorization.current_rules(context, "resolve").filter_entitled("resolve", people)
+    rules = authorization.current_rules(context, "resolve")
+    entitled = rules.filter_entitled("resolve", people)
     votes = find_deciding_votes(decisions, entitled)
     if not votes:
         _look_again(context, run)
@@ -167,20 +171,25 @@ def _difference_from_plan(trainer: Trainer, run: Run, plan: Plan, job: Job) -> s
     """Returns how a job without our key differs from the approved plan, None if it doesn't. Raises TrainerError if that
     can't be checked now."""
     name = f"job {escape(job.id)} doesn't have our key, and"
-    planned = accepted_hyperparameters(trainer.provider, dict(plan.hyperparameters) | trainer_limits(plan))
+    settings = dict(plan.hyperparameters) | trainer_limits(plan)
+    planned = accepted_hyperparameters(trainer.provider, settings)
     for setting, value in planned.items():
         name_there = trainer.provider.hyperparameter_names.get(setting, setting)
         seen = job.hyperparameters.get(name_there, "not said")
         if seen != value:
             theirs = escape(str(seen))
-            return f"{name} its {escape(setting)} is {theirs}, but the plan says {escape(str(value))}."
+            ours = escape(str(value))
+            return f"{name} its {escape(setting)} is {theirs}, but the plan says {ours}."
     sha256 = plan.train_sha256
     if plan.validation_split:
         sha256 = plan.validation_split.fitted_sha256
     file = job.training_file
-    has_rows = file is not None and (file == run.file_id or trainer.has_content(file, sha256))
-    if not has_rows:
-        return f"{name} there is no proof that it trains on the plan's rows."
+    unproven = f"{name} there is no proof that it trains on the plan's rows."
+    if file is None:
+        return unproven
+    # A file that we have not uploaded may hold the same rows.
+    if file != run.file_id and not trainer.has_content(file, sha256):
+        return unproven
     return None
 
 
@@ -254,7 +263,9 @@ def _take_over(
     cancel_asked_by: str | None = None,
 ) -> bool:
     now = context.clock()
-    progress = Progress(vendor=Progress.from_json(run.progress).vendor)
+    # What the vendor quoted stays: it is part of what the run costs.
+    before = Progress.from_json(run.progress)
+    progress = Progress(vendor=before.vendor)
     changes = {
         "job_id": job.id,
         "error": None,
@@ -269,9 +280,10 @@ def _take_over(
 
 
 def _conclude(context: AppContext, before: Run, after: Run, action: str, text: str) -> None:
+    interventions = context.store.interventions
     context.audit("finetune", action, f"run {after.id}", text)
-    notifications.close_intervention(context, before, context.store.interventions.of(before), text)
-    context.store.interventions.conclude(before, "carried out")
+    notifications.close_intervention(context, before, interventions.of(before), text)
+    interventions.conclude(before, "carried out")
     notifications.show_progress(context, after)
 
 

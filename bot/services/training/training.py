@@ -114,7 +114,8 @@ class RunJob:
     def record_start(self, job: Job) -> None:
         context = self.context
         # Notes about the create are dropped. What the vendor quoted stays: it is part of what the run costs.
-        progress = Progress(vendor=Progress.from_json(self.run.progress).vendor)
+        before = Progress.from_json(self.run.progress)
+        progress = Progress(vendor=before.vendor)
         changes = {"job_id": job.id, "progress": progress.to_json()}
         with context.store.transaction():
             moved = context.store.runs.move(self.run, "training", now=context.clock(), **changes)
@@ -136,7 +137,8 @@ class RunJob:
             way_out = "Choose a target that starts with `local/`, or open weights like `crusoe/llama-3.1-8b`."
             end(context, run, "failed", f"{closed}{file} {way_out}")
             return
-        end(context, run, "failed", f"{escape(str(refused))}{file} Nothing was started and nothing is owed.")
+        reason = escape(str(refused))
+        end(context, run, "failed", f"{reason}{file} Nothing was started and nothing is owed.")
 
     def report_doubt(self, why: str) -> None:
         hand_to_people(self.context, self.run, escape(why))
@@ -222,14 +224,16 @@ def follow(context: AppContext, run: Run) -> None:
 def card_interval(context: AppContext) -> float:
     """Returns the seconds between two edits of a run's card if only its numbers change: Slack allows about 50 edits a
     minute in total."""
-    return max(POLL_S, SECONDS_A_CARD * context.store.runs.count_training())
+    n_training = context.store.runs.count_training()
+    return max(POLL_S, SECONDS_A_CARD * n_training)
 
 
 def overrun_text(run: Run) -> str | None:
     """Returns a sentence if training has cost more than was approved, None if not. A sweep that the trainer limits
     stops by itself."""
     plan = plan_from_json(run.plan)
-    spent = notifications.training_cost(plan, Progress.from_json(run.progress))
+    progress = Progress.from_json(run.progress)
+    spent = notifications.training_cost(plan, progress)
     if spent <= plan.maximum_micros or "max_usd" in trainer_limits(plan):
         return None
     most = usd_micros(plan.maximum_micros)
@@ -275,10 +279,12 @@ def _take_status(context: AppContext, run: Run, job: Job, progress: Progress, is
             _record_model(context, run, job, progress)
         case "failed":
             reason = escape(job.error_message or "the trainer gave no reason")
-            spent = notifications.training_cost(plan_from_json(run.plan), progress)
+            plan = plan_from_json(run.plan)
+            spent = notifications.training_cost(plan, progress)
             end(context, run, "failed", f"Training failed: {reason}", actual_micros=spent)
         case "succeeded" if why := _unnamed_model_text(context, run, progress):
-            spent = notifications.training_cost(plan_from_json(run.plan), progress)
+            plan = plan_from_json(run.plan)
+            spent = notifications.training_cost(plan, progress)
             end(context, run, "failed", why, actual_micros=spent)
         case "cancelled":
             _end_cancelled(context, run, job, progress)
@@ -316,7 +322,9 @@ def _unnamed_model_text(context: AppContext, run: Run, progress: Progress) -> st
     row = context.settings.provider(run.provider)
     name = escape(context.settings.title_of(run.provider))
     if row and row.serving in ("download", "on_request"):
-        on_request = " or ask them to serve it" if row.serving == "on_request" else ""
+        on_request = ""
+        if row.serving == "on_request":
+            on_request = " or ask them to serve it"
         return (
             f"The model was trained, but {name} doesn't serve it, so it could not be measured. Its weights are there "
             f"as result files of the last checkpoint: download them and serve them yourselves{on_request}."
@@ -325,10 +333,11 @@ def _unnamed_model_text(context: AppContext, run: Run, progress: Progress) -> st
     waited_s = now - (progress.succeeded_at or now)
     if waited_s < provider_jobs.REGISTERED_S:
         return None
+    minutes = f"{provider_jobs.REGISTERED_S / 60:.0f} minutes"
+    job = escape(str(run.job_id))
     return (
-        f"The model was trained, but {name} gave it no name within {provider_jobs.REGISTERED_S / 60:.0f} minutes, so "
-        f"it could not be measured. The cost of the training is booked. Ask {name} about job "
-        f"{escape(str(run.job_id))}."
+        f"The model was trained, but {name} gave it no name within {minutes}, so it could not be measured. The cost of "
+        f"the training is booked. Ask {name} about job {job}."
     )
 
 
@@ -345,6 +354,7 @@ def _store_progress(context: AppContext, run: Run, progress: Progress, is_shown:
         next_at = due_unless_wished(context, run, next_look)
         context.store.runs.move(run, "training", now=now, next_at=next_at)
         return
+    # The next poll carries out a wish, and cancels a job that costs too much.
     soon = now + POLL_S if is_urgent else next_look
     with context.store.transaction():
         if run.wish:
@@ -363,8 +373,9 @@ def _store_progress(context: AppContext, run: Run, progress: Progress, is_shown:
 def _record_model(context: AppContext, run: Run, job: Job, progress: Progress) -> None:
     """Names and stores the model, and moves the run on to measuring it."""
     now = context.clock()
+    plan = plan_from_json(run.plan)
     model = Model(
-        name=f"{plan_from_json(run.plan).dataset}-{run.id}",
+        name=f"{plan.dataset}-{run.id}",
         run_id=run.id,
         provider=run.provider,
         provider_model=str(job.fine_tuned_model),
@@ -386,8 +397,10 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
     A page of the provider's list shows for a hundred jobs which of them have ended, changed their status, cost too
     much, or have a card that is due. So a thousand jobs are checked at least every 20 seconds with a dozen calls per
     tick."""
-    trainer = context.trainers.get(runs[0].provider) if runs else None
-    if trainer is None or len(runs) <= FEW_JOBS:
+    if len(runs) <= FEW_JOBS:
+        return runs
+    trainer = context.trainers.get(runs[0].provider)
+    if trainer is None:
         return runs
     oldest = min(run.state_since for run in runs) - CLOCKS_DIFFER_S
     try:
@@ -434,7 +447,8 @@ def _needs_poll(run: Run, job: Job | None, card_interval: float, now: float) -> 
     if now - before.shown_at >= card_interval:
         return True
     after = before.with_job(job, (), None, now)
-    return overrun_text(replace(run, progress=after.to_json())) is not None
+    as_listed = replace(run, progress=after.to_json())
+    return overrun_text(as_listed) is not None
 
 
 def _batches(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:

@@ -10,7 +10,7 @@ from bot.rules.monitoring.live_tests import (
     is_candidate_first,
     is_same,
     judge_by_label,
-    judge_by_place,
+    judge_by_position,
     question_for,
 )
 from trainers.evaluation.results import Scoring
@@ -58,9 +58,9 @@ def test_the_place_of_an_answer_says_nothing_about_whose_it_is() -> None:
     for number, is_first in enumerate(first[:20]):
         right, wrong = ("candidate", "incumbent") if is_first else ("incumbent", "candidate")
         call = f"call-{number}"
-        assert judge_by_place("first", call) == right
-        assert judge_by_place("second", call) == wrong
-        assert judge_by_place("neither", call) == "tie"
+        assert judge_by_position("first", call) == right
+        assert judge_by_position("second", call) == wrong
+        assert judge_by_position("neither", call) == "tie"
 
 
 def test_only_what_is_known_to_cost_less_need_not_be_better() -> None:
