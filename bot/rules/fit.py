@@ -80,7 +80,8 @@ def task_reasons(facts: Facts) -> tuple[Reason, ...]:
                 return (Reason("style", "go", reached),)
             return (Reason("style", "unknown", reached, weighs=False),)
         case "classification" | "quality" if facts.has_own_classes:
-            best = find_best(exclude_misread(_prompted_candidates(facts.evidence), facts.evidence.bar))
+            readable = exclude_misread(_prompted_candidates(facts.evidence), facts.evidence.bar)
+            best = find_best(readable)
             if best is None or best.standing != "misses":
                 return ()
             return (Reason("own classes", "go", OwnClasses(best.score)),)
@@ -91,13 +92,15 @@ def task_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _knowledge_reason(facts: Facts) -> Reason:
+    bar = facts.evidence.bar
     retrieval = [candidate for candidate in facts.evidence.alternatives if candidate.kind == "retrieval"]
     best = find_best(retrieval)
-    missed = best is not None and all(
-        candidate.standing == "misses" and not might_meet(candidate, facts.evidence.bar)
-        for candidate in retrieval
-    )
-    if best and missed and facts.questions >= ENOUGH_ROWS:
+    has_missed = best is not None
+    for candidate in retrieval:
+        # One that might still meet it leaves the question open.
+        if candidate.standing != "misses" or might_meet(candidate, bar):
+            has_missed = False
+    if best and has_missed and facts.questions >= ENOUGH_ROWS:
         return Reason("knowledge", "unknown", RetrievalMissed(best), weighs=False)
     if facts.evidence.is_good:
         return Reason("knowledge", "unknown", "retrieval may serve better", weighs=False)
@@ -106,11 +109,14 @@ def _knowledge_reason(facts: Facts) -> Reason:
 
 
 def _speed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
-    fastest = min(_prompted_candidates(evidence), key=lambda candidate: candidate.p95_s, default=None)
+    prompted = _prompted_candidates(evidence)
+    fastest = min(prompted, key=lambda candidate: candidate.p95_s, default=None)
     if fastest is None:
         return ()
     free = find_best(candidate for candidate in evidence.alternatives if candidate.is_free)
-    tuned = evidence.trained.p95_s if evidence.trained else None
+    tuned = None
+    if evidence.trained is not None:
+        tuned = evidence.trained.p95_s
     is_faster = tuned is not None and tuned * FASTER <= fastest.p95_s
     speeds = Speeds(fastest.p95_s, free, tuned)
     if not is_faster:
@@ -143,9 +149,8 @@ def row_reasons(facts: Facts) -> tuple[Reason, ...]:
         return (Reason("rows", "no_go", too_few, step=collect),)
     few_of_a_label = facts.has_own_classes and facts.has_few_of_a_label
     # Fewer rows are enough for a style that prompting nearly reaches and for classes of the team's own that it misses.
-    has_good_reason = any(
-        reason.kind == "go" and reason.rule in ("style", "own classes") for reason in task_reasons(facts)
-    )
+    good_reasons = [reason for reason in task_reasons(facts) if reason.kind == "go"]
+    has_good_reason = any(reason.rule in ("style", "own classes") for reason in good_reasons)
     if has_good_reason and not few_of_a_label:
         rare = len(facts.lacking)
         enough = RowCount(facts.rows, facts.questions, "enough for the task", rare_labels=rare)
@@ -171,7 +176,8 @@ def label_reasons(facts: Facts) -> tuple[Reason, ...]:
 
 def _label_more_step(facts: Facts) -> Step:
     if facts.lacking:
-        return labelling_step(sum(lacks for _, lacks in facts.lacking), LabelMore(facts.lacking))
+        missing = sum(lacks for _, lacks in facts.lacking)
+        return labelling_step(missing, LabelMore(facts.lacking))
     lacking = max(FEW_PER_LABEL - (facts.smallest_label or 0), 1)
     return labelling_step(lacking, LabelMore((), lacking))
 
@@ -203,7 +209,8 @@ def min_holdout_rows(bar: float) -> int | None:
         return None
     if bar <= 0:
         return 0
-    return math.ceil(math.log(claim_level(1)) / math.log(bar))
+    rows = math.log(claim_level(1)) / math.log(bar)
+    return math.ceil(rows)
 
 
 def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -212,7 +219,8 @@ def more_rows_reasons(facts: Facts) -> tuple[Reason, ...]:
     curve = evidence.curve
     if curve is None or evidence.is_good:
         return ()
-    enough = (size for size in curve.predicted if size.score >= evidence.bar and size.rows > facts.rows)
+    larger = [size for size in curve.predicted if size.rows > facts.rows]
+    enough = (size for size in larger if size.score >= evidence.bar)
     reached = next(enough, None)
     points = None
     if is_settled(curve):
@@ -242,21 +250,28 @@ def is_settled(curve: Curve) -> bool:
 
 def more_rows_help(curve: Curve, ahead: MeasuredCandidate | None = None) -> bool:
     """True if it is clear that more rows gain something, and no free candidate (`ahead`) is as good without them."""
-    return is_settled(curve) and not hardly_help(curve) and not is_overtaken(curve, ahead)
+    if not is_settled(curve) or hardly_help(curve):
+        return False
+    return not is_overtaken(curve, ahead)
 
 
 def best_free_ahead(curve: Curve, free: Sequence[MeasuredCandidate]) -> MeasuredCandidate | None:
     """Returns the best free candidate other than the curve's own, None if it gets no more right today."""
     best = find_best(candidate for candidate in free if candidate.identity != curve.candidate)
-    if best is None or not curve.points or best.score <= curve.points[-1].score:
+    if best is None or not curve.points:
+        return None
+    today = curve.points[-1]
+    if best.score <= today.score:
         return None
     return best
 
 
 def is_overtaken(curve: Curve, ahead: MeasuredCandidate | None) -> bool:
     """True if a free candidate gets more right today than the curve's would with the most rows asked about."""
-    farthest = max(curve.predicted, key=lambda each: each.rows, default=None)
-    return ahead is not None and farthest is not None and ahead.score >= farthest.score
+    farthest = max(curve.predicted, key=lambda prediction: prediction.rows, default=None)
+    if ahead is None or farthest is None:
+        return False
+    return ahead.score >= farthest.score
 
 
 def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
@@ -264,7 +279,9 @@ def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
     gain anything."""
     if curve.points_per_100 <= 0 or not is_settled(curve):
         return None
-    return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
+    points_per_100 = Decimal(str(curve.points_per_100))
+    usd = 100 * label_usd / points_per_100
+    return Decimal(f"{usd:.1e}")
 
 
 def wrong_label_reasons(facts: Facts) -> tuple[Reason, ...]:
@@ -327,10 +344,10 @@ def numbers_of(
     tuned = evidence.trained
     if aim == "style":
         candidates = tuple(candidate for candidate in candidates if candidate.scoring == "judge")
-        tuned = tuned if tuned and tuned.scoring == "judge" else None
-    todays = tuple(
-        candidate for candidate in candidates if candidate.model is not None and candidate.model in today
-    )
+        if tuned is not None and tuned.scoring != "judge":
+            tuned = None
+    asked = [candidate for candidate in candidates if candidate.model is not None]
+    todays = tuple(candidate for candidate in asked if candidate.model in today)
     now = _best_for(aim, todays or candidates)
     return AimNumbers(aim, now, is_today=bool(todays), tuned=tuned)
 

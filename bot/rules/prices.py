@@ -18,7 +18,7 @@ from trainers.providers.pricing import PriceRow
 from trainers.rentals.prices import Rental
 
 OTHER_TOKENIZER = 1.25  # another model's tokenizer may count up to this many times as many tokens as ours
-# share of the rented time in which a machine trains; the rest is for loading and uploading (rentals/attempt.py)
+# The share of the rented time in which a machine trains; the rest is for loading and uploading (rentals/attempt.py).
 TRAINING_SHARE = Decimal("0.85")
 # A model that ends within a year is not advised without naming that day, since estimates look a year ahead.
 NEAR_END = timedelta(days=365)
@@ -69,6 +69,7 @@ def rates_from_row(row: PriceRow) -> Rates | MissingPrice:
         return MissingPrice("token", row)
     if row.is_hosted and row.hosted_usd_per_hour is None:
         return MissingPrice("hosting", row)
+    # On a vendor's machine by the hour the tokens cost nothing, and its price is that of the hours.
     return Rates(
         model=row.model,
         input=price.input,
@@ -168,7 +169,8 @@ def run_cost(needs: TrainingNeeds, report: Report, judge: JudgeTerms | None) -> 
 def _training(needs: TrainingNeeds) -> Training | MissingPrice:
     time = needs.time
     minutes = time.minutes if time else None
-    if time and time.is_guess and needs.tuned.usd_per_hour and needs.tuned.rental is None:
+    is_paid_by_the_hour = bool(needs.tuned.usd_per_hour) and needs.tuned.rental is None
+    if time and time.is_guess and is_paid_by_the_hour:
         minutes = None  # too uncertain to turn into dollars, unless the machine is rented
     training = training_from_row(needs.tuned, needs.tokens, needs.epochs, minutes)
     if isinstance(training, MissingPrice):
@@ -185,8 +187,13 @@ def _with_answers(cost: RunCost, needs: TrainingNeeds, report: Report, base: Rat
     after = report.tokens.prompt_mean
     usage = Usage.from_means(rows, before, after, report.tokens.answer_mean)
     amount = evaluation_usd(usage, base, tuned)
-    # the vendor's tokenizer may count more tokens than ours
-    longest = Usage.from_means(rows, before * OTHER_TOKENIZER, after * OTHER_TOKENIZER, needs.answer_tokens)
+    # The vendor's tokenizer may count more tokens than ours.
+    longest = Usage.from_means(
+        rows,
+        before * OTHER_TOKENIZER,
+        after * OTHER_TOKENIZER,
+        needs.answer_tokens,
+    )
     most = evaluation_usd(longest, base, tuned)
     return replace(cost, evaluation_usd=amount, evaluation_most_usd=max(amount, most))
 
@@ -196,8 +203,10 @@ def _with_judge(cost: RunCost, report: Report, judge: JudgeTerms) -> RunCost:
     answer = report.tokens.answer_mean
     question = report.tokens.prompt_mean + answer
     amount = _judge_usd(judge, rows, question, answer)
-    # the judge's tokenizer may count more tokens than ours
-    most = _judge_usd(judge, rows, question * OTHER_TOKENIZER, judge.answer_tokens * OTHER_TOKENIZER)
+    # The judge's tokenizer may count more tokens than ours.
+    longest_question = question * OTHER_TOKENIZER
+    longest_answer = judge.answer_tokens * OTHER_TOKENIZER
+    most = _judge_usd(judge, rows, longest_question, longest_answer)
     return replace(
         cost,
         evaluation_usd=cost.evaluation_usd + amount,
@@ -208,19 +217,21 @@ def _with_judge(cost: RunCost, report: Report, judge: JudgeTerms) -> RunCost:
 def _judge_usd(judge: JudgeTerms, rows: int, question: float, answer: float) -> Decimal:
     """Returns the USD for judging both models' answers to `rows` questions: each answer alone, then the two compared in
     both orders. `question` is the tokens of a question with its right answer, `answer` those of a model's answer."""
-    # four questions a row: two with one answer, two with both
+    # Four questions a row: two with one answer, two with both.
     read = 4 * (JUDGE_INSTRUCTIONS + question) + 6 * answer
     written = 4 * judge.verdict_tokens
     price = judge.model.price.price
-    a_row = (price.input or ZERO) * Decimal(str(read)) + (price.output or ZERO) * written
-    return rows * a_row / MILLION
+    read_usd = (price.input or ZERO) * Decimal(str(read))
+    written_usd = (price.output or ZERO) * written
+    return rows * (read_usd + written_usd) / MILLION
 
 
 def _with_hosting(cost: RunCost, hosting: Hosting) -> RunCost:
     machine_usd = from_micros(hosting.expected_micros)
+    machine_most_usd = from_micros(hosting.most_micros)
     return replace(
         cost,
         machine_usd=machine_usd,
         evaluation_usd=cost.evaluation_usd + machine_usd,
-        evaluation_most_usd=cost.evaluation_most_usd + from_micros(hosting.most_micros),
+        evaluation_most_usd=cost.evaluation_most_usd + machine_most_usd,
     )

@@ -57,12 +57,15 @@ def alternative_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Judges the alternatives to fine-tuning. Never empty: if nothing was measured, that is the first reason."""
     evidence = facts.evidence
     if evidence.comparison is None:
-        step = facts.measure_step(Measure("prompts", facts.dataset, models=facts.to_measure))
+        prompts = Measure("prompts", facts.dataset, models=facts.to_measure)
+        step = facts.measure_step(prompts)
         if facts.has_free_candidates:
+            # They cost nothing, and may be enough.
             step = Step(Measure("free", facts.dataset, FREE_KINDS))
         return (Reason("measure", "unknown", "nothing measured", step=step),)
     notes = _notes(evidence, evidence.comparison.never_answered)
-    enough = cheapest([candidate for candidate in evidence.alternatives if candidate.standing == "meets"])
+    meeting = [candidate for candidate in evidence.alternatives if candidate.standing == "meets"]
+    enough = cheapest(meeting)
     if enough is None:
         return (
             *_unmeasured_reasons(facts),
@@ -118,12 +121,16 @@ def is_worth_replacing(candidate: MeasuredCandidate, facts: Facts) -> bool | Non
 def is_worth_being_better(candidate: MeasuredCandidate, facts: Facts) -> bool:
     """True if the tuned model is shown to be right more often than `candidate`, and that matters: because better
     answers are the aim, or because the wrong answers avoided are worth more than they cost."""
-    if not facts.evidence.is_good or not _is_tuned_better(candidate, facts.evidence):
+    if not facts.evidence.is_good:
+        return False
+    if not _is_tuned_better(candidate, facts.evidence):
         return False
     if facts.is_for_better:
         return True
     estimate = facts.estimate
-    return estimate is not None and estimate.errors_avoided_usd > 0 and estimate.saving_month > 0
+    if estimate is None or estimate.errors_avoided_usd <= 0:
+        return False
+    return estimate.saving_month > 0
 
 
 def _bar_met_reason(candidate: MeasuredCandidate, facts: Facts) -> Reason:
@@ -149,7 +156,9 @@ def _worth_reason(candidate: MeasuredCandidate, facts: Facts) -> Reason:
             return Reason("distil", "go", MeetsBar(candidate, bar, "is faster"))
         case True:
             won = _price_win_reason(facts.evidence)
-            return won or Reason("distil", "go", MeetsBar(candidate, bar, "is cheaper"))
+            if won is not None:
+                return won
+            return Reason("distil", "go", MeetsBar(candidate, bar, "is cheaper"))
         case False:
             not_needed = MeetsBar(candidate, bar, "is not needed")
             use = UseCandidate(candidate.identity, end=facts.end_of(candidate.model))
@@ -206,9 +215,11 @@ def _today_reasons(facts: Facts) -> tuple[Reason, ...]:
     """Asks to measure today's model, which is an alternative too."""
     if facts.is_today_measured or facts.current is None:
         return ()
-    step = facts.measure_step(Measure("today", facts.dataset, models=facts.to_measure, today=facts.current))
+    today = Measure("today", facts.dataset, models=facts.to_measure, today=facts.current)
+    step = facts.measure_step(today)
     weighs = not facts.evidence.is_good
-    return (Reason("today's model", "unknown", TodayNotMeasured(facts.current), weighs=weighs, step=step),)
+    because = TodayNotMeasured(facts.current)
+    return (Reason("today's model", "unknown", because, weighs=weighs, step=step),)
 
 
 def _undecided_reasons(facts: Facts, enough: MeasuredCandidate | None) -> tuple[Reason, ...]:
@@ -222,8 +233,8 @@ def _undecided_reasons(facts: Facts, enough: MeasuredCandidate | None) -> tuple[
         return ()
     weighs = True
     tuned = evidence.trained
-    if tuned and evidence.is_good and all(costs_no_more(tuned, candidate) for candidate in undecided):
-        weighs = False
+    if tuned and evidence.is_good:
+        weighs = not all(costs_no_more(tuned, candidate) for candidate in undecided)
     close = TooCloseToBar(undecided, evidence.bar)
     return (Reason("undecided", "unknown", close, weighs, _hold_out_step(undecided)),)
 
@@ -250,7 +261,9 @@ def _all_missed_reasons(evidence: Evidence) -> tuple[Reason, ...]:
         # That is no evidence of what a capable model would do.
         return ()
     best = find_best(readable)
-    if best is None or any(candidate.standing != "misses" for candidate in evidence.alternatives):
+    if best is None:
+        return ()
+    if any(candidate.standing != "misses" for candidate in evidence.alternatives):
         return ()
     missed = AllMissBar(len(readable), len(evidence.alternatives), best, evidence.bar)
     return (Reason("alternatives", "go", missed), *_far_bar_reasons(best, evidence))
@@ -260,7 +273,10 @@ def _far_bar_reasons(best: MeasuredCandidate, evidence: Evidence) -> tuple[Reaso
     """The bar allows so few errors that hardly any tuned model will meet it. This doesn't weigh: a run costs little
     beside the certainty that it gives. Nothing to say once the tuned model was measured."""
     allowed = 1 - evidence.bar
-    if evidence.trained is not None or FAR_BAR * allowed > 1 - best.score:
+    if evidence.trained is not None:
+        return ()
+    wrong = 1 - best.score
+    if FAR_BAR * allowed > wrong:
         return ()
     far = BarFar(best, evidence.bar)
     return (Reason("far bar", "unknown", far, weighs=False, step=answer_step("lower the bar")),)
@@ -274,7 +290,8 @@ def _tuned_score_reason(tuned: MeasuredCandidate, evidence: Evidence) -> Reason:
         case "misses":
             step = Step("look at wrong rows")
             if evidence.curve and evidence.curve.needs:
-                step = Step(LabelFirst(tuple(need.label for need in evidence.curve.needs)))
+                labels = tuple(need.label for need in evidence.curve.needs)
+                step = Step(LabelFirst(labels))
             return Reason("tuned", "no_go", stands, step=step)
         case "undecided":
             return Reason("tuned", "unknown", stands, step=_hold_out_step([tuned]))
@@ -282,7 +299,9 @@ def _tuned_score_reason(tuned: MeasuredCandidate, evidence: Evidence) -> Reason:
 
 def _is_tuned_better(other: MeasuredCandidate, evidence: Evidence) -> bool:
     tuned = evidence.trained
-    return tuned is not None and is_shown_better(tuned, other, evidence.comparison, evidence.tuned_look)
+    if tuned is None:
+        return False
+    return is_shown_better(tuned, other, evidence.comparison, evidence.tuned_look)
 
 
 def _price_win_reason(evidence: Evidence) -> Reason | None:
@@ -290,7 +309,9 @@ def _price_win_reason(evidence: Evidence) -> Reason | None:
     within the margin. They are compared row by row, so both have to be scored in the same way on the same rows."""
     best = find_best(evidence.alternatives)
     tuned = evidence.trained
-    if best is None or tuned is None or best.standing != "meets" or tuned.standing == "misses":
+    if best is None or tuned is None:
+        return None
+    if best.standing != "meets" or tuned.standing == "misses":
         return None
     comparison = _compare_prices(tuned, best, evidence)
     if comparison is None or not comparison.is_not_worse(evidence.margin):
@@ -323,7 +344,9 @@ def _compare_prices(
 ) -> ModelComparison | None:
     """Compares a tuned model that is cheaper as its promotion will. None if it is not cheaper, if it is shown to be
     better, or if the two can't be compared row by row."""
-    if (tuned.scoring, tuned.n) != (best.scoring, best.n) or _is_tuned_better(best, evidence):
+    if tuned.scoring != best.scoring or tuned.n != best.n:
+        return None
+    if _is_tuned_better(best, evidence):
         return None
     comparison = compare_models(
         "",
@@ -365,9 +388,8 @@ def _versus_best_reasons(tuned: MeasuredCandidate, evidence: Evidence) -> tuple[
         return (Reason("not better", "unknown", unclear, weighs=False),)
     if costs_no_more(best, tuned) and best.p95_s < FASTER * tuned.p95_s:
         worse = TunedVersusBest(tuned, best, "worse and costs as much")
-        return (
-            Reason("worse", "no_go", worse, step=Step(UseCandidate(best.identity, instead_of_worse=True))),
-        )
+        use = UseCandidate(best.identity, instead_of_worse=True)
+        return (Reason("worse", "no_go", worse, step=Step(use)),)
     return (Reason("not better", "unknown", TunedVersusBest(tuned, best, "worse"), weighs=False),)
 
 
@@ -376,9 +398,10 @@ def _unanswered_reasons(evidence: Evidence) -> Iterator[Reason]:
     of its kind has answered: asking the same again would tell nothing, but another model may do."""
     answered = {candidate.kind for candidate in evidence.alternatives}
     other_model = Step("measure another model", usd=None)
-    silent = [
-        candidate for candidate in evidence.candidates if is_silent(candidate) and candidate.kind != "tuned"
-    ]
+    silent = []
+    for candidate in evidence.candidates:
+        if is_silent(candidate) and candidate.kind != "tuned":
+            silent.append(candidate)
     for candidate in silent[:SHOWN]:
         weighs = candidate.kind not in answered
         yield Reason("no answer", "unknown", NoAnswer(candidate), weighs, other_model)

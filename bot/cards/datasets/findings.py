@@ -57,7 +57,8 @@ class Group:
 
 
 def describe_code(code: str) -> str:
-    return code.replace("_", " ").replace("json", "JSON").replace("utf8", "UTF-8")
+    words = code.replace("_", " ")
+    return words.replace("json", "JSON").replace("utf8", "UTF-8")
 
 
 def group_findings(findings: Sequence[Finding]) -> tuple[Group, ...]:
@@ -145,7 +146,8 @@ def part_sentence(part: Part, most: int | None = None) -> str:
 def _first_lines(lines: Sequence[int], most: int | None) -> str:
     if most is None or len(lines) <= most:
         return line_ranges(lines)
-    return f"{line_ranges(lines[:most])} and {len(lines) - most:,} more"
+    hidden = len(lines) - most
+    return f"{line_ranges(lines[:most])} and {hidden:,} more"
 
 
 def file_title(stem: str, dataset: str) -> str:
@@ -194,7 +196,9 @@ def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS)
     sections = _sections(group_findings(findings))
     parts = Parts()
     for severity, words in WORDS.items():
-        lines = [escape(line) for group in sections[severity] for line in _lines(group, most)]
+        lines: list[str] = []
+        for group in sections[severity]:
+            lines += map(escape, _lines(group, most))
         if lines:
             parts.lines([words.capitalize(), *lines])
     return parts
@@ -229,11 +233,14 @@ def _lines(group: Group, most: int | None) -> list[str]:
         most_lines = LISTED_REST
     sentences = [part_sentence(part, most_lines) for part in shown]
     hidden = group.parts[len(shown) :]
-    rest = [line for part in hidden for line in part.lines]
+    rest: list[int] = []
+    for part in hidden:
+        rest += part.lines
     if rest:
         sentences.append(f"and similarly {_first_lines(rest, LISTED_REST)}")
     sentences += [part.text for part in hidden if not part.lines]
-    return [f"  {title}", *(f"    {text}" for text in sentences), f"    → {group.cure}"]
+    indented = [f"    {text}" for text in sentences]
+    return [f"  {title}", *indented, f"    → {group.cure}"]
 
 
 def can_be_cleaned(report: Report) -> bool:
@@ -250,7 +257,11 @@ def can_be_cleaned(report: Report) -> bool:
     if report.rows - n_secret < MINIMUM:
         return False
     # Of a file that can be used as it is, only copies are left out.
-    return any(group.rows and (group in blocking or group.code == "duplicate") for group in groups)
+    for group in groups:
+        is_left_out = group in blocking or group.code == "duplicate"
+        if group.rows and is_left_out:
+            return True
+    return False
 
 
 def cleaning_started(dataset: Dataset, place: RowDelivery, *, is_traced: bool) -> str:
@@ -344,7 +355,8 @@ def formula_warning(rows: int) -> str:
 def _contradictions(cleaned: CleanedFile) -> list[str]:
     if not cleaned.contradicting:
         return []
-    pairs = ", ".join(f"{pair.earlier} and {pair.later}" for pair in cleaned.contradictions[:SHOWN_PAIRS])
+    shown = cleaned.contradictions[:SHOWN_PAIRS]
+    pairs = ", ".join(f"{pair.earlier} and {pair.later}" for pair in shown)
     if cleaned.contradicting > SHOWN_PAIRS:
         pairs += ", …"
     lines = pluralize(cleaned.contradicting, "line")

@@ -66,7 +66,8 @@ def card(sunset: Sunset) -> Message:
 
 def line(use: ModelUse, today: date) -> str:
     """A model's end in a list."""
-    text = f"• {escape(shorten(use.model, 60))}, {_role(use)}: {_when(use, today)}"
+    model = escape(shorten(use.model, 60))
+    text = f"• {model}, {_role(use)}: {_when(use, today)}"
     if use.successor:
         text += f", then {escape(use.successor)}"
     return text
@@ -80,7 +81,7 @@ def listing(uses: Sequence[ModelUse], today: date, shown_by: str = "") -> Messag
         return Message("No models are configured", (Text("No models are in use or configured yet."),))
     shown = list(uses)
     if shown_by:
-        shown = [use for use in uses if use.dataset or (use.ends is not None and not use.has_ended(today))]
+        shown = [use for use in uses if _is_worth_a_line(use, today)]
     # Models without a known end come last.
     ordered = sorted(shown, key=lambda use: (use.ends or date.max, use.model, use.dataset))
     with_an_end = [use for use in uses if use.ends]
@@ -94,8 +95,16 @@ def listing(uses: Sequence[ModelUse], today: date, shown_by: str = "") -> Messag
         parts.add(Table([("Model", "used", "ends", "then", "source"), *rows], "Ends of models"))
     if len(shown) < len(uses):
         hidden = [use for use in uses if use not in shown]
-        parts.text(f"{_hidden_text(hidden, today)}: {shown_by}")
+        names = _hidden_text(hidden, today)
+        parts.text(f"{names}: {shown_by}")
     return parts.titled(title)
+
+
+def _is_worth_a_line(use: ModelUse, today: date) -> bool:
+    """True for what a dataset relies on, and for configured models whose end is still to come."""
+    if use.dataset:
+        return True
+    return use.ends is not None and not use.has_ended(today)
 
 
 def _list_row(use: ModelUse, today: date) -> tuple[str, ...]:
@@ -120,7 +129,8 @@ def _hidden_text(hidden: Sequence[ModelUse], today: date) -> str:
 
 
 def _headline(sunset: Sunset) -> str:
-    name = shorten(sunset.use.model.rpartition("/")[2], 40)
+    _, _, model = sunset.use.model.rpartition("/")
+    name = shorten(model, 40)
     if sunset.gone_from:
         return f"{name} is no longer offered by {sunset.gone_from}"
     return f"{name} {_when(sunset.use, sunset.today)}"
@@ -141,7 +151,9 @@ def _role(use: ModelUse) -> str:
     dataset = escape(use.dataset)
     match use.kind:
         case "in use":
-            of = "the base of" if use.is_tuned else "asked by"
+            of = "asked by"
+            if use.is_tuned:
+                of = "the base of"
             return f"{of} {name}, in use for {dataset}"
         case "fallback":
             return f"asked by {name}, the fallback for {dataset}"
@@ -174,21 +186,25 @@ def _facts(sunset: Sunset) -> list[tuple[str, str]]:
     use = sunset.use
     if use.kind == "fallback":  # which costs something only now and then
         return []
-    estimate = sunset.retuned.estimate if sunset.retuned else None
+    estimate = None
+    if sunset.retuned is not None:
+        estimate = sunset.retuned.estimate
     pairs = []
     if sunset.costs_usd is not None:
         pairs.append(("Current cost", about_usd(sunset.costs_usd, per="a month")))
     # Without its tuned model, the team would prompt the model of its last estimate again.
     is_trained = use.is_tuned or use.kind == "planned"
     if is_trained and estimate:
-        pairs.append(("Prompted model instead", about_usd(estimate.monthly_before.total, per="a month")))
+        prompted = about_usd(estimate.monthly_before.total, per="a month")
+        pairs.append(("Prompted model instead", prompted))
     elif use.successor:
         with_it = "monthly cost unknown"
         if sunset.successor_usd is not None:
             with_it = about_usd(sunset.successor_usd, per="a month")
         pairs.append((f"Its successor, {shorten(use.successor, 30)}", with_it))
     if sunset.target and sunset.retuned:
-        pairs.append((f"Retrained on {shorten(sunset.target, 40)}", _cost(sunset.retuned)))
+        target = shorten(sunset.target, 40)
+        pairs.append((f"Retrained on {target}", _cost(sunset.retuned)))
     return pairs
 
 
@@ -223,12 +239,14 @@ def _next(sunset: Sunset) -> str:
     if _is_successor_cheaper(sunset):
         name = escape(shorten(str(sunset.use.successor), 30))
         cheaper = f"*Next*: measure whether {name} is good enough, since it would cost less.\n"
-    verdict = verdict_summary(sunset.retuned.verdict.kind, sunset.retuned.verdict.rule)
+    verdict = sunset.retuned.verdict
+    summary = escape(verdict_summary(verdict.kind, verdict.rule))
+    dataset = escape(shorten(sunset.use.dataset))
+    target = escape(shorten(sunset.target, 60))
+    held_out = pluralize(sunset.n_holdout, "held-out row")
     return (
-        f"{cheaper}*{_retune(sunset.retuned)}* plans a run on {escape(shorten(sunset.use.dataset))}, version "
-        f"{sunset.version}, with {escape(shorten(sunset.target, 60))}, measured on the same "
-        f"{pluralize(sunset.n_holdout, 'held-out row')}. Nothing is spent before approval. "
-        f"Estimate: “{escape(verdict)}”."
+        f"{cheaper}*{_retune(sunset.retuned)}* plans a run on {dataset}, version {sunset.version}, with {target}, "
+        f"measured on the same {held_out}. Nothing is spent before approval. Estimate: “{summary}”."
     )
 
 
@@ -249,9 +267,10 @@ def _buttons(sunset: Sunset) -> list[Block]:
     if sunset.retuned is None or sunset.target is None:
         return [measure, estimate]
     value = f"{sunset.use.dataset} {sunset.target}"
+    words = _retune(sunset.retuned)
     if sunset.retuned.verdict.kind == "no_go" or _is_successor_cheaper(sunset):
-        return [{**measure, "style": "primary"}, button(_retune(sunset.retuned), RETUNE, value), estimate]
-    return [button(_retune(sunset.retuned), RETUNE, value, style="primary"), measure, estimate]
+        return [{**measure, "style": "primary"}, button(words, RETUNE, value), estimate]
+    return [button(words, RETUNE, value, style="primary"), measure, estimate]
 
 
 def _retune(retuned: EstimateSummary) -> str:

@@ -69,7 +69,8 @@ def receive(context: AppContext, upload: DocumentUpload) -> Document | Refusal:
     new = NewDocument(upload.dataset, upload.filename, upload.file_id, upload.channel, upload.person)
     with context.store.transaction():
         document = context.store.documents.receive(new, now=context.clock())
-        context.audit(upload.person, "knowledge", f"document {document.id}", f"for dataset {upload.dataset}")
+        subject = f"document {document.id}"
+        context.audit(upload.person, "knowledge", subject, f"for dataset {upload.dataset}")
         _show(context, document, views.document_received(document))
     return document
 
@@ -98,8 +99,10 @@ def _fetch(context: AppContext, document: Document) -> None:
 def _read(context: AppContext, document: Document, sha256: str) -> None:
     path = context.settings.files / sha256
     try:
-        passages = context.workers.poll(f"document {document.id}", dataset_worker.read_passages, path)
+        work = f"document {document.id}"
+        passages = context.workers.poll(work, dataset_worker.read_passages, path)
     except WorkerStopped as stopped:
+        # A document that takes too long will take as long again; a worker that died may have been killed by chance.
         if stopped.is_late:
             _refuse(context, document, f"Reading it {stopped}. {views.SPLIT_IT}")
         else:
@@ -138,7 +141,8 @@ def _retry_or_refuse(context: AppContext, document: Document, trouble: str) -> N
         return
     now = context.clock()
     pause = min(2**document.tries, 120)
-    context.store.documents.move(document, "received", now=now, tries=tries, next_at=now + pause)
+    next_at = now + pause
+    context.store.documents.move(document, "received", now=now, tries=tries, next_at=next_at)
 
 
 def _refuse(context: AppContext, document: Document, why: str) -> None:

@@ -32,7 +32,8 @@ def checks_of(store: Store, dataset: str, judge: str | None) -> JudgeChecks:
     """Returns what people said about a judge, in all measurements of the dataset."""
     if judge is None:
         return UNCHECKED
-    return summarize_verdicts(store.human_verdicts.on(dataset, judge))
+    verdicts = store.human_verdicts.on(dataset, judge)
+    return summarize_verdicts(verdicts)
 
 
 def judge_of_measurement(
@@ -44,8 +45,9 @@ def judge_of_measurement(
     if judge is None:
         return None
     verdicts = _verdicts(context, measurement, judge)
-    is_checkable = may_show and _has_unchecked(context, measurement, verdicts)
-    number = measurement.id if is_checkable else None
+    number = None
+    if may_show and _has_unchecked(context, measurement, verdicts):
+        number = measurement.id
     return CheckedJudge(judge, summarize_verdicts(verdicts), number)
 
 
@@ -64,8 +66,9 @@ def judge_for_page(store: Store, measurement: Measurement) -> CheckedJudge | Non
     judge = judge_of(measurement)
     if judge is None:
         return None
-    dataset = store.datasets.get(measurement.dataset_id).name
-    return CheckedJudge(judge, checks_of(store, dataset, judge), None)
+    dataset = store.datasets.get(measurement.dataset_id)
+    checks = checks_of(store, dataset.name, judge)
+    return CheckedJudge(judge, checks, None)
 
 
 def judge_of_plan(context: AppContext, plan: Plan) -> CheckedJudge | None:
@@ -73,7 +76,8 @@ def judge_of_plan(context: AppContext, plan: Plan) -> CheckedJudge | None:
     if plan.advised is None or not plan.advised.judge:
         return None
     judge = plan.advised.judge
-    return CheckedJudge(judge, checks_of(context.store, plan.dataset, judge))
+    checks = checks_of(context.store, plan.dataset, judge)
+    return CheckedJudge(judge, checks)
 
 
 def judge_of_result(context: AppContext, plan: Plan, result: RunResult) -> CheckedJudge | None:
@@ -82,10 +86,12 @@ def judge_of_result(context: AppContext, plan: Plan, result: RunResult) -> Check
     if plan.judge is None or not _is_judged(result):
         return None
     verdicts = context.store.human_verdicts.on(plan.dataset, plan.judge)
-    number = result.checkable
-    measurement = context.store.measurements.get(number) if number else None
-    if measurement is None or not _has_unchecked(context, measurement, verdicts):
-        number = None
+    number = None
+    if result.checkable:
+        measurement = context.store.measurements.get(result.checkable)
+        # It may have been deleted since, or all of its answers checked.
+        if measurement is not None and _has_unchecked(context, measurement, verdicts):
+            number = measurement.id
     return CheckedJudge(plan.judge, summarize_verdicts(verdicts), number)
 
 
@@ -101,7 +107,8 @@ def with_checks_for_page(store: Store, plan: Plan, result: RunResult) -> RunResu
     """Returns the result with what people say about its judge by now, for a page, on which nobody can check more."""
     if plan.judge is None or not _is_judged(result):
         return result
-    return replace(result, judge_checks=checks_of(store, plan.dataset, plan.judge), checkable=None)
+    checks = checks_of(store, plan.dataset, plan.judge)
+    return replace(result, judge_checks=checks, checkable=None)
 
 
 def _is_judged(result: RunResult) -> bool:
@@ -129,8 +136,8 @@ def find_checkable(context: AppContext, dataset: str, judge: str | None) -> int 
 
 
 def _verdicts(context: AppContext, measurement: Measurement, judge: str) -> Sequence[HumanVerdict]:
-    dataset = context.store.datasets.get(measurement.dataset_id).name
-    return context.store.human_verdicts.on(dataset, judge)
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    return context.store.human_verdicts.on(dataset.name, judge)
 
 
 def _has_unchecked(context: AppContext, measurement: Measurement, verdicts: Sequence[HumanVerdict]) -> bool:
@@ -154,7 +161,8 @@ def _better_key(measurement: Measurement) -> str:
         return judge.pair.first.key
     if measurement.result is None:
         return ""
-    best = judge_worker.best_two(Comparison.from_json(measurement.result).candidates)
+    comparison = Comparison.from_json(measurement.result)
+    best = judge_worker.best_two(comparison.candidates)
     if not best:
         return ""
     return best[0].key

@@ -15,7 +15,7 @@ from bot.cards.models.deployments import stopped_refusal
 from bot.context import AppContext
 from bot.rules.facts import Evidence
 from bot.rules.models.promotion import ModelComparison, PromotionEvidence, best_comparison, compare_models
-from bot.rules.plans import plan_from_json
+from bot.rules.plans import Plan, plan_from_json
 from bot.services.common.candidates import LineUp
 from bot.services.datasets import data_policy, datasets
 from bot.services.evidence import evidence, looks
@@ -33,7 +33,8 @@ from trainers.providers.pricing import PriceList
 
 def has_sealed_rows(context: AppContext, run: Run) -> bool:
     """True if the version that a run trained on has a sealed part."""
-    report = datasets.report_of(context.store.datasets.get(run.dataset_id))
+    dataset = context.store.datasets.get(run.dataset_id)
+    report = datasets.report_of(dataset)
     return report is not None and report.sealed_sha256 is not None
 
 
@@ -58,14 +59,16 @@ def ask_sealed_test(
     freeze = context.store.freezes.current()
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, "No other model is deployed now"))
-    if plan_from_json(run.plan).hosting and not deployments.is_running(context, run.id):
+    is_hosted = plan_from_json(run.plan).hosting is not None
+    if is_hosted and not deployments.is_running(context, run.id):
         return Refusal(stopped_refusal(model.name, model.provider))
     plan = _sealed_plan(context, model, run, used, version, report)
     if isinstance(plan, Refusal):
         return plan
     rows = []
     for name in plan.price_of:
-        row = context.settings.provider(name.partition("/")[0])
+        provider, _, _ = name.partition("/")
+        row = context.settings.provider(provider)
         if row:
             rows.append(row)
     permission = data_policy.decide_egress(context, version, report, rows, None)
@@ -89,14 +92,18 @@ def sealed_proof_of(
     """Returns the proof with the scores and comparisons on the sealed rows in place of those on the holdout."""
     candidates = {candidate.identity: candidate for candidate in comparison.candidates}
     own = candidates.pop(_candidate_of(model), None)
-    theirs = candidates.pop(_identity_of(context, used), None) if used else None
+    theirs = None
+    if used is not None:
+        # Taken out, so that it isn't among the alternatives as well.
+        theirs = candidates.pop(_identity_of(context, used), None)
     if own is None:
         return replace(on_holdout, candidate=None, best=None, against_used=None)
-    opened = looks.next_look(looks.history(context.store, comparison.dataset, comparison.holdout_sha256))
-    others = [
-        _compare_candidates(context, table_name(candidate.identity), own, candidate, opened)
-        for candidate in candidates.values()
-    ]
+    seen = looks.history(context.store, comparison.dataset, comparison.holdout_sha256)
+    opened = looks.next_look(seen)
+    others = []
+    for candidate in candidates.values():
+        name = table_name(candidate.identity)
+        others.append(_compare_candidates(context, name, own, candidate, opened))
     against_used = None
     if used and theirs:
         against_used = _compare_candidates(context, promotable_name(used), own, theirs, opened)
@@ -113,8 +120,9 @@ def _compare_candidates(
     context: AppContext, name: str, candidate: MeasuredCandidate, other: MeasuredCandidate, opened: int
 ) -> ModelComparison:
     """Compares two models on sealed rows that were opened for the `opened`-th time."""
-    prices = _usd(context, candidate), _usd(context, other)
-    return compare_models(name, candidate.scores, other.scores, *prices, look=opened)
+    own_usd = _usd(context, candidate)
+    other_usd = _usd(context, other)
+    return compare_models(name, candidate.scores, other.scores, own_usd, other_usd, look=opened)
 
 
 def _usd(context: AppContext, candidate: MeasuredCandidate) -> Decimal | None:
@@ -146,39 +154,32 @@ def _sealed_plan(
     measured = evidence.load_evidence(context, version, report, None)
     before, alternative = _best_alternative(context, measured, version, report)
     used_model, used_candidate, used_plan = _parts_of(context, used)
-    before = used_plan or before
     trained = plan_from_json(run.plan)
-    is_base_asked = False
+    price_of_base = None
     if alternative is None:
-        compared_with = evidence.what_answered_before(run)
-        # The tuned model that a training went on from may be gone, or the one in use, which is compared in any case.
-        is_base_asked = compared_with in ("base", "start")
-        alternative = Candidate("zero", f"{run.provider}/{trained.base_model}")
-        if compared_with in ("classical", "encoder"):
-            alternative = Candidate(compared_with)
-    like = before or LineUp((), (), "").plan(
-        version.name,
-        version.version,
-        report,
-        context.today(),
-        prompt=None,
-        bar=measured.bar,
-        is_bar_set=datasets.is_bar_set(context, version.name),
-    )
-    tuned = [each for each in (used_model, model) if each and each.gone_at is None]
+        alternative = _compared_by_run(run, trained)
+        if alternative.model is not None:
+            # The first two prices of a run's plan are the tuned model's and the base model's.
+            base = PriceList.from_json(trained.prices).rows[1]
+            price_of_base = replace(base, model=alternative.model)
+    like = used_plan or before or _plain_plan(context, version, report, measured)
+    tuned = [model]
+    if used_model is not None:
+        tuned.insert(0, used_model)
+    # A model that is gone from its provider can't answer.
+    tuned = [other for other in tuned if other.gone_at is None]
     untrained = [alternative]
     if used_candidate is not None and used_candidate != alternative:
         untrained.append(used_candidate)
     models_to_ask = {like.judge, *(candidate.model for candidate in untrained)}
     prices = [row for row in PriceList.from_json(like.prices).rows if row.model in models_to_ask]
-    if is_base_asked:
-        # The first two prices of a run's plan are the tuned model's and the base model's
-        prices.append(replace(PriceList.from_json(trained.prices).rows[1], model=str(alternative.model)))
-    for each in tuned:
-        price = models.price_of(context, each)
+    if price_of_base is not None:
+        prices.append(price_of_base)
+    for other in tuned:
+        price = models.price_of(context, other)
         if isinstance(price, Refusal):
             return price
-        prices.append(replace(price, model=str(_candidate_of(each).model)))
+        prices.append(replace(price, model=str(_candidate_of(other).model)))
     return replace(
         like,
         version=version.version,
@@ -192,6 +193,28 @@ def _sealed_plan(
         floor=None,  # it was found on the holdout
         encoder=like.encoder or context.settings.encoder,
         promotes=model.name,
+    )
+
+
+def _compared_by_run(run: Run, trained: Plan) -> Candidate:
+    """Returns what a run compared its model with. The tuned model that a training went on from may be gone, or is the
+    one in use, which is compared in any case: then it is the base."""
+    compared_with = evidence.what_answered_before(run)
+    if compared_with in ("classical", "encoder"):
+        return Candidate(compared_with)
+    return Candidate("zero", f"{run.provider}/{trained.base_model}")
+
+
+def _plain_plan(context: AppContext, version: Dataset, report: Report, measured: Evidence) -> ComparisonPlan:
+    """Returns the plan of a comparison with the usual settings, for a dataset on which nothing was measured."""
+    return LineUp((), (), "").plan(
+        version.name,
+        version.version,
+        report,
+        context.today(),
+        prompt=None,
+        bar=measured.bar,
+        is_bar_set=datasets.is_bar_set(context, version.name),
     )
 
 
@@ -213,9 +236,8 @@ def _best_alternative(
     """Returns the plan that measured the best alternative on this version's holdout, and that alternative; (None, None)
     if nothing was measured."""
     best = find_best(measured.alternatives)
-    holdout = load_measured(
-        context.store, context.settings.files, version.name, str(report.holdout_sha256), measured.bar
-    )
+    holdout_sha256 = str(report.holdout_sha256)
+    holdout = load_measured(context.store, context.settings.files, version.name, holdout_sha256, measured.bar)
     if best is None or holdout is None:
         return None, None
     return holdout.plan_of(best.identity), best.identity

@@ -46,7 +46,9 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, "Models that cost money can't be asked now"))
     now = context.clock()
-    detail = f"up to {usd_micros(most)}" if most else ""
+    detail = ""
+    if most:
+        detail = f"up to {usd_micros(most)}"
     new = NewAsk(
         person=person,
         channel=channel,
@@ -71,7 +73,9 @@ def step(context: AppContext, ask: Ask) -> None:
     """Takes one step: sends the question once, and on a later tick gives the person the answer."""
     answerer = answerers.answerer_of(context, ask)
     if isinstance(answerer, Refusal):
-        _fail(context, ask, answerer.text, ask.most_micros if ask.sent_at else 0)
+        # If it was sent, it may have been answered.
+        micros = ask.most_micros if ask.sent_at else 0
+        _fail(context, ask, answerer.text, micros)
         return
     if answerer.is_free:
         _answer_free(context, ask, answerer)
@@ -93,7 +97,8 @@ def _answer_free(context: AppContext, ask: Ask, answerer: Answerer) -> None:
     if isinstance(answer, Refusal):
         _fail(context, ask, answer.text, 0)
     elif answer is not None:
-        _give(context, ask, answerer, answer.text, views.free_note(answerer.what, answer), 0)
+        note = views.free_note(answerer.what, answer)
+        _give(context, ask, answerer, answer.text, note, 0)
 
 
 def _pass_on(context: AppContext, ask: Ask, answerer: Answerer, reply: CachedAnswer) -> None:
@@ -120,7 +125,8 @@ def _give(context: AppContext, ask: Ask, answerer: Answerer, text: str, note: st
     )
     with context.store.transaction():
         context.store.tried_answers.add(tried)
-        _tell(context, ask, views.answer_card(ask, text, note), micros)
+        card = views.answer_card(ask, text, note)
+        _tell(context, ask, card, micros)
 
 
 def _send(context: AppContext, ask: Ask, answerer: Answerer) -> None:
@@ -143,7 +149,8 @@ def _send(context: AppContext, ask: Ask, answerer: Answerer) -> None:
     elif prompt is not None:
         # Marked before it is sent: after a kill in between it counts as sent, and what costs money is not sent twice.
         context.store.questions.mark_sent(ask, now=context.clock())
-        context.llm.ask(_owner(ask), provider, [_question(ask, answerer, prompt)])
+        question = _question(ask, answerer, prompt)
+        context.llm.ask(_owner(ask), provider, [question])
 
 
 def _wait(context: AppContext, ask: Ask, answerer: Answerer) -> None:
@@ -153,7 +160,8 @@ def _wait(context: AppContext, ask: Ask, answerer: Answerer) -> None:
     # stops waiting, so none falls between the two looks and seems lost.
     is_waiting = context.llm.waiting(owner) > 0
     is_overdue = context.clock() - ask.created_at > PATIENCE_S
-    declined = next(iter(context.llm.collect(owner)), None)
+    outcomes = context.llm.collect(owner)
+    declined = outcomes[0] if outcomes else None
     if declined:
         micros = ask.most_micros if declined.is_unclear else 0
         _fail(context, ask, declined.why, micros)
@@ -193,7 +201,9 @@ def _max_micros(context: AppContext, answerer: Answerer, text: str) -> int | Ref
     prompt = answerers.longest_prompt(context, answerer, text)
     if isinstance(prompt, Refusal):
         return prompt
-    sent = sum(len(message.content.encode()) + TEMPLATE_TOKENS for message in prompt)
+    sent = 0
+    for message in prompt:
+        sent += len(message.content.encode()) + TEMPLATE_TOKENS
     return question_micros(answerer.price, sent, answerer.max_tokens)
 
 
@@ -201,17 +211,20 @@ def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
     """Tells the person why there is no answer. `micros` counts as spent, because the question may have been answered
     all the same."""
     if micros:
+        spent = usd_micros(micros)
         why = (
-            f"{why} It may have been answered there, so its maximum cost counts as spent ({usd_micros(micros)}). It "
-            "is not sent again automatically."
+            f"{why} It may have been answered there, so its maximum cost counts as spent ({spent}). It is not sent "
+            "again automatically."
         )
     with context.store.transaction():
         _tell(context, ask, views.failure_card(ask, why), micros)
 
 
 def _tell(context: AppContext, ask: Ask, message: Card, micros: int) -> None:
+    # Only once: another tick may have ended the question meanwhile.
     if context.store.questions.end(ask, micros):
-        context.send(Draft("ephemeral", ask.channel, message.body(), person=ask.person, topic="answers"))
+        draft = Draft("ephemeral", ask.channel, message.body(), person=ask.person, topic="answers")
+        context.send(draft)
 
 
 def _owner(ask: Ask) -> str:
