@@ -346,8 +346,8 @@ def numbers_of(
         candidates = tuple(candidate for candidate in candidates if candidate.scoring == "judge")
         if tuned is not None and tuned.scoring != "judge":
             tuned = None
-    asked = [candidate for candidate in candidates if candidate.model is not None]
-    todays = tuple(candidate for candidate in asked if candidate.model in today)
+    prompted = [candidate for candidate in candidates if candidate.model is not None]
+    todays = tuple(candidate for candidate in prompted if candidate.model in today)
     now = _best_for(aim, todays or candidates)
     return AimNumbers(aim, now, is_today=bool(todays), tuned=tuned)
 

@@ -87,15 +87,13 @@ def ask(
         return next_row(context, labelling.id, person)
     if labelling is None and count is None:
         return views.choice_form(channel, dataset)
-    request = RowsToLabel(dataset, channel, person, count or USUAL_ROWS)
-    return begin(context, request)
+    return begin(context, RowsToLabel(dataset, channel, person, count or USUAL_ROWS))
 
 
 def begin_doubted(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
     """Handles the button on a dataset's card: begins a batch of doubted rows."""
     dataset = context.store.datasets.get(dataset_id)
-    request = RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS)
-    return begin(context, request)
+    return begin(context, RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS))
 
 
 def begin_unlabelled(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
@@ -313,8 +311,7 @@ def _next_form(context: AppContext, labelling: Labelling, person: str) -> Block:
     for row in rows:
         if row.place not in answered:
             names = _label_names(context, labelling)
-            to_label = views.RowToLabel(row, names, len(answered), len(rows))
-            return views.row_form(to_label)
+            return views.row_form(views.RowToLabel(row, names, len(answered), len(rows)))
     return views.finished_form(labelling, len(rows))
 
 
@@ -575,8 +572,7 @@ def retry_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> No
         return
     now = context.clock()
     pause = min(2**labelling.tries, 120)
-    next_at = now + pause
-    context.store.labellings.move(labelling, labelling.state, now=now, tries=tries, next_at=next_at)
+    context.store.labellings.move(labelling, labelling.state, now=now, tries=tries, next_at=now + pause)
 
 
 def fail(context: AppContext, labelling: Labelling, why: str) -> None:
@@ -591,8 +587,7 @@ def fail(context: AppContext, labelling: Labelling, why: str) -> None:
         if moved is None:
             return
         if moved.state == "open":
-            card = views.open_card(moved, outcome_of(context, moved))
-            show(context, moved, card)
+            show(context, moved, views.open_card(moved, outcome_of(context, moved)))
         person = labelling.closed_by or labelling.person
         # One batch can fail to close several times, and people hear of each.
         once = f"labelling {moved.id} {moved.state} {now}"

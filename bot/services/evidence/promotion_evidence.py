@@ -351,8 +351,8 @@ def _compare_with_alternatives(
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
         return
-    known = load_evidence(context, dataset, report, None)
-    evidence = without_trained_candidate(known, plan.method)
+    everything = load_evidence(context, dataset, report, None)
+    evidence = without_trained_candidate(everything, plan.method)
     comparable = []
     for candidate in comparable_alternatives(evidence, plan.judge):
         if candidate.scoring == own.scoring and candidate.n == own.n:
