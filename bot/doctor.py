@@ -437,7 +437,7 @@ def _check_assistant(settings: Settings, today: date) -> Iterator[Finding]:
 
 def _check_disk(settings: Settings) -> Finding:
     data = settings.data.resolve()
-    folder = next(place for place in (data, *data.parents) if place.exists())
+    folder = next(parent for parent in (data, *data.parents) if parent.exists())
     if not os.access(folder, os.W_OK):
         cure = "mount it for writing, or let the bot's user own it"
         return Finding(False, "disk", f"{folder} can't be written to by this user: {cure}")

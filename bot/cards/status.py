@@ -134,7 +134,7 @@ def _next_buttons(status: Status) -> list[Block]:
     lines.append(("Datasets", "datasets"))
     if status.in_use.total:
         lines.append(("Models", "models"))
-    return [command_button(text, line, place=place) for place, (text, line) in enumerate(lines)]
+    return [command_button(text, line, position=position) for position, (text, line) in enumerate(lines)]
 
 
 def card_name(summary: RunSummary | EvaluationSummary) -> str:

@@ -207,11 +207,11 @@ def wrong(result: str, training: bool, candidate: int | None, first: int | None,
     if training and candidate is not None:
         refuse("Either --training or --held-out: choose one of them.")
     command = f"finetune wrong {result}"
-    place = (first or 1) - 1
+    position = (first or 1) - 1
     if training:
-        _show_training(subject, place, f"{command} --training")
+        _show_training(subject, position, f"{command} --training")
     elif candidate is not None:
-        _show_held_out(subject, candidate - 1, place, f"{command} --held-out {candidate}", is_sure=yes)
+        _show_held_out(subject, candidate - 1, position, f"{command} --held-out {candidate}", is_sure=yes)
     elif first is not None:
         refuse("--from needs --training or --held-out.")
     else:

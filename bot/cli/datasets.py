@@ -452,13 +452,13 @@ def holdout_notes(rows: EvaluationRows) -> list[str]:
     if rows.near:
         near = pluralize(len(rows.near), "row")
         were = "was" if len(rows.near) == 1 else "were"
-        places = line_ranges(rows.near[:SHOWN_LINES])
+        lines = line_ranges(rows.near[:SHOWN_LINES])
         hidden = len(rows.near) - SHOWN_LINES
         if hidden > 0:
-            places += f" and {hidden:,} more"
+            lines += f" and {hidden:,} more"
         sentences.append(
             f"{near} asked nearly the same as the holdout, and {were} learnt from, so the scores may be too good: "
-            f"{places}."
+            f"{lines}."
         )
     if rows.foreign:
         foreign = pluralize(rows.foreign, "held-out row")

@@ -21,7 +21,7 @@ MOST_ROWS = 200
 
 @dataclass(frozen=True)
 class BatchOutcome:
-    """`answered` of `rows` rows have an answer. `decided` maps each row's place to the label that most people gave, or
+    """`answered` of `rows` rows have an answer. `decided` maps each row's number to the label that most people gave, or
     to None if most want to drop the row. The `disputed` rows have no majority and are left alone.
 
     `stay` rows keep the label they had. `changes` rows of the next version differ from this one. `between` compares

@@ -328,7 +328,7 @@ GUARDS = (
     Guard(
         "wrong rows only where rows may be shown",
         "bot/services/measurement/wrong_rows.py",
-        '    if place == "thread" or place == "direct":',
+        '    if delivery == "thread" or delivery == "direct":',
         '    if place != "thread" and place != "direct":\n        place = "direct"\n    if True:',
         "tests/bot/evidence/test_story_looks.py::test_wrong_rows_of_a_public_dataset_come_to_its_uploader_alone",
     ),

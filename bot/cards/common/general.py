@@ -62,10 +62,10 @@ def text_message(text: str) -> Message:
     return Message(text, (Text(text),))
 
 
-def command_button(text: str, line: str, *, place: int = 0) -> Block:
+def command_button(text: str, line: str, *, position: int = 0) -> Block:
     """A button that runs a command, as if the person who presses it had typed the `line` after `/finetune`. Several in
-    a row need a `place` each."""
-    return button(text, RUN_LINES[place], line)
+    a row need a `position` each."""
+    return button(text, RUN_LINES[position], line)
 
 
 def sample_card() -> Message:
@@ -96,10 +96,10 @@ CURES = {
 }
 
 
-def undelivered_notice(place: str, error: str, words: str | None) -> Message:
-    """`place` and `words` are mrkdwn; `words` is the text of the message's notification."""
+def undelivered_notice(target: str, error: str, words: str | None) -> Message:
+    """`target` and `words` are mrkdwn; `words` is the text of the message's notification."""
     cure = CURES.get(error, "It won't be sent again. `/finetune status` shows the current state.")
-    text = f"A message for {place} could not be delivered: {code(error)}. {cure}"
+    text = f"A message for {target} could not be delivered: {code(error)}. {cure}"
     if words:
         # Slack quotes a single line, so each line gets a mark of its own.
         quoted = words.replace("\n", "\n>")

@@ -142,7 +142,8 @@ def nearest_commands(near: Sequence[NearCommand], why: str = "") -> Message:
     parts.lines([f"• {code(f'/finetune {each.line}')}: {escape(each.what)}" for each in near])
     complete = [each for each in near if each.is_run_by_click]
     buttons = [
-        command_button(capitalize(each.line), each.line, place=place) for place, each in enumerate(complete)
+        command_button(capitalize(each.line), each.line, position=position)
+        for position, each in enumerate(complete)
     ]
     if buttons:
         parts.buttons(*buttons)

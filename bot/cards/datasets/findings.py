@@ -264,12 +264,12 @@ def can_be_cleaned(report: Report) -> bool:
     return False
 
 
-def cleaning_started(dataset: Dataset, place: RowDelivery, *, is_traced: bool) -> str:
+def cleaning_started(dataset: Dataset, delivery: RowDelivery, *, is_traced: bool) -> str:
     """`is_traced`: the file has recorded calls, of which a table of questions is written."""
     what = f"Writing a cleaned copy of {code(dataset.title)}"
     if is_traced:
         what = f"Writing the questions of {code(dataset.title)} into a table"
-    match place:
+    match delivery:
         case "thread":
             return f"{what}; it will appear in the card's thread."
         case "direct":

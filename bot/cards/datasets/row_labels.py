@@ -201,7 +201,7 @@ def row_form(shown: RowToLabel) -> Block:
     """Shows a row with buttons to keep its label, to take the label of similar rows, or to drop it, and a list of all
     other labels."""
     row = shown.row
-    # A row's place and never its text: buttons hold ids only.
+    # A row's number and never its text: buttons hold ids only.
     key = f"{row.labelling_id} {row.place}"
     rows = pluralize(shown.of, "row")
     blocks: list[CardBlock | Block] = [
@@ -260,25 +260,25 @@ def _other_labels(key: str, labels: tuple[str, ...]) -> list[Block]:
     if len(labels) > MANY_LABELS:
         longest = SHORT_OPTION
     names = shorten_apart(labels, longest)
-    places = list(range(len(labels)))
+    indices = list(range(len(labels)))
     if len(labels) <= forms.MOST_OPTIONS:
-        return [_label_select(key, places, names, "Or another label:")]
-    places.sort(key=lambda place: labels[place].casefold())
+        return [_label_select(key, indices, names, "Or another label:")]
+    indices.sort(key=lambda index: labels[index].casefold())
     selects = []
-    for start in range(0, len(places), forms.MOST_OPTIONS):
-        part = places[start : start + forms.MOST_OPTIONS]
+    for start in range(0, len(indices), forms.MOST_OPTIONS):
+        part = indices[start : start + forms.MOST_OPTIONS]
         first = shorten(labels[part[0]])
         last = shorten(labels[part[-1]])
         selects.append(_label_select(key, part, names, f"Or another label, {first} to {last}:"))
     return selects
 
 
-def _label_select(key: str, places: Sequence[int], names: Sequence[str], title: str) -> Block:
+def _label_select(key: str, indices: Sequence[int], names: Sequence[str], title: str) -> Block:
     """A select of the labels at these indices in the dataset. `names` are all labels, shortened."""
     options = []
-    for place in places:
+    for index in indices:
         # By its index, as a label may be longer than the 150 characters of an option's value.
-        options.append({"text": plain(names[place], LONGEST_OPTION), "value": f"{key} {place}"})
+        options.append({"text": plain(names[index], LONGEST_OPTION), "value": f"{key} {index}"})
     select = {
         "type": "static_select",
         "action_id": CHOOSE,

@@ -44,10 +44,10 @@ CONSEQUENCE = f"From then on {_WHEN_READ} Reading training rows changes nothing.
 
 @dataclass(frozen=True)
 class WrongAnswers:
-    """How many of a candidate's answers to the `of` held-out rows are not entirely right. `place` is its place among
-    the candidates of its result; `name` is plain text."""
+    """How many of a candidate's answers to the `of` held-out rows are not entirely right. `position` is that of the
+    candidate in its result; `name` is plain text."""
 
-    place: int
+    position: int
     name: str
     wrong: int
     of: int
@@ -97,7 +97,7 @@ def offer_in_terminal(offer: WrongRowsOffer, command: str) -> Message:
     parts.text(HELD_OUT)
     parts.lines(
         [
-            f"{candidate.place + 1}. {escape(candidate.name)}: {candidate.wrong:,} of {candidate.of:,} wrong"
+            f"{candidate.position + 1}. {escape(candidate.name)}: {candidate.wrong:,} of {candidate.of:,} wrong"
             for candidate in offer.candidates
         ]
     )
@@ -118,24 +118,24 @@ def _candidate_text(offer: WrongRowsOffer, candidate: WrongAnswers) -> CardBlock
     text = f"{escape(shorten(candidate.name, 60))}: {candidate.wrong:,} of {candidate.of:,} wrong"
     if not candidate.wrong:
         return Text(text)
-    return Text(text, held_out_button("Show them", offer.subject, candidate.place, 0))
+    return Text(text, held_out_button("Show them", offer.subject, candidate.position, 0))
 
 
-def held_out_button(words: str, subject: str, place: int, first: int) -> Block:
+def held_out_button(words: str, subject: str, position: int, first: int) -> Block:
     """Shows a page of held-out rows after a confirmation, as that can't be taken back."""
-    return button(words, SHOW_HELD_OUT, f"{_word(subject)} {place} {first}", confirm=_sure())
+    return button(words, SHOW_HELD_OUT, f"{_word(subject)} {position} {first}", confirm=_sure())
 
 
 @dataclass(frozen=True)
 class DifferentSide:
-    """A result whose answers are set beside another's, 'run 3' or 'm7', and its candidate's place there."""
+    """A result whose answers are set beside another's, 'run 3' or 'm7', and its candidate's position there."""
 
     subject: str
-    place: int = 0
+    position: int = 0
 
     @property
     def value(self) -> str:
-        return f"{_word(self.subject)} {self.place}"
+        return f"{_word(self.subject)} {self.position}"
 
 
 def different_rows_button(words: str, side: DifferentSide, other: DifferentSide, first: int) -> Block:
@@ -161,7 +161,7 @@ def held_out_card(
     parts.lines([_row(row) for row in page.rows])
     shown = page.first + len(page.rows)
     if shown < page.wrong:
-        more = held_out_button("Show more of them", subject, candidate.place, shown)
+        more = held_out_button("Show more of them", subject, candidate.position, shown)
         parts.add(_more(more, command, shown))
     parts.note(_read_from_now_on(len(page.rows)))
     name = escape(shorten(candidate.name, 60))
@@ -270,9 +270,9 @@ def _on_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def coming_text(what: str, place: RowDelivery) -> str:
+def coming_text(what: str, delivery: RowDelivery) -> str:
     """The answer to the person who pressed the button."""
-    if place == "thread":
+    if delivery == "thread":
         return f"{what} in the thread under the result."
     return f"{what} in a direct message to you, as others read the dataset's channel."
 

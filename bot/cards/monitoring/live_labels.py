@@ -97,8 +97,8 @@ def label_selects(labels: Sequence[str], action: str) -> list[Block]:
     selects = []
     for start in range(0, len(names), forms.MOST_OPTIONS):
         options = []
-        for place in range(start, min(start + forms.MOST_OPTIONS, len(names))):
-            options.append({"text": plain(names[place], LONGEST_OPTION), "value": f"{place}"})
+        for index in range(start, min(start + forms.MOST_OPTIONS, len(names))):
+            options.append({"text": plain(names[index], LONGEST_OPTION), "value": f"{index}"})
         select = {
             "type": "static_select",
             "action_id": action,

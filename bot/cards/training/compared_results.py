@@ -118,8 +118,8 @@ def _pair_part(pair: ResultPair, compared: ResultsCompared) -> CardBlock:
     if not count or not is_same_dataset or pair.first.holdout != pair.other.holdout:
         return Text(text)
     words = f"Show {pluralize(count, 'row')}"
-    side = DifferentSide(pair.first.name, pair.first.place)
-    other = DifferentSide(pair.other.name, pair.other.place)
+    side = DifferentSide(pair.first.name, pair.first.position)
+    other = DifferentSide(pair.other.name, pair.other.position)
     return Text(text, different_rows_button(words, side, other, 0))
 
 

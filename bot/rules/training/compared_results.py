@@ -32,7 +32,7 @@ class ComparedResult:
     be deployed, '' if there is none. `measured` is None without scores; `state` then says in which state
     the run or measurement is. `settings` are names with their values, as people type them. `cost_micros` is what the
     run or measurement has cost, and `usd` the cost of 1,000 requests in production. `look` is the number of the look
-    that measured it, among tuned models if it is one, and `place` its place among the measurement's candidates."""
+    that measured it, among tuned models if it is one, and `position` that of the candidate in its measurement."""
 
     number: int
     dataset: str
@@ -51,7 +51,7 @@ class ComparedResult:
     look: int = 1
     is_deleted: bool = False
     is_curve: bool = False
-    place: int = 0
+    position: int = 0
 
     @property
     def name(self) -> str:
@@ -73,7 +73,7 @@ class LeftOut:
 @dataclass(frozen=True)
 class CommonScores:
     """A result's scores on the rows that all compared results answered, in one order for all of them. `read` are the
-    places of rows that people had read with a wrong answer before they made its training rows."""
+    positions of rows that people had read with a wrong answer before they made its training rows."""
 
     result: ComparedResult
     scores: tuple[float, ...]

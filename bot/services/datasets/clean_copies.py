@@ -35,9 +35,9 @@ def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
     dataset = context.store.datasets.get(dataset_id)
     if dataset.sha256 is None:
         return Refusal("The file was deleted, so it can't be cleaned any more. Upload it again.")
-    place = _place(context, dataset, person)
-    if isinstance(place, Refusal):
-        return place
+    delivery = _delivery(context, dataset, person)
+    if isinstance(delivery, Refusal):
+        return delivery
     now = context.clock()
     with context.store.transaction():
         if context.store.cleanings.ask(dataset.id, person, now=now) is None:
@@ -45,7 +45,7 @@ def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
         context.audit(person, "ask cleaned", f"dataset {dataset.id}")
     path = context.settings.files / dataset.sha256
     is_traced = path.is_file() and traced_questions.is_traced(path)
-    return views.cleaning_started(dataset, place, is_traced=is_traced)
+    return views.cleaning_started(dataset, delivery, is_traced=is_traced)
 
 
 def step(context: AppContext, cleaning: Cleaning) -> None:
@@ -104,20 +104,20 @@ def _finish(
     written: CleanedFile | QuestionTable | CleaningRefusal,
 ) -> None:
     # Looked up again: the person may have left the channel while the copy was written.
-    place = _place(context, dataset, cleaning.person)
+    delivery = _delivery(context, dataset, cleaning.person)
     with context.store.transaction():
         if not context.store.cleanings.finish(cleaning):
             return
-        if isinstance(place, Refusal):
-            _tell(context, cleaning, dataset, place.text)
+        if isinstance(delivery, Refusal):
+            _tell(context, cleaning, dataset, delivery.text)
         elif isinstance(written, CleaningRefusal):
             _tell(context, cleaning, dataset, views.not_cleaned(dataset, written))
         else:
-            context.send(_draft(cleaning, dataset, written, place))
+            context.send(_draft(cleaning, dataset, written, delivery))
 
 
 def _draft(
-    cleaning: Cleaning, dataset: Dataset, written: CleanedFile | QuestionTable, place: RowDelivery
+    cleaning: Cleaning, dataset: Dataset, written: CleanedFile | QuestionTable, delivery: RowDelivery
 ) -> Draft:
     draft = Draft(
         kind="file",
@@ -127,7 +127,7 @@ def _draft(
         private=True,
         topic="answers",
     )
-    if place == "thread":
+    if delivery == "thread":
         return replace(draft, thread=f"dataset {dataset.id}", concerns=cleaning.person)
     return replace(draft, person=cleaning.person)
 
@@ -151,12 +151,12 @@ def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) 
     context.send(Draft("direct", dataset.channel, body, person=cleaning.person, topic="answers"))
 
 
-def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Refusal:
+def _delivery(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Refusal:
     """Returns where the copy may be posted, or why it may not be posted at all."""
     refusal = authorization.refusal(context, person, "read", dataset.channel)
     if refusal:
         return refusal
-    place = authorization.row_delivery(context, dataset, person)
-    if place == "thread" or place == "direct":
-        return place
-    return Refusal(views.not_delivered(dataset, place))
+    delivery = authorization.row_delivery(context, dataset, person)
+    if delivery == "thread" or delivery == "direct":
+        return delivery
+    return Refusal(views.not_delivered(dataset, delivery))

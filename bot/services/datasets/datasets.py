@@ -470,7 +470,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
         listed = write_findings(context, report, folder_of(context, dataset))
     may_show_row = authorization.may_show_rows(context, dataset, dataset.channel)
     bases = context.settings.trainer.models
-    missing_bases = [name for name, place in bases.items() if why_not_served(name, place)]
+    missing_bases = [name for name, folder in bases.items() if why_not_served(name, folder)]
     taught = taught_rows.count_taught_in(context, dataset.name, report)
     state: DatasetState = "refused" if report.is_blocked else "ready"
     changes = {"report": report.to_json(), "refusal": _why_refused(dataset, inspected)}

@@ -223,13 +223,13 @@ def untrainable_text(settings: Settings, target: Target) -> str | None:
     model = target.model
     if model.is_encoder or row.cluster or not row.keeps_models_here:
         return None
-    place = None
+    folder = None
     if row.is_started_by_us:
-        place = settings.trainer.models.get(model.name)
-    why = base_models.why_untrainable(place or model.base_name or model.name)
-    if why or place is None:
+        folder = settings.trainer.models.get(model.name)
+    why = base_models.why_untrainable(folder or model.base_name or model.name)
+    if why or folder is None:
         return why
-    missing = base_models.why_not_served(model.name, place)
+    missing = base_models.why_not_served(model.name, folder)
     if not missing:
         return None
     cure = "Correct it under [trainer.models] in finetune.toml."

@@ -155,11 +155,13 @@ def conclude(step: ComparisonStep) -> None:
             return
         labelled = [(row, row.label) for row in rows if row.label is not None]
         context.store.labellings.add_rows(
-            LabellingRow(labelling.id, place, row.key, row.text, row.given, label)
-            for place, (row, label) in enumerate(labelled)
+            LabellingRow(labelling.id, number, row.key, row.text, row.given, label)
+            for number, (row, label) in enumerate(labelled)
         )
-        for place, (_, label) in enumerate(labelled):
-            context.store.labellings.answer(RowLabel(labelling.id, place, str(labelling.teacher), label, now))
+        for number, (_, label) in enumerate(labelled):
+            context.store.labellings.answer(
+                RowLabel(labelling.id, number, str(labelling.teacher), label, now)
+            )
         left_out = labelling.left_out + len(rows) - len(labelled)
         context.store.labellings.move(
             labelling, "closing", now=now, closed_by=labelling.person, left_out=left_out, tries=0, next_at=0

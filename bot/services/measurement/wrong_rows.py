@@ -83,9 +83,10 @@ class _Answered:
     def scoring(self) -> Scoring:
         return self.candidates[0].scoring
 
-    def wrong_answers(self, place: int) -> WrongAnswers:
-        measured = self.candidates[place]
-        return WrongAnswers(place, self.names[place], len(wrong_indices(measured.scores)), measured.n)
+    def wrong_answers(self, position: int) -> WrongAnswers:
+        measured = self.candidates[position]
+        wrong = wrong_indices(measured.scores)
+        return WrongAnswers(position, self.names[position], len(wrong), measured.n)
 
 
 @dataclass(frozen=True)
@@ -101,33 +102,33 @@ def offer(context: AppContext, subject: Subject, person: str, here: str | None) 
     answered = _visible(context, subject, person, here)
     if isinstance(answered, Refusal):
         return answered
-    place = _place(context, answered, person)
-    if isinstance(place, Refusal):
-        return place
+    delivery = _delivery(context, answered, person)
+    if isinstance(delivery, Refusal):
+        return delivery
     return _offer_of(context, answered)
 
 
 def show_held_out(context: AppContext, value: str, person: str) -> str | Refusal:
     """Handles the button: sends a page of held-out rows, and records that they were read. `value` is the result, the
-    candidate's place, and the place of the page's first row."""
-    word, candidate_place, first = value.split(" ")
+    candidate's position, and that of the page's first row."""
+    word, candidate_position, first = value.split(" ")
     answered = _answered_of_button(context, word, person)
     if isinstance(answered, Refusal):
         return answered
-    place = _place_of_held_out(context, answered, person)
-    if isinstance(place, Refusal):
-        return place
-    candidate = int(candidate_place)
+    delivery = _delivery_of_held_out(context, answered, person)
+    if isinstance(delivery, Refusal):
+        return delivery
+    candidate = int(candidate_position)
     page = _held_out_page(context, answered, candidate, int(first))
     if isinstance(page, Refusal):
         return page
-    return _send_held_out(context, answered, page, person, place, answered.names[candidate])
+    return _send_held_out(context, answered, page, person, delivery, answered.names[candidate])
 
 
 def show_different(context: AppContext, value: str, person: str) -> str | Refusal:
     """Handles the button of a comparison: sends a page of the held-out rows that two results answered differently, and
-    records that they were read. `value` is both results, each with its candidate's place, and the place of the page's
-    first row."""
+    records that they were read. `value` is both results, each with its candidate's position, and that of the page's first
+    row."""
     word, mine, other_word, theirs, first = value.split(" ")
     answered = _answered_of_button(context, word, person)
     if isinstance(answered, Refusal):
@@ -135,13 +136,13 @@ def show_different(context: AppContext, value: str, person: str) -> str | Refusa
     other = _answered_of_button(context, other_word, person)
     if isinstance(other, Refusal):
         return other
-    place = _place_of_held_out(context, answered, person)
-    if isinstance(place, Refusal):
-        return place
+    delivery = _delivery_of_held_out(context, answered, person)
+    if isinstance(delivery, Refusal):
+        return delivery
     page = _different_page(context, answered, other, (int(mine), int(theirs)), int(first))
     if isinstance(page, Refusal):
         return page
-    return _send_held_out(context, answered, page, person, place, f"beside {other.name}")
+    return _send_held_out(context, answered, page, person, delivery, f"beside {other.name}")
 
 
 def offer_to_operator(context: AppContext, subject: Subject) -> WrongRowsOffer | Refusal:
@@ -184,20 +185,20 @@ def held_out_for_operator(
     return page.card
 
 
-def _place_of_held_out(context: AppContext, answered: _Answered, person: str) -> RowDelivery | Refusal:
+def _delivery_of_held_out(context: AppContext, answered: _Answered, person: str) -> RowDelivery | Refusal:
     """Returns where held-out rows are shown. Reading them takes the right to measure, besides the right to see rows."""
     refusal = authorization.refusal(context, person, "measure", answered.channel)
-    return refusal or _place(context, answered, person)
+    return refusal or _delivery(context, answered, person)
 
 
 def _send_held_out(
-    context: AppContext, answered: _Answered, page: _Page, person: str, place: RowDelivery, what: str
+    context: AppContext, answered: _Answered, page: _Page, person: str, delivery: RowDelivery, what: str
 ) -> str:
     """Sends a page and records that it was read. Returns the text for the person. `what` is for the audit log."""
     with context.store.transaction():
         _record_read(context, answered, page, person, what)
-        context.send(_draft(answered, page.card.letter(), person, place))
-    return views.coming_text("The rows are", place)
+        context.send(_draft(answered, page.card.letter(), person, delivery))
+    return views.coming_text("The rows are", delivery)
 
 
 def _record_read(context: AppContext, answered: _Answered, page: _Page, person: str, what: str) -> None:
@@ -211,14 +212,14 @@ def _record_read(context: AppContext, answered: _Answered, page: _Page, person: 
 
 def ask_training(context: AppContext, value: str, person: str) -> str | Refusal:
     """Handles the button: records a request for a page of training rows, which a worker finds. `value` is the result
-    and the place of the page's first row."""
+    and the position of the page's first row."""
     word, first = value.split(" ")
     answered = _answered_of_button(context, word, person)
     if isinstance(answered, Refusal):
         return answered
-    place = _place(context, answered, person)
-    if isinstance(place, Refusal):
-        return place
+    delivery = _delivery(context, answered, person)
+    if isinstance(delivery, Refusal):
+        return delivery
     why_not = _why_not_training(context, answered)
     if why_not:
         return Refusal(why_not)
@@ -229,7 +230,7 @@ def ask_training(context: AppContext, value: str, person: str) -> str | Refusal:
         if request is None:
             return Refusal("Training rows of this dataset are already being looked for, for you.")
         context.audit(person, "read training rows", answered.audited)
-    return views.coming_text("They will be", place)
+    return views.coming_text("They will be", delivery)
 
 
 def step(context: AppContext, request: RowRequest) -> None:
@@ -239,9 +240,9 @@ def step(context: AppContext, request: RowRequest) -> None:
         _give_up(context, request, answered.text)
         return
     # Looked up at each tick: the person may have left the channel while the rows were looked for.
-    place = _place(context, answered, request.person)
-    if isinstance(place, Refusal):
-        _give_up(context, request, place.text)
+    delivery = _delivery(context, answered, request.person)
+    if isinstance(delivery, Refusal):
+        _give_up(context, request, delivery.text)
         return
     try:
         page = context.workers.poll(
@@ -265,7 +266,7 @@ def step(context: AppContext, request: RowRequest) -> None:
     message = views.training_card(answered.name, page)
     with context.store.transaction():
         if context.store.row_requests.finish(request):
-            context.send(_draft(answered, message.letter(), request.person, place))
+            context.send(_draft(answered, message.letter(), request.person, delivery))
 
 
 def find_in_file(files: Path, train: str, scoring: Scoring, first: int) -> WrongRows:
@@ -281,8 +282,8 @@ def _give_up(context: AppContext, request: RowRequest, why: str) -> None:
             context.send(Draft("direct", dataset.channel, body, person=request.person, topic="answers"))
 
 
-def _draft(answered: _Answered, body: Block, person: str, place: RowDelivery) -> Draft:
-    if place == "thread":
+def _draft(answered: _Answered, body: Block, person: str, delivery: RowDelivery) -> Draft:
+    if delivery == "thread":
         return Draft(
             "post",
             answered.channel,
@@ -295,21 +296,21 @@ def _draft(answered: _Answered, body: Block, person: str, place: RowDelivery) ->
     return Draft("direct", answered.channel, body, person=person, private=True, topic="answers")
 
 
-def _place(context: AppContext, answered: _Answered, person: str) -> RowDelivery | Refusal:
-    place = authorization.row_delivery(context, answered.dataset, person)
-    if place == "thread" and not authorization.may_show_rows(context, answered.dataset, answered.channel):
-        place = "others read here"  # the result was posted in another channel than the dataset's
-    if place == "thread" or place == "direct":
-        return place
+def _delivery(context: AppContext, answered: _Answered, person: str) -> RowDelivery | Refusal:
+    delivery = authorization.row_delivery(context, answered.dataset, person)
+    if delivery == "thread" and not authorization.may_show_rows(context, answered.dataset, answered.channel):
+        delivery = "others read here"  # the result was posted in another channel than the dataset's
+    if delivery == "thread" or delivery == "direct":
+        return delivery
     offered = _offer_of(context, answered)
-    return Refusal(views.not_shown_text(offered, place, answered.dataset.uploaded_by))
+    return Refusal(views.not_shown_text(offered, delivery, answered.dataset.uploaded_by))
 
 
 def _offer_of(context: AppContext, answered: _Answered) -> WrongRowsOffer:
     return WrongRowsOffer(
         subject=answered.name,
         dataset=answered.dataset.name,
-        candidates=tuple(answered.wrong_answers(place) for place in range(len(answered.candidates))),
+        candidates=tuple(answered.wrong_answers(position) for position in range(len(answered.candidates))),
         why_not_training=_why_not_training(context, answered),
     )
 
@@ -317,7 +318,8 @@ def _offer_of(context: AppContext, answered: _Answered) -> WrongRowsOffer:
 def _why_not_training(context: AppContext, answered: _Answered) -> str:
     if answered.scoring not in LEARNABLE:
         return "no free model can answer them, as these answers are neither labels nor JSON objects."
-    if not (context.settings.files / f"{answered.train}.jsonl").is_file():
+    path = context.settings.files / f"{answered.train}.jsonl"
+    if not path.is_file():
         return "their file was deleted."
     return ""
 
@@ -413,12 +415,12 @@ def _training_part(dataset: Dataset) -> str:
 
 
 def _held_out_page(
-    context: AppContext, answered: _Answered, place: int, first: int, command: str | None = None
+    context: AppContext, answered: _Answered, candidate: int, first: int, command: str | None = None
 ) -> _Page | Refusal:
-    """Returns the candidate's wrong rows from the place `first` on. `command` shows them in the terminal."""
-    if place >= len(answered.candidates):
+    """Returns the candidate's wrong rows from position `first` on. `command` shows them in the terminal."""
+    if candidate >= len(answered.candidates):
         return Refusal(NO_SUCH_CANDIDATE)
-    measured = answered.candidates[place]
+    measured = answered.candidates[candidate]
     positions = load_scored_rows(context.settings.files, answered.holdout).positions
     if len(positions) != measured.n:
         return Refusal("The held-out rows are no longer stored, so none can be shown.")
@@ -430,17 +432,18 @@ def _held_out_page(
         rows = examples(context.settings.files, answered.holdout)
     except FileChanged as changed:
         return Refusal(str(changed))
-    texts = _answers(context, answered, place, len(rows))
-    wrong_rows = tuple(
-        WrongRow(rows[position].prompt[-1].content, rows[position].answer, texts.get(position))
-        for position in shown
-    )
-    page = WrongRows(wrong_rows, first, len(wrong), measured.n)
-    card = views.held_out_card(answered.name, answered.wrong_answers(place), page, command)
+    texts = _answers(context, answered, candidate, len(rows))
+    wrong_rows = []
+    for position in shown:
+        row = rows[position]
+        wrong_rows.append(WrongRow(row.prompt[-1].content, row.answer, texts.get(position)))
+    page = WrongRows(tuple(wrong_rows), first, len(wrong), measured.n)
+    counted = answered.wrong_answers(candidate)
+    card = views.held_out_card(answered.name, counted, page, command)
     return _Page(card, shown)
 
 
-def _answers(context: AppContext, answered: _Answered, place: int, count: int) -> dict[int, str]:
+def _answers(context: AppContext, answered: _Answered, candidate: int, count: int) -> dict[int, str]:
     """Returns a candidate's stored answers by the position of their row. Those of a measurement are found by their
     keys, which are deleted some days after it."""
     if not answered.subject.is_measurement:
@@ -450,19 +453,22 @@ def _answers(context: AppContext, answered: _Answered, place: int, count: int) -
     if measurement is None:
         return {}
     keys_of = read_keys(folder_of(context, measurement)) or {}
-    its = keys_of.get(answered.candidates[place].identity)
+    its = keys_of.get(answered.candidates[candidate].identity)
     if its is None or len(its.keys) != count:
         return {}
     replies = context.store.answers.read(its.keys)
-    return {position: replies[key].text for position, key in enumerate(its.keys) if key in replies}
+    texts = {}
+    for position, key in enumerate(its.keys):
+        if key in replies:
+            texts[position] = replies[key].text
+    return texts
 
 
 def _different_page(
-    context: AppContext, answered: _Answered, other: _Answered, places: tuple[int, int], first: int
+    context: AppContext, answered: _Answered, other: _Answered, sides: tuple[int, int], first: int
 ) -> _Page | Refusal:
-    """Returns the rows that the candidates at `places` of two results answered differently, from the place `first`
-    on."""
-    mine, theirs = places
+    """Returns the rows that the candidates at `sides` of two results answered differently, from position `first` on."""
+    mine, theirs = sides
     if mine >= len(answered.candidates) or theirs >= len(other.candidates):
         return Refusal(NO_SUCH_CANDIDATE)
     # Where rows may be shown, and for which versions they count as read, was decided by the first dataset alone.
@@ -473,11 +479,12 @@ def _different_page(
     measured = answered.candidates[mine]
     other_measured = other.candidates[theirs]
     positions = load_scored_rows(context.settings.files, answered.holdout).positions
-    is_same = answered.holdout == other.holdout and measured.n == other_measured.n == len(positions)
-    if not is_same:
+    are_same_rows = answered.holdout == other.holdout
+    have_all_scores = measured.n == other_measured.n == len(positions)
+    if not are_same_rows or not have_all_scores:
         return Refusal("These two answered different versions' rows, or their rows are no longer stored.")
     scores = zip(measured.scores, other_measured.scores, strict=True)
-    different = [place for place, (score, its_score) in enumerate(scores) if score != its_score]
+    different = [position for position, (score, its_score) in enumerate(scores) if score != its_score]
     shown = at(different[first : first + ROWS_AT_ONCE], positions)
     if not shown:
         return Refusal("There are no more rows that differ.")
@@ -487,15 +494,12 @@ def _different_page(
         return Refusal(str(changed))
     texts = _answers(context, answered, mine, len(rows))
     other_texts = _answers(context, other, theirs, len(rows))
-    different_rows = [
-        views.DifferentRow(
-            rows[position].prompt[-1].content,
-            rows[position].answer,
-            texts.get(position),
-            other_texts.get(position),
-        )
-        for position in shown
-    ]
+    different_rows = []
+    for position in shown:
+        row = rows[position]
+        answers = (texts.get(position), other_texts.get(position))
+        different_rows.append(views.DifferentRow(row.prompt[-1].content, row.answer, *answers))
     side = DifferentSide(answered.name, mine)
     other_side = DifferentSide(other.name, theirs)
-    return _Page(views.different_rows_card(side, other_side, different_rows, first, len(different)), shown)
+    card = views.different_rows_card(side, other_side, different_rows, first, len(different))
+    return _Page(card, shown)

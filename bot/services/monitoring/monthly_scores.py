@@ -112,13 +112,15 @@ def _change(context: AppContext, before: _Scored, now: _Scored) -> change_rules.
     """Returns None if the two share no rows, or were scored in different ways."""
     if before.measured.scoring != now.measured.scoring or before.evaluation.judge != now.evaluation.judge:
         return None
-    places_before, places_now = find_common_positions(context.settings.files, (before.on_rows, now.on_rows))
-    if not places_now:
+    positions_before, positions_now = find_common_positions(
+        context.settings.files, (before.on_rows, now.on_rows)
+    )
+    if not positions_now:
         return None
     identity = now.measured.identity
     return change_rules.judge_change(
-        at(places_before, before.measured.scores),
-        at(places_now, now.measured.scores),
+        at(positions_before, before.measured.scores),
+        at(positions_now, now.measured.scores),
         is_same_question=distinct_candidate(identity, before.evaluation.plan)
         == distinct_candidate(identity, now.evaluation.plan),
     )

@@ -152,7 +152,7 @@ def _compare(earlier: Sequence[_Week], week: _Week, level: float) -> WeekShift:
         texts=texts,
         answers=answers,
         words=tuple(word.words for word in changed),
-        unusual=tuple(week.ids[place] for place in unusual),
+        unusual=tuple(week.ids[index] for index in unusual),
     )
 
 

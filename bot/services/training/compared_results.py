@@ -157,7 +157,7 @@ def _load_measurement(store: Store, settings: Settings, measurement: Measurement
         judge=judge_of(measurement),
         usd=evidence.request_usd(settings, provider, model, best.usd_per_1000),
         look=best.look,
-        place=own.index(best.identity),
+        position=own.index(best.identity),
     )
 
 
@@ -170,30 +170,32 @@ def _match(
     for result in results:
         first = next(iter(matched), None)
         why = why_unmatched(result, first)
-        if why is None and first is not None and not any(_common_places(files, [*matched, result])):
+        if why is None and first is not None and not any(_common_positions(files, [*matched, result])):
             why = "other rows"
         if why is None:
             matched.append(result)
         else:
             left_out.append(LeftOut(result, why, first))
-    places_of = _common_places(files, matched)
-    common = [_common_scores(result, places) for result, places in zip(matched, places_of, strict=True)]
+    positions_of = _common_positions(files, matched)
+    common = [
+        _common_scores(result, positions) for result, positions in zip(matched, positions_of, strict=True)
+    ]
     return tuple(common), tuple(left_out)
 
 
-def _common_places(files: Path, results: Sequence[ComparedResult]) -> tuple[tuple[int, ...], ...]:
+def _common_positions(files: Path, results: Sequence[ComparedResult]) -> tuple[tuple[int, ...], ...]:
     scored = [ScoredOn(result.holdout, result.measured) for result in results if result.measured is not None]
     if not scored:
         return ()
     return find_common_positions(files, scored)
 
 
-def _common_scores(result: ComparedResult, places: tuple[int, ...]) -> CommonScores:
+def _common_scores(result: ComparedResult, positions: tuple[int, ...]) -> CommonScores:
     if result.measured is None:
         raise ValueError(f"comparing {result.name}: it has no scores")
     read = set(result.measured.read)
     return CommonScores(
         result,
-        at(places, result.measured.scores),
-        tuple(number for number, place in enumerate(places) if place in read),
+        at(positions, result.measured.scores),
+        tuple(number for number, position in enumerate(positions) if position in read),
     )

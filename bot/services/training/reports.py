@@ -282,7 +282,7 @@ class RunReport:
         with tempfile.TemporaryDirectory() as folder:
             drawn = self._draw_comparison(plots, Path(folder) / "comparison.png")
             folders = (plots / f"run-{self.run.id}", plots / f"plan-{self.run.id}")
-            pictures = [path for place in folders for path in sorted(place.glob("*.png"))]
+            pictures = [path for folder in folders for path in sorted(folder.glob("*.png"))]
             if drawn is not None:
                 pictures.append(drawn)
             return cards.run_report(

@@ -51,8 +51,8 @@ class RunReplies:
     """The replies of the `base` and the `tuned` model to the rows of `holdout`, in its order, and the `alternatives`
     that were measured on the same rows. `candidate` is the tuned model under the name that people use; `labels` is
     empty for free text. `floor` is that of the dataset's report. `verdicts` are a judge's verdicts on both models'
-    replies, None if there are none that count. `origin` says how the tuned model came about, and `read` are the places
-    of the rows that people had read with a wrong answer before they made its training rows."""
+    replies, None if there are none that count. `origin` says how the tuned model came about, and `read` are the
+    positions of the rows that people had read with a wrong answer before they made its training rows."""
 
     run_id: int
     candidate: Candidate
@@ -109,10 +109,10 @@ def judge_run(
     base_verdicts, tuned_verdicts = run_replies.verdicts or (None, None)
     base_rows = _answer_rows(run_replies, "base", run_replies.base, holdout, base_verdicts)
     tuned_rows = _answer_rows(run_replies, "tuned", run_replies.tuned, holdout, tuned_verdicts)
-    places = distinct_example_indices(holdout)
-    base = at(places, base_rows)
-    tuned = at(places, tuned_rows)
-    expected = at(places, holdout)
+    positions = distinct_example_indices(holdout)
+    base = at(positions, base_rows)
+    tuned = at(positions, tuned_rows)
+    expected = at(positions, holdout)
     compared = compare([row.correct for row in base], [row.correct for row in tuned])
     folder.mkdir(parents=True, exist_ok=True)
     beside = _comparison_beside_best(run_replies, holdout, now)
