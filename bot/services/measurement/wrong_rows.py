@@ -127,8 +127,8 @@ def show_held_out(context: AppContext, value: str, person: str) -> str | Refusal
 
 def show_different(context: AppContext, value: str, person: str) -> str | Refusal:
     """Handles the button of a comparison: sends a page of the held-out rows that two results answered differently, and
-    records that they were read. `value` is both results, each with its candidate's position, and that of the page's first
-    row."""
+    records that they were read. `value` is both results, each with its candidate's position, and that of the page's
+    first row."""
     word, mine, other_word, theirs, first = value.split(" ")
     answered = _answered_of_button(context, word, person)
     if isinstance(answered, Refusal):
