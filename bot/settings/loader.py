@@ -54,14 +54,7 @@ def load_settings(
     file = _read_toml(path, must_exist=is_named)
     faults: list[Fault] = []
     table = read_table(SettingsTable, file.table, faults)
-    trainer = replace(
-        table.trainer,
-        engine=table.serving.engine,
-        encoder=table.encoder.model,
-        renting=_check_renting(table.hf, file),
-    )
-    _check_gpus(trainer, file)
-    _check_encoder_name(trainer, file)
+    trainer = _trainer_of(table, file)
     data = path.parent / table.data
     rows = _read_rows(lambda tables: load_providers(tables, environment), table.providers, faults)
     file.problems.extend(_key_problems(rows, environment))
@@ -90,6 +83,19 @@ def load_settings(
     if file.problems:
         raise SettingsProblems(tuple(file.problems))
     return settings
+
+
+def _trainer_of(table: SettingsTable, file: TomlFile) -> TrainerSettings:
+    """Returns the settings of our own trainer, which are spread over several sections."""
+    trainer = replace(
+        table.trainer,
+        engine=table.serving.engine,
+        encoder=table.encoder.model,
+        renting=_check_renting(table.hf, file),
+    )
+    _check_gpus(trainer, file)
+    _check_encoder_name(trainer, file)
+    return trainer
 
 
 def collect_secrets(settings: Settings, environment: Mapping[str, str]) -> tuple[str, ...]:

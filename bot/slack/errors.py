@@ -48,29 +48,39 @@ def register(app: App, context: AppContext) -> None:
             log.warning("a form was opened too late for Slack: %s", delivery_id(body))
             tell(context, f"late {delivery_id(body)}", body, general.too_late_notice(typed_command(body)))
             return ack()
-        unchanged = "" if context.store.inbox.has_effect_here else ", and nothing was changed"
-        if isinstance(error, SlackApiError) and is_unavailable(error):
-            log.warning("Slack could not do what a listener asked for: %s", error)
-            sentence = f"Slack is having trouble{unchanged}. Try again in a minute."
-        else:
-            log.error("a listener failed", exc_info=error)
-            sentence = (
-                f"Something in the bot went wrong{unchanged}. The bot's operator finds the cause with "
-                f"`finetune log`. {logs.sorry()}"
-            )
+        sentence = _sorry(context, error)
         if body.get("type") == "view_submission" and ack.response is None:
             return ack(response_action="errors", errors={_first_input(body): sentence})
         if body.get("type") == "block_actions" or "command" in body:  # both were acked before they failed
             if body.get("response_url"):
-                try:
-                    respond(text=sentence, response_type="ephemeral", replace_original=False)
-                except (OSError, ValueError):  # an unreachable or malformed address must not prevent the ack
-                    log.warning("the answer to a failed request could not be sent", exc_info=True)
+                _respond(respond, sentence)
             return ack()
         if ack.response is not None:  # it failed after its ack, and a second ack has no effect
             tell(context, f"failed {delivery_id(body)}", body, general.text_message(sentence))
             return ack.response
         return ack(text=sentence, response_type="ephemeral")
+
+
+def _sorry(context: AppContext, error: Exception) -> str:
+    """Writes a failure to the log, and returns the sentence for the person."""
+    unchanged = ", and nothing was changed"
+    if context.store.inbox.has_effect_here:
+        unchanged = ""
+    if isinstance(error, SlackApiError) and is_unavailable(error):
+        log.warning("Slack could not do what a listener asked for: %s", error)
+        return f"Slack is having trouble{unchanged}. Try again in a minute."
+    log.error("a listener failed", exc_info=error)
+    return (
+        f"Something in the bot went wrong{unchanged}. The bot's operator finds the cause with "
+        f"`finetune log`. {logs.sorry()}"
+    )
+
+
+def _respond(respond: Respond, sentence: str) -> None:
+    try:
+        respond(text=sentence, response_type="ephemeral", replace_original=False)
+    except (OSError, ValueError):  # an unreachable or malformed address must not prevent the ack
+        log.warning("the answer to a failed request could not be sent", exc_info=True)
 
 
 def delivery_id(body: dict[str, Any]) -> str | None:

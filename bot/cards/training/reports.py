@@ -11,6 +11,7 @@ from bot.cards.common.blocks import (
     CardBlock,
     Facts,
     Headline,
+    Message,
     Note,
     Table,
     Text,
@@ -106,16 +107,7 @@ def measurement_report(
         comparison = sealed_rows.name_models(comparison, test)
         kind = "Sealed"
     else:
-        own = comparison
-        if measurement.result:
-            own = Comparison.from_json(measurement.result)
-        card = evaluation_results.card(
-            comparison,
-            own=[candidate.identity for candidate in own.candidates],
-            notes=notes,
-            judge=judge,
-            is_searched=progress.search is not None,
-        )
+        card = _held_out_card(measurement, comparison, progress, judge, notes)
         kind = "Held-out"
     headline, *parts = card.parts
     assert isinstance(headline, Headline)  # noqa: S101 - a measurement's card begins with a headline
@@ -139,6 +131,26 @@ def measurement_report(
     sections.append(Section("Details", (*details, request)))
     subject = f"Measurement m{measurement.id} of {shorten(comparison.dataset)}"
     return page(headline.text, f"{subject}, ended {utc_time(comparison.measured_at)}", sections, name_of)
+
+
+def _held_out_card(
+    measurement: Measurement,
+    comparison: Comparison,
+    progress: ComparisonProgress,
+    judge: CheckedJudge | None,
+    notes: Sequence[str],
+) -> Message:
+    # The comparison also has what earlier measurements of the rows measured; the card tells the two apart.
+    own = comparison
+    if measurement.result:
+        own = Comparison.from_json(measurement.result)
+    return evaluation_results.card(
+        comparison,
+        own=[candidate.identity for candidate in own.candidates],
+        notes=notes,
+        judge=judge,
+        is_searched=progress.search is not None,
+    )
 
 
 def _measured(comparison: Comparison, pictures: Sequence[Attachment], kind: str = "held-out row") -> Section:

@@ -185,6 +185,12 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
         return Refusal(
             f"{row.title} takes {misfit.allowed} for `{name}=`: choose one of those, or leave it out.", name
         )
+    return _unpackaged(question, target)
+
+
+def _unpackaged(question: Question, target: Target) -> Refusal | None:
+    """Refuses what takes a Python package that isn't beside our trainer here."""
+    row = target.row
     quantization = question.chosen.get("quantization", "none")
     if quantization != "none" and row.is_started_by_us and find_spec("bitsandbytes") is None:
         return Refusal(

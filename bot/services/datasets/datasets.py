@@ -385,35 +385,8 @@ def _check(context: AppContext, dataset: Dataset) -> None:
     # Its held-out rows follow from those of the version before, which have to be known.
     if any(earlier.state in ("received", "checking") for earlier in _earlier_versions(context, dataset)):
         return
-    longest = None
-    lengths_by = None
-    limit = default_row_limit(context.settings)
-    if limit:
-        longest = limit.tokens
-        lengths_by = limit.own
-    previous = _previous_files(context, dataset)
-    learnt_files = trained_rows.files_of_models(context, dataset)
-    if previous is not None:
-        # The split reads this file in any case.
-        learnt_files = tuple(path for path in learnt_files if path != previous.train)
     try:
-        inspection = context.workers.poll(
-            f"check {dataset.id}",
-            inspect,
-            context.settings.files / str(dataset.sha256),
-            dataset.filename,
-            columns_of(dataset),
-            context.settings.files,
-            SEED,
-            previous=previous,
-            drawings=folder_of(context, dataset),
-            longest=longest,
-            lengths_by=lengths_by,
-            presidio=context.settings.presidio,
-            local_models=context.settings.trainer.folders,
-            n_sealed=dataset.sealed,
-            learnt_files=learnt_files,
-        )
+        inspection = _inspect(context, dataset)
     except WorkerStopped as stopped:
         if stopped.is_late:
             # Another attempt would take as long.
@@ -429,6 +402,39 @@ def _check(context: AppContext, dataset: Dataset) -> None:
         return
     if inspection is not None:
         _finish(context, dataset, inspection)
+
+
+def _inspect(context: AppContext, dataset: Dataset) -> Inspection | None:
+    """Returns None while the worker is at it."""
+    settings = context.settings
+    longest = None
+    lengths_by = None
+    limit = default_row_limit(settings)
+    if limit:
+        longest = limit.tokens
+        lengths_by = limit.own
+    previous = _previous_files(context, dataset)
+    learnt_files = trained_rows.files_of_models(context, dataset)
+    if previous is not None:
+        # The split reads this file in any case.
+        learnt_files = tuple(path for path in learnt_files if path != previous.train)
+    return context.workers.poll(
+        f"check {dataset.id}",
+        inspect,
+        settings.files / str(dataset.sha256),
+        dataset.filename,
+        columns_of(dataset),
+        settings.files,
+        SEED,
+        previous=previous,
+        drawings=folder_of(context, dataset),
+        longest=longest,
+        lengths_by=lengths_by,
+        presidio=settings.presidio,
+        local_models=settings.trainer.folders,
+        n_sealed=dataset.sealed,
+        learnt_files=learnt_files,
+    )
 
 
 def _earlier_versions(context: AppContext, dataset: Dataset) -> list[Dataset]:

@@ -200,14 +200,12 @@ def _find_teacher(context: AppContext, checked: CheckedDataset, name: str) -> Te
         return line_up
     model = line_up.models[0]
     bar = datasets.bar_of(context, dataset.name)
-    measured = load_measured(
-        context.store, context.settings.files, dataset.name, str(report.holdout_sha256), bar
-    )
+    holdout = str(report.holdout_sha256)
+    measured = load_measured(context.store, context.settings.files, dataset.name, holdout, bar)
     if measured is None:
         return Refusal(views.not_measured(model.name, dataset.name))
-    candidate = find_best(
-        [candidate for candidate in measured.comparison.candidates if candidate.model == model.name]
-    )
+    of_model = [candidate for candidate in measured.comparison.candidates if candidate.model == model.name]
+    candidate = find_best(of_model)
     if candidate is None:
         return Refusal(views.not_measured(model.name, dataset.name))
     before = measured.plan_of(candidate.identity)

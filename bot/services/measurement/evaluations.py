@@ -15,7 +15,7 @@ the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bot.cards.common.blocks import escape
@@ -30,6 +30,7 @@ from bot.services.datasets.data_policy import EgressPermission, Forbidden, Unsur
 from bot.services.datasets.dataset_worker import SEED
 from bot.services.datasets.datasets import CheckedDataset
 from bot.services.evidence import evaluation_worker, judge_worker
+from bot.services.evidence.evaluation_worker import CandidateKeys
 from bot.services.evidence.judge_worker import Conclusion
 from bot.services.measurement import (
     distillations,
@@ -210,36 +211,48 @@ def _prepare(step: ComparisonStep) -> None:
     ]
     answers = evaluation_engine.collect(context, evaluation, candidates)
     answered = frozenset(evaluation.all_keys) - answers.all_missing
-    most = max_evaluation_micros(
+    most_micros = max_evaluation_micros(
         plan.price_of,
         keys,
         answered,
         evaluation_worker.plan_max_tokens(plan),
         plan.thinking,
     )
-    progress = ComparisonProgress("asking", answers.candidates, most)
+    progress = ComparisonProgress("asking", answers.candidates, most_micros)
     if plan.search:
         replay = prompt_search.first_replay(step)
         if replay is None:
             return
-        if too_little := prompt_search.budget_refusal(plan.search, replay):
+        too_little = prompt_search.budget_refusal(plan.search, replay)
+        if too_little:
             measurements.end(context, step.measurement, "failed", too_little)
             return
-        most += prompt_search_worker.max_micros(plan)
-        progress = replace(progress, most_micros=most, search=SearchProgress())
+        most_micros += prompt_search_worker.max_micros(plan)
+        progress = replace(progress, most_micros=most_micros, search=SearchProgress())
     if plan.chooses_shots:
         tried = few_shot.load_keys(step)
         if tried is None:
             return
-        most += few_shot.most_micros(context, plan, tried)
-        shot_candidates = tuple(
-            CandidateProgress(candidate, len(each.keys), work=each.work) for candidate, each in tried.items()
-        )
-        progress = replace(progress, most_micros=most, shot_candidates=shot_candidates)
+        progress = _with_shots(step, progress, tried)
     if plan.judge:
         step.with_progress(replace(progress, stage="pricing")).save()
     else:
         measurements.settle_cost(context, step.measurement, progress)
+
+
+def _with_shots(
+    step: ComparisonStep, progress: ComparisonProgress, tried: Mapping[Candidate, CandidateKeys]
+) -> ComparisonProgress:
+    """Adds the calls that choose the examples, with their cost."""
+    shot_candidates = tuple(
+        CandidateProgress(candidate, len(each.keys), work=each.work) for candidate, each in tried.items()
+    )
+    most_micros = few_shot.most_micros(step.context, step.plan, tried)
+    return replace(
+        progress,
+        most_micros=progress.most_micros + most_micros,
+        shot_candidates=shot_candidates,
+    )
 
 
 def _measure(step: ComparisonStep) -> None:

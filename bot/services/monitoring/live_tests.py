@@ -57,6 +57,8 @@ def begin(context: AppContext, wanted: BeginLiveTest, person: str, channel: str)
     # A canary answers programs, which takes no sample and no money of its own.
     if shadow_refusal and not wanted.canary:
         return shadow_refusal
+    price = promotion_scores(context, what).usd
+    price_in_use = promotion_scores(context, standing.what).usd
     new = NewLiveTest(
         dataset=origin.name,
         what=what,
@@ -64,25 +66,28 @@ def begin(context: AppContext, wanted: BeginLiveTest, person: str, channel: str)
         person=person,
         channel=origin.channel,
         # Fixed now, as a question that is chosen with the answers in view would prove nothing.
-        question=question_for(
-            promotion_scores(context, what).usd, promotion_scores(context, standing.what).usd
-        ),
+        question=question_for(price, price_in_use),
         margin=context.settings.policy.watch.margin,
         canary=wanted.canary,
         is_shadow=shadow_refusal is None,
     )
+    return _add(context, new, origin.subject)
+
+
+def _add(context: AppContext, new: NewLiveTest, subject: str) -> LiveTest | Refusal:
+    dataset = new.dataset
     with context.store.transaction():
         freeze = context.store.freezes.current()
         if freeze:
             return Refusal(freeze_cards.refusal(freeze, "Nothing else is tried now"))
         test = context.store.live_tests.add(new, now=context.clock())
         if test is None:
-            end_command = code(f"/finetune test {origin.name} to=nothing")
+            end_command = code(f"/finetune test {dataset} to=nothing")
             return Refusal(
-                f"Something is tried on the calls of {code(origin.name)} already; {end_command} ends that."
+                f"Something is tried on the calls of {code(dataset)} already; {end_command} ends that."
             )
-        detail = f"live test {test.id}: {promotable_name(what)} for {origin.name}, canary {test.canary:g}"
-        context.audit(person, "begin live test", origin.subject, detail)
+        detail = f"live test {test.id}: {promotable_name(new.what)} for {dataset}, canary {test.canary:g}"
+        context.audit(new.person, "begin live test", subject, detail)
         _show(context, test)
     return test
 
