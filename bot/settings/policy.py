@@ -72,6 +72,7 @@ def build_policy(
         who = _read_who(table.who, approvers, file)
     data = [_read_data_rule(row, number, providers, file) for number, row in enumerate(table.data)]
     promotion = table.promotion
+    # The defaults are written nowhere in the file.
     if promotion != DEFAULT_PROMOTION_LIMITS:
         promotion = replace(promotion, where=file.place("policy", "promotion"))
     watch = table.watch
@@ -166,6 +167,7 @@ def _read_tiers(quorum: Approvers | None, tiers: tuple[Tier, ...], file: TomlFil
 
 def _read_reminders(table: PolicyTable, file: TomlFile) -> tuple[float, ...]:
     if table.remind_h is None:
+        # Nobody has written the defaults, so one that comes too late is left out, and no mistake.
         return tuple(value for value in Policy().remind_s if value < table.expires_h * 3600)
     late = [hour for hour in table.remind_h if hour >= table.expires_h]
     if late:

@@ -297,6 +297,7 @@ class ServingSettings:
 
     @property
     def host(self) -> str:
+        # An IPv6 address is in brackets, because of its own colons.
         host, _, _ = self.address.rpartition(":")
         return host.strip("[]")
 
@@ -313,6 +314,7 @@ class ServingSettings:
         if self.url:
             return self.url.rstrip("/")
         host = self.host
+        # It listens on all of them, and none can be called by that name.
         if host in EVERY_INTERFACE:
             host = HOST
         if ":" in host:

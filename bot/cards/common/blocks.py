@@ -324,6 +324,7 @@ def button(
 
 
 def confirm(title: str, text: str, yes: str, no: str) -> Block:
+    # Slack allows no longer texts.
     return {
         "title": plain(title, 100),
         "text": plain(text, 300),

@@ -212,6 +212,7 @@ def _buttons(summary: LiveTestSummary) -> Sequence[Block]:
     buttons = []
     if test.ended_at is None and summary.to_label:
         buttons.append(judge_button(summary))
+    # A person has to click, as nothing is switched by itself.
     if test.outcome in ("better", "not_worse"):
         sure = confirm(
             "Use it?", "It replaces what is in use, which is kept for a rollback.", "Use it", "Not yet"

@@ -26,6 +26,7 @@ def form(channel: str, dataset: str, limits: WatchLimits) -> Block:
     for share in SHARES:
         if share <= limits.share:
             options.append((f"{share:g}", _choice(share)))
+    # The policy may allow less than the usual share.
     initial = min(USUAL_SHARE, limits.share)
     blocks: list[CardBlock | Block] = [
         Text(

@@ -300,6 +300,7 @@ def _money_text(facts: WeekFacts) -> str:
         return f"{text}, {money(-saving)} more than before"
     text += f", saved {money(saving)}"
     if facts.planned_micros is not None:
+        # Plans count what is saved in a month.
         planned = round(facts.planned_micros / WEEKS_A_MONTH)
         text += f" (planned {money(planned)})"
     return text

@@ -85,6 +85,7 @@ def answer(context: AppContext, metadata: str, button: str, value: str, person: 
     if button == views.CHOOSE:
         version = context.store.datasets.get(version_id)
         recipe = recipes.folder_of(context).read(call.recipe)
+        # By the version of the form: a newer one may have its labels in another order.
         labels = labels_of(context, version, recipe)
         label = labels[int(value)]
         verdict = rules.judge_by_label(label, labels, theirs.answer, call.answer)
@@ -96,6 +97,7 @@ def answer(context: AppContext, metadata: str, button: str, value: str, person: 
         )
         if is_new:
             context.checked_at[news_of(test)] = context.clock()
+            # Which call, but not the label, which are customers' words.
             context.audit(person, "compare answers", f"live test {test.id}", call_id)
     return _next_form(context, test)
 
@@ -132,6 +134,7 @@ def _next_form(context: AppContext, test: LiveTest) -> Block:
         if call is None or theirs is None or newest is None:
             continue
         answers = [call.answer, theirs.answer]
+        # The order in which the click, which names only a position, is read.
         if rules.is_candidate_first(call.id):
             answers.reverse()
         recipe = recipes.folder_of(context).read(call.recipe)

@@ -97,6 +97,7 @@ def usd_per_1000_in_use(context: AppContext, dataset: str) -> Decimal | None:
     if promotion is None or checked is None:
         return None
     candidate = promoted_candidate(promotion.what)
+    # It asks no provider, so a call costs nothing.
     if candidate is not None and candidate.model is None:
         return Decimal(0)
     price = _price_in_use(context, promotion, checked)
@@ -200,6 +201,7 @@ def _price_in_use(context: AppContext, promotion: Promotion, checked: CheckedDat
     rates = call_costs.rates_of(context, promotion.what, context.today())
     if counted is None or rates is None:
         return None
+    # A machine by the hour has no price per token, only what the measurement found.
     if rates.usd_per_hour:
         return _measured_price(measured_usd, counted)
     return CallPrice(_usd_per_1000(counted, rates), counted)

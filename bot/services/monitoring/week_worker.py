@@ -94,6 +94,7 @@ def _read(calls: WeekOfCalls, weeks: int) -> _Week:
     texts = [question_of(call) for call in firsts]
     answers: dict[str, Counter[str]] = {}
     if calls.labels is not None:
+        # Another recipe may answer in other shares although the calls are the same.
         labels = Counter(call.answer.strip() for call in firsts if call.recipe == calls.labels)
         answers[calls.labels] = labels
     return _Week(
@@ -181,6 +182,7 @@ def _keep(folder: Path, week: _Week) -> None:
         "answers": week.answers,
     }
     path = folder / f"{week.week}.npz"
+    # By way of a second file, so that a kill leaves no half week to compare with.
     partial = path.with_suffix(".tmp")
     with partial.open("wb") as file:
         np.savez(file, vectors=week.vectors, counts=np.array(json.dumps(counts)))
