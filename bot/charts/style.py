@@ -77,7 +77,6 @@ def _write_title(drawn: Figure, title: str, note: str, size: tuple[float, float]
     wider = width / WIDE
     heading = escape_dollars(_wrap(title, round(TITLE_COLUMNS * wider)))
     below = ""
-    below = ""
     if note:
         columns = round(NOTE_COLUMNS * wider)
         below = escape_dollars(_wrap(note, columns))

@@ -159,7 +159,6 @@ def _groups_to_look_up(policy: Policy, action: Action, person: str | None = None
         is_clear = bool(named.anyone) or person in named.users
     if is_clear and action not in DEPENDS_ON_OTHERS:
         return []
-        return []
     return sorted(named.groups)
 
 

@@ -52,7 +52,6 @@ def refusal(
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
     """Returns why a run that was approved in an earlier month doesn't fit into this month's budget, None if it does."""
     reserved_in = context.store.runs.reservation_month(run)
-    reserved_in = context.store.runs.reservation_month(run)
     is_of_this_month = reserved_in == _this_month(context)
     if reserved_in is None or is_of_this_month:
         return None

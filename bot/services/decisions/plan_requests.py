@@ -249,7 +249,6 @@ def approver_refusal(context: AppContext, plan: Plan) -> Refusal | None:
         return None
     if rules.policy.named("approve").anyone:
         return None
-        return None
     excluded = {plan.requester, plan.uploaded_by}
     others = rules.named("approve") - excluded
     if not others:

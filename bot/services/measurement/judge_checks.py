@@ -48,7 +48,6 @@ def choose(context: AppContext, button: str, value: str, person: str) -> Refusal
     """Records a verdict, once, and shows it on the card. The next answer follows, with a pause after every ten. `value`
     is 'measurement answer person'."""
     number, key, whose = value.split(" ")
-    number, key, whose = value.split(" ")
     # The card was made for one person, who has not seen others' verdicts.
     if whose != person:
         own = f"Press “{views.CHECK_JUDGE_WORDS}” on the result for answers of your own."

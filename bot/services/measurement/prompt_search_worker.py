@@ -170,7 +170,6 @@ def replay(plan: ComparisonPlan, texts: Mapping[str, str], files: Path, folder: 
     # Last: its presence means that all is written.
     evaluation_worker.replace_lines(folder / REPLAY, [result.to_json()])
     return result
-    return result
 
 
 def read_replay(folder: Path) -> Replay | None:

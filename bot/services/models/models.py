@@ -134,7 +134,6 @@ def price_of(context: CoreContext, model: Model) -> PriceRow | Refusal:
         base = row.model(plan.base_model)
         if base:
             price = tuned_price(row, base)
-            price = tuned_price(row, base)
     is_unknown = None in (price.price.input, price.price.output)
     if is_unknown and price.usd_per_hour is None:
         return Refusal(

@@ -95,7 +95,6 @@ def update(context: AppContext, aliased: Uses) -> None:
     for promotion in context.store.promotions.all_current():
         key = MonthKey(promotion.dataset, promotable_name(promotion.what), this_month)
         uses.setdefault(key, MonthUse(promotion))
-        uses.setdefault(key, MonthUse(promotion))
     for key, use in uses.items():
         total = use.total
         before = context.store.actuals.get(key.dataset, key.name, key.month)
