@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,6 +27,10 @@ from bot.settings import SLACK_API, Settings, SettingsProblems, collect_secrets
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
 from trainers.money import to_micros
 from trainers.packages import needs_extra
+
+if TYPE_CHECKING:  # every command reads this module, and few need what these load
+    from bot.app import Service
+    from bot.installation import Answers
 
 LOOK_FOR_SIGNALS_S = 1.0
 MOST_PIPED_ANSWERS = 10  # to a question: a program that answers wrongly would do so for ever
@@ -41,41 +46,21 @@ def run() -> None:
     gc.disable()  # collecting garbage among the modules, which stay, takes 7% of the start
     # openai before anybody waits for an ack: its import takes 0.3 s, and the first tick would do it.
     import openai  # noqa: F401
-    from slack_sdk.errors import SlackApiError
 
-    from bot.app import Service
-    from storage.database import StorageError
+    import bot.app  # noqa: F401
 
     gc.freeze()
     gc.enable()
     settings = load(need_slack=True)
     _set_up_log(settings)
-    try:
-        service = Service(settings)
-    except (StorageError, SettingsProblems) as error:
-        refuse(str(error))
-    except SlackApiError as error:
-        refuse(
-            f"Slack refuses the bot's token: {error.response.get('error')}. Check SLACK_BOT_TOKEN in .env."
-        )
-    except OSError as error:
-        refuse(
-            f"The data in {settings.data} can't be used: {error}. Free some space, or fix the folder's permissions."
-        )
+    service = _open_service(settings)
     # The tokens have been read by now. The workers, which parse uploads, must not inherit them.
     restrict_environment(child_environment(*HUB_KEYS))
     # Not an Event: a signal handler's `set` can deadlock with the `wait` that it interrupts; this `put` can't.
     stops: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stops.put(number))
-    try:
-        service.start()
-    except SlackApiError as error:
-        service.stop()
-        refuse(
-            f"Slack refuses the app's token: {error.response.get('error')}. Check SLACK_APP_TOKEN in .env: it needs "
-            "the scope connections:write, and Socket Mode must be on in the app's settings."
-        )
+    _start(service)
     click.echo(
         f"finetune is running · {service.address} · data in {settings.data.resolve()} · Ctrl-C stops it"
     )
@@ -88,6 +73,39 @@ def run() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _open_service(settings: Settings) -> Service:
+    from slack_sdk.errors import SlackApiError
+
+    from bot.app import Service
+    from storage.database import StorageError
+
+    try:
+        return Service(settings)
+    except (StorageError, SettingsProblems) as error:
+        refuse(str(error))
+    except SlackApiError as error:
+        refuse(
+            f"Slack refuses the bot's token: {error.response.get('error')}. Check SLACK_BOT_TOKEN in .env."
+        )
+    except OSError as error:
+        refuse(
+            f"The data in {settings.data} can't be used: {error}. Free some space, or fix the folder's permissions."
+        )
+
+
+def _start(service: Service) -> None:
+    from slack_sdk.errors import SlackApiError
+
+    try:
+        service.start()
+    except SlackApiError as error:
+        service.stop()
+        refuse(
+            f"Slack refuses the app's token: {error.response.get('error')}. Check SLACK_APP_TOKEN in .env: it needs "
+            "the scope connections:write, and Socket Mode must be on in the app's settings."
+        )
 
 
 def _set_up_log(settings: Settings) -> None:
@@ -168,11 +186,29 @@ def mcp(context: click.Context, folders: tuple[Path, ...], allow_spend: Decimal 
 @click.option("--slack-api", default=SLACK_API, hidden=True)
 def init(folder: Path, slack_api: str) -> None:
     """Set up an installation in FOLDER: asks for the app's tokens, the approvers and the budget, and checks each."""
-    from bot.installation import Answers, SlackCheck, dollars, manifest_link, write_files, write_manifest
-    from bot.resources import read_resource
+    from bot.installation import write_files
 
     if sys.stdin is None:
         refuse(NO_ANSWERS)
+    _prepare_folder(folder)
+    _explain_app()
+    answers = _ask_all(slack_api)
+    write_files(folder, answers)
+    click.echo(f"\nWrote .env, finetune.toml and manifest.yml to {folder.resolve()}. Next:")
+    steps = [
+        "finetune doctor",
+        "finetune run",
+        "/invite @Finetune in your team's channel, then /finetune help there",
+    ]
+    if folder.resolve() != Path.cwd():
+        steps.insert(0, f"cd {folder}")
+    for step in steps:
+        click.echo(f"  {step}")
+
+
+def _prepare_folder(folder: Path) -> None:
+    from bot.installation import write_manifest
+
     # Not overwritten: nobody may have a copy of the tokens in .env.
     existing = [name for name in (".env", "finetune.toml") if (folder / name).exists()]
     if existing:
@@ -185,14 +221,25 @@ def init(folder: Path, slack_api: str) -> None:
         refuse(
             f"{folder} can't be written to: {error.strerror}. Name another folder, or fix its permissions."
         )
+
+
+def _explain_app() -> None:
+    from bot.installation import manifest_link
+    from bot.resources import read_resource
+
     click.echo(
         "1. Create the Slack app and install it in your workspace: at https://api.slack.com/apps choose Create"
     )
     click.echo("   New App, From a manifest, and paste manifest.yml, which is now in the folder.")
     if is_styled(sys.stdout):  # the link contains the whole manifest
-        click.echo(
-            f"   Or {hyperlink(manifest_link(read_resource('manifest.yml')), 'click here')}: the manifest is filled in."
-        )
+        manifest = read_resource("manifest.yml")
+        link = hyperlink(manifest_link(manifest), "click here")
+        click.echo(f"   Or {link}: the manifest is filled in.")
+
+
+def _ask_all(slack_api: str) -> Answers:
+    from bot.installation import Answers, SlackCheck, dollars
+
     click.echo("2. Enter its tokens. They are stored in .env, which only you can read.")
     slack = SlackCheck(slack_api)
     bot_token = _ask("Bot User OAuth Token (OAuth & Permissions)", slack.bot_token, is_secret=True)
@@ -210,17 +257,7 @@ def init(folder: Path, slack_api: str) -> None:
     channel = _ask(
         "Channel for messages whose own channel is archived (Enter: none)", slack.channel, is_optional=True
     )
-    write_files(folder, Answers(bot_token, app_token, tuple(approvers), monthly_usd, channel))
-    click.echo(f"\nWrote .env, finetune.toml and manifest.yml to {folder.resolve()}. Next:")
-    steps = [
-        "finetune doctor",
-        "finetune run",
-        "/invite @Finetune in your team's channel, then /finetune help there",
-    ]
-    if folder.resolve() != Path.cwd():
-        steps.insert(0, f"cd {folder}")
-    for step in steps:
-        click.echo(f"  {step}")
+    return Answers(bot_token, app_token, tuple(approvers), monthly_usd, channel)
 
 
 def _ask(
