@@ -94,11 +94,10 @@ def find_candidate(
 ) -> Promotable | Refusal:
     """Finds the candidate of a dataset that a command names, of which `command` is an example."""
     measured = _newest(context, wanted.name)
-    matches = [
-        each
-        for each in measured
-        if candidates.is_meant(context.settings, each, wanted.kind, wanted.model, wanted.shots)
-    ]
+    matches = []
+    for each in measured:
+        if candidates.is_meant(context.settings, each, wanted.kind, wanted.model, wanted.shots):
+            matches.append(each)
     if len(matches) == 1:
         candidate = matches[0]
         return promotable_candidate(candidate, measured[candidate].id)
@@ -227,9 +226,8 @@ def _candidate_refusal(
         )
     if candidate.model is None:
         return None
-    priced = candidates.find_model(
-        context.settings, tuple(context.trainers), candidate.model, context.today()
-    )
+    with_key = tuple(context.trainers)
+    priced = candidates.find_model(context.settings, with_key, candidate.model, context.today())
     if isinstance(priced, Refusal):
         return priced
     version = context.store.datasets.get(measurement.dataset_id)

@@ -114,7 +114,8 @@ def record_end(
         update_cards_after_end(context, over)
         models.show_card(context, over, proof)
         # The edited card may be far up in the channel, and programs get no answer from now on.
-        context.post(over.channel, views.taken_out_message(over).letter(), topic="cards")
+        message = views.taken_out_message(over)
+        context.post(over.channel, message.letter(), topic="cards")
         return models.card_values(context, over, proof)
 
 
@@ -152,7 +153,8 @@ def update_results(context: AppContext, dataset: str, what: Promotable) -> None:
     """Has the cards that offer to use it say that it is in use, or offer it again."""
     model = context.store.model(what.model or "")
     if model is not None:
-        notifications.update_result(context, context.store.runs.of_model(model))
+        run = context.store.runs.of_model(model)
+        notifications.update_result(context, run)
     candidate = promoted_candidate(what)
     if candidate is not None and what.measurement is not None:
         _update_measurements(context, what.measurement)
@@ -178,8 +180,9 @@ def _announce(
         update_results(context, before.dataset, before.what)
     close_requests(context, promotion.dataset)
     plan_requests.refresh_requests_of(context, promotion.dataset)
-    card = models.card_name(promotion)
-    context.show(card, promotion.channel, views.promotion_card(seen), concerns=promotion.person)
+    name = models.card_name(promotion)
+    card = views.promotion_card(seen)
+    context.show(name, promotion.channel, card, concerns=promotion.person)
     return seen
 
 
@@ -193,14 +196,17 @@ def _end_needless_fallback(context: AppContext, promotion: Promotion) -> None:
 def _update_measurements(context: AppContext, number: int) -> None:
     """Edits the results of this measurement and of later ones on the same rows: theirs know its candidates, too."""
     measurement = context.store.measurements.get(number)
-    first = finished_measurements.read_evaluation(measurement) if measurement else None
-    if measurement is None or first is None:
+    if measurement is None:
         return
-    name = context.store.datasets.get(measurement.dataset_id).name
-    versions = tuple(version.id for version in context.store.datasets.versions(name))
-    for later in finished_measurements.evaluations(context.store, versions):
-        if later.measurement.id >= number and later.plan.holdout_sha256 == first.plan.holdout_sha256:
-            _show_again(context, later.measurement)
+    first = finished_measurements.read_evaluation(measurement)
+    if first is None:
+        return
+    holdout = first.plan.holdout_sha256
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    versions = tuple(version.id for version in context.store.datasets.versions(dataset.name))
+    for each in finished_measurements.evaluations(context.store, versions):
+        if each.measurement.id >= number and each.plan.holdout_sha256 == holdout:
+            _show_again(context, each.measurement)
 
 
 def _show_again(context: AppContext, measurement: Measurement) -> None:
@@ -231,7 +237,8 @@ def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None
     if before:
         action = "roll back" if promotion.is_rollback else "replaced"
         detail = f"{promotable_name(before.what)} for {promotion.dataset}: {name} is in use{reason}"
-        context.audit(promotion.person, action, origin_of(context, before.what).subject, detail)
+        subject = origin_of(context, before.what).subject
+        context.audit(promotion.person, action, subject, detail)
 
 
 def _promotion(context: AppContext, number: int | None) -> Promotion | None:

@@ -44,13 +44,16 @@ def ask(context: AppContext, decided: DecidedPromotion) -> RequestSummary | Refu
     if refusal:
         return refusal
     standing = decided.instead_of
+    replaces = None
+    if standing is not None:
+        replaces = standing.id
     new = NewPromotionRequest(
         dataset=decided.origin.name,
         what=decided.what,
         person=decided.person,
         reason=on_one_line(decided.because) or "",
         channel=channel,
-        hash=evidence_hash(decided.what, standing.id if standing else None, decided.proof),
+        hash=evidence_hash(decided.what, replaces, decided.proof),
     )
     with context.store.transaction():
         freeze = context.store.freezes.current()
@@ -79,9 +82,13 @@ def approve(context: AppContext, number: int, person: str) -> PromotionSummary |
         return refusal
     # Files are read and people looked up before the transaction.
     standing = context.store.promotions.current(request.dataset)
-    measured = promotion_proof(context, request.what, standing.what if standing else None)
+    used = None
+    ended = None
+    if standing is not None:
+        used = standing.what
+        ended = models.proof_of(context, standing)
+    measured = promotion_proof(context, request.what, used)
     proof = sealed_tests.without_test(context, request.what, measured)
-    ended = models.proof_of(context, standing) if standing else None
     with context.store.transaction():
         current = context.store.promotion_requests.get(number)
         if current is None or current.state != "asked":
@@ -95,9 +102,9 @@ def approve(context: AppContext, number: int, person: str) -> PromotionSummary |
         decision = PromotionDecision(number, request.hash, person, "approve", None, context.clock())
         if not context.store.promotion_requests.decide(decision):
             return Refusal("You have already approved this; it waits for somebody else.")
-        context.audit(
-            person, "approve", origin_of(context, request.what).subject, f"request {number} {request.hash}"
-        )
+        subject = origin_of(context, request.what).subject
+        context.audit(person, "approve", subject, f"request {number} {request.hash}")
+        # A promotion itself costs nothing, so the quorum is that of the cheapest tier.
         if not has_quorum(_approvers(context, number), caller.rules, 0):
             summary = _summary(context, request, proof, standing)
             _show(context, summary)
@@ -153,7 +160,8 @@ def withdraw(context: AppContext, number: int, person: str) -> PromotionRequest 
 def expire(context: AppContext) -> None:
     """Closes the requests that nobody decided in time."""
     for request in context.store.promotion_requests.open():
-        if is_expired(_as_request(context, request), context.clock(), context.settings.policy):
+        as_request = _as_request(context, request)
+        if is_expired(as_request, context.clock(), context.settings.policy):
             with context.store.transaction():
                 _end(context, request, "expired", None)
 
@@ -164,9 +172,10 @@ def _approval_refusal(context: AppContext, request: PromotionRequest, caller: Ca
         return _too_late(request)
     person = caller.person.id if caller.person else ""
     as_request = _as_request(context, request)
-    refusal = authorization.refusal_for(caller, "approve", as_request) or authorization.button_refusal(
-        context, request.dataset, person, Refusal(NO_REQUEST)
-    )
+    refusal = authorization.refusal_for(caller, "approve", as_request)
+    if refusal:
+        return refusal
+    refusal = authorization.button_refusal(context, request.dataset, person, Refusal(NO_REQUEST))
     if refusal:
         return refusal
     if is_expired(as_request, context.clock(), context.settings.policy):
@@ -187,10 +196,13 @@ def _is_outdated(
     context: AppContext, request: PromotionRequest, standing: Promotion | None, proof: PromotionEvidence
 ) -> bool:
     """True if something else is in use than the card says, or the evidence has changed since."""
-    now = context.store.promotions.current(request.dataset)
-    if now != standing and (now is None or standing is None or now.id != standing.id):
+    current = context.store.promotions.current(request.dataset)
+    # By their ids, as the promotion itself changes when programs get it.
+    current_id = current.id if current else None
+    standing_id = standing.id if standing else None
+    if current_id != standing_id:
         return True
-    return evidence_hash(request.what, standing.id if standing else None, proof) != request.hash
+    return evidence_hash(request.what, standing_id, proof) != request.hash
 
 
 def _deploy(
@@ -244,9 +256,9 @@ def _end(
 
 def _show(context: AppContext, summary: RequestSummary) -> None:
     request = summary.request
-    context.show(
-        request_card_name(request), request.channel, views.request_card(summary), concerns=request.person
-    )
+    name = request_card_name(request)
+    card = views.request_card(summary)
+    context.show(name, request.channel, card, concerns=request.person)
 
 
 def _summary(
@@ -258,17 +270,19 @@ def _summary(
     as_request = _as_request(context, request)
     named = policy.named("approve")
     left = named.users - {as_request.requester, as_request.uploader, *approved_by}
+    people = [f"<@{user}>" for user in sorted(left)]
+    groups = [f"<!subteam^{group}>" for group in sorted(named.groups)]
+    used = None
+    if standing is not None:
+        used = standing.what
     return RequestSummary(
         request,
         proof,
         find_objections(proof),
-        standing.what if standing else None,
+        used,
         quorum=tier.approvers if tier else 1,
         approved_by=approved_by,
-        others=(
-            *(f"<@{user}>" for user in sorted(left)),
-            *(f"<!subteam^{group}>" for group in sorted(named.groups)),
-        ),
+        others=(*people, *groups),
         hours=policy.expires_s / 3600,
     )
 

@@ -54,7 +54,9 @@ def promote(context: AppContext, wanted: Promote, person: str, channel: str) -> 
 def promote_run(context: AppContext, number: int, person: str) -> Promoted:
     """Handles the button on a result."""
     run = context.store.runs.get(number)
-    model = context.store.model(run.model or "") if run else None
+    model = None
+    if run is not None:
+        model = context.store.model(run.model or "")
     if run is None or model is None:
         return Refusal(f"Run {number} has no model. `/finetune models` lists all models.")
     refusal = _button_refusal(context, run.dataset_id, run.channel, person, Refusal(no_such_run(number)))
@@ -82,7 +84,8 @@ def promote_candidate(context: AppContext, value: str, person: str) -> Promoted:
 
 def promote_tried(context: AppContext, what: Promotable, person: str) -> Promoted:
     """Promotes what was tried on live calls; what that has shown is part of the evidence."""
-    refusal = authorization.refusal(context, person, "promote", origin_of(context, what).channel)
+    origin = origin_of(context, what)
+    refusal = authorization.refusal(context, person, "promote", origin.channel)
     if refusal:
         return refusal
     return _promote(context, what, person, None)
@@ -192,7 +195,11 @@ def decide_by_sealed(
     what = Promotable(model.name)
     origin = origin_of(context, what)
     standing = context.store.promotions.current(origin.name)
-    used = standing.what if standing else None
+    used = None
+    ended = None
+    if standing is not None:
+        used = standing.what
+        ended = models.proof_of(context, standing)
     if used == what:
         return Refusal(f"{code(model.name)} is already in use.")
     on_holdout = promotion_evidence.promotion_proof(context, what, used)
@@ -203,7 +210,6 @@ def decide_by_sealed(
         refusal = Refusal(request_views.promotion_refusal(what, origin.name, proof, objections))
     if refusal:
         return refusal
-    ended = models.proof_of(context, standing) if standing else None
     return DecidedPromotion(what, origin, person, None, on_holdout, standing, ended)
 
 
@@ -219,26 +225,28 @@ def _record_sealed(
             return SealedOutcome(is_deployed=True)
         refusal = result
     link = context.link(f"measurement {measurement.id}", f"m{measurement.id}")
-    text = f"<@{measurement.requested_by}>: the sealed rows were opened ({link}). {refusal.text}"
+    message = text_message(
+        f"<@{measurement.requested_by}>: the sealed rows were opened ({link}). {refusal.text}"
+    )
     once = f"sealed {measurement.id}"
-    context.post(measurement.channel, text_message(text).letter(), topic="answers", dedupe=once)
+    context.post(measurement.channel, message.letter(), topic="answers", dedupe=once)
     return SealedOutcome(is_deployed=False, why=refusal.text)
 
 
 def _button_refusal(
     context: AppContext, dataset_id: int, channel: str, person: str, hidden: Refusal
 ) -> Refusal | None:
-    dataset = context.store.datasets.get(dataset_id).name
-    return authorization.refusal(context, person, "promote", channel) or authorization.button_refusal(
-        context, dataset, person, hidden
-    )
+    not_allowed = authorization.refusal(context, person, "promote", channel)
+    if not_allowed:
+        return not_allowed
+    dataset = context.store.datasets.get(dataset_id)
+    return authorization.button_refusal(context, dataset.name, person, hidden)
 
 
 def _promote(context: AppContext, what: Promotable, person: str, because: str | None) -> Promoted:
     origin = origin_of(context, what)
     standing = context.store.promotions.current(origin.name)
-    used = standing.what if standing else None
-    if standing and used == what:
+    if standing is not None and standing.what == what:
         name = capitalize(promotable_text(what))
         return Refusal(f"{name} is already in use for {code(origin.name)}, by {by_whom(standing.person)}.")
     refusal = promotables.refusal(context, what, because)
@@ -248,8 +256,12 @@ def _promote(context: AppContext, what: Promotable, person: str, because: str | 
         why = too_few_words("it should be used", "half the price at the same quality")
         return Refusal(f"`because=`: {why}", "because")
 
+    used = None
+    ended = None
+    if standing is not None:
+        used = standing.what
+        ended = models.proof_of(context, standing)
     proof = promotion_evidence.promotion_proof(context, what, used)
-    ended = models.proof_of(context, standing) if standing else None
     decided = DecidedPromotion(what, origin, person, because, proof, standing, ended)
     if because:
         return _promote_anyway(context, decided)
@@ -267,14 +279,18 @@ def _promote_anyway(context: AppContext, decided: DecidedPromotion) -> Promoted:
 
 def _promote_on_evidence(context: AppContext, decided: DecidedPromotion) -> Promoted:
     model = context.store.model(decided.what.model or "")
-    run = context.store.runs.of_model(model) if model else None
+    run = None
+    if model is not None:
+        run = context.store.runs.of_model(model)
     has_sealed = run is not None and sealed_tests.has_sealed_rows(context, run)
     refusal = _objections_refusal(decided.what, decided.origin, decided.proof, has_sealed=has_sealed)
     if refusal:
         return refusal
     if model is None or run is None or not has_sealed:
         return promotion_records.record(context, decided)
-    used = decided.instead_of.what if decided.instead_of else None
+    used = None
+    if decided.instead_of is not None:
+        used = decided.instead_of.what
     return sealed_tests.ask_sealed_test(context, model, run, used, decided.person)
 
 
@@ -306,10 +322,8 @@ def _roll_back(
 def _unusable_refusal(context: AppContext, target: Promotion, because: str | None) -> Refusal | None:
     """Returns why what was in use before can't be used again. `because` may be a reason to override a rule about
     data."""
-    other = (
-        f"`/finetune promote` deploys something else, and {code(f'/finetune rollback {target.dataset} to=nothing')} "
-        "takes what is in use out of use."
-    )
+    takes_out = code(f"/finetune rollback {target.dataset} to=nothing")
+    other = f"`/finetune promote` deploys something else, and {takes_out} takes what is in use out of use."
     model = context.store.model(target.what.model or "")
     if model is not None and model.gone_at is not None:
         provider = escape(context.settings.title_of(model.provider))
@@ -319,9 +333,8 @@ def _unusable_refusal(context: AppContext, target: Promotion, because: str | Non
         reason = because
     refusal = promotables.refusal(context, target.what, reason)
     if refusal:
-        return Refusal(
-            f"{capitalize(promotable_text(target.what))} was in use before. {refusal.text} {other}"
-        )
+        name = capitalize(promotable_text(target.what))
+        return Refusal(f"{name} was in use before. {refusal.text} {other}")
     return None
 
 
