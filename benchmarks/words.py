@@ -1,9 +1,9 @@
 """How many of sixty written questions get the right command: by their words, by recorded answers of a capable model,
 and by a model of your own.
 
-`python -m benchmarks.words [--model FOLDER] [--short]`. The questions and the recorded answers are in tests/questions.
-A model in a folder is served by our own trainer. Every model is asked once for each question, with the prompt of the
-bot, over HTTP by OpenAI's own client; its answers are read as the bot reads them. Nothing is run.
+`python -m benchmarks.words [--model FOLDER [--tokens N]] [--short]`. The questions and the recorded answers are in
+tests/questions. A model in a folder is served by our own trainer. Every model is asked once for each question, with the
+prompt of the bot, over HTTP by OpenAI's own client; its answers are read as the bot reads them. Nothing is run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,11 @@ RECORDED = ROOT / "tests" / "questions" / "recorded.json"
 NAMES = Names(("tickets",), ("7 on tickets (training)", "5 on tickets (done)", "3 on tickets (done)"))
 SHORT_QUESTIONS = 2
 SHORT_ANSWER = 8  # tokens
+ECHO = 60  # letters of an answer
+CALLERS = 12
 OWN_KEY = "benchmark"
 MODEL = "model"
-TIMEOUT_S = 600
+TIMEOUT_S = 1800
 
 
 @dataclass
@@ -78,10 +81,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, help="a folder, such as .cache/smollm2-135m")
+    parser.add_argument("--tokens", type=int, default=LONGEST_ANSWER, help="the most that an answer may have")
     parser.add_argument("--short", action="store_true", help="few questions, and short answers of the model")
     arguments = parser.parse_args()
     questions = ASKED[:SHORT_QUESTIONS] if arguments.short else ASKED
-    most_tokens = SHORT_ANSWER if arguments.short else LONGEST_ANSWER
+    most_tokens = SHORT_ANSWER if arguments.short else arguments.tokens
     print(f"{'':24}{'right':>8}{'typed':>8}{'none':>8}{'unread':>8}{'s each':>8}")
     print_by_words(questions)
     with serve_vendor(ChatVendor(answer=recorded_answer)) as vendor:
@@ -111,12 +115,16 @@ def print_by_words(questions: Sequence[Asked]) -> None:
 
 
 def measure(questions: Sequence[Asked], client: openai.OpenAI, most_tokens: int) -> Tally:
+    """Asks several questions at a time: our own trainer reads what their prompts have in common once."""
     tally = Tally()
-    for question in questions:
-        started = time.perf_counter()
-        answer = ask(client, question.text, most_tokens)
-        tally.seconds += time.perf_counter() - started
-        tally.add(question, answer)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CALLERS) as callers:
+        answers = callers.map(lambda question: ask(client, question.text, most_tokens), questions)
+        for question, answer in zip(questions, answers, strict=True):
+            tally.add(question, answer)
+            progress = f"{tally.questions} of {len(questions)}, {tally.right} right"
+            print(f"{progress}: {answer[:ECHO]!r}", file=sys.stderr, flush=True)
+    tally.seconds = time.perf_counter() - started
     return tally
 
 
