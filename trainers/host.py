@@ -52,7 +52,9 @@ def child_environment(*more: str) -> dict[str, str]:
         return is_listed and not _IS_KEY.search(name)
 
     environment = {GPU_ORDER: BY_PCI_BUS}
-    environment |= {name: value for name, value in os.environ.items() if is_allowed(name)}
+    for name, value in os.environ.items():
+        if is_allowed(name):
+            environment[name] = value
     return environment
 
 
@@ -60,7 +62,8 @@ def trainer_environment(arguments: Sequence[str], *more: str) -> dict[str, str]:
     """Returns the environment for our trainer with these command line arguments. It has the keys of a cluster's storage
     only if the arguments name one."""
     allowed = [*TRAINER_KEYS, *more]
-    if any(argument.partition("=")[0] == "--storage" for argument in arguments):
+    options = [argument.partition("=")[0] for argument in arguments]
+    if "--storage" in options:
         allowed += STORAGE_KEYS
     return child_environment(*allowed)
 
@@ -86,8 +89,11 @@ def free_memory() -> tuple[int, int] | None:
     if the system doesn't report them."""
     if not MEMINFO.exists():
         return None
-    lines = (line.split() for line in MEMINFO.read_text(encoding="ascii").splitlines())
-    kilobytes = {words[0]: int(words[1]) for words in lines if len(words) > 1}
+    kilobytes = {}
+    for line in MEMINFO.read_text(encoding="ascii").splitlines():
+        words = line.split()
+        if len(words) > 1:
+            kilobytes[words[0]] = int(words[1])
     available = kilobytes["MemAvailable:"] * 1024
     total = kilobytes["MemTotal:"] * 1024
     return available, total
@@ -100,8 +106,11 @@ ENGINES_FOLDER = "engines"
 def installed_version(env: Path, package: str) -> str | None:
     """Returns a package's version, read from the folder that pip writes last, or None if it is not installed."""
     folders = env.glob(f"lib/python3*/site-packages/{package}-*.dist-info")
-    names = [re.fullmatch(rf"{package}-(.+)\.dist-info", folder.name) for folder in folders]
-    return next((name[1] for name in names if name), None)
+    for folder in folders:
+        name = re.fullmatch(rf"{package}-(.+)\.dist-info", folder.name)
+        if name:
+            return name[1]
+    return None
 
 
 PROBES = 64
@@ -109,35 +118,39 @@ PROBE_BYTES = 16 * 1024
 FINGERPRINTED_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja")
 
 
-def weights_fingerprint(place: str) -> str | None:
-    """Returns a fingerprint of the weights that `place` (a folder or hub id) stands for. Makes no network request.
+def weights_fingerprint(source: str) -> str | None:
+    """Returns a fingerprint of the weights that `source` (a folder or hub id) stands for. Makes no network request.
 
     For a folder it covers the names and sizes of the model's files and samples of each file. Gigabytes of weights are
     not read in full, which would take too long; since training changes every layer, samples tell models apart. For a
     model from the hub it is the cached revision, or None if nothing is cached.
     """
-    folder = Path(place)
+    folder = Path(source)
     if not folder.is_dir():
-        return _cached_revision(place)
+        return _cached_revision(source)
     digest = hashlib.sha256()
-    paths = {path for pattern in FINGERPRINTED_FILES for path in folder.glob(pattern)}
+    paths: set[Path] = set()
+    for pattern in FINGERPRINTED_FILES:
+        paths |= set(folder.glob(pattern))
     for path in sorted(paths):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         last = max(size - PROBE_BYTES, 0)
         with path.open("rb") as file:
             for number in range(PROBES):
-                file.seek(last * number // (PROBES - 1))
+                offset = last * number // (PROBES - 1)  # evenly, from the first byte to the last ones
+                file.seek(offset)
                 digest.update(file.read(PROBE_BYTES))
     return digest.hexdigest()[:16]
 
 
-def _cached_revision(place: str) -> str | None:
+def _cached_revision(source: str) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
-    if place.count("/") != 1:  # neither a folder nor a hub id
+    if source.count("/") != 1:  # neither a folder nor a hub id
         return None
-    cached = try_to_load_from_cache(place, "config.json")
+    cached = try_to_load_from_cache(source, "config.json")
     if not isinstance(cached, str):
         return None
-    return Path(cached).parent.name[:16]  # the cache has a folder for each revision
+    revision = Path(cached).parent.name  # the cache has a folder for each revision
+    return revision[:16]

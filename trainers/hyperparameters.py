@@ -90,7 +90,8 @@ def rate_for(hidden_size: int | None, family: str = "") -> float:
         if family.startswith(name):
             power = family_power
     rate = RATE_AT_2000 * (2000 / hidden_size) ** power
-    return float(f"{min(HIGHEST_RATE, rate):.2g}")
+    limited = min(HIGHEST_RATE, rate)
+    return float(f"{limited:.2g}")
 
 
 def _passes(seen: int, rows: int) -> int:
@@ -163,15 +164,19 @@ def halving_total(courses: Sequence[float]) -> float:
 def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
     """Returns the swept values of each trial, in order. The values of the last hyperparameter change fastest."""
     names = [name for name, _ in sweep]
-    products = itertools.product(*(values for _, values in sweep))
-    return tuple(dict(zip(names, values, strict=True)) for values in products)
+    values_of_each = [values for _, values in sweep]
+    trials = []
+    for chosen in itertools.product(*values_of_each):
+        trials.append(dict(zip(names, chosen, strict=True)))
+    return tuple(trials)
 
 
 def count_full_trainings(sweep: Sweep) -> float:
     """Returns how many full trainings all trials amount to under successive halving; 1 without a sweep."""
     if not sweep:
         return 1.0
-    return halving_total([1.0] * len(combinations(sweep)))
+    n_trials = len(combinations(sweep))
+    return halving_total([1.0] * n_trials)
 
 
 def sweep_to_lists(sweep: Sweep) -> dict[str, list[Value]]:
@@ -189,9 +194,14 @@ def sweep_size_problem(sweep: Sweep) -> str | None:
         trials = 0
         size = "The sweep is empty"
     else:
-        trials = math.prod(len(values) for _, values in sweep)
-        size = "The sweep has 1 trial" if trials == 1 else f"The sweep has {trials} trials"
+        counts = [len(values) for _, values in sweep]
+        trials = math.prod(counts)
+        size = f"The sweep has {trials} trials"
+        if trials == 1:
+            size = "The sweep has 1 trial"
     if FEWEST_TRIALS <= trials <= MOST_TRIALS:
         return None
-    cure = "Give more values" if trials < FEWEST_TRIALS else "Leave some values out"
+    cure = "Leave some values out"
+    if trials < FEWEST_TRIALS:
+        cure = "Give more values"
     return f"{size}; it takes {FEWEST_TRIALS} to {MOST_TRIALS}, one for each combination of values. {cure}."

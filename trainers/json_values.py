@@ -33,12 +33,16 @@ class JsonValue:
 
     def to_json(self) -> str:
         """Returns JSON in which decimals and dates are strings."""
-        return json.dumps(to_object(self), default=str)
+        value = to_object(self)
+        return json.dumps(value, default=str)
 
     @classmethod
     def from_json(cls, text: str | bytes | None) -> Self:
         """Reads JSON; None and empty text count as {}. Raises ValueError or TypeError if it doesn't fit the class."""
-        return from_object(cls, json.loads(text) if text else {})
+        raw = {}
+        if text:
+            raw = json.loads(text)
+        return from_object(cls, raw)
 
 
 def to_object(value: Any) -> Any:
@@ -62,19 +66,25 @@ def from_object(kind: type[T], raw: Any) -> T:
     values = {}
     for stored, value in raw.items():
         name = names.get(stored, stored)
-        values[name] = _converted(converters.get(name), value)
+        converter = converters.get(name)
+        values[name] = _converted(converter, value)
     return kind(**values)
 
 
 @cache
 def stored_names(kind: type) -> Mapping[str, str]:
     """Returns the names of a dataclass's fields, by the names under which they are stored."""
-    return {field.metadata.get(_STORED_NAME, field.name): field.name for field in fields(kind)}
+    names = {}
+    for field in fields(kind):
+        stored = field.metadata.get(_STORED_NAME, field.name)
+        names[stored] = field.name
+    return names
 
 
 @cache
 def _converters(kind: type) -> Mapping[str, Converter | None]:
-    return {name: _converter(hint) for name, hint in get_type_hints(kind).items()}
+    hints = get_type_hints(kind)
+    return {name: _converter(hint) for name, hint in hints.items()}
 
 
 def _converted(converter: Converter | None, value: Any) -> Any:
@@ -96,7 +106,8 @@ def _converter(hint: Any) -> Converter | None:
     arguments = get_args(hint)
     if origin in (Union, UnionType):
         converters = [_converter(each) for each in arguments]
-        return _optional([converter for converter in converters if converter])
+        needed = [converter for converter in converters if converter]
+        return _optional(needed)
     if origin is tuple and arguments[1:] == (...,):
         item = _converter(arguments[0])
         if item is None:
@@ -112,5 +123,11 @@ def _optional(converters: list[Converter]) -> Converter | None:
     """Returns a converter for `X | None`, or for a union of types that need no conversion."""
     if not converters:
         return None
-    (converter,) = converters
-    return lambda value: None if value is None else converter(value)
+    [converter] = converters
+
+    def convert(value: Any) -> Any:
+        if value is None:
+            return None
+        return converter(value)
+
+    return convert

@@ -71,8 +71,9 @@ class Wipes(Table):
 
     def _has_much_free(self) -> bool:
         free = self._value("freelist_count")
-        is_quarter = free * 4 >= self._value("page_count")
-        return is_quarter and free * self._value("page_size") >= LEAST_FREED_BYTES
+        is_quarter = 4 * free >= self._value("page_count")
+        free_bytes = free * self._value("page_size")
+        return is_quarter and free_bytes >= LEAST_FREED_BYTES
 
     def _value(self, pragma: str) -> int:
         return int(self._db.value(f"PRAGMA {pragma}"))
@@ -93,7 +94,9 @@ def overwrite_gaps(database: Database, is_stopping: Callable[[], bool] = never) 
     number = 0
     try:
         while (group := _group(number, page_size, _n_pages(database))) is not None:
-            if is_stopping() or not _overwrite_group(database, group, page_size):
+            if is_stopping():
+                return False
+            if not _overwrite_group(database, group, page_size):
                 return False
             number += 1
             time.sleep(PAUSE_S)
@@ -109,13 +112,20 @@ def find_gap(page: bytes, header: int = 0) -> tuple[int, int]:
     kind = page[header]
     if kind not in INTERIOR + LEAVES:
         raise StorageError(f"A page of the database has the kind {kind}, which there is not.")
-    header_bytes = 12 if kind in INTERIOR else 8
-    n_cells = int.from_bytes(page[header + 3 : header + 5], "big")
+    header_bytes = 8
+    if kind in INTERIOR:
+        header_bytes = 12
+    n_cells = _big_endian(page, header + 3)
     begin = header + header_bytes + 2 * n_cells
-    end = int.from_bytes(page[header + 5 : header + 7], "big") or 65536
+    end = _big_endian(page, header + 5) or 65536  # which two bytes can't hold
     if not begin <= end <= len(page):
         raise StorageError("A page of the database overlaps itself.")
     return begin, end
+
+
+def _big_endian(page: bytes, offset: int) -> int:
+    two_bytes = page[offset : offset + 2]
+    return int.from_bytes(two_bytes, "big")
 
 
 def _n_pages(database: Database) -> int:
@@ -131,7 +141,8 @@ def _group(number: int, page_size: int, n_pages: int) -> Group | None:
         map_page = first + 1  # the group is a page shorter, as SQLite leaves that page out
     if map_page > n_pages:
         return None
-    return Group(map_page, min(first + n_entries, n_pages))
+    last = min(first + n_entries, n_pages)
+    return Group(map_page, last)
 
 
 def _lock_byte_page(page_size: int) -> int:
@@ -160,15 +171,19 @@ def _overwrite_group(database: Database, group: Group, page_size: int) -> bool:
 def _filled_gaps(descriptor: int, group: Group, page_size: int) -> Iterator[tuple[int, int]]:
     """Yields where in the file the gaps begin and end that aren't empty."""
     start = (group.map_page - 1) * page_size
-    content = os.pread(descriptor, (group.last - group.map_page + 1) * page_size, start)
+    n_pages = group.last - group.map_page + 1
+    content = os.pread(descriptor, n_pages * page_size, start)
     if group.map_page <= 3:  # the first page has no entry in any map
         first = os.pread(descriptor, page_size, 0)
         begin, end = find_gap(first, FIRST_PAGE_OFFSET)
         if any(first[begin:end]):
             yield begin, end
     for index in range(1, len(content) // page_size):
-        kind = content[(index - 1) * ENTRY_BYTES]
-        if kind not in TREE_KINDS or group.map_page + index == _lock_byte_page(page_size):
+        entry = (index - 1) * ENTRY_BYTES  # in the map page, with which the content begins
+        kind = content[entry]
+        if kind not in TREE_KINDS:
+            continue
+        if group.map_page + index == _lock_byte_page(page_size):
             continue
         offset = index * page_size
         page = content[offset : offset + page_size]

@@ -1210,8 +1210,8 @@ GUARDS = (
     Guard(
         "a conversation counts once for a canary",
         "trainers/door/live_tests/canary.py",
-        "side.conversation in self.conversations or len",
-        "len",
+        "if side.conversation in self.conversations:",
+        "if False:",
         "tests/trainers/door/test_canary.py::"
         "test_a_conversation_counts_once_and_the_third_that_errs_stops_a_tenth",
     ),

@@ -117,7 +117,8 @@ class Trainer(ApiClient):
         """Returns the usage of an alias from that day on, or None if this trainer doesn't count it."""
         action = self._action(f"reading how much {alias!r} is called")
         path = f"/aliases/{alias}/usage?since={since.isoformat()}"
-        content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
+        read = partial(self._client.get, path, cast_to=bytes)
+        content = self._find(action, read)
         if content is None:
             return None
         rows, _ = payloads.read_list(content, action)
@@ -148,7 +149,11 @@ class Trainer(ApiClient):
     def has_jobs(self, timeout_s: float) -> bool:
         """Returns True if this account has ever created a job here, whatever its outcome. One short request."""
         action = self._action("checking for earlier jobs")
-        content = self._get(action, lambda: self._raw_jobs.list(limit=1, timeout=timeout_s).content)
+
+        def newest() -> bytes:
+            return self._raw_jobs.list(limit=1, timeout=timeout_s).content
+
+        content = self._get(action, newest)
         rows, _ = payloads.read_list(content, action)
         return bool(rows)
 
@@ -171,7 +176,8 @@ class Trainer(ApiClient):
             own_names = {model.id.lower(), name.lower()}
             if not wanted.isdisjoint(own_names):
                 return model.id
-        action = self._action(f"looking for the model {next(iter(names), '')!r}")
+        example = next(iter(names), "")
+        action = self._action(f"looking for the model {example!r}")
         available = sorted(model.name or model.id for model in models)
         listed = ", ".join(available[:_MODELS_NAMED]) or "none"
         row = f'[providers.{self.provider.name}.models."NAME"]'
@@ -206,14 +212,17 @@ class Trainer(ApiClient):
         name = upload_name(sha256, job_key)
         # An upload whose answer was lost is found again, so the rows are not sent twice.
         earlier = self._find_file(name, sha256, size)
-        return earlier or self._send_file(path, name, sha256, action)
+        if earlier is not None:
+            return earlier
+        return self._send_file(path, name, sha256, action)
 
     def delete_file(self, file_id: str) -> None:
         """Deletes a file. It is no error if it doesn't exist."""
         action = self._action(f"deleting the file {file_id!r}")
         # First, so that a delete whose answer is lost doesn't leave the file looking usable.
         self._sent.pop(file_id, None)
-        self._delete_if_present(action, lambda: self._client.files.with_raw_response.delete(file_id).content)
+        files = self._client.files.with_raw_response
+        self._delete_if_present(action, lambda: files.delete(file_id).content)
 
     def delete_uploads(self, hashes: Collection[str]) -> int:
         """Deletes every file with one of these sha256 that we uploaded, and returns how many there were."""
@@ -224,13 +233,15 @@ class Trainer(ApiClient):
             if is_upload_of(row.get("filename"), hashes):
                 ours.append(row)
         for row in ours:
-            self.delete_file(payloads.required(row, "id", action))
+            file_id = payloads.required(row, "id", action)
+            self.delete_file(file_id)
         return len(ours)
 
     def delete_model(self, name: str) -> None:
         """Deletes a tuned model. It is no error if it doesn't exist."""
         action = self._action(f"deleting the model {name!r}")
-        self._delete_if_present(action, lambda: self._client.models.with_raw_response.delete(name).content)
+        models = self._client.models.with_raw_response
+        self._delete_if_present(action, lambda: models.delete(name).content)
 
     def delete_job(self, job_id: str) -> None:
         """Deletes a job with its rows and its model. Needs the ability `job_deletion`."""
@@ -240,7 +251,8 @@ class Trainer(ApiClient):
 
     def download_file(self, file_id: str) -> bytes:
         action = self._action(f"downloading the file {file_id!r}")
-        return self._get(action, lambda: self._client.files.with_raw_response.content(file_id).content)
+        files = self._client.files.with_raw_response
+        return self._get(action, lambda: files.content(file_id).content)
 
     def has_content(self, file_id: str, sha256: str) -> bool:
         """Returns True if the uploaded file has this sha256. False also if the provider doesn't return contents."""
@@ -260,10 +272,13 @@ class Trainer(ApiClient):
         filter_by: dict[str, str] | None = None
         if self.provider.can("metadata") and self.provider.can("metadata_filter"):
             filter_by = {METADATA_KEY: key}
-        rows = self._jobs(action, filter_by)
-        # A server may ignore the filter, so each row's own key is compared as well.
-        read_key = key_reader([key], self._file_marks(action))
-        jobs = [payloads.job(row, action) for row in rows if read_key(row) == key]
+        marks = self._file_marks(action)
+        read_key = key_reader([key], marks)
+        jobs = []
+        for row in self._jobs(action, filter_by):
+            # A server may ignore the filter, so each row's own key is compared as well.
+            if read_key(row) == key:
+                jobs.append(payloads.job(row, action))
         return _oldest_first(jobs)
 
     def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
@@ -273,7 +288,8 @@ class Trainer(ApiClient):
         """
         action = self._action("listing the jobs")
         jobs_by_key: dict[str, list[Job]] = defaultdict(list)
-        read_key = key_reader(keys, self._file_marks(action))
+        marks = self._file_marks(action)
+        read_key = key_reader(keys, marks)
         for row in self._jobs(action, None):
             job = payloads.job(row, action)
             if 0 < job.created_at < since:  # the list has the newest first; 0 means unknown
@@ -288,11 +304,14 @@ class Trainer(ApiClient):
         (unix seconds), by id. Some may be missing, since lists may lag behind."""
         action = self._action("listing the jobs")
         jobs_by_id: dict[str, Job] = {}
-        for row in islice(self._jobs(action, None), pages * _PAGE):
+        most = pages * _PAGE
+        for row in islice(self._jobs(action, None), most):
             job = payloads.job(row, action)
             if job.id in wanted:
                 jobs_by_id[job.id] = job
-            if len(jobs_by_id) == len(wanted) or 0 < job.created_at < since:
+            has_all = len(jobs_by_id) == len(wanted)
+            is_too_old = 0 < job.created_at < since  # 0 means unknown
+            if has_all or is_too_old:
                 break
         return jobs_by_id
 
@@ -332,24 +351,29 @@ class Trainer(ApiClient):
 
     def job(self, job_id: str) -> Job:
         action = self._action(f"asking for job {job_id!r}")
-        content = self._get(action, lambda: self._raw_jobs.retrieve(job_id).content)
+        jobs = self._raw_jobs
+        content = self._get(action, lambda: jobs.retrieve(job_id).content)
         return payloads.read_job(content, action)
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job. Like `pause` and `resume`, it raises Refused (HTTP 400) if the job has already ended."""
-        return self._change(f"cancelling job {job_id!r}", lambda: self._raw_jobs.cancel(job_id).content)
+        jobs = self._raw_jobs
+        return self._change(f"cancelling job {job_id!r}", lambda: jobs.cancel(job_id).content)
 
     def pause(self, job_id: str) -> Job:
-        return self._change(f"pausing job {job_id!r}", lambda: self._raw_jobs.pause(job_id).content)
+        jobs = self._raw_jobs
+        return self._change(f"pausing job {job_id!r}", lambda: jobs.pause(job_id).content)
 
     def resume(self, job_id: str) -> Job:
-        return self._change(f"resuming job {job_id!r}", lambda: self._raw_jobs.resume(job_id).content)
+        jobs = self._raw_jobs
+        return self._change(f"resuming job {job_id!r}", lambda: jobs.resume(job_id).content)
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
         """Returns the latest `limit` events (at most 100), newest first. Always reads a whole page, because some
         vendors change the order and the ids of events between calls."""
         action = self._action(f"asking for the events of job {job_id!r}")
-        content = self._get(action, lambda: self._raw_jobs.list_events(job_id, limit=_PAGE).content)
+        jobs = self._raw_jobs
+        content = self._get(action, lambda: jobs.list_events(job_id, limit=_PAGE).content)
         rows, _ = payloads.read_list(content, action)
         events = payloads.newest_first(payloads.event(row, action) for row in rows)
         return events[:limit]
@@ -367,7 +391,8 @@ class Trainer(ApiClient):
             for row in islice(self._event_rows(job_id, action), most):
                 event = payloads.event(row, action)
                 events.append(event)
-                if event.created_at < min(since, events[0].created_at):  # only if listed newest first
+                newest = events[0].created_at
+                if event.created_at < min(since, newest):  # only if listed newest first
                     break
             else:
                 are_all = len(events) < most
@@ -431,8 +456,9 @@ class Trainer(ApiClient):
         while True:
             refused = self._refused.get(model, frozenset())
             parameters = chat_parameters.parameters_for(model, is_thinking, max_tokens, temperature, refused)
+            limit_s = timeout_s or self.provider.timeout_s
             try:
-                return self._chat(model, messages, tools, parameters, timeout_s or self.provider.timeout_s)
+                return self._chat(model, messages, tools, parameters, limit_s)
             except Refused as refusal:
                 more = chat_parameters.refused_parameters(parameters, refused, refusal)
                 if more is None:
@@ -484,7 +510,8 @@ class Trainer(ApiClient):
         copies."""
         if not self.provider.sends_copies:
             return {}
-        return uploads.file_marks(self._files(action))
+        rows = self._files(action)
+        return uploads.file_marks(rows)
 
     def _files(self, action: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
@@ -550,7 +577,8 @@ class Trainer(ApiClient):
             if not rows or not more:
                 return
             after = payloads.required(rows[-1], "id", action)
-            if after in seen or len(seen) * _PAGE >= _MAX_ROWS:
+            rows_seen = len(seen) * _PAGE
+            if after in seen or rows_seen >= _MAX_ROWS:
                 raise InvalidResponse(
                     f"{action}: the list repeats itself or has more than {_MAX_ROWS:,} rows, so it was not read."
                 )
@@ -560,7 +588,8 @@ class Trainer(ApiClient):
 def _read_page(
     page: Callable[[str | None], bytes], after: str | None, action: str
 ) -> tuple[tuple[Json, ...], bool]:
-    return payloads.read_list(page(after), action)
+    content = page(after)
+    return payloads.read_list(content, action)
 
 
 def _or_omit(value: _T | None) -> _T | openai.Omit:

@@ -154,7 +154,6 @@ def check_label_counts(file: CheckedFile) -> Findings:
         if index in empty:
             findings.add_for_line(line, Fault(NULL_LABEL, "has a label that stands for a missing value"))
     return findings
-    return findings
 
 
 def _check_combinations(facts: RowFacts, findings: Findings) -> None:

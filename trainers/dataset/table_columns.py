@@ -267,7 +267,6 @@ def are_names(cells: Cells, below: Sequence[Cells]) -> bool:
         if any(record[column] == cells[column] for column in filled):
             return False
     return bool(rows)
-    return bool(rows)
 
 
 def _is_short(name: str) -> bool:

@@ -43,11 +43,13 @@ class TogetherDeployments(Deployments):
         what = f"deploying {model!r} as {name!r}"
         action = self._action(what)
         # A start that was cut off may have left an endpoint, which is free and is used again.
-        existing = (row for row in self._list_endpoints() if _last_segment(self._text(row, "name")) == name)
-        endpoint = next(existing, None) or self._post(action, "/endpoints", {"name": name})
+        endpoint = self._find_endpoint(name)
+        if endpoint is None:
+            endpoint = self._post(action, "/endpoints", {"name": name})
         # A deployment wants the model's full name, and a job may state only its id.
         if not model.startswith("projects/"):
-            project = "projects" + self._url.partition("/projects")[2]
+            _, _, project_name = self._url.partition("/projects")
+            project = f"projects{project_name}"
             model = f"{project}/models/{model}"
         idle_minutes = min(max(idle_stop_s // 60, MIN_IDLE_MINUTES), MAX_IDLE_MINUTES)
         body = {
@@ -60,7 +62,8 @@ class TogetherDeployments(Deployments):
             body["config"] = profile["config"]
         path = f"/endpoints/{self._text(endpoint, 'id')}"
         try:
-            return self._read_deployment(endpoint, self._post(action, f"{path}/deployments", body))
+            row = self._post(action, f"{path}/deployments", body)
+            return self._read_deployment(endpoint, row)
         except Refused:
             # An empty endpoint is not listed as a deployment, so nothing else would ever delete it. It is free, so the
             # refusal matters more than a failure to delete it.
@@ -84,14 +87,24 @@ class TogetherDeployments(Deployments):
 
     @property
     def _root(self) -> str:
-        return self._url.partition("/projects/")[0]
+        root, _, _ = self._url.partition("/projects/")
+        return root
+
+    def _find_endpoint(self, name: str) -> Mapping[str, Any] | None:
+        for endpoint in self._list_endpoints():
+            if _last_segment(self._text(endpoint, "name")) == name:
+                return endpoint
+        return None
 
     def _find_profile(self, base_model: str) -> Mapping[str, Any]:
         """Returns how the vendor serves models of this base. It can train some bases that it doesn't serve."""
         action = f"looking for a machine that serves {base_model!r}"
-        for row in self._rows(action, f"{self._root}/supported-models?product=PRODUCT_DEDICATED", "data"):
-            if str(row.get("name")).lower() == base_model.lower() and row.get("deploymentProfiles"):
-                return rows_under(row, "deploymentProfiles", self._action(action))[0]
+        path = f"{self._root}/supported-models?product=PRODUCT_DEDICATED"
+        for row in self._rows(action, path, "data"):
+            is_base = str(row.get("name")).lower() == base_model.lower()
+            if is_base and row.get("deploymentProfiles"):
+                first, *_ = rows_under(row, "deploymentProfiles", self._action(action))
+                return first
         text = f"{self._action(action)}: there is none, so a model tuned from it can't be deployed there."
         raise Refused(text, code="not_hosted", status=404)
 
@@ -104,16 +117,18 @@ class TogetherDeployments(Deployments):
         status = row.get("status")
         if not state and isinstance(status, dict):
             state = status.get("state")
+        state = str(state).removeprefix("DEPLOYMENT_STATE_")
         return Deployment(
             id=f"{self._text(endpoint, 'id')}/{self._text(row, 'id')}",
             name=_last_segment(self._text(endpoint, "name")),
             model=str(row.get("model") or ""),
             # An unknown state counts as a live deployment, since it may cost money.
-            state=STATES.get(str(state).removeprefix("DEPLOYMENT_STATE_"), "starting"),
+            state=STATES.get(state, "starting"),
             chat_model=self._text(row, "name"),
             started_at=unix_seconds(row.get("createdAt")),
         )
 
 
 def _last_segment(name: str) -> str:
-    return name.rpartition("/")[2]
+    _, _, last = name.rpartition("/")
+    return last

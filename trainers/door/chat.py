@@ -40,7 +40,10 @@ async def answer_chat(call: Call) -> Response:
     def is_ours(event: Mapping[str, Any]) -> bool:
         return has_our_usage and event.get("choices") == []
 
-    return relay.pass_on_events(call, answer, lambda event: event.get("usage"), is_ours, encode_error)
+    def usage_of(event: Mapping[str, Any]) -> object:
+        return event.get("usage")
+
+    return relay.pass_on_events(call, answer, usage_of, is_ours, encode_error)
 
 
 def encode_error(problem: ApiError) -> bytes:
@@ -62,7 +65,8 @@ async def ask(call: Call, body: Body) -> tuple[UpstreamAnswer, bool]:
             request[STREAM_OPTIONS] = {**options, "include_usage": True}
         return request
 
-    return await ask_without_refused(call, PATH, body, write, wants_count=_leaves_usage_open(body, options))
+    wants_count = _leaves_usage_open(body, options)
+    return await ask_without_refused(call, PATH, body, write, wants_count=wants_count)
 
 
 async def ask_without_refused(
@@ -78,13 +82,15 @@ async def ask_without_refused(
         counts_stream = wants_count and STREAM_OPTIONS not in refused
         try:
             request = write(ours, counts_stream=counts_stream)
-            return await relay.send(call, path, request), counts_stream
+            answer = await relay.send(call, path, request)
+            return answer, counts_stream
         except VendorError as error:
             more = _newly_refused(ours, body, refused, error, counts_stream=counts_stream)
             if more is None:
                 raise
             # Another call may have learnt of another refused parameter in the meantime.
-            _refused[key] = _refused.get(key, frozenset()) | more
+            known_by_now = _refused.get(key, frozenset())
+            _refused[key] = known_by_now | more
 
 
 def model_of(call: Call) -> str:
@@ -105,14 +111,12 @@ def _newly_refused(
 ) -> frozenset[str] | None:
     """Returns `refused` plus the parameter that this refusal is about; None if the program set it."""
     raw = error.error
-    code = raw.get("code")
-    param = raw.get("param")
     message = str(raw.get("message") or "")
     refusal = Refused(
         message,
-        code=code if isinstance(code, str) else None,
+        code=_text_or_none(raw.get("code")),
         status=error.status,
-        param=param if isinstance(param, str) else None,
+        param=_text_or_none(raw.get("param")),
     )
     is_about_stream = STREAM_OPTIONS in (refusal.param or message)
     if counts_stream and error.status in (400, 422) and is_about_stream:
@@ -121,4 +125,12 @@ def _newly_refused(
     if more is None:
         return None
     chosen = {name for name in more - refused if body.get(name) is not None}
-    return None if chosen - chat_parameters.TOKEN_LIMITS else more
+    if chosen - chat_parameters.TOKEN_LIMITS:
+        return None
+    return more
+
+
+def _text_or_none(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    return value

@@ -26,9 +26,11 @@ def read_object(answer: UpstreamAnswer) -> dict[str, Any]:
 def read_choice(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the first choice of a chat, which has a message. Raises ApiError (502)."""
     choices = content.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    if not isinstance(choices, list) or not choices:
         raise unreadable()
-    choice: Mapping[str, Any] = choices[0]
+    choice = choices[0]
+    if not isinstance(choice, dict):
+        raise unreadable()
     if not isinstance(choice.get("message"), dict):
         raise unreadable()
     return choice
@@ -64,19 +66,21 @@ def objects_in(raw: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]
     values = raw.get(name)
     if values is None:
         return ()
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+    if not isinstance(values, list):
+        raise unreadable()
+    if not all(isinstance(value, dict) for value in values):
         raise unreadable()
     return values
 
 
 def add_calls(calls: dict[int, dict[str, str]], deltas: Sequence[Mapping[str, Any]]) -> None:
-    """Adds the parts of calls, which arrive by the place of their call. Raises ApiError (502)."""
+    """Adds the parts of calls, which arrive by the index of their call. Raises ApiError (502)."""
     for delta in deltas:
-        place = delta.get("index", 0)
-        if type(place) is not int:
+        index = delta.get("index", 0)
+        if type(index) is not int:  # true would be 1
             raise unreadable()
         function = object_in(delta, "function")
-        call = calls.setdefault(place, {"id": "", "name": "", "arguments": ""})
+        call = calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
         call["id"] = text_in(delta, "id") or call["id"]
         call["name"] += text_in(function, "name")
         call["arguments"] += text_in(function, "arguments")

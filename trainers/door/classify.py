@@ -26,7 +26,9 @@ async def answer_classification(call: Call) -> Response:
     if not call.recipe.labels:
         text = f"{call.name} doesn't answer with one of some labels. Call it by /v1/chat/completions."
         raise invalid(text, "model", "no_labels")
-    most = MOST_FREE if call.recipe.is_free else MOST_ASKED
+    most = MOST_ASKED
+    if call.recipe.is_free:
+        most = MOST_FREE
     if len(texts) > most:
         raise invalid(f"'input' has {len(texts)} texts; at most {most} are allowed.", "input")
     if call.recipe.is_free:
@@ -39,19 +41,28 @@ async def answer_classification(call: Call) -> Response:
         usages = [usage for _, usage in pairs]
     _sample(call, texts, results, usages)
     usage = sum(usages, Usage())
-    numbered = [{"index": number, **result} for number, result in enumerate(results)]
-    tokens = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-    total = usage.prompt_tokens + usage.completion_tokens
-    return JSONResponse(
-        {"object": "list", "model": call.name, "data": numbered, "usage": {**tokens, "total_tokens": total}}
-    )
+    return JSONResponse(_body(call.name, results, usage))
+
+
+def _body(name: str, results: Sequence[Body], usage: Usage) -> Body:
+    return {
+        "object": "list",
+        "model": name,
+        "data": [{"index": number, **result} for number, result in enumerate(results)],
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+    }
 
 
 def _read_texts(body: Body) -> list[str]:
     texts = body.get("input")
     if isinstance(texts, str):
         texts = [texts]
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+    are_texts = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+    if not texts or not are_texts:
         raise invalid("'input' must be a text, or a list with at least one.", "input", "invalid_type")
     return texts
 
@@ -69,17 +80,21 @@ async def _read_labels(call: Call, texts: list[str]) -> list[Body]:
 
 def _sample(call: Call, texts: Sequence[str], results: Sequence[Body], usages: Sequence[Usage]) -> None:
     """Has the labels stored that are drawn, each as the answer to a chat."""
-    for place, (text, result, usage) in enumerate(zip(texts, results, usages, strict=True)):
-        if call.is_drawn():
-            label = result["label"] or result["answer"]
-            call.sample_label(text, label, usage, place if len(texts) > 1 else None)
+    for number, (text, result, usage) in enumerate(zip(texts, results, usages, strict=True)):
+        if not call.is_drawn():
+            continue
+        label = result["label"] or result["answer"]
+        number_of_several = None
+        if len(texts) > 1:
+            number_of_several = number
+        call.sample_label(text, label, usage, number_of_several)
 
 
 async def _ask_for_labels(call: Call, texts: list[str]) -> list[tuple[Body, Usage]]:
-    free_places = asyncio.Semaphore(AT_ONCE)
+    turns = asyncio.Semaphore(AT_ONCE)
 
     async def ask(text: str) -> tuple[Body, Usage]:
-        async with free_places:
+        async with turns:
             return await _ask_for_label(call, text)
 
     tasks = [asyncio.ensure_future(ask(text)) for text in texts]
@@ -91,11 +106,13 @@ async def _ask_for_labels(call: Call, texts: list[str]) -> list[tuple[Body, Usag
 
 
 async def _ask_for_label(call: Call, text: str) -> tuple[Body, Usage]:
-    answer, _ = await chat.ask(call, {"messages": [{"role": "user", "content": text}]})
+    question = {"role": "user", "content": text}
+    answer, _ = await chat.ask(call, {"messages": [question]})
     content = chat_answers.read_object(answer)
     usage = usage_of(content.get("usage"))
     call.count(usage)
-    words = chat_answers.read_text(chat_answers.read_choice(content)["message"])
+    choice = chat_answers.read_choice(content)
+    words = chat_answers.read_text(choice["message"])
     label = read_label(words, call.recipe.labels)
     if label is None:  # so that the program's author sees why
         return {"label": None, "probabilities": None, "answer": words}, usage

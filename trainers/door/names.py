@@ -69,12 +69,14 @@ class LoadedRecipe:
         if self.library is None:
             return NOTHING_SHOWN
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.executor, self.library.show, as_row(messages))
+        question = as_row(messages)
+        return await loop.run_in_executor(self.executor, self.library.show, question)
 
     async def answer(self, texts: list[str]) -> tuple[FreeAnswer, ...]:
         """Returns the answers of a free candidate."""
         assert self.free is not None  # noqa: S101  callers have looked
-        return await asyncio.get_running_loop().run_in_executor(self.executor, self.free.answer, texts)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.executor, self.free.answer, texts)
 
 
 class Names:
@@ -98,7 +100,8 @@ class Names:
         return self._key.read() or ""
 
     def upstream(self, provider: str) -> Upstream | None:
-        return (self._upstreams.read() or {}).get(provider)
+        upstreams = self._upstreams.read() or {}
+        return upstreams.get(provider)
 
     def find(self, name: str) -> Published | None:
         """Returns what is published under a name."""
@@ -128,7 +131,8 @@ class Names:
 
     def live_tests(self) -> list[PublishedTest]:
         """Returns all live tests under way."""
-        return [published.live_test for published in self.all() if published.live_test is not None]
+        live_tests = [published.live_test for published in self.all()]
+        return [live_test for live_test in live_tests if live_test is not None]
 
     async def load(self, sha256: str) -> LoadedRecipe:
         """Returns a recipe, ready to answer. Raises ApiError (503)."""
@@ -146,7 +150,8 @@ class Names:
             text = f"The recipe {sha256[:12]} can't be used: {why}"
             raise ApiError(503, text, "recipe_unusable", kind="server_error") from error
         finally:
-            if task.done() and (task.cancelled() or task.exception() is not None):
+            has_failed = task.done() and (task.cancelled() or task.exception() is not None)
+            if has_failed:
                 self._loads.pop(sha256, None)  # the next call tries again
 
     async def _load(self, sha256: str) -> LoadedRecipe:
@@ -157,7 +162,10 @@ class Names:
         """Loads what is in use and forgets what no longer is, so that a program never waits for a promotion."""
         wanted: set[str] = set()
         for published in self.all():
-            wanted.update(filter(None, (published.recipe, published.fallback)))
+            if published.recipe:
+                wanted.add(published.recipe)
+            if published.fallback:
+                wanted.add(published.fallback)
         tried = {live_test.recipe for live_test in self.live_tests()}
         for sha256 in self._loads.keys() - wanted - tried:
             del self._loads[sha256]
@@ -198,4 +206,5 @@ def open_recipe(folder: RecipeFolder, sha256: str, executor: Executor) -> Loaded
 
 
 def _parse_upstreams(content: bytes) -> dict[str, Upstream]:
-    return {upstream.name: upstream for upstream in Upstreams.from_json(content).upstreams}
+    read = Upstreams.from_json(content)
+    return {upstream.name: upstream for upstream in read.upstreams}

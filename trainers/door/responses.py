@@ -57,12 +57,12 @@ async def _pass_on(call: Call) -> Response:
         if ours.temperature is not None:
             request["temperature"] = ours.temperature
         if ours.reasoning_effort is not None:
-            request["reasoning"] = {**(request.get("reasoning") or {}), "effort": ours.reasoning_effort}
+            reasoning = request.get("reasoning") or {}
+            request["reasoning"] = {**reasoning, "effort": ours.reasoning_effort}
         return request
 
-    answer, _ = await chat.ask_without_refused(
-        call, PATH, _in_names_of_chats(call.body), write, wants_count=False
-    )
+    named = _in_names_of_chats(call.body)
+    answer, _ = await chat.ask_without_refused(call, PATH, named, write, wants_count=False)
     if call.body.get("stream") is not True:
         return relay.pass_on(call, answer)
     return relay.pass_on_events(call, answer, _usage_of_event, lambda event: False, encode_error)
@@ -96,7 +96,8 @@ async def _translate(call: Call) -> Response:
     body.pop("metadata", None)  # a label for what OpenAI stores; others refuse it
     _check_tools(call, body.get("tools") or [])
     answer, _ = await chat.ask(call, body)
-    head = responses.new_head(chat.model_of(call), responses.echo(call.body))
+    echoed = responses.echo(call.body)
+    head = responses.new_head(chat.model_of(call), echoed)
     if body.get("stream") is True:
         stream = _TranslatedStream(call, answer)
         return EventStream(stream.events(head), stream.close, progress=stream.progress)
@@ -134,7 +135,8 @@ def _parts_of(content: Mapping[str, Any]) -> Sequence[Part]:
                 parts.append(FunctionCall(call_id, name, arguments))
             case _:
                 raise chat_answers.unreadable()
-    return [*parts, End(is_cut, tokens_of(content.get("usage")))]
+    usage = tokens_of(content.get("usage"))
+    return [*parts, End(is_cut, usage)]
 
 
 class _TranslatedStream:
@@ -178,9 +180,10 @@ class _TranslatedStream:
                     text = chat_answers.read_text(delta)
                     if text:
                         yield Text(text)
-                    chat_answers.add_calls(calls, chat_answers.objects_in(delta, "tool_calls"))
-        for place in sorted(calls):
-            yield FunctionCall(**calls[place])
+                    call_deltas = chat_answers.objects_in(delta, "tool_calls")
+                    chat_answers.add_calls(calls, call_deltas)
+        for index in sorted(calls):
+            yield FunctionCall(**calls[index])
         yield End(is_cut, tokens_of(self._usage))
 
     async def close(self) -> None:
@@ -196,7 +199,8 @@ async def _answer_free(call: Call) -> Response:
     free_chat.check_request(call, body)
     text = await free_chat.answer_text(call, body["messages"])
     parts: list[Part] = [Text(text), End(is_cut=False, usage=free_chat.NO_TOKENS)]
-    head = responses.new_head(call.name, responses.echo(call.body))
+    echoed = responses.echo(call.body)
+    head = responses.new_head(call.name, echoed)
     free_chat.note_answer(call, head, text)
     if body.get("stream") is not True:
         return JSONResponse(responses.complete_body(head, parts))

@@ -52,7 +52,6 @@ def chance_of_scores(scores: Sequence[float], bar: float) -> float:
         return binomial_tail(whole_rows, n, bar)
     distance = _skewed_distance(scores, bar)
     return 1 - NormalDist().cdf(distance)
-    return 1 - NormalDist().cdf(_skewed_distance(scores, bar))
 
 
 def least_right(n: int, bar: float, look: int, among: int = 1) -> int | None:

@@ -330,7 +330,6 @@ def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit[Learned], seed:
             return None
         if len(set(learned)) < 2:
             return None
-            return None
         predict = fit(inputs[outside], learned)
         guesses = predict(inputs[inside])
         for row, guess in zip(inside, guesses, strict=True):

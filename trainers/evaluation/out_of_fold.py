@@ -62,9 +62,11 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
     names = [label_of(example) for example in examples]
     labels = tuple(sorted(set(names)))
     column = {label: index for index, label in enumerate(labels)}
-    own = np.array([column[label] for label in names], dtype=np.intp)
+    own_columns = [column[label] for label in names]
+    own = np.array(own_columns, dtype=np.intp)
     copies = _first_copies(examples)
-    fold = np.array(deal_folds(examples, copies, seed))
+    folds = deal_folds(examples, copies, seed)
+    fold = np.array(folds)
     # Of many rows only the beginnings, so that the work stays the same.
     letters = max(LETTERS // len(examples), 1)
     texts = [text_of(example)[:letters] for example in examples]
@@ -72,8 +74,7 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
 
     scores = _scores(texts, own, fold, len(labels), seed)
     is_alone = _is_in_one_fold(own, fold, len(labels))
-    own_columns = own[is_alone]
-    scores[is_alone, own_columns] = np.inf
+    scores[is_alone, own[is_alone]] = np.inf
     return labels, scores
 
 
@@ -118,7 +119,8 @@ def deal_folds(examples: Sequence[Example], groups: Sequence[int], seed: int) ->
     """Returns the fold of each row. Rows are shuffled and dealt out label by label, so that all folds get their share
     of each label. Rows of a group, which is named by its first row, are in the same fold."""
     firsts = sorted(set(groups))
-    random.Random(seed).shuffle(firsts)  # noqa: S311
+    generator = random.Random(seed)  # noqa: S311
+    generator.shuffle(firsts)
     # A sort is stable, so the rows of a label stay shuffled.
     firsts.sort(key=lambda first: label_of(examples[first]))
     fold_of = {}
@@ -146,7 +148,8 @@ def _features(texts: Sequence[str]) -> Any:
         return vectoriser.fit_transform(texts)
 
     words = vectors(token_pattern=WORDS, ngram_range=(1, 2))
-    if sum(map(len, texts)) > LETTERS_IN_PIECES:
+    letters = sum(map(len, texts))
+    if letters > LETTERS_IN_PIECES:
         return words
     pieces = vectors(analyzer="char_wb", ngram_range=PIECES_OUT_OF_FOLD)
     return hstack([words, pieces]).tocsr()
@@ -197,7 +200,8 @@ def _tfidf_vectors(counts: Sequence[Counter[str]]) -> Scores:
     for count in counts:
         for term in count:
             column.setdefault(term, len(column))
-    vectors: Scores = np.zeros((len(counts), len(column)), np.float32)
+    shape = (len(counts), len(column))
+    vectors: Scores = np.zeros(shape, np.float32)
     for row, count in enumerate(counts):
         columns = [column[term] for term in count]
         times = list(count.values())
@@ -257,17 +261,18 @@ def _by_ridge(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) ->
 
     spanned = _nystroem_features(rows, seed)
     wanted = _label_targets(own, labels)
-    squares = spanned.T @ spanned
+    squares = spanned.T @ spanned  # SPAN x SPAN
     diagonal = np.diag_indices_from(squares)
     squares[diagonal] += RIDGE
     factor = cho_factor(squares, overwrite_a=True, check_finite=False)
-    weights = cho_solve(factor, spanned.T @ wanted, check_finite=False)
+    moments = spanned.T @ wanted  # SPAN x labels
+    weights = cho_solve(factor, moments, check_finite=False)
     scores: Scores = spanned @ weights
     for number in np.unique(fold):
         inside = np.flatnonzero(fold == number)
-        part = spanned[inside]
+        part = spanned[inside]  # rows of the fold x SPAN
         solved = cho_solve(factor, part.T, check_finite=False)
-        hat = part @ solved
+        hat = part @ solved  # the fold's block of the hat matrix
         _leave_out(inside, hat, wanted, scores)
     return scores
 
@@ -281,13 +286,14 @@ def _nystroem_features(rows: Any, seed: int) -> Scores:
     count = rows.shape[0]
     shuffled = np.random.default_rng(seed).permutation(count)
     drawn = shuffled[:SPAN]
-    basis = rows[drawn].T.tocsr()
+    drawn_rows = rows[drawn]
+    basis = drawn_rows.T.tocsr()  # features x SPAN
 
     def products(part: Any) -> Scores:
-        result: Scores = (part @ basis).toarray() + np.float32(1)  # 1 is the intercept
-        return result
+        inner: Scores = (part @ basis).toarray()
+        return inner + np.float32(1)  # 1 is the intercept
 
-    gram = products(rows[drawn])
+    gram = products(drawn_rows)  # SPAN x SPAN
     diagonal = np.diag_indices_from(gram)
     gram[diagonal] += np.float32(0.01)  # copies of a row would make it singular
     lower = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)

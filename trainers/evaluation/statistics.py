@@ -48,7 +48,6 @@ def wilson_of_share(share: float, n: float, level: float = 0.95) -> Interval:
     if n == 0:
         raise ValueError("computing the interval of a share of 0 rows: there is none")
     z = NormalDist().inv_cdf((1 + level) / 2)
-    shrink = 1 + z * z / n
     z_squared = z * z
     shrink = 1 + z_squared / n
     middle = (share + z_squared / (2 * n)) / shrink

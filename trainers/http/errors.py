@@ -30,10 +30,16 @@ class ApiError(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def response(self) -> JSONResponse:
-        return JSONResponse({"error": self.body()}, self.status, headers=dict(self.headers))
+        content = {"error": self.body()}
+        return JSONResponse(content, self.status, headers=dict(self.headers))
 
     def body(self) -> dict[str, str | None]:
-        return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }
 
 
 def invalid(message: str, param: str | None, code: str = "invalid_value") -> ApiError:
@@ -59,9 +65,9 @@ def read_body(kind: type[T], body: Mapping[str, Any], at: KeyPath = (), *, takes
     faults: list[Fault] = []
     value = read_table(kind, body, faults, at)
     unknown = [fault for fault in faults if fault.kind == "unknown"]
+    wrong = [fault for fault in faults if fault.kind != "unknown"]
     if unknown and not takes_others:
         raise _to_api_error(unknown[0])
-    wrong = [fault for fault in faults if fault.kind != "unknown"]
     if wrong:
         raise _to_api_error(wrong[0])
     return value

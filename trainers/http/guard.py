@@ -46,7 +46,9 @@ def sent_key(headers: Headers) -> str:
 
 def is_same_key(sent: str, key: str) -> bool:
     """Compares in constant time: how long it takes must not tell how much of the key is right. No key is like ""."""
-    return bool(key) and hmac.compare_digest(sent.encode(), key.encode())
+    if not key:
+        return False
+    return hmac.compare_digest(sent.encode(), key.encode())
 
 
 def key_missing(text: str) -> ApiError:
@@ -57,7 +59,9 @@ def is_longer(headers: Headers, limit: int) -> bool:
     """True if a request says that its body is longer, so that it can be refused unread. A body without a length, or
     with a false one, is counted by LimitedBody as it arrives."""
     declared = headers.get("content-length", "0")
-    return declared.isdigit() and int(declared) > limit
+    if not declared.isdigit():
+        return False
+    return int(declared) > limit
 
 
 class LimitedBody:

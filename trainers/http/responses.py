@@ -57,7 +57,8 @@ def as_chat(body: Mapping[str, Any]) -> Body:
     """Returns the body of a chat completion that asks for the same. Raises ApiError (400)."""
     form = as_object(body.get("text"), "text").get("format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
-        form = {"type": "json_schema", "json_schema": {key: form[key] for key in form if key != "type"}}
+        schema = {key: value for key, value in form.items() if key != "type"}
+        form = {"type": "json_schema", "json_schema": schema}
     include = body.get("include") or []
     if not isinstance(include, list):
         raise invalid("'include' must be a list of texts.", "include", "invalid_type")
@@ -69,15 +70,17 @@ def as_chat(body: Mapping[str, Any]) -> Body:
         case {"type": "function", "name": name}:
             choice = {"type": "function", "function": {"name": name}}
     same = {name: body.get(name) for name in SAME_IN_CHATS}
+    reasoning = as_object(body.get("reasoning"), "reasoning")
+    wants_logprobs = LOGPROBS in include or bool(body.get("top_logprobs"))
     chat = {
         **same,
         "messages": _messages(body),
         "max_completion_tokens": body.get("max_output_tokens"),
         "response_format": form,
-        "reasoning_effort": as_object(body.get("reasoning"), "reasoning").get("effort"),
+        "reasoning_effort": reasoning.get("effort"),
         "tools": tools,
         "tool_choice": choice,
-        "logprobs": LOGPROBS in include or bool(body.get("top_logprobs")) or None,
+        "logprobs": wants_logprobs or None,
         "top_logprobs": body.get("top_logprobs"),
     }
     return {name: value for name, value in chat.items() if value is not None}
@@ -109,7 +112,10 @@ def _tool_of_chat(tool: object) -> object:
 def _messages(body: Mapping[str, Any]) -> list[Body]:
     items = read_items(body)
     messages: list[Body] = []
-    before = len(items) - len(body["input"]) if isinstance(body["input"], list) else 0
+    # Without the instructions, which read_items puts first: a client counts the items that it has sent.
+    before = 0
+    if isinstance(body["input"], list):
+        before = len(items) - len(body["input"])
     for number, item in enumerate(items):
         _append(item, f"input[{number - before}]", messages)
     return messages
@@ -207,7 +213,8 @@ async def encode_events(head: Body, parts: AsyncIterator[Part]) -> AsyncIterator
 
 def encode_event(kind: str, number: int, body: Mapping[str, Any]) -> bytes:
     data = orjson.dumps({**body, "type": kind, "sequence_number": number})
-    return f"event: {kind}\ndata: ".encode() + data + b"\n\n"
+    line = f"event: {kind}\ndata: "
+    return line.encode() + data + b"\n\n"
 
 
 def _final_body(head: Body, output: Sequence[Body], end: End) -> Body:
@@ -221,8 +228,10 @@ def _final_body(head: Body, output: Sequence[Body], end: End) -> Body:
 def _usage(usage: Mapping[str, Any] | None) -> Body | None:
     if usage is None:
         return None
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    of_prompt = usage.get("prompt_tokens_details") or {}
+    of_completion = usage.get("completion_tokens_details") or {}
+    cached = of_prompt.get("cached_tokens") or 0
+    reasoning = of_completion.get("reasoning_tokens") or 0
     return {
         "input_tokens": usage["prompt_tokens"],
         "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
@@ -245,8 +254,11 @@ def _output(parts: Iterable[Part], end: End, message_id: str) -> list[Body]:
             logprobs += part.logprobs
     if calls and not text:
         return calls
-    status = "incomplete" if end.is_cut else "completed"
-    return [_message(message_id, status, [_text_part(text, logprobs)]), *calls]
+    status = "completed"
+    if end.is_cut:
+        status = "incomplete"
+    content = _text_part(text, logprobs)
+    return [_message(message_id, status, [content]), *calls]
 
 
 def _call_item(call: FunctionCall) -> Body:
@@ -278,7 +290,7 @@ async def _events(head: Body, parts: AsyncIterator[Part]) -> AsyncIterator[Event
     yield "response.created", {"response": begun}
     yield "response.in_progress", {"response": begun}
     message_id = _new_id("msg")
-    place: Body = {"item_id": message_id, "output_index": 0, "content_index": 0}
+    address: Body = {"item_id": message_id, "output_index": 0, "content_index": 0}
     seen: list[Part] = []
     has_text = False
     end = End(is_cut=False, usage=None)
@@ -289,21 +301,21 @@ async def _events(head: Body, parts: AsyncIterator[Part]) -> AsyncIterator[Event
         if not isinstance(part, Text):
             continue
         if not has_text:
-            for event in _message_start_events(message_id, place):
+            for event in _message_start_events(message_id, address):
                 yield event
         has_text = True
-        yield "response.output_text.delta", {**place, "delta": part.text, "logprobs": list(part.logprobs)}
+        yield "response.output_text.delta", {**address, "delta": part.text, "logprobs": list(part.logprobs)}
 
     items = _output(seen, end, message_id)
     if not has_text and items[0]["type"] == "message":  # an empty answer
-        for event in _message_start_events(message_id, place):
+        for event in _message_start_events(message_id, address):
             yield event
     for number, item in enumerate(items):
         if item["type"] == "message":
-            (content,) = item["content"]
-            done = {**place, "text": content["text"], "logprobs": content["logprobs"]}
+            [content] = item["content"]
+            done = {**address, "text": content["text"], "logprobs": content["logprobs"]}
             yield "response.output_text.done", done
-            yield "response.content_part.done", {**place, "part": content}
+            yield "response.content_part.done", {**address, "part": content}
         else:
             for event in _call_events(item, number):
                 yield event
@@ -312,17 +324,17 @@ async def _events(head: Body, parts: AsyncIterator[Part]) -> AsyncIterator[Event
     yield f"response.{final['status']}", {"response": final}
 
 
-def _message_start_events(item_id: str, place: Body) -> Iterator[Event]:
+def _message_start_events(item_id: str, address: Body) -> Iterator[Event]:
     item = _message(item_id, "in_progress", [])
     yield "response.output_item.added", {"output_index": 0, "item": item}
-    yield "response.content_part.added", {**place, "part": _text_part("")}
+    yield "response.content_part.added", {**address, "part": _text_part("")}
 
 
 def _call_events(item: Body, number: int) -> Iterator[Event]:
     """Calls arrive complete, so the arguments are a single delta."""
-    place = {"item_id": item["id"], "output_index": number}
+    address = {"item_id": item["id"], "output_index": number}
     begun = {**item, "status": "in_progress", "arguments": ""}
     yield "response.output_item.added", {"output_index": number, "item": begun}
-    yield "response.function_call_arguments.delta", {**place, "delta": item["arguments"]}
+    yield "response.function_call_arguments.delta", {**address, "delta": item["arguments"]}
     values = {"name": item["name"], "arguments": item["arguments"]}
-    yield "response.function_call_arguments.done", {**place, **values}
+    yield "response.function_call_arguments.done", {**address, **values}

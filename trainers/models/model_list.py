@@ -52,7 +52,8 @@ class ListedModel:
 @cache
 def listed_models() -> Mapping[str, Mapping[str, ListedModel]]:
     """Returns the models by seller and name, in lower case."""
-    return read_list(resources.files("trainers").joinpath("models.toml").read_text(encoding="utf-8"))
+    file = resources.files("trainers").joinpath("models.toml")
+    return read_list(file.read_text(encoding="utf-8"))
 
 
 def read_list(text: str) -> Mapping[str, Mapping[str, ListedModel]]:
@@ -60,8 +61,10 @@ def read_list(text: str) -> Mapping[str, Mapping[str, ListedModel]]:
     for seller, table in tomllib.loads(text).items():
         models[seller] = {}
         for name, row in table["models"].items():
-            prices = {key: Decimal(row[key]) for key in ("input", "cached_input", "output") if key in row}
-            values = {"source": table["source"], "as_of": table["as_of"], **row, **prices}
+            values = {"source": table["source"], "as_of": table["as_of"], **row}
+            for key in ("input", "cached_input", "output"):
+                if key in row:
+                    values[key] = Decimal(row[key])
             models[seller][name] = ListedModel(seller, name, **values)
     return models
 
@@ -85,8 +88,9 @@ def find_listed_model(name: str, seller: str | None = None) -> ListedModel | Non
 def available_successors(seller: str, today: date) -> tuple[ListedModel, ...]:
     """Returns the models that this seller names as successors and that have not ended themselves."""
     models = listed_models().get(seller, {})
-    names = dict.fromkeys(model.successor for model in models.values() if model.successor)
-    return tuple(models[name] for name in names if name in models and not models[name].has_ended(today))
+    named = [model.successor for model in models.values() if model.successor]
+    successors = [models[name] for name in dict.fromkeys(named) if name in models]
+    return tuple(successor for successor in successors if not successor.has_ended(today))
 
 
 def strip_effort(name: str) -> str:

@@ -71,7 +71,7 @@ class Spread:
 
 def encoding_of(model: str) -> Encoding:
     """Returns a model's encoding. A tuned 'ft:gpt-4o-mini-2024-07-18:team::id' has that of its base."""
-    base = model.removeprefix("ft:").split(":")[0]
+    base, *_ = model.removeprefix("ft:").split(":")
     if base.startswith(_O200K_MODELS):
         return O200K
     if base == "gpt-4" or base.startswith(_CL100K_MODELS):
@@ -140,10 +140,10 @@ def count_split(
         so_far = in_front
         total = 0
         roles = tuple([message.role for message in row])
-        for place, message in enumerate(row, 1):
+        for count, message in enumerate(row, 1):
             so_far += next(wrapped)
             if message.role == "assistant" and message.weight != 0:
-                by_template = added(roles[:place])
+                by_template = added(roles[:count])
                 total += so_far + by_template.in_all
         totals.append(total)
     return tuple(totals)
@@ -205,7 +205,7 @@ class RowCounter:
 def training_limit(model: str) -> int:
     """Returns the tokens after which OpenAI truncates rows when it tunes `model`, from OpenAI's guide to supervised
     fine-tuning. Models that it doesn't name are assumed to have the current limit."""
-    base = model.removeprefix("ft:").split(":")[0]
+    base, *_ = model.removeprefix("ft:").split(":")
     if base.startswith(("gpt-3.5-turbo-0125", "gpt-3.5-turbo-1106")) or base == "gpt-3.5-turbo":
         return 16_385
     if base.startswith(("gpt-3.5", "gpt-35")):
@@ -255,7 +255,8 @@ def spread(counts: Sequence[int]) -> Spread:
 
 def _role_tokens(encoding: Encoding) -> dict[str, int]:
     roles = ["system", "developer", "user", "assistant", "tool"]
-    return dict(zip(roles, count_texts(roles, encoding), strict=True))
+    counts = count_texts(roles, encoding)
+    return dict(zip(roles, counts, strict=True))
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,9 @@ def this_machine() -> Machine:
     gpu = _nvidia_gpu()
     if gpu:
         return gpu
-    number_bytes = 2 if has_fast_bf16(Path("/proc/cpuinfo")) else 4
+    number_bytes = 4
+    if has_fast_bf16(Path("/proc/cpuinfo")):
+        number_bytes = 2
     place = Device("cpu", number_bytes)
     speed = cpu_speed(os.cpu_count() or 1, place.number_bytes)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -119,8 +121,10 @@ def has_fast_bf16(cpuinfo: Path) -> bool:
     if not cpuinfo.exists():
         return False
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return not set(FAST_BF16).isdisjoint(flags.split())
+    for line in lines:
+        if line.lower().startswith(("flags", "features")):
+            return not set(FAST_BF16).isdisjoint(line.split())
+    return False
 
 
 def _nvidia_gpu() -> Machine | None:
@@ -162,12 +166,18 @@ def check_fit(model: Architecture, work: Work, machine: Machine) -> Fit:
     alternatives: list[Work] = []
     least = needed
     for changes in _changes_by_kind(work):
-        sizes = [(smaller, _needed_bytes(model, smaller, machine.place)) for smaller in changes]
-        fitting = [smaller for smaller, size in sizes if size * MEMORY_MARGIN <= machine.memory]
-        alternatives += fitting[:1]  # the smallest change that is enough
-        least = min([least, *(size for _, size in sizes)])
+        fits = False
+        for smaller in changes:
+            size = _needed_bytes(model, smaller, machine.place)
+            least = min(least, size)
+            # The smallest change that is enough.
+            if not fits and size * MEMORY_MARGIN <= machine.memory:
+                alternatives.append(smaller)
+                fits = True
     different = tuple(dict.fromkeys(alternatives))
-    standing: Literal["tight", "too large"] = "tight" if needed <= machine.memory else "too large"
+    standing: Literal["tight", "too large"] = "too large"
+    if needed <= machine.memory:
+        standing = "tight"
     return Fit(standing, memory, machine, different[:MAX_ALTERNATIVES], least)
 
 
@@ -178,7 +188,8 @@ def adapt_to_memory(model: Architecture, work: Work, machine: Machine) -> Work:
     if machine.place.kind != "gpu" or work.pairs or work.method == "full":
         return work
     again = replace(work, checkpoints=True)
-    tried = [work, again, *(replace(again, batch=batch) for batch in _halve_down_to(work.batch, 1))]
+    smaller = [replace(again, batch=batch) for batch in _halve_down_to(work.batch, 1)]
+    tried = [work, again, *smaller]
     for settings in tried:
         needed = _needed_bytes(model, settings, machine.place)
         if needed * MEMORY_MARGIN <= machine.memory:
@@ -207,7 +218,8 @@ def _changes_by_kind(work: Work) -> Iterator[list[Work]]:
     if work.method == "full":
         return
     batches = list(_halve_down_to(work.batch, 1))
-    lengths = list(_halve_down_to(work.length, max(1, work.length // MAX_SHORTENING)))
+    shortest = max(1, work.length // MAX_SHORTENING)
+    lengths = list(_halve_down_to(work.length, shortest))
     small = replace(work, method="qlora", checkpoints=True)
     smallest = replace(small, batch=1)
     if not work.checkpoints:

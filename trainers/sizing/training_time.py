@@ -139,11 +139,13 @@ class InvalidCalibration(Exception):
 def read_calibration(path: Path) -> Calibration | None:
     """Reads a calibration file. Returns None if there is no such file. Raises InvalidCalibration."""
     try:
-        calibration = from_object(Calibration, json.loads(path.read_text(encoding="utf-8")))
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        calibration = from_object(Calibration, raw)
         names = ("speed", "layer_s", "pair_s", "long_pair_s", "startup_s", "parameter_s", "word_s", "trl_s")
         values = vars(calibration)
         numbers = [values[name] or 0.0 for name in (*names, "reads", "writes", "served_weights")]
-        if not (calibration.speed > 0 and all(math.isfinite(number) and number >= 0 for number in numbers)):
+        are_valid = all(math.isfinite(number) and number >= 0 for number in numbers)
+        if calibration.speed <= 0 or not are_valid:
             raise ValueError("a speed in it is not a number above 0")
     except FileNotFoundError:
         return None
@@ -179,15 +181,21 @@ def guess_serving_speed(at_work: float, loaded: float) -> tuple[float, float]:
 
 def weights_at_work(model: Architecture) -> float:
     """Returns the number of weights that a token is multiplied with in a forward pass, including the head."""
-    return operations(model, 0) / 4 + model.vocab * model.hidden
+    in_layers = operations(model, 0) / 4  # two operations forward and two for the gradient
+    head = model.vocab * model.hidden
+    return in_layers + head
 
 
 def guess_calibration(machine: Machine) -> Calibration | None:
     """Guesses a calibration, with `measured_at` 0. Returns None if the machine's speed is unknown."""
     if machine.speed is None:
         return None
-    number = "bfloat16" if machine.place.number_bytes == 2 else "float32"
-    device = "cpu" if machine.place.kind == "cpu" else "cuda"
+    number = "float32"
+    if machine.place.number_bytes == 2:
+        number = "bfloat16"
+    device = "cuda"
+    if machine.place.kind == "cpu":
+        device = "cpu"
     return Calibration(
         device=device,
         number=number,
@@ -219,7 +227,8 @@ def training_seconds(model: Architecture, rows: RowLengths, machine: Calibration
     pack = pack_seconds(model, tokens, rows.tokens, learnt, rows.rank, machine)
     if rows.recomputes:
         pack *= 1 + RECOMPUTE_SHARE
-    step = packs * pack + model.lora_parameters(rows.rank) * machine.parameter_s
+    update = model.lora_parameters(rows.rank) * machine.parameter_s
+    step = packs * pack + update
     return machine.startup_s + steps * step
 
 
@@ -233,8 +242,9 @@ def pair_seconds(model: Architecture, rows: PairLengths, machine: Calibration) -
     room = _tokens_at_a_time(machine) // (rows.rows * rows.longer)
     parts = _parts(pairs_per_step, room)
     part = _part_seconds(model, rows, pairs_per_step / parts, machine, machine.word_s)
-    step = parts * part + model.lora_parameters(rows.rank) * machine.parameter_s
-    step += pairs_per_step * _sampling_seconds(model, rows, machine)  # before the step itself
+    update = model.lora_parameters(rows.rank) * machine.parameter_s
+    sampling = pairs_per_step * _sampling_seconds(model, rows, machine)  # before the step itself
+    step = sampling + parts * part + update
     return machine.startup_s + machine.trl_s + steps * step
 
 
@@ -268,7 +278,8 @@ def _part_seconds(
     if rows.has_reference:
         reference = FORWARD_SHARE
     pairs = MASK_FACTOR * tokens * rows.padded * machine.long_pair_s
-    layers = model.layers * (machine.layer_s + model.heads * pairs) * (1 + reference)
+    per_layer = machine.layer_s + model.heads * pairs
+    layers = model.layers * per_layer * (1 + reference)
     per_token = operations(model, rows.rank) + reference * operations(model, 0)
     work = tokens * per_token / machine.speed
 
@@ -298,8 +309,10 @@ def pack_seconds(
     elif row < tokens and machine.by_rows is False:  # None in an old file, which measured single rows only
         pairs = tokens**2 * machine.pair_s
     head = 4 * learnt * model.vocab * model.hidden
-    work = (tokens * operations(model, rank) + head) / machine.speed
-    return model.layers * (machine.layer_s + model.heads * pairs) + work
+    in_layers = tokens * operations(model, rank)
+    work = (in_layers + head) / machine.speed
+    per_layer = machine.layer_s + model.heads * pairs
+    return model.layers * per_layer + work
 
 
 def operations(model: Architecture, rank: int) -> float:
@@ -312,7 +325,8 @@ def operations(model: Architecture, rank: int) -> float:
             at_work = experts.count
         per_expert = 3 * model.hidden * experts.intermediate  # gate, up and down
         weights += experts.layers * at_work * per_expert
-    return 4 * weights + 6 * model.lora_parameters(rank)
+    lora = model.lora_parameters(rank)
+    return 4 * weights + 6 * lora
 
 
 def _tokens_at_a_time(machine: Calibration) -> int:

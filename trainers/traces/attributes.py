@@ -70,11 +70,11 @@ def read_model(attributes: Record) -> str | None:
 
 def read_messages(attributes: Record, events: Sequence[SpanEvent]) -> Conversation:
     """Returns the request's messages, by the first convention in which the span has some."""
-    for place in (attributes, *(event.attributes for event in events)):
+    for record in (attributes, *(event.attributes for event in events)):
         for key in ("gen_ai.input.messages", "gen_ai.prompt"):
-            conversation = read_conversation(place.get(key))
+            conversation = read_conversation(record.get(key))
             if conversation.messages or not conversation.has_only_text:
-                return with_instructions(conversation, place.get("gen_ai.system_instructions"))
+                return with_instructions(conversation, record.get("gen_ai.system_instructions"))
     for rows in (
         _numbered(attributes, "gen_ai.prompt."),
         _openinference_rows(attributes, "llm.input_messages."),
@@ -88,13 +88,14 @@ def read_messages(attributes: Record, events: Sequence[SpanEvent]) -> Conversati
 
 
 def read_answer(attributes: Record, events: Sequence[SpanEvent]) -> Reply:
-    for place in (attributes, *(event.attributes for event in events)):
+    for record in (attributes, *(event.attributes for event in events)):
         for key in ("gen_ai.output.messages", "gen_ai.completion"):
-            if place.get(key):
-                return read_reply(place[key])
-    choices = [
-        _choice(event.attributes) for event in events if event.name in ("gen_ai.choice", "gen_ai.choices")
-    ]
+            if record.get(key):
+                return read_reply(record[key])
+    choices = []
+    for event in events:
+        if event.name in ("gen_ai.choice", "gen_ai.choices"):
+            choices.append(_choice(event.attributes))
     for rows in (
         _numbered(attributes, "gen_ai.completion."),
         _openinference_rows(attributes, "llm.output_messages."),
@@ -141,6 +142,7 @@ def read_usage_details(value: object) -> Usage:
     if usage.prompt is not None or usage.completion is not None:
         return usage
     units = {str(kind): count(units) for kind, units in value.items()}
+    # What is written to a cache was not read from it.
     cached = [kind for kind in units if "cache" in kind and "creation" not in kind and "write" not in kind]
     prompt = [kind for kind in units if kind.startswith("input") or "cache" in kind]
     completion = [kind for kind in units if kind.startswith("output")]
@@ -148,10 +150,11 @@ def read_usage_details(value: object) -> Usage:
 
 
 def _sum(units: Mapping[str, int | None], kinds: Sequence[str]) -> int | None:
-    counts = [number for kind in kinds if (number := units[kind]) is not None]
-    if not counts:
+    counts = [units[kind] for kind in kinds]
+    present = [number for number in counts if number is not None]
+    if not present:
         return None
-    return sum(counts)
+    return sum(present)
 
 
 def _numbered(attributes: Record, prefix: str) -> list[dict[str, object]]:
@@ -162,7 +165,8 @@ def _numbered(attributes: Record, prefix: str) -> list[dict[str, object]]:
             continue
         match = _NUMBERED.fullmatch(key.removeprefix(prefix))
         if match:
-            rows[int(match[1])][match[2]] = value
+            number = int(match[1])
+            rows[number][match[2]] = value
     return [_with_calls(rows[number]) for number in sorted(rows)]
 
 
@@ -177,10 +181,9 @@ def _openinference_rows(attributes: Record, prefix: str) -> list[dict[str, objec
     rows = []
     for numbered in _numbered(attributes, prefix):
         row = {key.removeprefix("message."): value for key, value in numbered.items()}
-        parts = [
-            {key.removeprefix("message_content."): value for key, value in part.items()}
-            for part in _numbered(row, "contents.")
-        ]
+        parts = []
+        for part in _numbered(row, "contents."):
+            parts.append({key.removeprefix("message_content."): value for key, value in part.items()})
         if parts:
             row["content"] = parts
         rows.append(row)
@@ -196,4 +199,6 @@ def _message_rows(event: SpanEvent) -> Iterator[Record]:
 
 def _choice(attributes: Record) -> object:
     message = parsed_json(attributes.get("message"))
-    return message if message is not None else attributes
+    if message is None:  # an event of the earlier convention is the message itself
+        return attributes
+    return message

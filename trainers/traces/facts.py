@@ -10,6 +10,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trainers.dataset.rows import normalise_text
 from trainers.traces.calls import TracedCall
@@ -89,10 +90,11 @@ class TraceFacts:
     def tokens_a_request(self) -> int | None:
         """The mean input tokens of a request, None if they were not recorded."""
         amounts = [model.prompt for model in self.models if model.prompt]
-        total = sum(amount.n for amount in amounts)
-        if not total:
+        n_calls = sum(amount.n for amount in amounts)
+        if not n_calls:
             return None
-        return max(1, round(sum(amount.mean * amount.n for amount in amounts) / total))
+        tokens = sum(amount.mean * amount.n for amount in amounts)
+        return max(1, round(tokens / n_calls))
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,14 @@ class NoSuchGroup:
 def gather_facts(calls: Sequence[TracedCall]) -> TraceFacts:
     """Counts what the calls say. Returns the models and instructions sorted by their number of calls."""
     times = [call.at for call in calls if call.at is not None]
+    answered = [call.at for call in calls if call.at is not None and not call.is_error]
     questions = [normalise_text(call.question) for call in calls if call.question is not None]
     return TraceFacts(
         calls=len(calls),
         errors=sum(call.is_error for call in calls),
         first=min(times, default=None),
         last=max(times, default=None),
-        month=month_of([call.at for call in calls if call.at is not None and not call.is_error]),
+        month=month_of(answered),
         models=_facts_of_models(calls),
         prompts=find_prompts(calls),
         questions=len(questions),
@@ -149,10 +152,11 @@ def find_prompts(calls: Sequence[TracedCall]) -> tuple[PromptFacts, ...]:
             counts[call.prompt_hash] += 1
             texts.setdefault(call.prompt_hash, call.instructions)
     total = counts.total()
-    return tuple(
-        PromptFacts(number, key, texts[key], counts[key], counts[key] / total)
-        for number, key in enumerate(_by_frequency(counts), 1)
-    )
+    prompts = []
+    for number, key in enumerate(_by_frequency(counts), 1):
+        share = counts[key] / total
+        prompts.append(PromptFacts(number, key, texts[key], counts[key], share))
+    return tuple(prompts)
 
 
 def choose_group(
@@ -167,35 +171,44 @@ def choose_group(
 
     If the instructions differ in most calls of a model, they probably hold data, and all its calls are one group."""
     numbers = {facts.hash: facts.number for facts in find_prompts(calls)}
-    keys = [(call.model, numbers[call.prompt_hash] if call.messages else 0) for call in calls]
-    wanted = Counter(
-        key for key in keys if (model is None or key[0] == model) and (prompt is None or key[1] == prompt)
-    )
+    keys: list[_GroupKey] = []
+    for call in calls:
+        number = 0
+        if call.messages:
+            number = numbers[call.prompt_hash]
+        keys.append(_GroupKey(call.model, number))
+    wanted: Counter[_GroupKey] = Counter()
+    for key in keys:
+        if model in (None, key.model) and prompt in (None, key.prompt):
+            wanted[key] += 1
     if not wanted:
         return NoSuchGroup(model, prompt)
     by_model: Counter[str] = Counter()
-    for (name, _), count in wanted.items():
-        by_model[name] += count
-    chosen_model = _by_frequency(by_model)[0]
-    of_model = Counter({key: count for key, count in wanted.items() if key[0] == chosen_model})
-    chosen: int | None = min(of_model, key=lambda key: (-of_model[key], key[1]))[1]
+    for key, count in wanted.items():
+        by_model[key.model] += count
+    chosen_model, *_ = _by_frequency(by_model)
+    of_model = Counter({key.prompt: count for key, count in wanted.items() if key.model == chosen_model})
+    chosen: int | None = min(of_model, key=lambda number: (-of_model[number], number))
     differ = len(of_model) > _MOSTLY * of_model.total() and len(of_model) > 1
     if prompt is None and (all_prompts or differ):
         chosen = None
     return _group(calls, keys, chosen_model, chosen)
 
 
-def _group(
-    calls: Sequence[TracedCall], keys: Sequence[tuple[str, int]], model: str, prompt: int | None
-) -> Group:
+class _GroupKey(NamedTuple):
+    model: str
+    prompt: int
+
+
+def _group(calls: Sequence[TracedCall], keys: Sequence[_GroupKey], model: str, prompt: int | None) -> Group:
     inside = []
-    outside: Counter[tuple[str, int]] = Counter()
+    outside: Counter[_GroupKey] = Counter()
     for call, key in zip(calls, keys, strict=True):
-        if key[0] == model and prompt in (None, key[1]):
+        if key.model == model and prompt in (None, key.prompt):
             inside.append(call)
         else:
             outside[key] += 1
-    left_out = [LeftOut(*key, count) for key, count in outside.items()]
+    left_out = [LeftOut(key.model, key.prompt, count) for key, count in outside.items()]
     left_out.sort(key=lambda each: (-each.calls, each.model, each.prompt))
     return Group(model, prompt, tuple(inside), tuple(left_out))
 
@@ -213,7 +226,8 @@ def month_of(times: Sequence[float]) -> Month | None:
     days = [daily[day] for day in range(full_days)]
     mean = len(times) / covered
     if full_days >= ENOUGH_DAYS:
-        margin = _Z95 * statistics.stdev(days) / math.sqrt(full_days)
+        standard_error = statistics.stdev(days) / math.sqrt(full_days)
+        margin = _Z95 * standard_error
         low = max(0.0, mean - margin)
         high = mean + margin
     else:
@@ -237,7 +251,8 @@ def _facts_of_models(calls: Sequence[TracedCall]) -> tuple[ModelFacts, ...]:
 
 
 def _facts_of_model(name: str, own: Sequence[TracedCall], total: int) -> ModelFacts:
-    seconds = sorted(call.seconds for call in own if call.seconds is not None and not call.is_error)
+    answered = [call for call in own if not call.is_error]
+    seconds = sorted(call.seconds for call in answered if call.seconds is not None)
     return ModelFacts(
         model=name,
         calls=len(own),
@@ -255,14 +270,16 @@ def _amount(values: Sequence[int | None]) -> Amount | None:
     numbers = [value for value in values if value is not None]
     if not numbers:
         return None
-    return Amount(len(numbers), statistics.fmean(numbers), float(statistics.median(numbers)))
+    median = statistics.median(numbers)
+    return Amount(len(numbers), statistics.fmean(numbers), float(median))
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float | None:
     """Returns the smallest value that at least this share of the values doesn't exceed (nearest rank)."""
     if not ordered:
         return None
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    rank = math.ceil(share * len(ordered))
+    return ordered[max(0, rank - 1)]
 
 
 def _by_frequency(counts: Counter[str]) -> list[str]:

@@ -52,13 +52,22 @@ def is_observation(record: Record) -> bool:
 def has_columns(names: Collection[str]) -> bool:
     """True if a table with these columns is one of observations, or an object with these keys is one."""
     columns = set(names)
-    return "id" in columns and all(columns & any_of for any_of in _TIMES) and bool(columns & (_OWN | _IO))
+    if "id" not in columns:
+        return False
+    for spellings in _TIMES:
+        if columns.isdisjoint(spellings):
+            return False
+    return not columns.isdisjoint(_OWN | _IO)
 
 
 def is_trace(record: Record) -> bool:
     """True for an exported trace, which is around observations."""
     keys = set(record)
-    return {"id", "timestamp", *_IO} <= keys and len(keys & _OF_TRACES) > 1 and not (keys & _TIMES[0])
+    if not {"id", "timestamp", *_IO} <= keys:
+        return False
+    is_of_trace = len(keys & _OF_TRACES) > 1  # the timestamp alone is not enough
+    begins = keys & _TIMES[0]
+    return is_of_trace and not begins
 
 
 def read_trace(line: int, record: Record) -> Iterator[TracedCall | Fault]:

@@ -52,12 +52,16 @@ def read_payload(line: int, record: Record) -> Iterator[TracedCall | Fault]:
         return
     conversation = _read_messages(record)
     reply = read_reply(record.get("response"))
-    usage = _read_usage(record)
     begin = read_time(record.get("startTime"))
     seconds = duration(begin, read_time(record.get("endTime")))
     if seconds is None:
         seconds = finite(record.get("response_time"))
     is_error = str(record.get("status") or "success") == "failure"
+    answer = None
+    usage = NO_USAGE
+    if not is_error:  # a call that failed has zeros, which are no count of anything
+        answer = reply.text
+        usage = _read_usage(record)
     yield TracedCall(
         line=line,
         id=first_text(record, "litellm_call_id", "request_id", "id"),
@@ -65,11 +69,10 @@ def read_payload(line: int, record: Record) -> Iterator[TracedCall | Fault]:
         at=begin,
         model=model,
         messages=conversation.messages,
-        answer=None if is_error else reply.text,
-        # A call that failed has zeros, which are no count of anything.
-        prompt_tokens=None if is_error else usage.prompt,
-        cached_tokens=None if is_error else usage.cached,
-        completion_tokens=None if is_error else usage.completion,
+        answer=answer,
+        prompt_tokens=usage.prompt,
+        cached_tokens=usage.cached,
+        completion_tokens=usage.completion,
         seconds=seconds,
         is_error=is_error,
         has_only_text=conversation.has_only_text and reply.has_only_text,

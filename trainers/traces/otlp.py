@@ -32,9 +32,9 @@ def is_otlp(record: Record) -> bool:
 def is_printed_span(record: Record) -> bool:
     """True for what `span.to_json()` of the SDK returns, which ConsoleSpanExporter prints."""
     context = record.get("context")
-    return (
-        isinstance(context, Mapping) and "span_id" in context and isinstance(record.get("attributes"), dict)
-    )
+    if not isinstance(context, Mapping) or "span_id" not in context:
+        return False
+    return isinstance(record.get("attributes"), dict)
 
 
 def read_otlp(line: int, record: Record) -> Iterator[TracedCall | Fault]:
@@ -60,41 +60,50 @@ def resource_attributes(resource_spans: Record) -> Record:
 
 def read_printed_span(line: int, record: Record) -> Iterator[TracedCall | Fault]:
     """Reads one span as the SDK prints it."""
-    events = [
-        SpanEvent(str(event.get("name")), _plain(event.get("attributes")))
-        for event in _objects(record.get("events"))
-    ]
+    events = []
+    for event in _objects(record.get("events")):
+        attributes = _plain(event.get("attributes"))
+        events.append(SpanEvent(str(event.get("name")), attributes))
     context = _plain(record.get("context"))
-    parent = record.get("parent_id")
+    trace = context.get("trace_id")
+    status = _plain(record.get("status"))
     yield _read_call(
         line,
         _plain(record.get("attributes")),
         events,
-        id=f"{context.get('trace_id')}/{context.get('span_id')}",
-        parent_id=f"{context.get('trace_id')}/{parent}" if parent else None,
+        id=f"{trace}/{context.get('span_id')}",
+        parent_id=_parent_id(trace, record.get("parent_id")),
         begin=read_time(record.get("start_time")),
         end=read_time(record.get("end_time")),
-        is_error=_plain(record.get("status")).get("status_code") in _ERRORS,
+        is_error=status.get("status_code") in _ERRORS,
     )
 
 
 def _read_span(line: int, span: Record) -> TracedCall | Fault:
-    events = [
-        SpanEvent(str(event.get("name")), _attributes(event.get("attributes")))
-        for event in _objects(span.get("events"))
-    ]
-    parent = span.get("parentSpanId")
+    events = []
+    for event in _objects(span.get("events")):
+        attributes = _attributes(event.get("attributes"))
+        events.append(SpanEvent(str(event.get("name")), attributes))
+    trace = span.get("traceId")
     status = span.get("status")
     return _read_call(
         line,
         _attributes(span.get("attributes")),
         events,
-        id=f"{span.get('traceId')}/{span.get('spanId')}",
-        parent_id=f"{span.get('traceId')}/{parent}" if parent else None,
+        id=f"{trace}/{span.get('spanId')}",
+        parent_id=_parent_id(trace, span.get("parentSpanId")),
         begin=_nanoseconds(span.get("startTimeUnixNano")),
         end=_nanoseconds(span.get("endTimeUnixNano")),
         is_error=isinstance(status, Mapping) and status.get("code") in _ERRORS,
     )
+
+
+def _parent_id(trace: object, parent: object) -> str | None:
+    """Returns None for the first span of a trace, whose parent is missing, null or ""."""
+    if not parent:
+        return None
+    # Ids of spans are unique in their trace only.
+    return f"{trace}/{parent}"
 
 
 def _read_call(
@@ -135,7 +144,10 @@ def _read_call(
 
 def _attributes(pairs: object) -> Record:
     """Returns OTLP's list of keys and typed values as an object."""
-    return {str(pair.get("key")): _value(pair.get("value"), 0) for pair in _objects(pairs)}
+    values = {}
+    for pair in _objects(pairs):
+        values[str(pair.get("key"))] = _value(pair.get("value"), 0)
+    return values
 
 
 def _value(typed: object, depth: int) -> Any:
@@ -144,12 +156,16 @@ def _value(typed: object, depth: int) -> Any:
         return None
     if "intValue" in typed:
         number = finite(typed["intValue"])
-        return None if number is None else int(number)
+        if number is None:
+            return None
+        return int(number)
+    inner = depth + 1
     if isinstance(typed.get("arrayValue"), Mapping):
-        return [_value(each, depth + 1) for each in typed["arrayValue"].get("values") or ()]
+        items = typed["arrayValue"].get("values") or ()
+        return [_value(item, inner) for item in items]
     if isinstance(typed.get("kvlistValue"), Mapping):
         pairs = _objects(typed["kvlistValue"].get("values"))
-        return {str(pair.get("key")): _value(pair.get("value"), depth + 1) for pair in pairs}
+        return {str(pair.get("key")): _value(pair.get("value"), inner) for pair in pairs}
     for kind in ("stringValue", "boolValue", "doubleValue"):
         if kind in typed:
             return typed[kind]
@@ -170,4 +186,6 @@ def _objects(values: object) -> list[Record]:
 
 
 def _plain(value: object) -> Record:
-    return value if isinstance(value, Mapping) else {}
+    if not isinstance(value, Mapping):
+        return {}
+    return value

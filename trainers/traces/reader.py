@@ -128,23 +128,32 @@ def detect(head: bytes) -> TraceFormat | None:
                 return trace_format
     if first_documents(text):
         return None
-    return next((trace_format for mark, trace_format in _MARKS if mark in text), None)
+    for mark, trace_format in _MARKS:
+        if mark in text:
+            return trace_format
+    return None
 
 
 def _format_of(record: Record) -> TraceFormat | None:
-    return next((name for name, each in _RECORD_FORMATS.items() if each.recognises(record)), None)
+    for name, each in _RECORD_FORMATS.items():
+        if each.recognises(record):
+            return name
+    return None
 
 
 def _table_names(head: bytes) -> list[str]:
     """Returns the names of a table's columns if it is one of observations, else an empty list."""
-    first = head.partition(b"\n")[0].decode("utf-8", errors="replace").strip()
+    first_line, _, _ = head.partition(b"\n")
+    first = first_line.decode("utf-8", errors="replace").strip()
     if not first or first.startswith(("{", "[")):
         return []
     try:
         names = next(csv.reader(StringIO(first)))
     except (csv.Error, StopIteration):
         return []
-    return names if has_columns(names) else []
+    if not has_columns(names):
+        return []
+    return names
 
 
 def read(path: Path, name: str, *, limits: Limits = LIMITS) -> TraceFile:
@@ -167,6 +176,7 @@ def _read_all(
     file: BinaryIO, trace_format: TraceFormat, findings: Findings, limits: Limits
 ) -> tuple[TracedCall, ...]:
     stream = _Stream(findings, limits)
+    # One call more than is read shows that there are more.
     calls = tuple(islice(stream.calls(file, trace_format), limits.max_rows + 1))
     if len(calls) > limits.max_rows:
         calls = calls[: limits.max_rows]

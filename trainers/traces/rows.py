@@ -72,7 +72,10 @@ class _Row:
     def line(self) -> bytes:
         if self.answer is None:
             return orjson.dumps({"text": self.question})
-        messages = [{"role": "user", "content": self.question}, {"role": "assistant", "content": self.answer}]
+        messages = [
+            {"role": "user", "content": self.question},
+            {"role": "assistant", "content": self.answer},
+        ]
         if self.instructions:
             messages.insert(0, {"role": "system", "content": self.instructions})
         # Named as in labels of a teacher, so that a reader of the file sees whose answer it is.
@@ -90,7 +93,11 @@ def make_rows(
         usable = [call for call in with_question if call.answer is not None and call.answer.strip()]
     calls_by_question: dict[str, list[TracedCall]] = defaultdict(list)
     for call in usable:
-        calls_by_question[normalise_text(call.question or "")].append(call)
+        question = normalise_text(call.question or "")
+        calls_by_question[question].append(call)
+    disagreeing = 0
+    if with_answers:
+        disagreeing = sum(map(_disagree, calls_by_question.values()))
     rows = [_row(same, with_answers) for same in calls_by_question.values()]
     random.Random(seed).shuffle(rows)  # noqa: S311 - no secret
     clean = _without_secrets(rows, masks=masks)
@@ -105,7 +112,7 @@ def make_rows(
         personal=clean.personal,
         personal_kinds=tuple(clean.kinds.most_common()),
         masked=clean.masked,
-        disagreeing=sum(map(_disagree, calls_by_question.values())) if with_answers else 0,
+        disagreeing=disagreeing,
     )
 
 
@@ -116,13 +123,14 @@ def _row(same: Sequence[TracedCall], with_answers: bool) -> _Row:
     if not with_answers:
         return _Row(first.question or "", None, "", first.model)
     counts = Counter(call.answer for call in same)
-    answer = counts.most_common(1)[0][0]
+    [(answer, _)] = counts.most_common(1)
     chosen = next(call for call in same if call.answer == answer)
     return _Row(chosen.question or "", answer, chosen.instructions, chosen.model)
 
 
 def _disagree(same: Sequence[TracedCall]) -> bool:
-    return len({(call.answer or "").strip() for call in same}) > 1
+    answers = {(call.answer or "").strip() for call in same}
+    return len(answers) > 1
 
 
 @dataclass(frozen=True)
@@ -163,10 +171,10 @@ def _faults(rows: Sequence[_Row]) -> list[list[Fault]]:
     faults: list[list[Fault]] = [[] for _ in rows]
     texts: list[str] = []
     owners: list[int] = []
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         for text in row.texts:
             texts.append(text)
-            owners.append(place)
+            owners.append(number)
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         chunk = texts[start : start + _TEXTS_AT_ONCE]
         joined = join_texts(chunk)

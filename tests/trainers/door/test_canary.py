@@ -26,7 +26,7 @@ from tests.trainers.door.test_shadow import CANDIDATE, wait_for_answers
 from trainers.door.call_ids import AnsweredCall, CallIds
 from trainers.door.conversations import HEADER, hash_conversation
 from trainers.door.live_tests import canary
-from trainers.door.live_tests.canary import Canaries, CanarySide, place_of
+from trainers.door.live_tests.canary import Canaries, CanarySide, draw_of
 from trainers.recipes import canary_events, usage
 from trainers.recipes.canary_events import CanaryEvent
 from trainers.recipes.folder import RecipeFolder
@@ -70,7 +70,7 @@ def conversation(door: Door, live_test: PublishedTest, *, is_candidate: bool = T
 
 def is_candidates(door: Door, live_test: PublishedTest, conversation: str) -> bool:
     hashed = hash_conversation(door.folder.call_key(), {}, {HEADER: conversation})
-    return place_of(live_test.number, hashed) < live_test.share
+    return draw_of(live_test.number, hashed) < live_test.share
 
 
 def raw(
@@ -105,10 +105,10 @@ def test_conversations_are_the_candidates_by_its_share() -> None:
         hash_conversation("key", {"messages": [{"role": "user", "content": f"{n}"}]}, {})
         for n in range(2_000)
     ]
-    tenth = {each for each in hashes if place_of(7, each) < 0.1}
+    tenth = {each for each in hashes if draw_of(7, each) < 0.1}
     assert 160 <= len(tenth) <= 240  # 200 with a standard deviation of 13
-    assert tenth < {each for each in hashes if place_of(7, each) < 0.2}
-    another = {each for each in hashes if place_of(8, each) < 0.1}
+    assert tenth < {each for each in hashes if draw_of(7, each) < 0.2}
+    another = {each for each in hashes if draw_of(8, each) < 0.1}
     assert len(tenth & another) <= 40  # 20 if they are independent
 
 

@@ -2,7 +2,7 @@
 use (`judge_canary` in trainers/monitoring/switch_tests.py). The door decides that itself, as nobody else is fast
 enough.
 
-A conversation stays on its side for as long as the live test lasts, as its place between 0 and 1 follows from its hash
+A conversation stays on its side for as long as the live test lasts, as its draw between 0 and 1 follows from its hash
 and the live test's number alone. If the share is raised, those that had the candidate keep it.
 
 Errors are counted in memory, by conversation, and stored each second for later workers and for the bot
@@ -67,7 +67,9 @@ class Tally:
 
     def add(self, side: CanarySide) -> bool:
         """Counts a conversation's first event. Returns False for a later one, and if there is no more room."""
-        if side.conversation in self.conversations or len(self.conversations) >= MOST_EVENTS:
+        if side.conversation in self.conversations:
+            return False
+        if len(self.conversations) >= MOST_EVENTS:
             return False
         self.conversations.add(side.conversation)
         self.of_candidate += side.is_candidate
@@ -102,7 +104,9 @@ class Canaries:
     ) -> CanaryCall | None:
         """Returns on which side a call is, None if no canary is under way."""
         live_test = published.live_test
-        if live_test is None or not is_canary(live_test) or live_test.number in self._stopped:
+        if live_test is None or not is_canary(live_test):
+            return None
+        if live_test.number in self._stopped:
             return None
         tally = self._tallies.get(live_test.number)
         if tally is None:
@@ -110,22 +114,26 @@ class Canaries:
         if tally.share != live_test.share:
             tally.change_share(live_test.share)
         conversation = hash_conversation(self.key(), body, headers)
-        is_candidate = place_of(live_test.number, conversation) < live_test.share
+        is_candidate = draw_of(live_test.number, conversation) < live_test.share
         limit_s = live_test.slow_s
         if published.fallback is not None and published.fallback_after_s is not None:
             # What is in use has no longer either.
             limit_s = min(limit_s, published.fallback_after_s)
-        return CanaryCall(CanarySide(live_test.number, conversation, is_candidate), live_test, limit_s)
+        side = CanarySide(live_test.number, conversation, is_candidate)
+        return CanaryCall(side, live_test, limit_s)
 
     def report(self, side: CanarySide, reason: EventReason) -> None:
         """Counts an error of a conversation, and ends the canary if the candidate errs more."""
         tally = self._tallies.get(side.live_test)
-        if tally is None or side.live_test in self._stopped or not tally.add(side):
+        if tally is None or side.live_test in self._stopped:
+            return
+        if not tally.add(side):
             return
         event = CanaryEvent(side.live_test, side.conversation, side.is_candidate, reason, self.clock())
         self._new_events.append(event)
         if tally.is_worse:
-            self._stop(side.live_test, f"{tally.of_candidate} of {tally.of_candidate + tally.of_incumbent}")
+            errors = tally.of_candidate + tally.of_incumbent
+            self._stop(side.live_test, f"{tally.of_candidate} of {errors}")
 
     def _stop(self, live_test: int, errors: str) -> None:
         log.warning("the canary of live test %s is stopped: %s errors are the candidate's", live_test, errors)
@@ -162,7 +170,10 @@ class Canaries:
 
     async def follow(self) -> None:
         """Reads what is stored of canaries that have begun, and which were stopped; forgets those that are over."""
-        running = {live_test.number: live_test for live_test in self.live_tests() if is_canary(live_test)}
+        running = {}
+        for live_test in self.live_tests():
+            if is_canary(live_test):
+                running[live_test.number] = live_test
         for number in self._tallies.keys() - running.keys():
             del self._tallies[number]
         if not running:
@@ -180,7 +191,8 @@ class Canaries:
     def _begin(self, live_test: PublishedTest, events: Sequence[CanaryEvent]) -> None:
         tally = Tally(live_test.share)
         for event in events:
-            tally.add(CanarySide(live_test.number, event.conversation, event.is_candidate))
+            side = CanarySide(live_test.number, event.conversation, event.is_candidate)
+            tally.add(side)
         self._tallies[live_test.number] = tally
         is_candidate = [event.is_candidate for event in events]
         test = judge_canary(is_candidate, live_test.share)
@@ -194,9 +206,10 @@ def is_canary(live_test: PublishedTest) -> bool:
     return 0 < live_test.share < 1
 
 
-def place_of(live_test: int, conversation: str) -> float:
+def draw_of(live_test: int, conversation: str) -> float:
     """Returns a number from 0 to 1, uniform over conversations, and independent of that in another live test."""
-    digest = hashlib.blake2b(f"{live_test}:{conversation}".encode(), digest_size=8).digest()
+    text = f"{live_test}:{conversation}"
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 

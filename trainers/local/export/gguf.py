@@ -82,8 +82,8 @@ def convert(tools: Path, merged: Path, tokenizer: Any, dtype: str, out: Path) ->
         raise ExportRefused(
             f"llama.cpp's converter left out {ADDS_BOS}, so chats could begin differently than in training."
         )
-    [place] = field.data
-    value = field.parts[place]  # mapped from the file, so that an assignment changes the file
+    [index] = field.data
+    value = field.parts[index]  # mapped from the file, so that an assignment changes the file
     value[0] = template_writes_bos(tokenizer)
     _check_tokens(out, tokenizer)
 
@@ -95,7 +95,8 @@ def template_writes_bos(tokenizer: Any) -> bool:
         return False
     turns = [{"role": role, "content": "?"} for role in ("user", "assistant", "user")]
     text = render_chat(tokenizer, turns)
-    return text.startswith(tokenizer.bos_token) and text.count(tokenizer.bos_token) == 1
+    begins = text.startswith(tokenizer.bos_token)
+    return begins and text.count(tokenizer.bos_token) == 1
 
 
 def _write_tokenizer_settings(path: Path, tokenizer: Any) -> None:
@@ -115,16 +116,17 @@ def _write_tokenizer_settings(path: Path, tokenizer: Any) -> None:
 
 
 def _check_tokens(file: Path, tokenizer: Any) -> None:
-    """Raises ExportRefused unless the file holds this chat template, and this tokenizer's tokens in their places."""
+    """Raises ExportRefused unless the file holds this chat template, and this tokenizer's tokens by their ids."""
     reader = GGUFReader(file)
     templates = [_text(value) for value in _values(reader, "tokenizer.chat_template")]
     if templates != [tokenizer.chat_template]:
         raise ExportRefused("The GGUF file's chat template is not the one that the model was trained with.")
     written = [_text(value) for value in _values(reader, "tokenizer.ggml.tokens")]
-    # Slices, since the file may have fewer tokens.
-    differing = [
-        word for word, place in tokenizer.get_vocab().items() if written[place : place + 1] != [word]
-    ]
+    differing = []
+    for word, token_id in tokenizer.get_vocab().items():
+        # A slice, since the file may have fewer tokens.
+        if written[token_id : token_id + 1] != [word]:
+            differing.append(word)
     if differing:
         raise ExportRefused(
             f"The GGUF file's tokens differ from the tokenizer's, beginning with {differing[0]!r}."
@@ -132,8 +134,9 @@ def _check_tokens(file: Path, tokenizer: Any) -> None:
 
     # A special token that the file lists as a plain word would be read letter by letter.
     kinds = [int(value[0]) for value in _values(reader, "tokenizer.ggml.token_type")]
-    for place, token in tokenizer.added_tokens_decoder.items():
-        if token.special and kinds[place : place + 1] == [TokenType.NORMAL]:
+    for token_id, token in tokenizer.added_tokens_decoder.items():
+        kind = kinds[token_id : token_id + 1]
+        if token.special and kind == [TokenType.NORMAL]:
             raise ExportRefused(
                 f"The GGUF file lists {token.content!r} as a plain word, since the tokenizer does not list it among "
                 "its special tokens. Add it there, in the base's tokenizer_config.json, or export with --to merged."
@@ -145,7 +148,7 @@ def _values(reader: GGUFReader, name: str) -> list[Any]:
     field = reader.get_field(name)
     if field is None:
         return []
-    return [field.parts[place] for place in field.data]
+    return [field.parts[index] for index in field.data]
 
 
 def _text(value: Any) -> str:

@@ -131,7 +131,11 @@ class ChatTemplate:
 
     def _texts_before(self, role: Role) -> list[tuple[Role, str]]:
         """Returns the texts that may stand before a message of this role, each with the role before it."""
-        return [(before, text) for (before, after), text in self.between.items() if after == role]
+        before_role = []
+        for (before, after), text in self.between.items():
+            if after == role:
+                before_role.append((before, text))
+        return before_role
 
     def _turn(self, role: Role) -> str:
         joint = _choose(self._texts_before(role))
@@ -216,7 +220,8 @@ def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role,
     # Marks in place of messages: what stands between them in the rendered chat is the template's own text.
     marks = [f"MARK{number}MARK" for number in range(len(roles))]
     try:
-        text = render_with_template(tokenizer, list(zip(roles, marks, strict=True)))
+        chat = list(zip(roles, marks, strict=True))
+        text = render_with_template(tokenizer, chat)
     except TemplateError:
         return None
     parts = re.split(r"MARK\d+MARK", text)

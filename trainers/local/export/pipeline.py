@@ -57,15 +57,17 @@ def _check_order(order: ExportOrder, source: Source) -> tuple[Base, Questions, s
     check_out(order.out)
     base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
     trained_on = adapter_base_fingerprint(source.adapter)  # None if it was trained before this was recorded
-    if trained_on not in (None, base_fingerprint(base.folder)):
+    now = base_fingerprint(base.folder)
+    if trained_on not in (None, now):
         raise ExportRefused(
             f"The weights of the base model in {base.folder} have changed since {source.name} was tuned, so its "
             "adapter does not fit them. Put the former weights back, or train again."
         )
     questions = read_questions(source, order.rows)
     options = {"dtype": order.dtype, "repo": order.upload.repo, "public": order.upload.is_public}
+    takes = FORMATS[order.to].options
     for option, value in options.items():
-        if value and option not in FORMATS[order.to].options:
+        if value and option not in takes:
             raise ExportRefused(
                 f"--{option} is for --to {formats_with(option)} and doesn't apply to --to {order.to}. Leave it out."
             )
