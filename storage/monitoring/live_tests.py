@@ -87,6 +87,7 @@ class LiveTests(RecipeUses[LiveTest]):
 
     def last_won(self, what: Promotable) -> LiveTest | None:
         """Returns the newest live test that has decided for this, None if none has."""
+        # IS, as some of the three are NULL, which = never finds.
         sql = (
             "SELECT * FROM live_tests WHERE model IS ? AND candidate IS ? AND measurement IS ?"
             " AND outcome IN ('better', 'not_worse') ORDER BY id DESC LIMIT 1"

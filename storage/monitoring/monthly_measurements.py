@@ -57,6 +57,7 @@ class MonthlyMeasurements(Table):
 
     def begin(self, due: MonthlyMeasurement, measurement: int) -> None:
         """Records its measurement, in place of one that was begun before."""
+        # Open again, since a person may ask for it by the card's button after it was given up.
         sql = (
             "UPDATE monthly_measurements SET measurement = ?, hindrance = NULL, refusal = NULL, ended_at = NULL"
             " WHERE dataset = ? AND month = ?"
@@ -65,6 +66,7 @@ class MonthlyMeasurements(Table):
 
     def hold(self, due: MonthlyMeasurement, hindrance: Hindrance, refusal: str | None = None) -> bool:
         """Records why none was begun. Returns False if that was recorded before."""
+        # Only another reason changes the row, because the card is updated with it. IS NOT, as they may be NULL.
         sql = (
             "UPDATE monthly_measurements SET hindrance = ?, refusal = ? WHERE dataset = ? AND month = ?"
             " AND measurement IS NULL AND (hindrance IS NOT ? OR refusal IS NOT ?)"

@@ -60,6 +60,7 @@ class NewWatch:
 class Watches(Table):
     def begin(self, new: NewWatch, *, now: float) -> Watch:
         """Adds a watch in place of the dataset's current one. Call it in a transaction."""
+        # An index allows one current watch of a dataset.
         self.end(new.dataset, new.person, now=now)
         row = self._db.insert("watches", {**vars(new), "at": now})
         return Watch(**row)
@@ -146,6 +147,6 @@ class LiveLabels(Table):
 
 def _live_label(**row: object) -> LiveLabel:
     is_right = row["is_right"]
-    if is_right is not None:
+    if is_right is not None:  # SQLite has no booleans: it stores 0 or 1
         is_right = bool(is_right)
     return LiveLabel(**{**row, "is_right": is_right})  # type: ignore[arg-type]

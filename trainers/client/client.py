@@ -15,7 +15,6 @@ from datetime import date
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from trainers.client import payloads, uploads
@@ -42,7 +41,9 @@ from trainers.types import (
 
 if TYPE_CHECKING:  # imported at the first call, since it takes 0.3 s and 20 MB
     import openai
+    from openai._legacy_response import LegacyAPIResponse
     from openai.resources.fine_tuning.jobs import JobsWithRawResponse
+    from openai.types.fine_tuning import FineTuningJob
 
 # Uploads expire at the vendor even if the bot is gone and can't delete them.
 UPLOAD_LIFE_S = 30 * 24 * 3600
@@ -86,12 +87,7 @@ class Trainer(ApiClient):
     def __enter__(self) -> Trainer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def aliases(self) -> Mapping[str, str]:
@@ -149,11 +145,8 @@ class Trainer(ApiClient):
     def has_jobs(self, timeout_s: float) -> bool:
         """Returns True if this account has ever created a job here, whatever its outcome. One short request."""
         action = self._action("checking for earlier jobs")
-
-        def newest() -> bytes:
-            return self._raw_jobs.list(limit=1, timeout=timeout_s).content
-
-        content = self._get(action, newest)
+        jobs = self._raw_jobs
+        content = self._get(action, lambda: jobs.list(limit=1, timeout=timeout_s).content)
         rows, _ = payloads.read_list(content, action)
         return bool(rows)
 
@@ -170,7 +163,10 @@ class Trainer(ApiClient):
         if self.provider.model_lookup is None:
             return None
         wanted = {name.lower() for name in names}
-        models = [model for model in self.models() if model.is_trainable]
+        models = []
+        for model in self.models():
+            if model.is_trainable:
+                models.append(model)
         for model in models:
             name = model.name or ""
             own_names = {model.id.lower(), name.lower()}
@@ -357,16 +353,13 @@ class Trainer(ApiClient):
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job. Like `pause` and `resume`, it raises Refused (HTTP 400) if the job has already ended."""
-        jobs = self._raw_jobs
-        return self._change(f"cancelling job {job_id!r}", lambda: jobs.cancel(job_id).content)
+        return self._change("cancelling", job_id, self._raw_jobs.cancel)
 
     def pause(self, job_id: str) -> Job:
-        jobs = self._raw_jobs
-        return self._change(f"pausing job {job_id!r}", lambda: jobs.pause(job_id).content)
+        return self._change("pausing", job_id, self._raw_jobs.pause)
 
     def resume(self, job_id: str) -> Job:
-        jobs = self._raw_jobs
-        return self._change(f"resuming job {job_id!r}", lambda: jobs.resume(job_id).content)
+        return self._change("resuming", job_id, self._raw_jobs.resume)
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
         """Returns the latest `limit` events (at most 100), newest first. Always reads a whole page, because some
@@ -549,10 +542,10 @@ class Trainer(ApiClient):
     def _raw_jobs(self) -> JobsWithRawResponse:
         return self._client.fine_tuning.jobs.with_raw_response
 
-    def _change(self, what: str, call: Callable[[], bytes]) -> Job:
+    def _change(self, what: str, job_id: str, call: Callable[[str], LegacyAPIResponse[FineTuningJob]]) -> Job:
         """Sends one POST, without retries, and returns the changed job."""
-        action = self._action(what)
-        content = self._send_once(action, call)
+        action = self._action(f"{what} job {job_id!r}")
+        content = self._send_once(action, lambda: call(job_id).content)
         return payloads.read_job(content, action)
 
     def _jobs(self, action: str, filter_by: dict[str, str] | None) -> Iterator[Json]:

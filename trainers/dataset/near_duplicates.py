@@ -106,7 +106,8 @@ def _to_utf16(text: str) -> bytes:
     """Returns the text in UTF-16 between two spaces, with its case and punctuation."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return f" {text} ".encode("utf-16-le", "surrogatepass")
+    between_spaces = f" {text} "
+    return between_spaces.encode("utf-16-le", "surrogatepass")
 
 
 def _hashes(batch: list[bytes]) -> tuple[Hashes, Hashes]:
@@ -117,8 +118,10 @@ def _hashes(batch: list[bytes]) -> tuple[Hashes, Hashes]:
     # Remove case, turn punctuation and invisible characters into spaces, and collapse repeated spaces.
     sizes = [len(text) // 2 for text in batch]
     ends = np.cumsum(sizes)
-    joined = np.frombuffer(b"".join(batch), dtype="<u2")
-    units = _small_letters()[joined]
+    joined = b"".join(batch)
+    written = np.frombuffer(joined, dtype="<u2")
+    small_letters = _small_letters()
+    units = small_letters[written]
     stored = units != 32
     # Of spaces in a row only the first stays. The copy is needed since numpy would read what it has just written.
     stored[1:] |= stored[:-1].copy()
@@ -246,7 +249,10 @@ class NearCopies:
 
 def question_text(example: Example) -> str:
     """Returns the text before the answer, without instructions. `question_key` covers the same text."""
-    turns = [message.content for message in example.prompt if message.role not in INSTRUCTION_ROLES]
+    turns = []
+    for message in example.prompt:
+        if message.role not in INSTRUCTION_ROLES:
+            turns.append(message.content)
     return "\n".join(turns)
 
 
@@ -396,9 +402,10 @@ def _equal_positions(bands: _Bands, pairs: Numbers) -> Numbers:
     equal = np.empty(len(pairs), dtype=np.int64)
     for begin in range(0, len(pairs), _PAIRS_AT_ONCE):
         part = slice(begin, begin + _PAIRS_AT_ONCE)
-        earlier = bands.low[pairs[part, 0]]
-        later = bands.low[pairs[part, 1]]
-        equal[part] = np.count_nonzero(earlier == later, axis=1)
+        rows = pairs[part, 0]
+        others = pairs[part, 1]
+        is_equal = bands.low[rows] == bands.low[others]  # pairs x SKETCH_SIZE
+        equal[part] = np.count_nonzero(is_equal, axis=1)
     return equal
 
 
@@ -490,8 +497,11 @@ class _Search:
         for index in range(_TRIED):
             tried: list[tuple[int, int]] = []
             for later, group in unpaired.items():
-                if len(group) > index and group[index] < later:
-                    tried.append((group[index], later))
+                if index >= len(group):
+                    continue
+                earlier = group[index]
+                if earlier < later:
+                    tried.append((earlier, later))
             for pair in self._compare_pairs(tried):
                 if pair.similarity >= NEAR_SIMILARITY:
                     paired[pair.later] = pair
@@ -511,9 +521,9 @@ class _Search:
             of_texts = shingles(texts)
             shingles_by_row = dict(zip(rows, of_texts, strict=True))
             for row, other in batch:
-                share = similarity(shingles_by_row[row], shingles_by_row[other])
                 earlier = min(row, other)
                 later = max(row, other)
+                share = similarity(shingles_by_row[earlier], shingles_by_row[later])
                 yield NearPair(earlier, later, share)
 
     def _batches(self, pairs: Iterable[RowPair]) -> Iterator[list[RowPair]]:

@@ -58,8 +58,10 @@ class _Groups:
 
     def count(self, firsts: Sequence[int]) -> int:
         """Returns the number of rows of these groups."""
-        further = [len(self.further.get(first, ())) for first in firsts]
-        return len(firsts) + sum(further)
+        count = len(firsts)
+        for first in firsts:
+            count += len(self.further.get(first, ()))
+        return count
 
 
 def split(
@@ -131,8 +133,9 @@ def draw_held_rows(
 
     held: set[int] = set()
     for label, firsts in strata.items():
-        drawn = _draw_groups(together, firsts, quotas[label], one_at_least=label not in served)
-        held.update(distinct[row] for row in drawn)
+        is_served = label in served
+        drawn = _draw_groups(together, firsts, quotas[label], one_at_least=not is_served)
+        held.update(at(drawn, distinct))
     return frozenset(held)
 
 
@@ -173,8 +176,8 @@ def _strata(
     for first in sorted(groups.firsts, key=orders.__getitem__):
         label = labels[first]
         if first in groups.further:
-            of_group = Counter(labels[row] for row in groups.rows(first))
-            label = most_frequent(of_group)
+            of_group = at(groups.rows(first), labels)
+            label = most_frequent(Counter(of_group))
         strata[label].append(first)
     return strata
 
@@ -256,17 +259,21 @@ def _draw_groups(
         rows = groups.rows(first)
         if len(drawn) + len(rows) <= quota:
             drawn.extend(rows)
-    if one_at_least and not drawn and len(firsts) >= 3:
-        smallest = min(firsts, key=lambda first: len(groups.rows(first)))
-        # at most a third, since the two other questions have at least as many rows
-        drawn.extend(groups.rows(smallest))
-    return drawn
+    if drawn or not one_at_least or len(firsts) < 3:
+        return drawn
+    smallest = min(firsts, key=lambda first: len(groups.rows(first)))
+    # at most a third, since the two other questions have at least as many rows
+    return groups.rows(smallest)
 
 
 def overlap(train: Iterable[Example], holdout: Iterable[Example]) -> set[int]:
     """Returns the lines of `train` with a question of `holdout`, ignoring case, spacing and instructions."""
     held = set(question_keys(holdout))
-    return {example.line for example in train if question_key(example) in held}
+    lines = set()
+    for example in train:
+        if question_key(example) in held:
+            lines.add(example.line)
+    return lines
 
 
 def store_chat(folder: Path, examples: Iterable[Example]) -> str:
@@ -351,7 +358,8 @@ def validation_rows(rows: int) -> int:
     """Returns the number of validation rows for a number of training rows. The split has a few more if several rows ask
     the same question."""
     share = rows // VALIDATION_SHARE
-    return max(VALIDATION_FEWEST, min(VALIDATION_MOST, share))
+    capped = min(share, VALIDATION_MOST)
+    return max(capped, VALIDATION_FEWEST)
 
 
 class ChatFile:

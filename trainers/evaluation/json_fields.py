@@ -68,7 +68,10 @@ class Field:
         """The rows whose value another row has too. None if they all have the same, or if most rows have a value of
         their own, like the number of an order."""
         counts = Counter(self.values)
-        repeated = {value for value, count in counts.items() if count > 1}
+        repeated = set()
+        for value, count in counts.items():
+            if count > 1:
+                repeated.add(value)
         if not 2 <= len(repeated) <= MOST_VALUES:
             return ()
         rows = [row for row, value in enumerate(self.values) if value in repeated]
@@ -95,7 +98,8 @@ class FieldTable:
     def learned(self) -> frozenset[int]:
         """The indices of the fields that are learned, which most answers have."""
         missing = [field.values.count(MISSING) for field in self.fields]
-        often_present = sorted(range(len(self.fields)), key=lambda index: missing[index])
+        indices = range(len(self.fields))
+        often_present = sorted(indices, key=missing.__getitem__)
         return frozenset(often_present[:MOST_LEARNED])
 
     def answer(self, values: Values) -> str:
@@ -230,9 +234,11 @@ def fit_classical(train: Sequence[Example], seed: int) -> FittedFields:
         return FittedFields(classifier, vectors=None, copiers={})
 
     def fit(inputs: Matrix, values: Values) -> SvmPredict:
-        return SvmPredict(fit_svm(inputs, values, 1.0, seed))
+        machine = fit_svm(inputs, values, 1.0, seed)
+        return SvmPredict(machine)
 
-    vectors = features(is_short_enough(texts))
+    has_pieces = is_short_enough(texts)
+    vectors = features(has_pieces)
     trained = vectors.fit_transform(texts)
     classifier = fit_fields(table, trained, fit, seed)
     copiers = _better_copiers(classifier, texts, seed)
@@ -245,8 +251,9 @@ def _better_copiers(
     """Returns a copier for each field that it gets right more often than the classifier does."""
     table = classifier.table
     columns = {index: table.fields[index].values for index in sorted(table.learned)}
+    copiers = fit_copiers(columns, texts, seed)
     better = {}
-    for index, copier in fit_copiers(columns, texts, seed).items():
+    for index, copier in copiers.items():
         if copier.share > classifier.shares[index]:
             better[index] = copier
     return better
@@ -263,7 +270,8 @@ def fit_fields(table: FieldTable, trained: Matrix, fit: Fit[Learned], seed: int)
             fitted = _fit_field(field, trained, fit, seed)
         if fitted is None:
             predict = None
-            share = field.values.count(field.usual) / len(field.values)
+            right_by_usual = field.values.count(field.usual)
+            share = right_by_usual / len(field.values)
         else:
             predict, share = fitted
         predictions.append(predict)
@@ -319,16 +327,19 @@ def _share_beyond_usual(inputs: Matrix, values: Values, fit: Fit[Learned], seed:
     """Returns the share of rows that classifiers get right without having seen them, None if the commonest value gets
     as many right, as it does where the text says nothing about a field."""
     order = list(range(len(values)))
-    random.Random(seed).shuffle(order)  # noqa: S311
+    generator = random.Random(seed)  # noqa: S311
+    generator.shuffle(order)
     del order[MOST_CHECKED:]
     right = 0
     for number in range(FOLDS):
         inside = order[number::FOLDS]
-        outside = [row for position, row in enumerate(order) if position % FOLDS != number]
+        outside = []
+        for position, row in enumerate(order):
+            if position % FOLDS != number:
+                outside.append(row)
         learned = [values[row] for row in outside]
-        if not inside:
-            return None
-        if len(set(learned)) < 2:
+        # With few rows a fold may be empty, and one of the others may have a single value: nothing to learn from.
+        if not inside or len(set(learned)) < 2:
             return None
         predict = fit(inputs[outside], learned)
         guesses = predict(inputs[inside])

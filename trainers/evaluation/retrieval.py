@@ -254,7 +254,8 @@ def _example_count(library: Library, rows: Sequence[Example], texts: Sequence[st
         others = [near for near in order if keys[near] != keys[index]]
         own_label = label_of(rows[index])
         hits = (label_of(rows[near]) == own_label for near in others)
-        ranks.append(_first_rank(hits))
+        rank = _first_rank(hits)
+        ranks.append(rank)
     return _fewest(ranks, EXAMPLE_COUNTS, USUAL_EXAMPLES)
 
 
@@ -268,7 +269,8 @@ def _passage_count(library: Library, train: Sequence[Example], plain: Sequence[s
     ranks = []
     for order, answers in zip(orders, located.values(), strict=True):
         hits = (passage in answers for passage in order)
-        ranks.append(_first_rank(hits))
+        rank = _first_rank(hits)
+        ranks.append(rank)
     return _fewest(ranks, PASSAGE_COUNTS, USUAL_PASSAGES)
 
 
@@ -285,12 +287,18 @@ def _fewest(ranks: Sequence[int | None], counts: Sequence[int], usual: int) -> i
     if len(ranks) < FEWEST_ASKED:
         return usual
     hit_ranks = [rank for rank in ranks if rank is not None]
-    hits = {}
-    for k in counts:
-        hits[k] = sum(rank < k for rank in hit_ranks)
-    most = hits[counts[-1]]
+    *smaller, largest = counts
+    most = _hits_among(hit_ranks, largest)
     enough = most - NEGLIGIBLE * len(ranks)
-    return next(k for k in counts if hits[k] >= enough)
+    for k in smaller:
+        if _hits_among(hit_ranks, k) >= enough:
+            return k
+    return largest
+
+
+def _hits_among(hit_ranks: Iterable[int], k: int) -> int:
+    """Counts the rows whose right text is among the first `k`."""
+    return sum(rank < k for rank in hit_ranks)
 
 
 def _located(rows: Sequence[Example], plain: Sequence[str]) -> dict[int, frozenset[int]]:
@@ -302,9 +310,12 @@ def _located(rows: Sequence[Example], plain: Sequence[str]) -> dict[int, frozens
         answer = _plain(row.answer)
         if not answer.strip():  # without words it would be in every passage
             continue
-        indices = frozenset(index for index, passage in enumerate(plain) if answer in passage)
+        indices = set()
+        for index, passage in enumerate(plain):
+            if answer in passage:
+                indices.add(index)
         if 0 < len(indices) <= most:
-            located[number] = indices
+            located[number] = frozenset(indices)
     return located
 
 
@@ -337,7 +348,8 @@ def _drawn(indices: Order) -> Order:
 def _readable(texts: Sequence[str]) -> Order:
     """Returns the indices of all texts, or of as many random ones as MOST_LETTERS allows."""
     indices = range(len(texts))
-    if sum(map(len, texts)) <= MOST_LETTERS:
+    all_letters = sum(map(len, texts))
+    if all_letters <= MOST_LETTERS:
         return tuple(indices)
     order = random.Random(0).sample(indices, len(texts))  # noqa: S311
     letters = 0

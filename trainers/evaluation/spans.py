@@ -56,8 +56,10 @@ class Spans:
         second_before = self._word(span.first - 2)
         after = self._word(span.last + 1)
         second_after = self._word(span.last + 2)
-        opening = _punctuation(self.words[span.first][:1])
-        closing = _punctuation(self.words[span.last][-1:])
+        first_word = self.words[span.first]
+        last_word = self.words[span.last]
+        opening = _punctuation(first_word[:1])
+        closing = _punctuation(last_word[-1:])
         names = [
             f"shape {shape}",
             f"length {span.last - span.first}",
@@ -208,7 +210,8 @@ class SpanWeights:
         """Returns the weight of each feature; 0 for one whose column has none."""
         import numpy as np
 
-        hashes = murmur_hashes([name.encode() for name in names])
+        encoded = [name.encode() for name in names]
+        hashes = murmur_hashes(encoded)
         # As FeatureHasher does it: the hash names the column, and its sign says whether the feature adds or subtracts.
         columns = np.abs(hashes) % COLUMNS
         last = len(self.columns) - 1
@@ -237,7 +240,8 @@ def murmur_hashes(names: Sequence[bytes]) -> Any:
     longest = int(lengths.max())
     width = 4 * (longest // 4 + 1)
     padded = b"".join(name.ljust(width, b"\0") for name in names)
-    blocks = np.frombuffer(padded, "<u4").reshape(len(names), -1)  # names x blocks of four bytes
+    numbers = np.frombuffer(padded, "<u4")
+    blocks = numbers.reshape(len(names), -1)  # names x blocks of four bytes
     full_blocks = lengths // 4
     hashes = np.zeros(len(names), np.uint32)
     for number in range(width // 4):

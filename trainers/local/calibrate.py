@@ -90,6 +90,7 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     reads, writes, served_weights = _measure_serving(device, dtype, clock)
     training = _measure_training(device, dtype, clock, deadline)
     one_minute_load, _, _ = os.getloadavg()
+    cores = os.cpu_count() or 1
     calibration = Calibration(
         device=device.type,
         number=str(dtype).removeprefix("torch."),
@@ -100,7 +101,7 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         long_pair_s=training.long_pair_s,
         parameter_s=training.parameter_s,
         startup_s=imported_s + training.startup_s,
-        load=one_minute_load / (os.cpu_count() or 1),
+        load=one_minute_load / cores,
         peaks=peaks,
         measured_at=time.time(),
         reads=reads,
@@ -192,7 +193,10 @@ class _Trainee:
         base.to(device, dtype)
         choose_kernels(base, device)
         self._model = add_lora(base, Parameters(lora_r=RANK))
-        learnt = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        learnt = []
+        for parameter in self._model.parameters():
+            if parameter.requires_grad:
+                learnt.append(parameter)
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
 
         tokens, size = lengths
@@ -202,7 +206,8 @@ class _Trainee:
         ways = find_abilities(base, size)
         self.goes_by_rows = ways.by_rows or ways.by_blocks
         ids = torch.randint(3, config.vocab_size, (tokens // size, size))  # rows x tokens of a row
-        supervised = [False] * (size - LABELS) + [True] * LABELS
+        unlearnt = [False] * (size - LABELS)
+        supervised = unlearnt + [True] * LABELS
         rows = [Row(number, row, supervised) for number, row in enumerate(ids.tolist())]
         self._pack = pack_rows(rows, device, dtype, by_rows=ways.by_rows, by_blocks=ways.by_blocks)
 
@@ -260,11 +265,13 @@ def _fit(
         if by_rows:
             seen = row
         products = pack * operations(shape, RANK)
-        pairs = shape.heads * pack * seen
-        equations.append((shape.layers, products, shape.layers * pairs))
+        pairs = shape.layers * shape.heads * pack * seen
+        equation = (shape.layers, products, pairs)
+        equations.append(equation)
     # Divided by the times, so that all right sides are 1 and errors count relatively.
-    seconds = np.array(list(times.values()))
-    system = np.array(equations, dtype=float) / seconds[:, None]
+    seconds = np.array(list(times.values()))  # packs
+    left_sides = np.array(equations, dtype=float)  # packs x 3 unknowns
+    system = left_sides / seconds[:, None]
     # The columns differ by many orders of magnitude, so each is scaled before it is solved.
     scales = system.max(axis=0)
     ones = np.ones(len(times))
@@ -280,7 +287,11 @@ def _fit(
 def _measure_peaks(device: torch.device, dtype: torch.dtype, clock: Clock) -> dict[str, float]:
     """Returns the peak of each type of numbers that a training here may use, by its name."""
     used = (torch.float32, torch.bfloat16, dtype)
-    return {name: _measure_peak(device, peak, clock) for name, peak in DTYPES.items() if peak in used}
+    peaks = {}
+    for name, number in DTYPES.items():
+        if number in used:
+            peaks[name] = _measure_peak(device, number, clock)
+    return peaks
 
 
 def _measure_peak(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
@@ -347,9 +358,11 @@ def _measure_head(device: torch.device, dtype: torch.dtype, clock: Clock) -> flo
     def policy_and_reference() -> None:
         with torch.no_grad():
             sum_of_log_probs(states)
-        sum_of_log_probs(states.detach().requires_grad_()).backward()
+        learnt = states.detach().requires_grad_()
+        sum_of_log_probs(learnt).backward()
 
-    return min(_timed(policy_and_reference, device, clock) for _ in range(4))
+    seconds = [_timed(policy_and_reference, device, clock) for _ in range(4)]
+    return min(seconds)
 
 
 def _timed(work: Callable[[], object], device: torch.device, clock: Clock) -> float:

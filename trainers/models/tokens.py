@@ -95,7 +95,8 @@ def count_chat(rows: Iterable[Chat], encoding: Encoding = O200K) -> ChatTokens:
     """
     rows = list(rows)
     if encoding.folder is not None:
-        return _count_local(rows, _LocalCounter.load(encoding.folder))
+        counter = _LocalCounter.load(encoding.folder)
+        return _count_local(rows, counter)
     texts = [message.content for row in rows for message in row]
     counts = iter(count_texts(texts, encoding))
     roles = _role_tokens(encoding)
@@ -206,7 +207,9 @@ def training_limit(model: str) -> int:
     """Returns the tokens after which OpenAI truncates rows when it tunes `model`, from OpenAI's guide to supervised
     fine-tuning. Models that it doesn't name are assumed to have the current limit."""
     base, *_ = model.removeprefix("ft:").split(":")
-    if base.startswith(("gpt-3.5-turbo-0125", "gpt-3.5-turbo-1106")) or base == "gpt-3.5-turbo":
+    if base == "gpt-3.5-turbo":
+        return 16_385
+    if base.startswith(("gpt-3.5-turbo-0125", "gpt-3.5-turbo-1106")):
         return 16_385
     if base.startswith(("gpt-3.5", "gpt-35")):
         return 4_096
@@ -300,7 +303,8 @@ class _LocalCounter:
 
     def wrapped(self, messages: Chat) -> list[int]:
         if not self.is_chatml:
-            counts = self.texts([message.content for message in messages])
+            contents = [message.content for message in messages]
+            counts = self.texts(contents)
             return [count + _ASSUMED_AROUND for count in counts]
         written = [f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n" for message in messages]
         return self.texts(written)
@@ -314,7 +318,8 @@ class _LocalCounter:
         if not self.template or text is None or question is None:
             return _Added(0, 0)
         counts = self.wrapped(chat)
-        in_question = sum(counts[:-1]) + self.reply
+        *before_answer, _ = counts
+        in_question = sum(before_answer) + self.reply
         return _Added(
             in_all=self._rendered(text) - sum(counts),
             before=self._rendered(question) - in_question,
@@ -325,8 +330,10 @@ class _LocalCounter:
         if not text:
             return 0
         row = json.loads(text)
-        functions = row.get("functions", ())
-        tools = row.get("tools") or [{"type": "function", "function": function} for function in functions]
+        tools = row.get("tools")
+        if not tools:  # an older row, whose functions stand by themselves
+            functions = row.get("functions", ())
+            tools = [{"type": "function", "function": function} for function in functions]
         words = describe_tools(self.template, tools)
         if self.template and words:
             return self._text(f"\n\n{words}")
@@ -340,7 +347,8 @@ class _LocalCounter:
     def _rendered(self, text: str) -> int:
         # EOS stands for the model's own end, which is one token whatever its text is.
         n_ends = text.count(EOS)
-        return self._text(text.replace(EOS, "")) + n_ends
+        without_ends = text.replace(EOS, "")
+        return self._text(without_ends) + n_ends
 
     @property
     def reply(self) -> int:
@@ -356,15 +364,17 @@ class _LocalCounter:
 def _count_local(rows: Sequence[Chat], counter: _LocalCounter) -> ChatTokens:
     messages = [message for row in rows for message in row]
     wrapped = iter(counter.wrapped(messages))
-    answer = counter.texts([row[-1].content for row in rows])
+    answers = [row[-1].content for row in rows]
+    answer = counter.texts(answers)
     reply = counter.reply
     prompt: list[int] = []
     total: list[int] = []
-    added = cache(counter.added)
+    added = cache(counter.added)  # rendering is slow, and most chats have the same roles
     for row in rows:
         roles = tuple([message.role for message in row])
         by_template = added(roles)
         before = sum([next(wrapped) for _ in row[:-1]])
+        in_answer = next(wrapped)
         prompt.append(before + reply + by_template.before)
-        total.append(before + next(wrapped) + by_template.in_all)
+        total.append(before + in_answer + by_template.in_all)
     return ChatTokens(tuple(total), tuple(prompt), tuple(answer))

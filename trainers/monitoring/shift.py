@@ -90,14 +90,16 @@ def vector_shift(reference: Vectors, recent: Vectors, level: float, seed: int = 
     import numpy as np
 
     _check_vectors(reference, recent)
-    if min(len(reference), len(recent)) < FEWEST_CALLS:
+    fewest = min(len(reference), len(recent))
+    if fewest < FEWEST_CALLS:
         return TooFewCalls(len(reference), len(recent))
     earlier = _thin(reference)
     later = _thin(recent)
     vectors = np.concatenate([earlier, later]).astype(np.float32)  # calls x d
     vectors -= vectors.mean(axis=0)
     # All vectors add up to 0, so the sum of the recent ones alone says how far the two means are apart.
-    sum_of_recent = vectors[len(earlier) :].sum(axis=0)  # d
+    centred_recent = vectors[len(earlier) :]
+    sum_of_recent = centred_recent.sum(axis=0)  # d
     observed = float(np.square(sum_of_recent).sum())
     generator = np.random.default_rng(seed)
 
@@ -190,12 +192,12 @@ def _permute(observed: float, draw: Callable[[int], Numbers], level: float, widt
     # Rounding makes sums that are equal differ slightly; counting them as equal keeps p safe.
     least = observed * (1 - 1e-5)
     most = max(FEWEST_DRAWS, math.ceil(2 / level))
+    at_once = max(_AT_ONCE // width, 1)
     count = _FIRST_DRAWS
     drawn = 0
     as_large = 0
     total = 0.0
     while drawn < most:
-        at_once = max(_AT_ONCE // width, 1)
         count = min(count, most - drawn, at_once)
         values = draw(count)
         total += float(values.sum())
@@ -204,14 +206,17 @@ def _permute(observed: float, draw: Callable[[int], Numbers], level: float, widt
             # Up to the draw that made them enough, as the method of Besag and Clifford stops there.
             missing = _ENOUGH - as_large
             last = int(larger[missing - 1]) + 1
+            until_enough = drawn + last
+            p = _ENOUGH / until_enough
             usual = total / (drawn + count)
-            p = _ENOUGH / (drawn + last)
-            return _Drawn(p, drawn + last, _times_as_far(observed, usual))
+            distance = _times_as_far(observed, usual)
+            return _Drawn(p, until_enough, distance)
         as_large += len(larger)
         drawn += count
         count *= 4
     p = (as_large + 1) / (drawn + 1)
-    return _Drawn(p, drawn, _times_as_far(observed, total / drawn))
+    distance = _times_as_far(observed, total / drawn)
+    return _Drawn(p, drawn, distance)
 
 
 def _times_as_far(observed: float, usual: float) -> float:
@@ -230,9 +235,11 @@ def _check_vectors(reference: Vectors, recent: Vectors) -> None:
         raise ValueError(
             f"comparing vectors of the shapes {shapes}: two matrices of the same width are needed"
         )
-    are_finite = np.isfinite(reference).all() and np.isfinite(recent).all()
-    if not are_finite:
-        raise ValueError(f"comparing vectors of the shapes {shapes}: some of their numbers are not finite")
+    for vectors in (reference, recent):
+        if not np.isfinite(vectors).all():
+            raise ValueError(
+                f"comparing vectors of the shapes {shapes}: some of their numbers are not finite"
+            )
 
 
 def _thin(vectors: Vectors) -> Vectors:
@@ -285,7 +292,8 @@ def _distances(vectors: Vectors, earlier: Vectors, skip_self: bool = False) -> N
         cosines = rows @ earlier.T  # rows x earlier
         if skip_self:
             own = np.arange(len(cosines))
-            cosines[own, start + own] = -1
+            itself = start + own
+            cosines[own, itself] = -1
         nearest = cosines.max(axis=1)
         parts.append(1 - nearest)
     return np.concatenate(parts).astype(np.float64)

@@ -68,8 +68,9 @@ def _has_same_beginning(recipe: Recipe) -> bool:
 @lru_cache(maxsize=64)
 def _beginning(recipe: Recipe) -> tuple[Body, ...]:
     """Returns what a recipe with instructions of its own puts before every conversation."""
-    question = as_row([{"role": "user", "content": ""}])
-    *before, _question = _measured_prompt(recipe, question, NOTHING_SHOWN)
+    empty_question = {"role": "user", "content": ""}
+    row = as_row([empty_question])
+    *before, _question = _measured_prompt(recipe, row, NOTHING_SHOWN)
     return tuple(_body_of(message) for message in before)
 
 
@@ -106,7 +107,8 @@ def _measured_prompt(recipe: Recipe, row: Example, shown: Shown) -> tuple[Messag
 def _original_or_new(message: Message, originals: Sequence[Mapping[str, Any]]) -> Body:
     if not message.extra:  # the recipe's own
         return _body_of(message)
-    original = dict(originals[int(message.extra)])
+    index = int(message.extra)
+    original = dict(originals[index])
     if message.content == _text_of(original):
         return original
     # Instructions, which the recipe has added to.
@@ -137,6 +139,7 @@ def _text_of(message: Mapping[str, Any]) -> str:
         if not _is_text_part(part):
             continue
         text = part.get("text")
+        # The request wasn't checked before, so a part may have anything as its text.
         if isinstance(text, str):
             texts.append(text)
     return "\n".join(texts)
@@ -151,11 +154,13 @@ def _is_text(message: Mapping[str, Any]) -> bool:
     if message.get("tool_calls"):
         return False
     role = message.get("role")
-    if not isinstance(role, str) or role not in ROLES_WITH_TEXT:
+    if not isinstance(role, str):
+        return False
+    if role not in ROLES_WITH_TEXT:
         return False
     content = message.get("content")
     if isinstance(content, list):
-        return all(_is_text_part(part) for part in content)
+        return all(map(_is_text_part, content))
     return isinstance(content, str)
 
 

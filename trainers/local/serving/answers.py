@@ -61,7 +61,8 @@ def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparati
 def check_queue(open_rows: int, rows: int, rows_per_second: float) -> None:
     """Raises ApiError (503) if too many answers are queued already."""
     if open_rows + rows > MAX_OPEN_ROWS:
-        wait_s = min(LONGEST_RETRY_S, math.ceil(open_rows / rows_per_second))
+        until_done_s = math.ceil(open_rows / rows_per_second)
+        wait_s = min(LONGEST_RETRY_S, until_done_s)
         text = (
             f"{open_rows} answers are queued already; the limit is {MAX_OPEN_ROWS}. Try again in {wait_s} s."
         )
@@ -71,7 +72,8 @@ def check_queue(open_rows: int, rows: int, rows_per_second: float) -> None:
 def busy_error(text: str, code: str, wait_s: int) -> ApiError:
     """Returns a temporary refusal, which tells the client to try again after `wait_s` seconds."""
     seconds = max(1, wait_s)
-    return ApiError(503, text, code, kind="server_error", headers={"Retry-After": str(seconds)})
+    headers = {"Retry-After": str(seconds)}
+    return ApiError(503, text, code, kind="server_error", headers=headers)
 
 
 def internal_error(error: BaseException) -> ApiError:
@@ -161,7 +163,8 @@ class AnswerWriter:
             if reason == "stop":
                 reason = "tool_calls"
         self.is_done = True  # before its caller, who may ask again at once, gets the end
-        self.request.emit(AnswerEnd(self._index, reason, len(self.prompt), len(self.tokens)))
+        ending = AnswerEnd(self._index, reason, len(self.prompt), len(self.tokens))
+        self.request.emit(ending)
 
     def _send(self, text: str, end: int) -> None:
         """Sends the new part of `text`, and the likelihoods of tokens whose text begins before `end`."""
@@ -179,8 +182,12 @@ class AnswerWriter:
 
 def _find_stop(text: str, stops: Sequence[str]) -> int | None:
     """Returns where the first stop text begins, or None if there is none."""
-    begins = [text.find(stop) for stop in stops]
-    return min((begin for begin in begins if begin >= 0), default=None)
+    begins = []
+    for stop in stops:
+        begin = text.find(stop)
+        if begin >= 0:
+            begins.append(begin)
+    return min(begins, default=None)
 
 
 def _count_uncertain(text: str, stops: Sequence[str]) -> int:
