@@ -140,6 +140,14 @@ def test_points(gain: float, text: str) -> None:
     assert words.points(gain) == text
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(0.0003, 0.004, "0–1%"), (0.996, 0.999, "99–100%"), (0.41, 0.451, "41–45%"), (1.0, 1.0, "100–100%")],
+)
+def test_an_interval_never_rounds_to_a_single_number(low: float, high: float, text: str) -> None:
+    assert words.interval(low, high) == text
+
+
 def test_intervals_shares_and_p_values() -> None:
     assert words.points_range(-0.06, 0.11) == "−6 to +11"
     assert words.points_range(-0.001, 0.05) == "+0 to +5"

@@ -45,8 +45,14 @@ def points_range(low: float, high: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """The interval of a share, in whole percent."""
-    return f"{100 * low:.0f}–{100 * high:.0f}%"
+    """The interval of a share, in whole percent. One that rounds to a single number is widened, as '0-0%' would claim
+    certainty."""
+    lowest = f"{100 * low:.0f}"
+    highest = f"{100 * high:.0f}"
+    if lowest == highest and low < high:
+        lowest = str(math.floor(100 * low))
+        highest = str(math.ceil(100 * high))
+    return f"{lowest}–{highest}%"
 
 
 def share_with_interval(measured: ModelScore) -> str:
