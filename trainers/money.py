@@ -12,7 +12,11 @@ FINEST_USD = Decimal("1e-12")
 
 def is_payable(amount: Decimal) -> bool:
     """True if an amount is 0 or between a trillionth of a dollar and a billion dollars."""
-    return amount.is_finite() and (amount == 0 or FINEST_USD <= amount <= MOST_USD)
+    if not amount.is_finite():
+        return False
+    if amount == 0:
+        return True
+    return FINEST_USD <= amount <= MOST_USD
 
 
 def usd(amount: Decimal) -> str:
@@ -33,13 +37,16 @@ def usd_micros(micros: int) -> str:
 
 def rate(usd_per_million: Decimal) -> str:
     """Formats a token price with all its digits, at least two of them decimals: $0.025 per 1M tokens."""
-    digits = max(2, -int(usd_per_million.normalize().as_tuple().exponent))
+    without_zeros = usd_per_million.normalize()
+    decimals = -int(without_zeros.as_tuple().exponent)
+    digits = max(2, decimals)
     return f"${usd_per_million:,.{digits}f} per 1M tokens"
 
 
 def to_micros(amount: Decimal) -> int:
     """Converts to whole micro-dollars, rounded up, so that a reservation is never less than what is owed."""
-    return int((amount * MICROS).to_integral_value(ROUND_CEILING))
+    micros = amount * MICROS
+    return int(micros.to_integral_value(ROUND_CEILING))
 
 
 def from_micros(micros: int) -> Decimal:

@@ -272,16 +272,16 @@ class Reader:
         names, rows = map(reader_of, self.arguments)
         result = {}
         for name, raw in table.items():
-            place = (*path, str(name))
+            row_path = (*path, str(name))
             own: list[Fault] = []
-            if names.read(name, place, own) is not INVALID:
-                row = rows.read(raw, place, faults)
+            if names.read(name, row_path, own) is not INVALID:
+                row = rows.read(raw, row_path, faults)
                 if row is not INVALID:
                     result[name] = row
             elif names.choices:
-                faults.append(Fault(place, "unknown", names=names.choices))
+                faults.append(Fault(row_path, "unknown", names=names.choices))
             else:
-                faults.append(Fault(place, "key", own[0].wants))
+                faults.append(Fault(row_path, "key", own[0].wants))
         return result
 
     def _scalar(self, value: Any) -> Any:

@@ -265,7 +265,8 @@ def _has_control(groups: Sequence[Group]) -> bool:
     """True if any text has a control character, such as a line break."""
     for group in groups:
         for column in group.columns:
-            is_control = b"".join(column.raws).translate(_CONTROLS)
+            joined = b"".join(column.raws)
+            is_control = joined.translate(_CONTROLS)
             if b"\x01" in is_control:
                 return True
     return False
@@ -349,8 +350,10 @@ def _groups(chats: Sequence[Chat], positions: Sequence[int]) -> list[Group]:
             # The texts lie row by row, so every so-many-th is of the same message.
             column = column_of(texts[number::n_messages])
             columns.append(column)
+        shape = shape_of(roles)
         positions_of_rows = [positions[row] for row in rows]
-        groups.append(Group(shape_of(roles), positions_of_rows, columns))
+        group = Group(shape, positions_of_rows, columns)
+        groups.append(group)
     return groups
 
 
@@ -375,6 +378,7 @@ def _common_roles(chats: Sequence[Chat]) -> Roles | None:
     roles = [message.role for chat in chats for message in chat]
     first_roles = roles[:size]
     for number, role in enumerate(first_roles):
-        if roles[number::size].count(role) != len(chats):
+        roles_of_message = roles[number::size]
+        if roles_of_message.count(role) != len(chats):
             return None
     return tuple(first_roles) or None

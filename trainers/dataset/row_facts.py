@@ -123,9 +123,10 @@ class RowFacts:
         self._add_rows(chunk, measured)
 
         if self._sketches is not None:
-            order = _Order([group.positions for group in groups])
+            positions = [group.positions for group in groups]
             of_groups = [list(_questions(group)) for group in groups]
-            sketch_into(self._sketches, order.sorted(of_groups))
+            questions = _Order(positions).sorted(of_groups)
+            sketch_into(self._sketches, questions)
         self._add_definitions(first, raw_rows)
 
     def close(self) -> None:
@@ -261,7 +262,8 @@ class RowFacts:
     def _add_rows(self, chunk: Chunk, groups: Sequence[_Measured]) -> None:
         """Adds the facts of all groups in the order of the rows, and finds copies. Texts are compared by Python's hash
         of 64 bits, which is stable within a process."""
-        order = _Order([group.positions for group in groups])
+        positions = [group.positions for group in groups]
+        order = _Order(positions)
         tokens = [group.tokens for group in groups]
         total = order.sorted([of_group.total for of_group in tokens])
         prompt = order.sorted([of_group.prompt for of_group in tokens])
@@ -574,7 +576,8 @@ def _run_ends(facts: RowFacts, apart: Collection[int], *, needs_system: bool) ->
     not_plain = [row for row, is_plain in enumerate(facts.plain) if not is_plain]
     ends = {len(facts)}
     for row in (*apart, *not_plain):
-        ends.update((row, row + 1))
+        ends.add(row)
+        ends.add(row + 1)
     # A gap of more than a line break: a blank or faulty line is between two rows.
     next_starts = facts.starts[1:]
     row_ends = map(add, facts.starts, facts.sizes)

@@ -145,16 +145,20 @@ class Call:
         """Has the answered call stored, as it was drawn. `size` is the answer's, in bytes."""
         self.sampler.add(self._drawn(read_answer, usage, size))
 
-    def sample_label(self, text: str, label: str, usage: Usage, place: int | None) -> None:
-        """Has the classification of one text stored, as it was drawn. `place` is its place among several."""
+    def sample_label(self, text: str, label: str, usage: Usage, number: int | None) -> None:
+        """Has the classification of one text stored, as it was drawn. `number` is its number among several."""
         drawn = self._drawn(lambda: Turn("assistant", (label,)), usage, 0)
         question = {**self.body, "messages": [{"role": "user", "content": text}]}
-        own_id = self.id if place is None else f"{self.id}.{place}"
+        own_id = self.id
+        if number is not None:
+            own_id = f"{self.id}.{number}"
         self.sampler.add(replace(drawn, id=own_id, body=question, size=len(text)))
 
     def begin_stream(self) -> StreamedText | None:
         """Returns what collects the answer's text, None if the call was not drawn."""
-        return StreamedText() if self.is_drawn() else None
+        if not self.is_drawn():
+            return None
+        return StreamedText()
 
     def end_stream(self, text: StreamedText | None, usage: Usage) -> None:
         """Has the call stored if it was drawn and its answer is complete."""

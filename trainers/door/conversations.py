@@ -54,7 +54,7 @@ def _beginning(messages: object) -> Sequence[object]:
     """Returns the messages up to the first of the user, which later turns repeat."""
     if not isinstance(messages, list):
         return [messages]
-    for place, message in enumerate(messages):
+    for count, message in enumerate(messages, 1):
         if isinstance(message, dict) and message.get("role") == "user":
-            return messages[: place + 1]
+            return messages[:count]
     return messages

@@ -44,14 +44,15 @@ async def answer_response(call: Call) -> Response:
 
 async def _pass_on(call: Call) -> Response:
     items = responses.read_items(call.body)
-    are_objects = all(isinstance(item, dict) for item in items)
-    if not are_objects:
-        raise invalid("Each item of 'input' must be an object.", "input", "invalid_type")
+    for item in items:
+        if not isinstance(item, dict):
+            raise invalid("Each item of 'input' must be an object.", "input", "invalid_type")
     shown = await call.loaded.show(items)
     prompt = prompts.write_prompt(call.recipe, items, shown)
     same = {name: value for name, value in call.body.items() if name != "instructions"}
 
     def write(ours: ChatParameters, *, counts_stream: bool) -> Body:
+        # OpenAI would store it by default; a program that wants that says so.
         request = {"store": False, **same, "model": chat.model_of(call), "input": prompt}
         request[CAP] = ours.max_completion_tokens or ours.max_tokens
         if ours.temperature is not None:
@@ -70,11 +71,11 @@ async def _pass_on(call: Call) -> Response:
 
 def _in_names_of_chats(body: Body) -> Body:
     """Returns what a request says about decoding, as a chat would."""
-    effort = as_object(body.get("reasoning"), "reasoning").get("effort")
+    reasoning = as_object(body.get("reasoning"), "reasoning")
     return {
         "max_completion_tokens": body.get(CAP),
         "temperature": body.get("temperature"),
-        "reasoning_effort": effort,
+        "reasoning_effort": reasoning.get("effort"),
     }
 
 

@@ -63,7 +63,8 @@ class LinearHead:
         """Returns rows x labels; the best label has the highest."""
         import numpy as np
 
-        scores: Probabilities = (inputs @ self.weights + self.biases).astype(np.float64)
+        sums = inputs @ self.weights + self.biases
+        scores: Probabilities = sums.astype(np.float64)
         return scores
 
     def probabilities(self, inputs: Vectors) -> Probabilities:
@@ -98,7 +99,8 @@ def head_inputs(encoder: TextEncoder, head: LinearHead, texts: Sequence[str], ve
 
     if not head.uses_words(encoder.dims):
         return vectors
-    return np.hstack([vectors, encoder.words(texts)])
+    words = encoder.words(texts)
+    return np.hstack([vectors, words])  # texts x (dimensions + WORD_COLUMNS)
 
 
 def learn(
@@ -112,12 +114,14 @@ def learn(
     """Fits a head to texts with these vectors. It also uses their words if cross-validation shows that this helps."""
     import numpy as np
 
-    if not can_use_words(len(labels), len(set(labels))):
+    n_labels = len(set(labels))
+    if not can_use_words(len(labels), n_labels):
         return _learn_from_vectors(vectors, labels, seed)
-    both = np.hstack([vectors, encoder.words(texts)])
+    words = encoder.words(texts)
+    both = np.hstack([vectors, words])  # rows x (dimensions + WORD_COLUMNS)
     # n rows span at most n dimensions. Fitting in these gives the same head, many times faster.
-    basis = np.linalg.qr(both.T)[0]
-    spanned = both @ basis
+    basis, _ = np.linalg.qr(both.T)
+    spanned = both @ basis  # rows x n
 
     without_words = _best_penalty(vectors, labels, seed)
     with_words = _best_penalty(spanned, labels, seed)
@@ -140,8 +144,10 @@ def _learn_from_vectors(vectors: Vectors, labels: Sequence[str], seed: int) -> L
     if not labels:
         raise ValueError("training a linear head: there are no rows to train on")
     inverse_penalty = DEFAULT_INVERSE_PENALTY
-    if _can_choose(len(labels), len(set(labels))):
-        inverse_penalty = _best_penalty(vectors, labels, seed).inverse_penalty
+    n_labels = len(set(labels))
+    if _can_choose(len(labels), n_labels):
+        best = _best_penalty(vectors, labels, seed)
+        inverse_penalty = best.inverse_penalty
     head = fit_with_penalty(vectors, labels, inverse_penalty, seed)
     return LearntHead(head, inverse_penalty, vectors)
 
@@ -168,16 +174,18 @@ def _best_penalty(vectors: Vectors, labels: Sequence[str], seed: int) -> _Penalt
     import numpy as np
 
     names = np.array(labels)
-    fold = np.random.default_rng(seed).permutation(len(names)) % FOLDS
+    generator = np.random.default_rng(seed)
+    fold = generator.permutation(len(names)) % FOLDS
 
     def count_right(inverse_penalty: float) -> int:
         count = 0
         for number in range(FOLDS):
             inside = fold == number
-            learned = names[~inside].tolist()
-            head = fit_with_penalty(vectors[~inside], learned, inverse_penalty, seed)
-            answers = np.array(head.answers(vectors[inside]))
-            is_right = answers == names[inside]
+            outside = ~inside
+            learned = names[outside].tolist()
+            head = fit_with_penalty(vectors[outside], learned, inverse_penalty, seed)
+            answers = head.answers(vectors[inside])
+            is_right = np.array(answers) == names[inside]
             count += int(is_right.sum())
         return count
 
@@ -212,9 +220,14 @@ def fit_with_penalty(
     biases = machine.intercept_
     if len(names) == 2:
         # scikit-learn returns scores of the second label only. Against scores of 0, softmax gives the same shares.
-        weights = np.hstack([np.zeros_like(weights), weights])
+        nothing = np.zeros_like(weights)
+        weights = np.hstack([nothing, weights])  # dimensions x 2
         biases = np.array([0.0, biases[0]])
-    return LinearHead(labels_of_columns, weights.astype(np.float32), biases.astype(np.float32))
+    return LinearHead(
+        labels=labels_of_columns,
+        weights=weights.astype(np.float32),
+        biases=biases.astype(np.float32),
+    )
 
 
 def classify_holdout(
@@ -239,7 +252,8 @@ def classify_holdout(
         started = time.perf_counter()
         text = [text_of(example)]
         vector = encoder.embed(text)
-        (label,) = head.answers(head_inputs(encoder, head, text, vector))
+        inputs = head_inputs(encoder, head, text, vector)
+        (label,) = head.answers(inputs)
         seconds = time.perf_counter() - started
         replies.append(Reply(label, prompt_tokens=0, completion_tokens=0, seconds=seconds))
     return tuple(replies)
@@ -267,9 +281,10 @@ class Classifier:
         for row in shares.tolist():
             pairs = zip(self.head.labels, row, strict=True)
             ranked = sorted(pairs, key=lambda pair: -pair[1])
-            rounded = [(label, round(share, 6)) for label, share in ranked[: 1 + ALTERNATIVES]]
-            label, share = rounded[0]
-            results.append(Classification(label, share, others=tuple(rounded[1:])))
+            likeliest = ranked[: 1 + ALTERNATIVES]
+            best, *others = [(label, round(share, 6)) for label, share in likeliest]
+            label, share = best
+            results.append(Classification(label, share, tuple(others)))
         return tuple(results)
 
 
@@ -289,9 +304,11 @@ def load_classifier(folder: Path, load: Callable[[str], TextEncoder] = load_enco
     files have changed since the training, and FileNotFoundError if the folder is gone."""
     import numpy as np
 
-    described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    text = (folder / DESCRIPTION).read_text(encoding="utf-8")
+    described = json.loads(text)
+    labels = tuple(described["labels"])
     with np.load(folder / HEAD) as arrays:
-        head = LinearHead(tuple(described["labels"]), arrays["weights"], arrays["biases"])
+        head = LinearHead(labels, arrays["weights"], arrays["biases"])
     name = described["encoder"]
     encoder = load(name or str(folder))
     if encoder.sha256 != described["sha256"]:

@@ -100,10 +100,11 @@ class E5Model:
         import numpy as np
 
         vector = np.zeros(self.dims, np.float32)
-        place = vector.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        output = vector.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         self._engine.omp_set_num_threads(1)  # counts for the calling thread alone
         # As the model was trained for sorting texts: every text is a query.
-        if self._engine.e5_embed(self._model, self._beginning(text), 1, place):
+        beginning = self._beginning(text)
+        if self._engine.e5_embed(self._model, beginning, 1, output):
             raise MemoryError(f"reading a text with {MULTILINGUAL_ENCODER}: there is not enough memory")
         return vector
 

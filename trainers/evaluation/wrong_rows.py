@@ -87,7 +87,8 @@ def _find_wrong_labels(train: Sequence[Example], seed: int) -> tuple[int, list[S
     row_labels = [label_of(row) for row in rows]
     sample = sample_rows(row_labels, question_keys(rows), seed)
     judged = at(sample.rows, rows)
-    if len({label_of(row) for row in judged}) < 2:
+    judged_labels = set(map(label_of, judged))
+    if len(judged_labels) < 2:
         return len(judged), []
     labels, scores = out_of_fold(judged, seed)
     column = {label: index for index, label in enumerate(labels)}
@@ -104,9 +105,15 @@ def _find_wrong_labels(train: Sequence[Example], seed: int) -> tuple[int, list[S
             continue
         own_score = float(scores[index, column[label]])
         best_score = float(scores[index, best])
-        question = row.prompt[-1].content
-        wrong.append((own_score - best_score, WrongRow(question, row.answer, answer)))
+        lead = own_score - best_score
+        wrong_row = _wrong_row(row, answer)
+        wrong.append((lead, wrong_row))
     return len(distinct), wrong
+
+
+def _wrong_row(row: Example, answer: str | None) -> WrongRow:
+    question = row.prompt[-1].content
+    return WrongRow(question, row.answer, answer)
 
 
 def _find_wrong_objects(train: Sequence[Example], seed: int) -> tuple[int, list[ScoredRow]]:
@@ -114,7 +121,8 @@ def _find_wrong_objects(train: Sequence[Example], seed: int) -> tuple[int, list[
     from trainers.evaluation import json_fields
 
     rows = list(at(distinct_example_indices(train), train))
-    random.Random(seed).shuffle(rows)  # noqa: S311 - no secret
+    generator = random.Random(seed)  # noqa: S311 - no secret
+    generator.shuffle(rows)
     rows = rows[:MOST_JSON_ROWS]
     if len(rows) < JSON_FOLDS:
         return len(rows), []
@@ -125,8 +133,7 @@ def _find_wrong_objects(train: Sequence[Example], seed: int) -> tuple[int, list[
         replies = json_fields.classify_holdout(others, held, seed)
         for row, reply in zip(held, replies, strict=True):
             share = json_share(row.answer, reply.text)
-            if share == 1:
-                continue
-            question = row.prompt[-1].content
-            wrong.append((share, WrongRow(question, row.answer, reply.text)))
+            if share < 1:
+                wrong_row = _wrong_row(row, reply.text)
+                wrong.append((share, wrong_row))
     return len(rows), wrong

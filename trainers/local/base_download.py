@@ -78,14 +78,16 @@ def _download(source: str, say: Say, endpoint: str | None, cache: Path) -> Path:
     }
     if "config.json" in sizes and not any(name.endswith(".safetensors") for name in sizes):
         raise _no_safetensors(source)
-    missing = [
-        name
-        for name in sizes
-        if not isinstance(try_to_load_from_cache(source, name, cache_dir=cache, revision=info.sha), str)
-    ]
+    missing = []
+    for name in sizes:
+        cached = try_to_load_from_cache(source, name, cache_dir=cache, revision=info.sha)
+        if not isinstance(cached, str):
+            missing.append(name)
     size = sum(sizes[name] for name in missing)
-    place = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
+    # The cache itself may not exist yet.
+    full_path = cache.absolute()
+    existing = next(folder for folder in (full_path, *full_path.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
     if size > free:
         text = (
             f"Downloading {source} takes {_format_gb(size)}, and the disk of {cache} has {_format_gb(free)} free. "

@@ -111,6 +111,7 @@ def hub_api() -> HfApi:
     if not token:
         text = f"Renting a machine at {WHO} needs a token: set HF_TOKEN in the bot's environment."
         raise Refused(text, code="no_token", status=401)
+    # A cache alone would let two threads begin at once.
     with _SETTING_UP:
         _set_up_library()
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)

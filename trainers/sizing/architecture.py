@@ -113,7 +113,9 @@ class Architecture:
         """The matrices of one layer's attention."""
         out = Matrix("o_proj", self.queries, self.hidden)
         if self.fused:
-            return (Matrix("qkv_proj", self.hidden, self.queries + 2 * self.keys, self.has_qkv_bias), out)
+            width = self.queries + 2 * self.keys
+            fused = Matrix("qkv_proj", self.hidden, width, self.has_qkv_bias)
+            return (fused, out)
         return (
             Matrix("q_proj", self.hidden, self.queries, self.has_qkv_bias),
             Matrix("k_proj", self.hidden, self.keys, self.has_qkv_bias),
@@ -125,7 +127,8 @@ class Architecture:
         """Returns the matrices of a gated network of that width."""
         down = Matrix("down_proj", width, self.hidden)
         if self.fused:
-            return (Matrix("gate_up_proj", self.hidden, 2 * width), down)
+            gate_and_up = Matrix("gate_up_proj", self.hidden, 2 * width)
+            return (gate_and_up, down)
         return (
             Matrix("gate_proj", self.hidden, width),
             Matrix("up_proj", self.hidden, width),
@@ -135,13 +138,20 @@ class Architecture:
     @property
     def matrices(self) -> tuple[tuple[Matrix, int], ...]:
         """Every linear layer of the language model except the head, with the number of layers that have it."""
+        entries: list[tuple[Matrix, int]] = []
         if self.counted:
-            return tuple((Matrix(name, i, o), times) for name, i, o, times in self.counted.matrices)
-        entries = [(matrix, self.layers) for matrix in self.attention]
-        entries += [(matrix, self.dense_layers) for matrix in self.feed_forward(self.dense_intermediate)]
+            for name, inputs, outputs, times in self.counted.matrices:
+                entries.append((Matrix(name, inputs, outputs), times))
+            return tuple(entries)
+        for matrix in self.attention:
+            entries.append((matrix, self.layers))
+        if self.dense_layers:  # none, if all layers have experts
+            for matrix in self.feed_forward(self.dense_intermediate):
+                entries.append((matrix, self.dense_layers))
         if self.experts and self.experts.shared:
-            entries += [(matrix, self.experts.layers) for matrix in self.feed_forward(self.experts.shared)]
-        return tuple((matrix, times) for matrix, times in entries if times)
+            for matrix in self.feed_forward(self.experts.shared):
+                entries.append((matrix, self.experts.layers))
+        return tuple(entries)
 
     @property
     def matrix_parameters(self) -> int:
@@ -195,9 +205,12 @@ class Architecture:
     def quantisable_weights(self) -> int:
         """The number of weights that bitsandbytes quantises: those in Linear layers except the head (transformers,
         `integrations/bitsandbytes.py`: `type(module) is nn.Linear`, `get_keys_to_not_convert`)."""
-        weights = sum(matrix.inputs * matrix.outputs * times for matrix, times in self.matrices)
+        weights = 0
         if self.counted:
             weights = self.counted.in_linear
+        else:
+            for matrix, times in self.matrices:
+                weights += matrix.inputs * matrix.outputs * times
         if self.vision:
             weights += self.vision.in_linear
         return weights
@@ -205,11 +218,12 @@ class Architecture:
     def lora_parameters(self, rank: int, targets: tuple[str, ...] | None = None) -> int:
         """Returns the sum of rank * (inputs + outputs) over the matrices (Hu et al. 2021, LoRA, §4.1). With `targets`
         None these are all linear layers of the language model except the head."""
-        return sum(
-            rank * (matrix.inputs + matrix.outputs) * times
-            for matrix, times in self.matrices
-            if targets is None or matrix.name in targets
-        )
+        parameters = 0
+        for matrix, times in self.matrices:
+            is_target = targets is None or matrix.name in targets
+            if is_target:
+                parameters += rank * (matrix.inputs + matrix.outputs) * times
+        return parameters
 
     @property
     def _parameters_per_expert(self) -> int:
@@ -242,8 +256,9 @@ class UnknownSize:
 
 def read_config(raw: Mapping[str, Any], name: str) -> Architecture | UnknownSize:
     """Reads a model's config.json. `name` is the model's name, for messages."""
-    kind = (raw.get("quantization_config") or {}).get("quant_method")
-    if raw.get("quantization_config") and kind not in UNPACKED:
+    quantisation = raw.get("quantization_config") or {}
+    kind = quantisation.get("quant_method")
+    if quantisation and kind not in UNPACKED:
         kind = kind or "quantised"
         return UnknownSize(
             f"{name} is already quantised ({kind}), and LoRA on that can't be planned here. Name the model that it was "
@@ -281,9 +296,12 @@ def _read_with_vision(raw: Mapping[str, Any], name: str) -> Architecture | Unkno
     architecture = read_config(text, name)
     if isinstance(architecture, UnknownSize):
         return architecture
-    read_vision = _read_siglip if raw["model_type"] == "gemma3" else _read_llama4_vision
+    read_vision = _read_llama4_vision
+    if raw["model_type"] == "gemma3":
+        read_vision = _read_siglip
     try:
-        return replace(architecture, vision=read_vision(raw, architecture))
+        vision = read_vision(raw, architecture)
+        return replace(architecture, vision=vision)
     except (KeyError, TypeError, ValueError) as error:
         return UnknownSize(
             f"The vision_config of {name} can't be used: {_describe(error)}. Is it the original one?"
@@ -293,7 +311,11 @@ def _read_with_vision(raw: Mapping[str, Any], name: str) -> Architecture | Unkno
 def _read_decoder(raw: Mapping[str, Any], family: str) -> Architecture:
     hidden = _read_whole_number(raw, "hidden_size")
     heads = _read_whole_number(raw, "num_attention_heads")
-    dense = "intermediate_size_mlp" if family == "llama4_text" else "intermediate_size"
+    dense = "intermediate_size"
+    if family == "llama4_text":  # there, that is the width of the experts
+        dense = "intermediate_size_mlp"
+    is_tied = raw.get("tie_word_embeddings", family in TIED_BY_DEFAULT)
+    has_attention_bias = bool(raw.get("attention_bias", False))
     return Architecture(
         model_type=family,
         layers=_read_whole_number(raw, "num_hidden_layers"),
@@ -303,12 +325,12 @@ def _read_decoder(raw: Mapping[str, Any], family: str) -> Architecture:
         head_dim=_read_whole_number(raw, "head_dim", hidden // heads),
         dense_intermediate=_read_whole_number(raw, dense),
         vocab=_read_whole_number(raw, "vocab_size"),
-        is_tied=bool(raw.get("tie_word_embeddings", family in TIED_BY_DEFAULT)),
+        is_tied=bool(is_tied),
         context=_read_whole_number(raw, "max_position_embeddings"),
         norms=NORMS.get(family, 2),
         has_head_norms=family in HEAD_NORMS,
         has_wide_head_norms=family in ("olmo2", "olmo3"),
-        has_qkv_bias=family == "qwen2" or bool(raw.get("attention_bias", False)),
+        has_qkv_bias=family == "qwen2" or has_attention_bias,
         fused=family == "phi3",
         experts=_read_experts(raw, family),
     )
@@ -364,9 +386,11 @@ def _read_llama4_vision(raw: Mapping[str, Any], text: Architecture) -> Vision:
     linear = layers * (4 * width * width + 2 * width * inner) + adapter + 3 * patch * patch * width
     biases = layers * (4 * width + inner + width)
     norms = layers * 4 * width + 4 * width
-    places = width + ((image // patch) ** 2 + 1) * width
+    patches = (image // patch) ** 2
+    positions = width + (patches + 1) * width
     projector = _read_whole_number(vision, "vision_output_dim") * text.hidden
-    return Vision(linear + biases + norms + places + projector, linear + projector)
+    in_linear = linear + projector
+    return Vision(in_linear + biases + norms + positions, in_linear)
 
 
 def _read_whole_number(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -145,7 +145,11 @@ class Work:
         """The names of the adapted layers, or None for all linear layers."""
         if self.targets == "all-linear":
             return None
-        return tuple(name.rpartition(".")[2] for name in self.targets.split(","))
+        names = []
+        for path in self.targets.split(","):
+            *_, name = path.split(".")
+            names.append(name)
+        return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -303,7 +307,8 @@ def _adapted_matrices(model: Architecture, work: Work) -> int:
     if model.fused:
         matrices = 4  # queries, keys and values are one matrix, and so are gate and up
     if model.counted:
-        matrices = math.ceil(sum(times for _, times in model.matrices) / model.layers)
+        in_all = sum(times for _, times in model.matrices)
+        matrices = math.ceil(in_all / model.layers)
     if work.modules is None:
         return matrices
     return min(matrices, len(set(work.modules)))
@@ -350,8 +355,10 @@ def _counted_layer_bytes(model: Architecture, e: int) -> int:
     gated network these are 3 of the 4 kept tensors (see the module's docstring), so a third is added."""
     wide = 0
     for matrix, times in model.matrices:
+        width = matrix.inputs
         reads_stream = matrix.inputs == model.hidden
-        width = matrix.outputs if reads_stream else matrix.inputs
+        if reads_stream:
+            width = matrix.outputs
         wide += times * width
     return 4 * e * wide // (3 * model.layers)
 
@@ -359,7 +366,9 @@ def _counted_layer_bytes(model: Architecture, e: int) -> int:
 def _attends_by_rows(work: Work, place: Device) -> bool:
     """True if attention is computed row by row (trainers/local/kernels/shared_prefix_attention.py), which keeps a
     weight for each pair of tokens."""
-    return place.kind == "cpu" and not work.padded and rows_at_a_time(work, place) > 1
+    if place.kind != "cpu" or work.padded:
+        return False
+    return rows_at_a_time(work, place) > 1
 
 
 def _logit_bytes(model: Architecture, work: Work, place: Device) -> int:

@@ -136,10 +136,19 @@ def read_documents(file: BinaryIO, findings: Findings, limits: Limits = LIMITS) 
 
 def first_documents(head: bytes) -> list[Record]:
     """Returns the objects at the beginning of a file that are complete in `head`, at most 20."""
-    by_line = is_by_line(head)
-    raws = head.lstrip().splitlines() if by_line else [raw for _, raw in _split(head, _base_depth(head))]
-    records = [_parse(raw) for raw in raws[:_LINES_TRIED] if raw.strip()]
-    return [cast(Record, record) for record in records if isinstance(record, dict)]
+    if is_by_line(head):
+        raws = head.lstrip().splitlines()
+    else:
+        depth = _base_depth(head)
+        raws = [raw for _, raw in _split(head, depth)]
+    records = []
+    for raw in raws[:_LINES_TRIED]:
+        if not raw.strip():
+            continue
+        record = _parse(raw)
+        if isinstance(record, dict):
+            records.append(cast(Record, record))
+    return records
 
 
 def _parse(raw: bytes) -> object:

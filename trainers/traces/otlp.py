@@ -21,7 +21,8 @@ from trainers.traces.attributes import (
 from trainers.traces.calls import NO_MODEL, NOT_A_CALL, Record, TracedCall, duration, finite, read_time
 
 OTLP_KEY = "resourceSpans"
-_DEEPEST = 32
+_DEEPEST = 32  # values in values, which could fill Python's stack
+# Protobuf's JSON has an enum's number or its name, and the SDK prints the name's last word.
 _ERRORS = (2, "2", "ERROR", "STATUS_CODE_ERROR")
 
 
@@ -94,7 +95,7 @@ def _read_span(line: int, span: Record) -> TracedCall | Fault:
         parent_id=_parent_id(trace, span.get("parentSpanId")),
         begin=_nanoseconds(span.get("startTimeUnixNano")),
         end=_nanoseconds(span.get("endTimeUnixNano")),
-        is_error=isinstance(status, Mapping) and status.get("code") in _ERRORS,
+        is_error=_plain(status).get("code") in _ERRORS,
     )
 
 
@@ -154,7 +155,7 @@ def _value(typed: object, depth: int) -> Any:
     """Returns the plain value of an AnyValue, None for one that is nested too deeply."""
     if not isinstance(typed, Mapping) or depth > _DEEPEST:
         return None
-    if "intValue" in typed:
+    if "intValue" in typed:  # a text, as JSON's numbers can't hold 64 bits everywhere
         number = finite(typed["intValue"])
         if number is None:
             return None
@@ -164,8 +165,10 @@ def _value(typed: object, depth: int) -> Any:
         items = typed["arrayValue"].get("values") or ()
         return [_value(item, inner) for item in items]
     if isinstance(typed.get("kvlistValue"), Mapping):
-        pairs = _objects(typed["kvlistValue"].get("values"))
-        return {str(pair.get("key")): _value(pair.get("value"), inner) for pair in pairs}
+        values = {}
+        for pair in _objects(typed["kvlistValue"].get("values")):
+            values[str(pair.get("key"))] = _value(pair.get("value"), inner)
+        return values
     for kind in ("stringValue", "boolValue", "doubleValue"):
         if kind in typed:
             return typed[kind]

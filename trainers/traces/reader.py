@@ -121,12 +121,13 @@ def detect(head: bytes) -> TraceFormat | None:
     text = unpacked_head(head)
     if _table_names(text):
         return "langfuse_csv"
-    for document in first_documents(text):
+    documents = first_documents(text)
+    for document in documents:
         for record in _records(document):
             trace_format = _format_of(record)
             if trace_format:
                 return trace_format
-    if first_documents(text):
+    if documents:  # complete records, and none of them is a call
         return None
     for mark, trace_format in _MARKS:
         if mark in text:
@@ -145,7 +146,7 @@ def _table_names(head: bytes) -> list[str]:
     """Returns the names of a table's columns if it is one of observations, else an empty list."""
     first_line, _, _ = head.partition(b"\n")
     first = first_line.decode("utf-8", errors="replace").strip()
-    if not first or first.startswith(("{", "[")):
+    if not first or first.startswith(("{", "[")):  # JSON, which csv would read as names too
         return []
     try:
         names = next(csv.reader(StringIO(first)))
@@ -210,7 +211,8 @@ class _Stream:
                 continue
             for call in _RECORD_FORMATS[own_format].read(line, record):
                 if isinstance(call, TracedCall):
-                    yield replace(call, messages=shared_texts(call.messages, self._texts))
+                    messages = shared_texts(call.messages, self._texts)
+                    yield replace(call, messages=messages)
                 elif call.rule is NOT_A_CALL:
                     self.skipped += 1
                 else:
@@ -249,20 +251,22 @@ def _table_records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterat
 def _without_repeated(calls: tuple[TracedCall, ...], findings: Findings) -> tuple[TracedCall, ...]:
     """Leaves out calls that were recorded twice, and those around other calls, as two instrumentations of the same call
     record them."""
-    parents = {call.parent_id for call in calls} - {None}
+    parents = {call.parent_id for call in calls}
     seen: set[str] = set()
     different = []
     repeated = 0
     around = 0
     for call in calls:
-        if call.id is not None and call.id in seen:
+        if call.id is None:  # nothing can be known of its relation to others
+            different.append(call)
+            continue
+        if call.id in seen:
             repeated += 1
-        elif call.id is not None and call.id in parents:
+        elif call.id in parents:
             around += 1
         else:
             different.append(call)
-        if call.id is not None:
-            seen.add(call.id)
+        seen.add(call.id)
     if repeated:
         findings.add_for_file(REPEATED, f"{repeated:,} of the calls repeat another one's id.", repeated)
     if around:

@@ -114,7 +114,9 @@ def _chunk_choice(outcome: Outcome, params: ChatParams) -> Body:
         logprobs = _logprobs(outcome.tokens, params)
         return {**_delta(outcome.index, {"content": outcome.text}), "logprobs": logprobs}
     if isinstance(outcome, AnswerCalls):
-        calls = [{"index": place, **_call(call)} for place, call in enumerate(outcome.calls)]
+        calls = []
+        for index, call in enumerate(outcome.calls):
+            calls.append({"index": index, **_call(call)})
         return _delta(outcome.index, {"tool_calls": calls})
     assert isinstance(outcome, AnswerEnd)  # noqa: S101  inbox.parts raises ApiErrors, and chats get no Embeddings
     return {**_delta(outcome.index, {}), "finish_reason": outcome.reason, **_classification(outcome)}

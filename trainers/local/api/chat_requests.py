@@ -37,7 +37,8 @@ def parse_tools(body: Mapping[str, Any]) -> Tools:
     required = _required_tools(choice, names)
     if choice == "none":
         return Tools()
-    return Tools(tools_for_template({"tools": definitions}) or (), required)
+    for_template = tools_for_template({"tools": definitions})
+    return Tools(for_template or (), required)
 
 
 def _definition(tool: object, path: str) -> Mapping[str, Any]:
@@ -85,7 +86,10 @@ def parse_calls(calls: object, path: str) -> dict[str, ToolCall]:
         return {}
     if not isinstance(calls, list):
         raise invalid(f"'{path}' must be a list.", path, "invalid_type")
-    calls_by_id = dict(_parse_call(call, f"{path}[{number}]") for number, call in enumerate(calls))
+    calls_by_id = {}
+    for number, call in enumerate(calls):
+        call_id, parsed = _parse_call(call, f"{path}[{number}]")
+        calls_by_id[call_id] = parsed
     if len(calls_by_id) < len(calls):
         raise invalid(f"Two calls of '{path}' have the same id.", path)
     return calls_by_id
@@ -238,18 +242,25 @@ def _read_stop(stop: object) -> tuple[str, ...]:
         stops = [stops]
     if not isinstance(stops, list) or len(stops) > 4:
         raise ValueError(stop)
-    if not all(isinstance(text, str) and text for text in stops):
-        raise ValueError(stop)
+    for text in stops:
+        if not isinstance(text, str) or not text:
+            raise ValueError(stop)
     return tuple(stops)
 
 
 def _read_biases(value: object) -> Mapping[int, float]:
-    if not isinstance(value, dict) or not all(TOKEN_ID.fullmatch(token) for token in value):
+    if not isinstance(value, dict):
         raise ValueError(value)
-    # Not by isinstance, for which true and false are numbers too.
-    if not all(type(bias) in (int, float) and -100 <= bias <= 100 for bias in value.values()):
-        raise ValueError(value)
-    return {int(token): float(bias) for token, bias in value.items()}
+    biases = {}
+    for token, bias in value.items():
+        # Not by isinstance, for which true and false are numbers too.
+        is_number = type(bias) in (int, float)
+        if not TOKEN_ID.fullmatch(token) or not is_number:
+            raise ValueError(value)
+        if not -100 <= bias <= 100:
+            raise ValueError(value)
+        biases[int(token)] = float(bias)
+    return biases
 
 
 Tokens = Annotated[int, Limits(ge=1, le=1_000_000)]
@@ -326,7 +337,8 @@ def _grammar(body: Mapping[str, Any]) -> str | None:
     }
     names = [name for name, grammar in grammars.items() if grammar is not None]
     if len(names) > 1:
-        raise invalid(f"Give '{names[1]}' or '{names[0]}', not both.", names[1])
+        first, second, *_ = names
+        raise invalid(f"Give '{second}' or '{first}', not both.", second)
     if not names:
         return None
     return grammars[names[0]]

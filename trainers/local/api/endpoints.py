@@ -177,7 +177,8 @@ class JobEndpoints:
         # Only now, since "auto" depends on the number of rows and on the base.
         examples = self.files.get(job_request.training_file).lines
         rate = rate_of_base(start.base, job_request.method)
-        settings = start.settings(hyperparameters, hyperparameters.resolve(examples, rate))
+        resolved = hyperparameters.resolve(examples, rate)
+        settings = start.settings(hyperparameters, resolved)
         refusal = backend_refusal(backend, settings) or find_refusal(self.engines, settings)
         if refusal:
             raise invalid(refusal.message, f"hyperparameters.{refusal.param}", refusal.code)
@@ -200,17 +201,23 @@ class JobEndpoints:
 
     def index(self, request: Request) -> Response:
         query = request.query_params
-        filters = {
-            match[1]: value
-            for name, value in query.items()
-            if (match := re.fullmatch(r"metadata\[(.+)\]", name))
-        }
-        # A job is listed if it has all pairs of the filter.
-        records = [record for record in self.jobs.all() if filters.items() <= record.job.metadata.items()]
-        by_id = {record.job.id: record for record in records}
+        filters = {}
+        for name, value in query.items():
+            match = re.fullmatch(r"metadata\[(.+)\]", name)
+            if match is not None:
+                filters[match[1]] = value
+        by_id = {}
+        for record in self.jobs.all():
+            # A job is listed if it has all pairs of the filter.
+            if filters.items() <= record.job.metadata.items():
+                by_id[record.job.id] = record
         # Only the jobs of this page are written out, since that reads their files.
-        page = bodies.list_body([{"id": job_id} for job_id in by_id], query, JOBS_PER_PAGE)
-        shown = [self._body(by_id[entry["id"]]) for entry in page["data"]]
+        entries = [{"id": job_id} for job_id in by_id]
+        page = bodies.list_body(entries, query, JOBS_PER_PAGE)
+        shown = []
+        for entry in page["data"]:
+            record = by_id[entry["id"]]
+            shown.append(self._body(record))
         return JSONResponse({**page, "data": shown})
 
     def retrieve(self, request: Request) -> Response:
@@ -257,12 +264,16 @@ class JobEndpoints:
         return self._answer(self._record(request))
 
     def events(self, request: Request) -> Response:
-        events = bodies.event_bodies(self._record(request))
-        return JSONResponse(bodies.list_body(events, request.query_params, EVENTS_PER_PAGE))
+        record = self._record(request)
+        events = bodies.event_bodies(record)
+        page = bodies.list_body(events, request.query_params, EVENTS_PER_PAGE)
+        return JSONResponse(page)
 
     def checkpoints(self, request: Request) -> Response:
-        checkpoints = bodies.checkpoint_bodies(self._record(request))
-        return JSONResponse(bodies.list_body(checkpoints, request.query_params, CHECKPOINTS_PER_PAGE))
+        record = self._record(request)
+        checkpoints = bodies.checkpoint_bodies(record)
+        page = bodies.list_body(checkpoints, request.query_params, CHECKPOINTS_PER_PAGE)
+        return JSONResponse(page)
 
     def _record(self, request: Request) -> JobRecord:
         job_id = request.path_params["id"]
@@ -313,10 +324,12 @@ class ModelEndpoints:
         ]
 
     def index(self, request: Request) -> Response:
-        models = [_model_body(model) for model in self.models.all()]
-        # An alias with the name of a base model is never called: the base model answers.
-        aliases = [_alias_model_body(alias) for alias in self.aliases.all() if self.aliases.get(alias.name)]
-        return JSONResponse({"object": "list", "data": models + aliases})
+        bodies_of_all = [_model_body(model) for model in self.models.all()]
+        for alias in self.aliases.all():
+            # An alias with the name of a base model is never called: the base model answers.
+            if self.aliases.get(alias.name):
+                bodies_of_all.append(_alias_model_body(alias))
+        return JSONResponse({"object": "list", "data": bodies_of_all})
 
     def retrieve(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -336,7 +349,8 @@ class ModelEndpoints:
 
         async def ask(request: Request) -> Response:
             # In a thread, since checking a grammar may take a second.
-            params = await run_in_threadpool(parse, await bodies.read_object(request))
+            body = await bodies.read_object(request)
+            params = await run_in_threadpool(parse, body)
             model, target = await run_in_threadpool(self.aliases.find, params.model)
             engine = self.engine
             if params.model != model:
@@ -369,7 +383,8 @@ class AliasEndpoints:
         ]
 
     def index(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_alias_body(alias) for alias in self.aliases.all()]})
+        data = [_alias_body(alias) for alias in self.aliases.all()]
+        return JSONResponse({"object": "list", "data": data})
 
     async def put(self, request: Request) -> Response:
         body = await bodies.read_object(request)
@@ -383,7 +398,8 @@ class AliasEndpoints:
     def usage(self, request: Request) -> Response:
         name = request.path_params["name"]
         since = request.query_params.get("since", "")
-        if not any(alias.name == name for alias in self.aliases.all()):
+        names = {alias.name for alias in self.aliases.all()}
+        if name not in names:
             raise not_found("alias", name, "alias_not_found", "name")
         if since and not DAY.fullmatch(since):
             raise invalid("'since' must be a day, like 2026-11-01.", "since")

@@ -112,8 +112,9 @@ async def continue_text(
 ) -> Response:
     """Answers a request. Raises ApiError before the first byte is sent; a later error is the stream's last event."""
     inbox = Inbox(request)
-    for place, prompt in enumerate(params.prompts):
-        emit = _renumbering(inbox, place * params.sampling.n)
+    for index, prompt in enumerate(params.prompts):
+        first_answer = index * params.sampling.n
+        emit = _renumbering(inbox, first_answer)
         completion = values.Request(
             target, (), params.sampling, params.streams, emit, ticket=inbox.ticket, prompt=prompt
         )

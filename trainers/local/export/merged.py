@@ -24,7 +24,7 @@ from trainers.local.training.devices import best_device
 from trainers.models.chat_templates import with_thinking_off
 
 MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 for the toy model, 4e-6 for SmolLM2-135M
-LAST_PLACES = 8  # of each prompt, whose logits are compared
+LAST_POSITIONS = 8  # of each prompt, whose logits are compared
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ def merge(prepared: PreparedExport, out: Path, dtype: str, say: Say) -> MergeRes
 
 @torch.inference_mode()
 def _logits(model: Any, prompt: Sequence[int]) -> Tensor:
-    """Returns the logits of the last places: (places, vocabulary)."""
-    logits: Tensor = model(input_ids=torch.tensor([list(prompt)], device=model.device)).logits
-    return logits[0, -LAST_PLACES:].float().cpu()
+    """Returns the logits at the last positions: (positions, vocabulary)."""
+    ids = torch.tensor([list(prompt)], device=model.device)
+    logits: Tensor = model(input_ids=ids).logits  # (1, tokens, vocabulary)
+    last = logits[0, -LAST_POSITIONS:]
+    return last.float().cpu()

@@ -283,18 +283,19 @@ def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> Jo
 
 def request_fingerprint(body: Mapping[str, Any]) -> str:
     # A client that repeats a request may write its keys in another order.
-    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).hexdigest()
 
 
 def _parse_hyperparameters(
     at_the_top: Mapping[str, Any], method: ChosenMethod, *, has_validation: bool
 ) -> Hyperparameters:
     fields: dict[str, Any] = {}
-    # OpenAI's older place and its newer one. Clients may fill both.
-    places = {"hyperparameters": at_the_top, method.path: method.hyperparameters}
-    for place, group in places.items():
-        for name, value in as_object(group, place).items():
-            path = f"{place}.{name}"
+    # By OpenAI's older path and by its newer one. Clients may fill both.
+    groups = {"hyperparameters": at_the_top, method.path: method.hyperparameters}
+    for group_path, group in groups.items():
+        for name, value in as_object(group, group_path).items():
+            path = f"{group_path}.{name}"
             if name == "sweep":
                 parsed: Any = _parse_sweep(value, path)
             else:
@@ -302,7 +303,10 @@ def _parse_hyperparameters(
             if fields.setdefault(name, parsed) != parsed:
                 raise invalid(f"'{name}' is given twice, with different values. Give it once.", path)
     sweep = fields.pop("sweep", None)
-    values = {name: value for name, value in fields.items() if value is not None}  # None stands for "auto"
+    values = {}
+    for name, value in fields.items():
+        if value is not None:  # None stands for "auto"
+            values[name] = value
     _check_together(values, has_validation)
     _check_method(values, sweep, METHODS[method.type])
     if sweep is not None:
@@ -341,8 +345,9 @@ def _check_together(values: Mapping[str, Any], has_validation: bool) -> None:
             raise invalid(text, f"hyperparameters.{name}")
     lacking = [name for name in ("max_usd", "usd_per_hour") if name not in values]
     if len(lacking) == 1:
-        text = f"'max_usd' is a limit at the price 'usd_per_hour': give both. '{lacking[0]}' is missing."
-        raise invalid(text, f"hyperparameters.{lacking[0]}")
+        (missing,) = lacking
+        text = f"'max_usd' is a limit at the price 'usd_per_hour': give both. '{missing}' is missing."
+        raise invalid(text, f"hyperparameters.{missing}")
 
 
 def _check_method(values: Mapping[str, Any], sweep: Sweep | None, method: Method) -> None:
@@ -374,13 +379,18 @@ def _parse_sweep(value: object, path: str) -> Sweep | None:
     """Reads {"lora_r": [8, 16], "learning_rate": [0.0005, 0.001]}. Returns None without a sweep."""
     if value is None:
         return None
-    if not isinstance(value, dict) or not all(isinstance(choices, list) for choices in value.values()):
-        example = methods.example_values("lora_r")
-        text = f"'sweep' must be an object of lists, like {{\"lora_r\": {example}}}."
-        raise invalid(text, path, "invalid_type")
+    example = methods.example_values("lora_r")
+    no_lists = invalid(
+        f"'sweep' must be an object of lists, like {{\"lora_r\": {example}}}.", path, "invalid_type"
+    )
+    if not isinstance(value, dict):
+        raise no_lists
     read = []
     for name, choices in value.items():
-        read.append((name, tuple(_join_names(choice) for choice in choices)))
+        if not isinstance(choices, list):
+            raise no_lists
+        joined = tuple(map(_join_names, choices))
+        read.append((name, joined))
     sweep = tuple(read)
     problem = methods.sweep_problem(sweep)
     if problem:
@@ -402,12 +412,14 @@ def _check_sweep(sweep: Sweep, single: Mapping[str, object], *, has_validation: 
     """Checks a sweep against the hyperparameters that the request sets to a `single` value."""
     names = {name for name, _ in sweep}
     for name in single:
-        # The two learning rates are one setting, in different units.
-        same = RATES if name in RATES else (name,)
-        swept = next((other for other in same if other in names), None)
-        if swept:
-            text = f"'{name}' has a single value, but the sweep has '{swept}' too. Leave out one of them."
-            raise invalid(text, f"hyperparameters.{name}")
+        same: tuple[str, ...] = (name,)
+        if name in RATES:
+            # The two learning rates are one setting, in different units.
+            same = RATES
+        for other in same:
+            if other in names:
+                text = f"'{name}' has a single value, but the sweep has '{other}' too. Leave out one of them."
+                raise invalid(text, f"hyperparameters.{name}")
     if "patience" in single:
         text = (
             "A sweep stops its weaker trials itself, so it can't have 'patience'. Leave out one of the two."

@@ -110,7 +110,8 @@ class Sweep:
 
     def course(self, trial: Trial) -> int:
         settings = trial.job.settings
-        return steps_an_epoch(len(self.setup.training.rows), settings) * settings.n_epochs
+        rows = len(self.setup.training.rows)
+        return steps_an_epoch(rows, settings) * settings.n_epochs
 
 
 def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
@@ -125,9 +126,11 @@ def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT
             if not distributed.run_in_first((folder / TRIALS / WINNER).exists):
                 pauses = Pauses(folder)
                 setup = prepare_training(folder, job, logger, pauses)
-                run_rounds(Sweep(folder, job, trials, setup, logger, pauses, started, checkpoint_s))
+                sweep = Sweep(folder, job, trials, setup, logger, pauses, started, checkpoint_s)
+                run_rounds(sweep)
             if distributed.is_first():
-                publish_winner(folder, trials, logger, time.monotonic() - started)
+                seconds = time.monotonic() - started
+                publish_winner(folder, trials, logger, seconds)
     finally:
         distributed.leave()
 
@@ -167,7 +170,8 @@ def train_trial(sweep: Sweep, trial: Trial, decision: Decision) -> Stop | None:
         logger.log(f"trains to step {until}/{loop.total} in round {decision.round}: {trial.values}")
         stop = loop.train_until(begun, sweep.checkpoint_s, until)
         sweep.pace = loop.pace
-        save_trial(trial, loop, time.monotonic() - begun, is_last=until == loop.total)
+        seconds = time.monotonic() - begun
+        save_trial(trial, loop, seconds, is_last=until == loop.total)
         is_done = True
         return stop
     except (TrainingFailed, OutOfMemoryError) as error:
@@ -189,7 +193,12 @@ def create_trial_logger(sweep: Sweep, trial: Trial) -> MetricsLogger:
     tokens = sum(position.trained_tokens for position in positions)
     own = positions[trial.number - 1]
     total = steps + steps_left(sweep.trial_scores)
-    others = OtherTrials(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
+    others = OtherTrials(
+        steps - own.step,
+        tokens - own.trained_tokens,
+        total,
+        sweep.started,
+    )
     return TrialLogger(sweep.logger, sweep.folder, trial, others)
 
 
@@ -241,7 +250,10 @@ def report_rounds(sweep: Sweep) -> None:
     trial_scores = sweep.trial_scores
     rounds = list_rounds(trial_scores)
     # An earlier attempt of the job may have reported rounds.
-    reported = {(event.get("data") or {}).get("rung") for event in read_events(sweep.folder)}
+    reported = set()
+    for event in read_events(sweep.folder):
+        data = event.get("data") or {}
+        reported.add(data.get("rung"))
     for each in rounds:
         is_over = each.waiting is None
         if each.trials and is_over and each.number not in reported:
@@ -308,10 +320,11 @@ def publish_winner(folder: Path, trials: Sequence[Trial], logger: MetricsLogger,
     (folder / "checkpoints").mkdir(exist_ok=True)
     for checkpoint in list_checkpoints(trial.folder):
         target = folder / "checkpoints" / checkpoint.name
-        if not target.exists():
-            with atomic_folder(target) as temporary:
-                for file in checkpoint.iterdir():
-                    os.link(file, temporary / file.name)  # takes no space, unlike a copy
+        if target.exists():
+            continue
+        with atomic_folder(target) as temporary:
+            for file in checkpoint.iterdir():
+                os.link(file, temporary / file.name)  # takes no space, unlike a copy
     shutil.copyfile(trial.folder / "results.csv", folder / "results.csv")
     save_checkpoint_as_result(folder, step)
     # Only now, since the result was copied from them.

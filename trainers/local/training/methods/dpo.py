@@ -100,7 +100,9 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
     def __init__(self, trainer: PairLoss, setup: TrlBase[Pairs], seed: int) -> None:
         self.model = trainer.peft_model
         self.rows = setup.training.rows
-        self.validation = setup.validation.rows if setup.validation else ()
+        self.validation: Sequence[PairRow] = ()
+        if setup.validation:
+            self.validation = setup.validation.rows
         self.device = setup.device
         self.dtype = setup.dtype
         self.usual_tokens = pack_tokens(setup.device)
@@ -157,7 +159,8 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
         # Pairs of similar length share a part, which is padded to its longest.
         by_length = sorted(self.validation, key=lambda row: row.length)
         own = distributed.share(by_length)
-        return self.total(state.batcher.compute_in_parts(own, measure_all, "while validating"))
+        computed = state.batcher.compute_in_parts(own, measure_all, "while validating")
+        return self.total(computed)
 
 
 class DpoSettings(SingleProcess, DPOConfig):
@@ -180,18 +183,21 @@ class PairLoss(LossOnly, DPOTrainer):
 
     def measure(self, pairs: Sequence[PairRow]) -> tuple[Tensor, Part]:
         """Returns the mean loss of these pairs, for the backward pass, and the scores that TRL computed with it."""
-        rows = [
-            {
+        rows = []
+        for pair in pairs:
+            row = {
                 "prompt_ids": list(pair.prompt),
                 "chosen_ids": list(pair.chosen),
                 "rejected_ids": list(pair.rejected),
             }
-            for pair in pairs
-        ]
+            rows.append(row)
         padded = self._pad(rows)
         with self.autocast():
-            loss: Tensor = self.compute_loss(self.peft_model, self._prepare_inputs(padded))  # type: ignore[no-untyped-call]
-        mode = "train" if self.peft_model.training else "eval"
+            inputs = self._prepare_inputs(padded)
+            loss: Tensor = self.compute_loss(self.peft_model, inputs)  # type: ignore[no-untyped-call]
+        mode = "eval"
+        if self.peft_model.training:
+            mode = "train"
         noted = self._metrics[mode]
         part = Part(
             pairs=len(pairs),

@@ -224,7 +224,8 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         """Warns once, early in a training, if no answer has scored better than another to the same question yet."""
         self._steps += 1
         self._has_learnt = self._has_learnt or spread > 0
-        total = self._settings.n_epochs * steps_an_epoch(len(self.rows), self._settings)
+        an_epoch = steps_an_epoch(len(self.rows), self._settings)
+        total = self._settings.n_epochs * an_epoch
         # A short training gets the warning with its last step.
         is_time = self._steps == min(EQUAL_STEPS, total)
         if self._has_learnt or not is_time:
@@ -266,7 +267,8 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         prompts = [list(row.prompt) for row in rows for _ in range(count)]
         most = self._settings.max_new_tokens
         if self._context is not None:
-            room = self._context - max(map(len, prompts))
+            longest = max(map(len, prompts))
+            room = self._context - longest
             most = max(1, min(most, room))
         return self._trainer.answer(prompts, most, is_sampled=count > 1)
 
@@ -282,7 +284,8 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         rewards = []
         for index, text in enumerate(texts):
             question = rows[index // count]
-            rewards.append(float(reward(question.answer, text)))
+            value = reward(question.answer, text)
+            rewards.append(float(value))
         return rewards
 
 
@@ -354,8 +357,9 @@ class GroupLoss(LossOnly, GRPOTrainer):
         return loss, part
 
     def _pad_batch(self, name: str, tokens: list[Tensor], side: str) -> dict[str, Tensor]:
-        ids = pad(tokens, padding_value=self._pad_id, padding_side=side)
-        mask = pad([torch.ones_like(each) for each in tokens], padding_value=0, padding_side=side)
+        ids = pad(tokens, padding_value=self._pad_id, padding_side=side)  # answers x longest
+        ones = [torch.ones_like(each) for each in tokens]
+        mask = pad(ones, padding_value=0, padding_side=side)
         device = self.args.device
         return {f"{name}_ids": ids.to(device), f"{name}_mask": mask.to(device)}
 
