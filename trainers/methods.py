@@ -84,7 +84,10 @@ def _whole(low: int, high: int) -> Limits:
 
 def _micros(dollars: object) -> int:
     """Reads dollars, as a number or decimal text, from 0.0001 to a million."""
-    text = str(dollars) if isinstance(dollars, int | float | str) and not isinstance(dollars, bool) else ""
+    text = ""
+    is_number_or_text = isinstance(dollars, int | float | str)
+    if is_number_or_text and not isinstance(dollars, bool):
+        text = str(dollars)
     if not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text, re.ASCII):
         raise ValueError("not an amount of dollars")
     micros = to_micros(Decimal(text))
@@ -95,8 +98,9 @@ def _micros(dollars: object) -> int:
 
 def _module_names(names: object) -> str:
     """Reads module names from text separated by commas, or from a list."""
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    text = ",".join(names) if is_list else names  # type: ignore[arg-type]  # a list of texts, as the line above says
+    text = names
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        text = ",".join(names)
     if not isinstance(text, str) or not re.fullmatch(r"[\w.-]+(,[\w.-]+)*", text):
         raise ValueError("not a list of names")
     return text
@@ -118,7 +122,10 @@ def _alpha(values: Mapping[str, Any], basis: Basis) -> int:
 
 
 def _rate(values: Mapping[str, Any], basis: Basis) -> float | None:
-    return None if basis.rate is None else basis.rate * (values.get("learning_rate_multiplier") or 1.0)
+    if basis.rate is None:
+        return None
+    multiplier = values.get("learning_rate_multiplier") or 1.0
+    return basis.rate * multiplier
 
 
 Dollars = Annotated[int, Key(input_type=Any, convert=_micros, wants="dollars, from 0.0001 to 1000000")]
@@ -285,7 +292,9 @@ class Parameters:
     @property
     def ceiling_s(self) -> float | None:
         """Seconds of training allowed by the limits on time and cost; None if there is no limit."""
-        allowed = [] if self.max_seconds is None else [float(self.max_seconds)]
+        allowed = []
+        if self.max_seconds is not None:
+            allowed.append(float(self.max_seconds))
         if self.max_usd_micros is not None and self.usd_per_hour_micros is not None:
             allowed.append(3600 * self.max_usd_micros / self.usd_per_hour_micros)
         return min(allowed, default=None)
@@ -359,7 +368,9 @@ class Method:
 
     @property
     def engines(self) -> tuple[str, ...]:
-        return ENGINES if self.is_plain else (BUILTIN,)
+        if not self.is_plain:
+            return (BUILTIN,)
+        return ENGINES
 
     def rate(self, rate_for_chats: float) -> float:
         return float(f"{rate_for_chats / self.rate_divisor:.2g}")
@@ -432,17 +443,23 @@ class Spec:
 
     def parse(self, text: str) -> Hyperparameter:
         """Reads a value as people type it. Raises ValueError as `read` does."""
-        if not self.is_number:
-            return self.read(text.lower() if self.choices else text)  # type: ignore[no-any-return]
-        number = parse_number(text)
-        return self.read(text if number is None else number)  # type: ignore[no-any-return]
+        value: str | float = text
+        if self.is_number:
+            number = parse_number(text)
+            if number is not None:
+                value = number
+        elif self.choices:
+            value = text.lower()
+        return self.read(value)  # type: ignore[no-any-return]
 
 
 def parse_number(text: str) -> int | float | None:
     """Reads numbers like '8', '0.1' and '5e-4'. Returns None for any other text."""
     if _WHOLE.fullmatch(text):
         return int(text)
-    return float(text) if _NUMBER.fullmatch(text) else None
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    return None
 
 
 @cache
@@ -459,7 +476,9 @@ def specs(method: str = "supervised") -> Mapping[str, Spec]:
                 name = field.name.removesuffix("_micros")
                 specs_by_name[name] = Spec(name, field.name, reader, field.default, declared)
     takes = METHODS[method].takes
-    return specs_by_name if takes is None else {name: specs_by_name[name] for name in sorted(takes)}
+    if takes is None:
+        return specs_by_name
+    return {name: specs_by_name[name] for name in sorted(takes)}
 
 
 def all_specs() -> Mapping[str, Spec]:
@@ -482,9 +501,14 @@ def resolve(method: str, body: Mapping[str, Any], basis: Basis) -> Parameters:
     them."""
     values = dict(body)
     for name, spec in specs(method).items():
-        if name not in values:
-            automatic = spec.declared.auto(values, basis) if spec.declared.auto else None
-            values[name] = spec.default if automatic is None else automatic
+        if name in values:
+            continue
+        automatic = None
+        if spec.declared.auto:
+            automatic = spec.declared.auto(values, basis)
+        if automatic is None:
+            automatic = spec.default
+        values[name] = automatic
     named = {spec.field: values[name] for name, spec in specs(method).items()}
     return METHODS[method].parameters(**named)
 
@@ -510,7 +534,9 @@ def sweep_problem(sweep: Sweep) -> tuple[str, str | None] | None:
     if {"learning_rate", "learning_rate_multiplier"} <= {name for name, _ in sweep}:
         return "Sweep 'learning_rate' or 'learning_rate_multiplier', not both.", "learning_rate"
     problem = sweep_size_problem(sweep)
-    return (problem, None) if problem else None
+    if not problem:
+        return None
+    return problem, None
 
 
 def example_values(name: str) -> str:

@@ -80,7 +80,9 @@ def read_document(path: Path) -> str | Unreadable:
     clean = "".join(map(_printable, text))
     if clean.strip():
         return clean
-    return Unreadable("empty" if kind == "text" else "no_text")
+    if kind == "text":
+        return Unreadable("empty")
+    return Unreadable("no_text")
 
 
 def store_text(path: Path, text: str) -> None:
@@ -106,10 +108,14 @@ def _kind_of(path: Path) -> Kind | Unreadable:
     if head.startswith(_OLD_OFFICE):
         # Word wraps a password-protected .docx in a file of the old format.
         is_locked = "EncryptedPackage".encode("utf-16-le") in path.read_bytes()
-        return Unreadable("encrypted" if is_locked else "old_word")
+        if is_locked:
+            return Unreadable("encrypted")
+        return Unreadable("old_word")
     if not is_text(head):
         return Unreadable("no_document")
-    return "html" if _HTML.match(head) else "text"
+    if _HTML.match(head):
+        return "html"
+    return "text"
 
 
 def _convert(path: Path, kind: Kind) -> str | Unreadable:
@@ -123,17 +129,23 @@ def _convert(path: Path, kind: Kind) -> str | Unreadable:
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         log.warning("converting %s (%s): exit code %s: %.300s", path.name, kind, done.returncode, last)
-        is_limit = done.returncode < 0 or done.returncode == OUT_OF_MEMORY
-        return Unreadable("too_hard" if is_limit else "damaged")
+        was_ended = done.returncode < 0  # by a signal, as at the end of its time
+        if was_ended or done.returncode == OUT_OF_MEMORY:
+            return Unreadable("too_hard")
+        return Unreadable("damaged")
     outcome: dict[str, Any] = json.loads(done.stdout)
     text: str | None = outcome.get("text")
-    return Unreadable(**outcome) if text is None else text
+    if text is None:
+        return Unreadable(**outcome)
+    return text
 
 
 def _printable(character: str) -> str:
     if character.isprintable() or character == "\n":
         return character
-    return " " if character.isspace() else ""
+    if character.isspace():
+        return " "
+    return ""
 
 
 def split_passages(text: str) -> tuple[str, ...]:

@@ -191,7 +191,11 @@ def _prepare(drawn: DrawnCall, key: str) -> SampledCall | SampleCounts:
     if not isinstance(masked, Masked):
         return SampleCounts(**{masked: 1})
     *messages, answered = _join(turns, masked)
-    is_unknown = drawn.usage.unknown > 0
+    prompt_tokens = None
+    completion_tokens = None
+    if drawn.usage.unknown == 0:
+        prompt_tokens = drawn.usage.prompt_tokens
+        completion_tokens = drawn.usage.completion_tokens
     return SampledCall(
         id=drawn.id,
         name=drawn.published.name,
@@ -200,8 +204,8 @@ def _prepare(drawn: DrawnCall, key: str) -> SampledCall | SampleCounts:
         at=drawn.at,
         messages=json.dumps(messages, ensure_ascii=False),
         answer=answered["content"],
-        prompt_tokens=None if is_unknown else drawn.usage.prompt_tokens,
-        completion_tokens=None if is_unknown else drawn.usage.completion_tokens,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         is_masked=masked.is_masked,
         fallback_from=drawn.fallback_from,
         conversation=hash_conversation(key, drawn.body, drawn.headers),

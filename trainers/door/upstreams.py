@@ -61,8 +61,12 @@ class VendorError(Exception):
             body = orjson.loads(self.content)
         except orjson.JSONDecodeError:
             return {}
-        error = body.get("error") if isinstance(body, dict) else None
-        return error if isinstance(error, dict) else {}
+        if not isinstance(body, dict):
+            return {}
+        error = body.get("error")
+        if not isinstance(error, dict):
+            return {}
+        return error
 
 
 @dataclass

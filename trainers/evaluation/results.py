@@ -48,8 +48,12 @@ class Candidate:
     @property
     def key(self) -> str:
         """The name under which results are stored, such as 'classical' or 'zero local/smollm2-135m'."""
-        name = self.kind if self.shots is None else f"{self.kind}-{self.shots}"
-        return name if self.model is None else f"{name} {self.model}"
+        name: str = self.kind
+        if self.shots is not None:
+            name = f"{name}-{self.shots}"
+        if self.model is not None:
+            name = f"{name} {self.model}"
+        return name
 
     @property
     def is_free(self) -> bool:
@@ -58,7 +62,9 @@ class Candidate:
     @property
     def examples(self) -> int:
         """The number of examples in the prompt of a candidate that has any."""
-        return USUAL_SHOTS if self.shots is None else self.shots
+        if self.shots is None:
+            return USUAL_SHOTS
+        return self.shots
 
 
 CLASSICAL = Candidate("classical")
@@ -242,11 +248,15 @@ class Comparison(JsonValue):
 
     @property
     def n(self) -> int:
-        return self.candidates[0].n if self.candidates else 0
+        if not self.candidates:
+            return 0
+        return self.candidates[0].n
 
     @property
     def scoring(self) -> Scoring:
-        return self.candidates[0].scoring if self.candidates else "label"
+        if not self.candidates:
+            return "label"
+        return self.candidates[0].scoring
 
     @property
     def calls(self) -> int:
@@ -266,7 +276,11 @@ class Comparison(JsonValue):
         """The candidate with a higher score than `best`, which may be luck; None if there is none."""
         highest = max(self.candidates, key=lambda candidate: candidate.score, default=None)
         best = self.best
-        return highest if highest and best and highest.score > best.score else None
+        if highest is None or best is None:
+            return None
+        if highest.score <= best.score:
+            return None
+        return highest
 
 
 def find_best(candidates: Iterable[MeasuredCandidate]) -> MeasuredCandidate | None:
@@ -286,8 +300,11 @@ def find_best(candidates: Iterable[MeasuredCandidate]) -> MeasuredCandidate | No
 def _is_clearly_ahead(later: MeasuredCandidate, best: MeasuredCandidate) -> bool:
     if later.n != best.n:
         return False
-    differences = [score - other for score, other in zip(later.scores, best.scores, strict=True)]
-    error = pstdev(differences) / math.sqrt(len(differences)) if differences else 0.0
+    pairs = zip(later.scores, best.scores, strict=True)
+    differences = [score - other for score, other in pairs]
+    error = 0.0
+    if differences:
+        error = pstdev(differences) / math.sqrt(len(differences))
     return later.score - best.score > SURE_ERRORS * error
 
 
@@ -334,7 +351,10 @@ class Gain:
     @property
     def digits(self) -> int:
         """The number of decimals that the width of the band justifies."""
-        return 0 if self.high - self.low >= 2 else 1
+        width = self.high - self.low
+        if width >= 2:
+            return 0
+        return 1
 
 
 @dataclass(frozen=True)
@@ -375,15 +395,22 @@ class Curve(JsonValue):
         if not self.points:
             return ()
         now = self.points[-1].score
-        return tuple(
-            Gain(
+        gains = []
+        for prediction in self.predicted:
+            least = prediction.least
+            if least is None:
+                least = prediction.low - now
+            most = prediction.most
+            if most is None:
+                most = prediction.high - now
+            gain = Gain(
                 prediction.rows,
                 100 * (prediction.score - now),
-                100 * (prediction.low - now if prediction.least is None else prediction.least),
-                100 * (prediction.high - now if prediction.most is None else prediction.most),
+                100 * least,
+                100 * most,
             )
-            for prediction in self.predicted
-        )
+            gains.append(gain)
+        return tuple(gains)
 
     @property
     def farthest(self) -> Gain | None:

@@ -95,7 +95,9 @@ def find_base(name: str, *, ask_the_hub: bool = True) -> Base | UnknownSize:
             preset_name.lower() for preset in presets() for preset_name in (preset.hub_id, *preset.aliases)
         ]
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = ""
+        if near:
+            hint = f" Did you mean {near[0]}?"
         return UnknownSize(
             f"Unknown base model '{name[:80]}': it is neither a folder here nor a hub id like org/name.{hint}"
         )
@@ -230,9 +232,9 @@ def _read(path: Path, whose: str) -> Mapping[str, Any] | UnknownSize:
         )
     except (OSError, ValueError) as error:
         return UnknownSize(f"The config.json of {whose} can't be read: {error}. Download the model again.")
-    return (
-        raw if isinstance(raw, Mapping) else UnknownSize(f"The config.json of {whose} is not a JSON object.")
-    )
+    if not isinstance(raw, Mapping):
+        return UnknownSize(f"The config.json of {whose} is not a JSON object.")
+    return raw
 
 
 def _fetch_config(name: str) -> Mapping[str, Any] | UnknownSize:
@@ -245,20 +247,25 @@ def _fetch_config(name: str) -> Mapping[str, Any] | UnknownSize:
         return _read(Path(cached), name)
     address = hf_hub_url(name, "config.json", endpoint=os.environ.get("HF_ENDPOINT"))
     token = get_token()
-    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310 - https, or what HF_ENDPOINT says
+    headers = {}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(address, headers=headers)  # noqa: S310 - https, or what HF_ENDPOINT says
     try:
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S) as answer:  # noqa: S310
             raw = json.loads(answer.read(MOST_CONFIG_BYTES))
     except HTTPError as error:
         return UnknownSize(_hub_refusal(name, error.code, error.headers.get("X-Error-Code", "")))
     except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, URLError) else error
+        reason: object = error
+        if isinstance(error, URLError):
+            reason = error.reason
         return UnknownSize(
             f"Downloading the config.json of {name}: {reason}. Check the network, or name a folder or a preset."
         )
-    return (
-        raw if isinstance(raw, Mapping) else UnknownSize(f"The config.json of {name} is not a JSON object.")
-    )
+    if not isinstance(raw, Mapping):
+        return UnknownSize(f"The config.json of {name} is not a JSON object.")
+    return raw
 
 
 def _hub_refusal(name: str, status: int, code: str) -> str:

@@ -80,7 +80,9 @@ def parameters_for(
     effort: Effort | None = None  # the lowest that the model accepts
     if "reasoning_effort" not in refused and _THINKS.match(name) and not _FIXED_EFFORT.search(name):
         if is_thinking:
-            effort = "minimal" if _TAKES_MINIMAL.match(name) else "low"
+            effort = "low"
+            if _TAKES_MINIMAL.match(name):
+                effort = "minimal"
         elif _takes_none(model):
             effort = "none"
         if effort and f"reasoning_effort={effort}" in refused:

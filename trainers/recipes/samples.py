@@ -165,7 +165,10 @@ def _room(database: sqlite3.Connection, key: CountKey) -> int:
         return 0
     query = "SELECT stored FROM sample_counts WHERE name = ? AND day = ?"
     row = database.execute(query, astuple(key)).fetchone()
-    return max(0, MOST_A_DAY - (row[0] if row else 0))
+    stored = 0
+    if row:
+        (stored,) = row
+    return max(0, MOST_A_DAY - stored)
 
 
 def _add_counts(database: sqlite3.Connection, counts: Counts) -> None:
@@ -238,7 +241,9 @@ def get(folder: Path, id: str) -> SampledCall | None:
         return None
     with open_file(folder) as database:
         row = database.execute(f"SELECT {_COLUMNS} FROM samples WHERE id = ?", (id,)).fetchone()  # noqa: S608
-        return _as_call(row) if row else None
+        if row is None:
+            return None
+        return _as_call(row)
 
 
 def count(folder: Path, name: str, *, since: float = 0.0, traced: bool = False) -> int:
@@ -348,7 +353,9 @@ def _pragma(database: sqlite3.Connection, name: str) -> int:
 
 
 def _end(until: float | None) -> float:
-    return float("inf") if until is None else until
+    if until is None:
+        return float("inf")
+    return until
 
 
 def _as_call(row: tuple[object, ...]) -> SampledCall:

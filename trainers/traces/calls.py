@@ -162,7 +162,9 @@ def _conversation_of_object(value: Record) -> Conversation:
 def with_instructions(conversation: Conversation, instructions: object) -> Conversation:
     """Puts instructions that were recorded apart from the messages before them."""
     instructions = parsed_json(instructions)
-    text = text_of(instructions) if instructions else None
+    if not instructions:
+        return conversation
+    text = text_of(instructions)
     if not text:
         return conversation
     messages = (Message("system", text), *conversation.messages)
@@ -194,7 +196,9 @@ def text_of(content: object) -> str | None:
         return None
     texts = []
     for part in content:
-        text = part if isinstance(part, str) else _text_of_part(part)
+        text = part
+        if not isinstance(part, str):
+            text = _text_of_part(part)
         if text is None:
             return None
         texts.append(text)
@@ -207,7 +211,9 @@ def _text_of_part(part: object) -> str | None:
     text = part.get("text")
     if text is None:
         text = part.get("content")
-    return text if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return None
+    return text
 
 
 def _calls_tools(message: object) -> bool:
@@ -220,7 +226,9 @@ def read_reply(value: object) -> Reply:
     if isinstance(value, str):
         return Reply(value)
     if isinstance(value, list):
-        return read_reply(value[0]) if value else NO_REPLY
+        if not value:
+            return NO_REPLY
+        return read_reply(value[0])
     if not isinstance(value, Mapping):
         return NO_REPLY
     if _calls_tools(value):
@@ -254,7 +262,9 @@ def read_usage(value: object) -> Usage:
     if not isinstance(value, Mapping):
         return NO_USAGE
     details = value.get("prompt_tokens_details") or value.get("input_tokens_details") or {}
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    cached = None
+    if isinstance(details, Mapping):
+        cached = details.get("cached_tokens")
     return Usage(
         first_count(value, "prompt_tokens", "input_tokens"),
         count(cached),
@@ -287,7 +297,9 @@ def finite(value: object) -> float | None:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    if not math.isfinite(number):
+        return None
+    return number
 
 
 def first_text(record: Record, *keys: str) -> str | None:
@@ -307,7 +319,9 @@ def read_time(value: object) -> float | None:
         for scale in (1e9, 1e6, 1e3):
             if number / scale > 1e8:  # 1973; no trace is older
                 return number / scale
-        return number if number > 0 else None
+        if number <= 0:
+            return None
+        return number
     if not isinstance(value, str):
         return None
     try:

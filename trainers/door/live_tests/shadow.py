@@ -125,14 +125,17 @@ class Shadow:
         if published is None or published.sampling is None or published.live_test is None:
             return None
         live_test = published.live_test
-        is_same = live_test.number == question.live_test and live_test.asks_sampled
-        return published if is_same else None
+        if live_test.number != question.live_test or not live_test.asks_sampled:
+            return None
+        return published
 
     async def _answer(
         self, question: Question, call: SampledCall, published: Published, live_test: PublishedTest
     ) -> Answered | None:
         """Returns the candidate's answer, None if it says nothing about the candidate that there is none."""
-        limit_s = None if question.is_stream else live_test.slow_s
+        limit_s = None
+        if not question.is_stream:
+            limit_s = live_test.slow_s
         unknown = Usage(unknown=1)
         try:
             candidate = await self._open(question, call, published, live_test)
@@ -143,7 +146,9 @@ class Shadow:
         except TimeoutError:
             return Answered(None, unknown)
         except (ApiError, VendorError) as error:
-            return Answered(None, unknown) if _is_about_candidate(error) else None
+            if not _is_about_candidate(error):
+                return None
+            return Answered(None, unknown)
         return _read(bytes(response.body))
 
     async def _open(
@@ -229,13 +234,17 @@ def _store(folder: Path, question: Question, answered: Answered, sampling: Sampl
             return
         text = "\n".join(masked.texts)
     usage = answered.usage
-    is_known = usage.unknown == 0
+    prompt_tokens = None
+    completion_tokens = None
+    if usage.unknown == 0:
+        prompt_tokens = usage.prompt_tokens
+        completion_tokens = usage.completion_tokens
     answer = ShadowAnswer(
         live_test=question.live_test,
         call=question.call,
         answer=text,
-        prompt_tokens=usage.prompt_tokens if is_known else None,
-        completion_tokens=usage.completion_tokens if is_known else None,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         at=at,
     )
     shadow_answers.add(folder, answer)

@@ -158,8 +158,12 @@ def write_adapter(folder: Path, model: PeftModel) -> None:
 
 
 def get_random_states() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    cuda = []
+    if torch.cuda.is_available():
+        cuda = torch.cuda.get_rng_state_all()
+    mps = None
+    if torch.backends.mps.is_available():
+        mps = torch.mps.get_rng_state()
     return {"cpu": torch.get_rng_state(), "cuda": cuda, "mps": mps}
 
 
@@ -189,8 +193,9 @@ def finish_job(
             f"loading the model took {position.seconds:,.0f} s. Set max_seconds or max_usd higher."
         )
         raise TrainingFailed("ceiling_reached", text, "max_seconds")
-    stopped = stop_sentence(stop, position, total, job.settings) if stop else None
-    if stopped:
+    stopped = None
+    if stop:
+        stopped = stop_sentence(stop, position, total, job.settings)
         logger.warn(stopped)
     chosen = result_sentence(position, total)
     if chosen:

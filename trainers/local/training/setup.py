@@ -82,7 +82,9 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     if device.type == "cuda" and able.packs and widest_pack(training.rows, job) > MAX_MASKED_TOKENS:
         why = choose_attention(base, device)
         able = find_abilities(base, longest)
-        how = f"by a mask, since flex_attention is not used: {why}" if why else "by blocks (flex_attention)"
+        how = "by blocks (flex_attention)"
+        if why:
+            how = f"by a mask, since flex_attention is not used: {why}"
         logger.log(f"Attention in packs: {how}")
     if able.packs and able.selects:
         able = replace(able, kept_positions=trim_last_mlp(base))
@@ -137,16 +139,20 @@ def cap_to_context(settings: Parameters, base: str, logger: MetricsLogger) -> Pa
 
 
 def report_processes(logger: MetricsLogger, is_sharded: bool) -> None:
-    if not distributed.is_alone():
-        how = "dividing the base among them" if is_sharded else "each with the whole base"
-        logger.log(f"{distributed.size()} processes share each batch, {how}")
+    if distributed.is_alone():
+        return
+    how = "each with the whole base"
+    if is_sharded:
+        how = "dividing the base among them"
+    logger.log(f"{distributed.size()} processes share each batch, {how}")
 
 
 def report_kernels(folder: Path, kernels: Kernels | None, logger: MetricsLogger) -> None:
     """Logs the kernels and stores them in the job's folder. Warns if a resumed run uses other kernels than before."""
     if kernels is None or not distributed.is_first():
         return
-    before = (read_json(folder / KERNELS_FILE) or {}).get("kernels", kernels.name)
+    stored = read_json(folder / KERNELS_FILE) or {}
+    before = stored.get("kernels", kernels.name)
     logger.log(str(kernels))
     if before != kernels.name:
         logger.warn(f"This job began with the kernels of {before}: results may differ in their last digits")
