@@ -79,11 +79,21 @@ class HostingService(Service):
                     return self._fireworks(method, rest, query, body)
                 case ("together", "GET", "public", "inference-instance-types"):
                     cents = int(self.usd_per_hour * 100)
-                    return 200, {"data": [{"gpuType": "H100", "gpuCount": 1, "priceCentsPerHour": cents}]}
-                case ("together", "GET", "supported-models"):
-                    profile = {"gpuType": "H100", "gpuCount": 1, "config": "projects/x/configs/c1"}
-                    rows = [{"name": base, "deploymentProfiles": [profile]} for base in self._hosted()]
+                    prices = {1: cents, 2: 2 * cents}
+                    rows = [
+                        {"gpuType": "H100", "gpuCount": count, "priceCentsPerHour": price}
+                        for count, price in prices.items()
+                    ]
                     return 200, {"data": rows}
+                case ("together", "GET", "supported-models"):
+                    profiles = [
+                        {"gpuType": "H100", "gpuCount": count, "config": f"projects/x/configs/c{count}"}
+                        for count in (2, 1)
+                    ]
+                    rows = [{"name": base, "deploymentProfiles": profiles} for base in self._hosted()]
+                    return 200, {"data": rows}
+                case ("together", method, "projects", "p1", "models", name):
+                    return super().answer_to(method, f"models/{name}", query, headers, body)
                 case ("together", _, "projects", "p1", "endpoints", *rest):
                     return self._together(method, rest, body)
         return super().answer_to(method, path, query, headers, body)
@@ -174,6 +184,8 @@ class HostingService(Service):
 
     def _fireworks_row(self, machine: Machine) -> dict[str, Any]:
         state = self._state(machine, looks=True).upper()
+        if state == "STOPPING":
+            state = "DELETING"
         return {
             "name": f"accounts/a1/deployments/{machine.name}",
             "baseModel": machine.model,
@@ -211,7 +223,7 @@ class HostingService(Service):
         return {"id": number, "name": f"acme/{name}", "deployments": rows}
 
     def _together_row(self, machine: Machine) -> dict[str, Any]:
-        state = {"ready": "READY", "failed": "FAILED", "creating": "PROVISIONING"}
+        state = {"ready": "READY", "failed": "FAILED", "creating": "PROVISIONING", "stopping": "STOPPING"}
         return {
             "id": machine.id,
             "name": f"acme/{machine.name}/tuned",

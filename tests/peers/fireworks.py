@@ -104,7 +104,7 @@ class Fireworks(Vendor):
             return 404, _status("NOT_FOUND", f"No model {name}.")
         if method == "DELETE":
             self.deleted_models.add(name)
-        return 200, {"name": name, "state": "READY", "supervisedLoraTunable": name in self.models}
+        return 200, {"name": name, "state": "READY", "tunable": name in self.models}
 
     def _dataset_call(self, method: str, name: str, verb: str, body: dict[str, Any]) -> Reply:
         if method == "POST" and not name:

@@ -32,6 +32,7 @@ class Together(Vendor):
     stages: Sequence[str] = STAGES
     max_epochs: int = 20
     max_rank: int = 64
+    merges_adapters: bool = True
 
     @property
     def create_route(self) -> str:
@@ -73,7 +74,7 @@ class Together(Vendor):
             case ("POST",):
                 return self._create(headers, body)
             case ("GET",):
-                return 200, {"data": [self._body_of(job) for job in self._listed({})[::-1]]}
+                return 200, {"data": [self._row_of(job) for job in self._listed({})[::-1]]}
             case (_, job_id, *_) if job_id not in self.jobs:
                 return refusal(404, "not_found", f"No fine-tune {job_id}.")
         job = self.jobs[rest[0]]
@@ -123,26 +124,43 @@ class Together(Vendor):
         tokens = sum(self._parts(body))
         job = VendorJob(f"ft-{self.next_number():08d}", body, headers, time.time(), tokens=tokens)
         self.jobs[job.id] = job
-        return 200, self._body_of(job)
+        return 200, self._row_of(job)
 
     def _cancel(self, job: StoredJob) -> Reply:
         if self._status(job) in FINAL:
             return refusal(400, "invalid_state", f"The fine-tune {job.id} is {self._word(job)} already.")
         assert isinstance(job, VendorJob)
         self._end(job)
-        return 200, self._body_of(job)
+        return 200, self._row_of(job)
 
     def _limits(self, model: str) -> Reply:
         if model not in self.models:
             return refusal(404, "model_not_found", f"The model {model} cannot be fine-tuned.")
-        lora = {"max_rank": self.max_rank, "min_batch_size": 8, "max_batch_size": 128, "default_rank": 8}
+        lora = {
+            "max_rank": self.max_rank,
+            "min_batch_size": 8,
+            "max_batch_size": 128,
+            "max_batch_size_dpo": 64,
+            "default_rank": 8,
+            "target_modules": ["q_proj", "v_proj"],
+        }
         return 200, {
             "model_name": model,
             "max_num_epochs": self.max_epochs,
             "max_learning_rate": 1.0,
             "min_learning_rate": 1e-8,
+            "max_num_checkpoints": 10,
+            "max_num_evals": 100,
             "max_seq_length_sft": 8192,
+            "max_seq_length_dpo": 4096,
+            "min_max_seq_length": 128,
+            "default_gradient_accumulation_steps": 1,
+            "supports_full_training": False,
+            "supports_reasoning": False,
+            "supports_tools": True,
+            "supports_vision": False,
             "lora_training": lora,
+            "merge_output_lora": self.merges_adapters,
         }
 
     def _estimate(self, body: dict[str, Any]) -> Reply:
@@ -179,7 +197,17 @@ class Together(Vendor):
         return WORDS.get(stage, stage)
 
     def _body_of(self, job: StoredJob) -> dict[str, Any]:
-        """Returns a job as lists and creates show it."""
+        """Returns a job as a look at it shows it: with the result's id in the registry."""
+        is_trained = self._status(job) == "succeeded"
+        model = self.tuned_name(job) if is_trained else None
+        body = {**self._row_of(job), "model_object_id": model, "adapter_object_id": None}
+        # Only a row of the list has these.
+        body.pop("suffix", None)
+        body.pop("random_seed", None)
+        return body
+
+    def _row_of(self, job: StoredJob) -> dict[str, Any]:
+        """Returns a job as the list, a create and a cancel show it: without its result's id."""
         status, request = self._status(job), job.request
         ended = time.time() if status in FINAL else job.created
         return {
@@ -190,11 +218,8 @@ class Together(Vendor):
             "created_at": iso(job.created),
             "updated_at": iso(ended),
             "model_output_name": f"team/{request['model']}-{request.get('suffix')}-{job.id[3:]}",
-            "model_object_id": self.tuned_name(job) if status == "succeeded" else None,
             "token_count": self.billed_tokens(job) if status in FINAL else self.tokens_of_job(job),
             "total_price": int(self.bill_of(job) * 10**9) if status in FINAL else 0,
-            "total_steps": STEPS,
-            "steps_completed": {"succeeded": STEPS, "running": STEPS // 2}.get(status, 0),
             "events": [],
         }
 
@@ -207,9 +232,10 @@ class Together(Vendor):
             *(("warning", "legacy_info", f"Job is {stage}") for stage in stages),
             *failed,
         ]
+        step = {"succeeded": STEPS, "running": STEPS // 2}.get(self._status(job), 0)
         return [
             {"object": "fine-tune-event", "created_at": iso(job.created + n), "type": kind, "level": level,
-             "message": message, "step": n, "total_steps": STEPS}
+             "message": message, "step": step, "total_steps": STEPS}
             for n, (kind, level, message) in enumerate(events)
         ]  # fmt: skip
 

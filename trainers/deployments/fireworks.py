@@ -16,6 +16,7 @@ from trainers.deployments.port import Deployment, Deployments, DeploymentState, 
 STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",
     "UPDATING": "ready",
+    "DELETING": "stopping",
     "FAILED": "failed",
     "DELETED": "stopped",
 }

@@ -16,7 +16,8 @@ from trainers.client.calls import ApiClient
 from trainers.client.payloads import optional_rows, required
 from trainers.errors import InvalidResponse
 
-DeploymentState = Literal["starting", "ready", "failed", "stopped"]
+DeploymentState = Literal["starting", "ready", "stopping", "failed", "stopped"]
+"""One that is stopping answers nobody any more, and is billed until it has stopped."""
 MAX_PAGES = 50
 
 

@@ -3,7 +3,7 @@ minute. Every deployment is created with the vendor's idle stop, and costs nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -16,6 +16,7 @@ STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",
     "SCALING": "ready",
     "DEGRADED": "ready",
+    "STOPPING": "stopping",
     "FAILED": "failed",
     "STOPPED": "stopped",
 }
@@ -26,20 +27,13 @@ MAX_IDLE_MINUTES = 1440
 
 class TogetherDeployments(Deployments):
     def usd_per_hour(self, base_model: str) -> Decimal | None:
-        profile = self._find_profile(base_model)
-        types = self._rows("reading hourly prices", f"{self._root}/public/inference-instance-types", "data")
-        cents = []
-        for row in types:
-            is_same = all(row.get(name) == profile.get(name) for name in ("gpuType", "gpuCount"))
-            price = row.get("priceCentsPerHour")
-            if is_same and isinstance(price, int):
-                cents.append(price)
-        if not cents:
+        _, cents = self._find_profile(base_model)
+        if cents is None:
             return None
-        return Decimal(min(cents)) / 100
+        return Decimal(cents) / 100
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
-        profile = self._find_profile(base_model)
+        profile, _ = self._find_profile(base_model)
         what = f"deploying {model!r} as {name!r}"
         action = self._action(what)
         # A start that was cut off may have left an endpoint, which is free and is used again.
@@ -96,17 +90,30 @@ class TogetherDeployments(Deployments):
                 return endpoint
         return None
 
-    def _find_profile(self, base_model: str) -> Mapping[str, Any]:
-        """Returns how the vendor serves models of this base. It can train some bases that it doesn't serve."""
+    def _find_profile(self, base_model: str) -> tuple[Mapping[str, Any], int | None]:
+        """Returns the cheapest way in which the vendor serves models of this base, with its price in cents per hour,
+        None if no price is listed. It can train some bases that it doesn't serve."""
         action = f"looking for a machine that serves {base_model!r}"
         path = f"{self._root}/supported-models?product=PRODUCT_DEDICATED"
         for row in self._rows(action, path, "data"):
             is_base = str(row.get("name")).lower() == base_model.lower()
             if is_base and row.get("deploymentProfiles"):
-                first, *_ = rows_under(row, "deploymentProfiles", self._action(action))
-                return first
+                profiles = rows_under(row, "deploymentProfiles", self._action(action))
+                return self._cheapest(profiles)
         text = f"{self._action(action)}: there is none, so a model tuned from it can't be deployed there."
         raise Refused(text, code="not_hosted", status=404)
+
+    def _cheapest(self, profiles: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], int | None]:
+        types = self._rows("reading hourly prices", f"{self._root}/public/inference-instance-types", "data")
+        priced = []
+        for profile in profiles:
+            cents = _cents_per_hour(profile, types)
+            if cents is not None:
+                priced.append((cents, profile))
+        if not priced:
+            return profiles[0], None
+        cents, profile = min(priced, key=lambda each: each[0])
+        return profile, cents
 
     def _list_endpoints(self) -> Iterator[Mapping[str, Any]]:
         return self._pages("listing the endpoints", "/endpoints?limit=100", "data", "after", "next_cursor")
@@ -127,6 +134,17 @@ class TogetherDeployments(Deployments):
             chat_model=self._text(row, "name"),
             started_at=unix_seconds(row.get("createdAt")),
         )
+
+
+def _cents_per_hour(profile: Mapping[str, Any], types: Sequence[Mapping[str, Any]]) -> int | None:
+    """The lowest price of the machines that the profile wants."""
+    cents = []
+    for row in types:
+        is_same = all(row.get(name) == profile.get(name) for name in ("gpuType", "gpuCount"))
+        price = row.get("priceCentsPerHour")
+        if is_same and isinstance(price, int):
+            cents.append(price)
+    return min(cents, default=None)
 
 
 def _last_segment(name: str) -> str:

@@ -40,6 +40,7 @@ MISSING = (
     "The vendor's list lacks its machine. Lists may be late, so it counts as gone only if it stays away for twelve "
     "minutes."
 )
+GOING_DOWN = "The vendor is stopping its machine, which nobody here asked for."
 STATES: Mapping[DeploymentState, str] = {
     "starting": "is being started",
     "ready": "is running",

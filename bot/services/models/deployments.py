@@ -263,17 +263,21 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
     if is_ready:
         state = "ready"
         pause = READY_LOOK_S
+    detail = None
+    if deployment.state == "stopping":
+        detail = views.GOING_DOWN
+        pause = LOOK_S
     changes = {
         "is_billed": deployment.is_billed,
         "chat_model": deployment.chat_model,
-        "detail": None,
+        "detail": detail,
         "missing_since": None,
         "next_at": now + pause,
     }
     if is_ready and not was_ready:
         changes |= {"ready_at": now, "used_at": now, "tries": 0}
     is_new = record.billed_until is None or record.missing_since is not None
-    is_news = is_new or state != record.state
+    is_news = is_new or state != record.state or detail != record.detail
     # Without news the card still follows the growing cost, but not at each poll.
     period = now // SHOWN_EVERY_S
     is_due = period != record.updated_at // SHOWN_EVERY_S

@@ -329,6 +329,14 @@ def test_a_base_that_the_vendor_does_not_train_is_reported_before_a_job_is_creat
     assert "can't train a model named none" in str(site.trainer.describe_exceeded_limit("none", chosen))
 
 
+def test_a_base_whose_adapters_are_not_merged_is_refused_before_a_plan(together: Site) -> None:
+    """Its machines take a whole model."""
+    assert isinstance(together.service, Together)
+    together.service.merges_adapters = False
+    refusal = str(together.trainer.describe_exceeded_limit(BASES["together"], {"n_epochs": 2}))
+    assert "merges it into no model" in refusal and "Choose another base." in refusal
+
+
 def test_events_are_read_with_their_levels(together: Site) -> None:
     together.service.stages, together.service.failure = ("running",), {"message": "out of memory"}
     job = together.trainer.create(together.spec(together.upload()))

@@ -135,6 +135,22 @@ def test_a_deployment_with_an_unknown_status_counts_as_running(open_vendor: Open
     assert deployment.state == "starting" and deployment.is_billed
 
 
+@pytest.mark.parametrize("api", ["fireworks", "together"])
+def test_a_machine_that_goes_down_does_not_look_like_one_that_comes_up(open_vendor: Open, api: str) -> None:
+    service, deployments, _ = open_vendor(api)
+    deployments.start(NAME, TUNED, BASE, 1800)
+    service._state = lambda machine, **_: "stopping"  # type: ignore[method-assign]
+    (deployment,) = deployments.list_running()
+    assert deployment.state == "stopping" and deployment.is_billed
+
+
+def test_the_cheapest_of_several_ways_to_serve_a_base_is_priced_and_started(open_vendor: Open) -> None:
+    service, deployments, _ = open_vendor("together")
+    assert deployments.usd_per_hour(BASE) == service.usd_per_hour, "the first one listed needs two GPUs"
+    deployments.start(NAME, TUNED, BASE, 1800)
+    assert service.machines[0].sent["config"] == "projects/x/configs/c1"
+
+
 def test_a_deployment_scaled_to_zero_is_not_billed(open_vendor: Open) -> None:
     service, deployments, _ = open_vendor("fireworks")
     deployments.start(NAME, TUNED, BASE, 1800)

@@ -140,7 +140,8 @@ class Fireworks(Dialect):
     ) -> str | None:
         action = self._action(f"asking for the model {model!r}")
         base = self._look_up(action, self._resource_url(model))
-        if base is None or base.get("supervisedLoraTunable") is False:
+        # A missing field must not stop a plan.
+        if base is None or base.get("tunable") is False or base.get("supportsLora") is False:
             return f"{self.provider.name} can't train a model named {model}."
         return None
 

@@ -6,13 +6,13 @@ of the suffix, and jobs can't be filtered in the list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from trainers.client import payloads
 from trainers.client.dialects.dialect import Dialect, object_under, read_metrics, seconds
@@ -59,6 +59,7 @@ PRICE_FIELDS = {
 }
 LORA = ("lora_r", "lora_alpha", "lora_dropout")
 NANO = Decimal(10) ** -9
+LATEST_EVENTS = 100
 
 
 class Together(Dialect):
@@ -74,12 +75,18 @@ class Together(Dialect):
         return tuple(payloads.model_info(row, action) for row in rows)
 
     def has_model(self, name: str) -> bool:
-        """Also looks at the results of jobs: a tuned model is not in the list of models until it is deployed."""
+        """Asks the registry first: a tuned model is not in the list of models until it is deployed, and rows of jobs
+        name no model."""
         action = self._action(f"looking for the model {name!r}")
-        results = {row.get("fine_tuned_model") for row in self._jobs(action, None)}
-        if name in results:
+        *_, model_id = name.rpartition("/")
+        if self._look_up(action, f"{self._registry}/models/{quote(model_id)}") is not None:
             return True
         return any(model.id == name for model in self.models())
+
+    @property
+    def _registry(self) -> str:
+        """Where models are kept: the API for deployments, not the one for jobs."""
+        return self.provider.deploy_base_url or self.provider.base_url
 
     def estimate(self, spec: JobSpec) -> JobEstimate:
         """Returns an estimate without a price until the vendor has checked the file."""
@@ -111,6 +118,11 @@ class Together(Dialect):
         limits = self._look_up(action, f"{self.jobs_path}/models/limits?{parameters}")
         if limits is None:
             return f"{self.provider.name} can't train a model named {model}."
+        if limits.get("merge_output_lora") is False:
+            return (
+                f"{self.provider.name} trains {model}, but keeps only the adapter and merges it into no model, and a "
+                "deployment there needs one. Choose another base."
+            )
         maxima = {
             "n_epochs": limits.get("max_num_epochs"),
             "lora_r": object_under(limits, "lora_training").get("max_rank"),
@@ -134,17 +146,18 @@ class Together(Dialect):
         return self._job(raw, action)
 
     def job(self, job_id: str) -> Job:
-        """Adds the reason of a failure, which the vendor gives only in the job's events."""
+        """Adds the steps, and the reason of a failure, which the vendor gives only in the job's events."""
         job = super().job(job_id)
-        if job.status != "failed":
+        if job.status not in ("running", "succeeded", "failed"):
             return job
         try:
-            errors = [event.message for event in self.events(job_id, 100) if event.level == "error"]
-        except (Refused, InvalidResponse):  # report the failure even if its reason can't be read
+            events = self.events(job_id, LATEST_EVENTS)
+        except (Refused, InvalidResponse):  # report the state even if nothing more can be read
             return job
-        if not errors:
-            return job
-        return replace(job, error_message=errors[0])
+        if job.status == "failed":
+            errors = [event.message for event in events if event.level == "error"]
+            return replace(job, error_message=errors[0] if errors else job.error_message)
+        return _with_steps(job, events)
 
     def cancel(self, job_id: str) -> Job:
         action = self._action(f"cancelling job {job_id!r}")
@@ -155,11 +168,9 @@ class Together(Dialect):
         """Deletes the job and its weights, which the vendor would keep in the project's registry."""
         action = self._action(f"deleting job {job_id!r}")
         raw = self._look_up(action, self._job_path(job_id)) or {}
-        # Models are kept by the API for deployments, not by the one for jobs.
-        registry = self.provider.deploy_base_url or self.provider.base_url
         # The weights first: without the job nobody would know their ids.
         for model in filter(None, (raw.get("model_object_id"), raw.get("adapter_object_id"))):
-            delete = partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes)
+            delete = partial(self._client.delete, f"{self._registry}/models/{model}", cast_to=bytes)
             self._delete_if_present(action, delete)
         delete_job = partial(self._client.delete, self._job_path(job_id), cast_to=bytes)
         self._delete_if_present(action, delete_job)
@@ -182,7 +193,7 @@ class Together(Dialect):
     def _to_openai_shape(self, raw: Json, action: str) -> Json:
         word = payloads.required(raw, "status", action)
         status = STATUSES.get(word, word)
-        shared = ("id", "model", "suffix", "training_file", "total_steps")
+        shared = ("id", "model", "suffix", "training_file")
         same = {name: raw.get(name) for name in shared}
         # LoRA's values are nested under the training type.
         chosen = {**raw, **object_under(raw, "training_type")}
@@ -190,7 +201,6 @@ class Together(Dialect):
             **same,
             "status": status,
             "created_at": seconds(raw, "created_at"),
-            "trained_steps": raw.get("steps_completed"),
             "hyperparameters": self._our_hyperparameters(chosen),
         }
         if status == "succeeded":
@@ -252,3 +262,16 @@ class Together(Dialect):
             options={"headers": {"Content-Type": "multipart/form-data"}},
             cast_to=bytes,
         )
+
+
+def _with_steps(job: Job, events: Sequence[Event]) -> Job:
+    """Adds the steps of the newest event that has them; a job that has succeeded has trained all. `events` are newest
+    first."""
+    for event in events:
+        total = event.data.get("total_steps")
+        done = event.data.get("step")
+        if isinstance(total, int) and isinstance(done, int):
+            if job.status == "succeeded":
+                done = total
+            return replace(job, trained_steps=done, total_steps=total)
+    return job
