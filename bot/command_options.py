@@ -210,7 +210,8 @@ def read_sample(text: str) -> float | Misread:
 def read_predict(text: str) -> tuple[int, ...] | Misread:
     """Reads numbers of rows, like '2000,5000'. Returns them sorted, without repetitions."""
     words = text.split(",")
-    if len(words) > MOST_PREDICTED or not all(re.fullmatch(r"[1-9][0-9]{0,7}", word) for word in words):
+    are_numbers = all(re.fullmatch(r"[1-9][0-9]{0,7}", word) for word in words)
+    if len(words) > MOST_PREDICTED or not are_numbers:
         return Misread(
             f"“{shown(text)}” should be numbers of rows, {MOST_PREDICTED} at most, like 2000,5000."
         )

@@ -44,7 +44,9 @@ class WaitClock:
         """Returns the seconds since `at` (unix seconds). If the wait's beginning was not noted, as after a restart, it
         is exact from the first call for this `at`."""
         now = self._steady()
-        before, known_at = self._known.setdefault(at, (max(self._clock() - at, 0.0), now))
+        # Never less than nothing, as the clock may have been set back.
+        passed = max(self._clock() - at, 0.0)
+        before, known_at = self._known.setdefault(at, (passed, now))
         return before + now - known_at
 
 

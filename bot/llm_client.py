@@ -67,8 +67,11 @@ class Question:
         """The tokens that its prompt may be billed for: a token has at least one byte."""
         if self.prompt_tokens is not None:
             return self.prompt_tokens
-        texts = [message.content + message.extra for message in self.messages]
-        return sum(len(text.encode()) + TEMPLATE_TOKENS for text in texts) + len(self.tools.encode())
+        tokens = len(self.tools.encode())
+        for message in self.messages:
+            text = message.content + message.extra
+            tokens += len(text.encode()) + TEMPLATE_TOKENS
+        return tokens
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,8 @@ class ProviderQueue:
 
     def waiting(self, owner: str) -> int:
         with self._changed:
-            return sum(waiting.owner == owner for waiting in (*self._queue, *self._under_way.values()))
+            everything = (*self._queue, *self._under_way.values())
+            return sum(waiting.owner == owner for waiting in everything)
 
     def active_keys(self) -> set[str]:
         """Returns the keys of the questions that are waiting or under way."""
@@ -206,7 +210,8 @@ class ProviderQueue:
     def wait(self, until: float) -> None:
         """Waits for the threads to end, at most `until` (monotonic seconds)."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._threads, max(until - time.monotonic(), 0.0))
+            left_s = max(until - time.monotonic(), 0.0)
+            self._changed.wait_for(lambda: not self._threads, left_s)
 
     def _work(self) -> None:
         try:
@@ -223,9 +228,10 @@ class ProviderQueue:
                 if waiting is not None:
                     self._under_way[waiting.question.key] = waiting
                     return waiting
-                now = self._steady()
-                due = max(self._paused_until, min(waiting.next_at for waiting in self._queue)) - now
-                self._changed.wait(min(max(due, self._bucket.next_in_s, 0.01), LONGEST_LOOK_S))
+                earliest = min(waiting.next_at for waiting in self._queue)
+                due_in_s = max(self._paused_until, earliest) - self._steady()
+                pause_s = max(due_in_s, self._bucket.next_in_s, 0.01)
+                self._changed.wait(min(pause_s, LONGEST_LOOK_S))
             self._threads -= 1
             self._changed.notify_all()
             return None

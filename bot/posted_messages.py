@@ -89,10 +89,14 @@ def _matches_metadata(item: OutboxItem) -> Callable[[SlackMessage], bool]:
 def _matches_files(item: OutboxItem) -> Callable[[SlackMessage], bool]:
     """Matches files by name and size, as an upload can't carry metadata."""
     uploads = item.body.get("file_uploads") or [item.body]
-    ours = {(upload["filename"], Path(upload["file"]).stat().st_size) for upload in uploads}
+    ours = set()
+    for upload in uploads:
+        size = Path(upload["file"]).stat().st_size
+        ours.add((upload["filename"], size))
 
     def has_ours(message: SlackMessage) -> bool:
-        theirs = {(file.get("name"), file.get("size")) for file in message.get("files") or ()}
+        files = message.get("files") or ()
+        theirs = {(file.get("name"), file.get("size")) for file in files}
         return ours <= theirs
 
     return has_ours

@@ -112,7 +112,8 @@ class Heartbeat:
         while self.is_healthy:
             if self._stopping.wait(min(self._limit_s / 10, 5.0)):
                 return
-        text = ", ".join(f"{name} {age:.0f} s ago" for name, age in self.ages().items())
+        steps = [f"{name} {age:.0f} s ago" for name, age in self.ages().items()]
+        text = ", ".join(steps)
         log.critical(
             "a tick hangs (last steps: %s; the limit is %.0f s): ending this process, so that its supervisor restarts "
             "it. The stacks of all threads follow",

@@ -103,7 +103,8 @@ def _sections(overview: HomeOverview) -> list[CardBlock]:
         parts.add(Headline("In use"), models.in_use_lines(overview.in_use))
     if overview.watched:
         parts.add(Headline("Watched"))
-        parts.lines(first_lines([_watched(overview, week) for week in overview.watched], LINKED))
+        weeks = [_watched(overview, week) for week in overview.watched]
+        parts.lines(first_lines(weeks, LINKED))
     if overview.recent:
         parts.add(Headline("Latest results"))
         parts.lines([*map(list_entry, overview.recent[:RECENT])])

@@ -167,7 +167,8 @@ def results_card(latest: Sequence[RunSummary | EvaluationSummary], unchecked: in
         )
     parts = Parts()
     for summary in latest:
-        parts.add(Text(list_entry(summary), button=command_button("Show", f"results {_number(summary)}")))
+        show = command_button("Show", f"results {_number(summary)}")
+        parts.add(Text(list_entry(summary), button=show))
     parts.add(*unchecked_notes(unchecked))
     return parts.titled("The latest results")
 

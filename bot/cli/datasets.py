@@ -203,8 +203,12 @@ def _first_rows(report: Report, file: Path) -> list[Table]:
     """Returns the first rows of the table or, of a workbook, of the first sheet that was read."""
     # The only table of a CSV file has an empty name.
     names = [sheet.name for sheet in report.sheets if sheet.is_read] or [""]
-    tables = [table for table in read_first_rows(file, SHOWN_ROWS) if table.sheet == names[0]]
-    return [Table(even_rows([shown_cells(record) for record in table.records])) for table in tables]
+    tables = []
+    for table in read_first_rows(file, SHOWN_ROWS):
+        if table.sheet == names[0]:
+            cells = [shown_cells(record) for record in table.records]
+            tables.append(Table(even_rows(cells)))
+    return tables
 
 
 def fix(file: Path, columns: Columns, out: Path, holdout: Path | None = None) -> str | Refusal:
@@ -438,8 +442,15 @@ def _store_side(files: Path, side: Sequence[Example], report: Report) -> str:
 def _find_near_rows(examples: Sequence[Example], test: Sequence[Example]) -> tuple[int, ...]:
     """Returns the lines of training rows that ask nearly the same as a held-out row."""
     both = [*test, *examples]
-    near = find_near_copies([question_text(example) for example in both], question_keys(both))
-    return tuple(both[pair.later].line for pair in near.pairs if pair.earlier < len(test) <= pair.later)
+    texts = [question_text(example) for example in both]
+    near = find_near_copies(texts, question_keys(both))
+    lines = []
+    for pair in near.pairs:
+        is_held_out = pair.earlier < len(test)
+        is_trained_on = pair.later >= len(test)
+        if is_held_out and is_trained_on:
+            lines.append(both[pair.later].line)
+    return tuple(lines)
 
 
 def holdout_notes(rows: EvaluationRows) -> list[str]:

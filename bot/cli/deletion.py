@@ -147,7 +147,8 @@ def _open_context(settings: Settings) -> Iterator[AppContext]:
     store = Store(settings.database)
     trainer = settings.trainer
     # Without jobs there is nothing to delete at our own trainer, so it is not started.
-    has_jobs = any(row.is_started_by_us and store.runs.keys_at(row.name) for row in settings.providers)
+    ours = [row.name for row in settings.providers if row.is_started_by_us]
+    has_jobs = any(store.runs.keys_at(name) for name in ours)
     embedded = None
     if has_jobs:
         data = settings.data / "trainer"

@@ -154,7 +154,8 @@ def evaluate(
     if isinstance(estimated, Refusal):
         return estimated
     measured = {candidate.kind for candidate in plan.candidates}
-    skipped = tuple(kind for kind in wanted.kinds or ASKED_KINDS if kind not in (*measured, *FREE_KINDS))
+    asked = wanted.kinds or ASKED_KINDS
+    skipped = tuple(kind for kind in asked if kind not in measured and kind not in FREE_KINDS)
     return EvaluationResult(
         plan, conclusion.comparison, estimated, answers.candidates, conclusion.judge, skipped, answers.search
     )
@@ -235,12 +236,15 @@ def learning_curve(
 
 def _needs_own_trainer(wanted: EvaluationRequest) -> bool:
     """True if some model is served by our own trainer, which therefore has to run."""
-    if any((name or "").startswith("local/") for name in (wanted.judge, wanted.writer)):
-        return True
+    for name in (wanted.judge, wanted.writer):
+        if name is not None and name.startswith("local/"):
+            return True
     if candidates.is_free(wanted.kinds) and not wanted.optimise:
         return False
     # Without a named model our own trainer's are asked, and a name without a slash is one of them.
-    return not wanted.models or any(name.startswith("local/") or "/" not in name for name in wanted.models)
+    if not wanted.models:
+        return True
+    return any(name.startswith("local/") or "/" not in name for name in wanted.models)
 
 
 def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> ComparisonPlan | Refusal:
@@ -465,7 +469,8 @@ def _search_prompt(session: LlmSession, plan: ComparisonPlan) -> _SearchedPlan:
             return _conclude_search(plan, replay, spent, progress.failed)
         # As an empty answer, since the search would otherwise ask it again and again.
         declined |= dict.fromkeys(progress.declined, "")
-        texts = {key: answer.text for key, answer in session.store.answers.read(replay.all_keys).items()}
+        answers = session.store.answers.read(replay.all_keys)
+        texts = {key: answer.text for key, answer in answers.items()}
         replay = worker.replay(plan, declined | texts, files, folder, SEED)
 
 

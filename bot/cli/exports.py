@@ -124,8 +124,10 @@ def _export_candidate(
 
     dataset = normalize_name(name)
     wanted = WantedCandidate(dataset, kind, model, shots)
+    folder = out or Path(f"{dataset}-{kind}")
     with exit_on_storage_error():
-        value_or_exit(export_candidate(settings, wanted, out or Path(f"{dataset}-{kind}"), click.echo))
+        exported = export_candidate(settings, wanted, folder, click.echo)
+        value_or_exit(exported)
 
 
 def _export_from_file(

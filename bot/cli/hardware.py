@@ -424,7 +424,8 @@ def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -
 
 def calibration_text(calibration: Calibration) -> str:
     """Returns what was measured, and what it means for a few well-known models."""
-    peaks = " and ".join(f"{_rate(speed)} in {name}" for name, speed in calibration.peaks.items())
+    rates = [f"{_rate(speed)} in {name}" for name, speed in calibration.peaks.items()]
+    peaks = " and ".join(rates)
     lines = [
         f"This machine trains at {_rate(calibration.speed)} in {calibration.number} on {calibration.device}, "
         f"{calibration.threads} threads; products of large matrices run at {peaks}.",

@@ -111,7 +111,10 @@ def wait_for_answers(
         of = len({key for candidate in answers.missing for key in evaluation.keys[candidate]})
         settled = of - len(missing)
         troubles = evaluation_engine.waiting_reasons(session, models)
-        session.say(" ".join(filter(None, [f"{settled:,} of {of:,} {what}.", troubles])))
+        progress = f"{settled:,} of {of:,} {what}."
+        if troubles:
+            progress = f"{progress} {troubles}"
+        session.say(progress)
         if not missing:
             return answers.candidates
         if settled > most_settled:

@@ -204,7 +204,8 @@ def fallback(
     name = normalize_name(dataset)
     with stopped_bot(IN_SLACK) as context:
         if to is not None:
-            click.echo(plain_text(ended_text(plain_value(fallbacks.end_as_operator(context, name)))))
+            ended = plain_value(fallbacks.end_as_operator(context, name))
+            click.echo(plain_text(ended_text(ended)))
         else:
             wanted = ChooseFallback(Promote(name, candidate, model, shots), after)
             chosen = plain_value(fallbacks.choose_as_operator(context, wanted))

@@ -104,8 +104,10 @@ def load_for_file() -> Settings:
 
 
 def _with_state_folder(settings: Settings) -> Settings:
-    is_installed = settings.data.exists() or Path(os.environ.get("FINETUNE_CONFIG", CONFIG_FILE)).exists()
-    return settings if is_installed else replace(settings, data=state_folder())
+    config = Path(os.environ.get("FINETUNE_CONFIG", CONFIG_FILE))
+    if settings.data.exists() or config.exists():
+        return settings
+    return replace(settings, data=state_folder())
 
 
 def state_folder() -> Path:

@@ -141,7 +141,10 @@ class Ticker:
     def _move_bar(self, text: str) -> None:
         progress, task = self._bar = self._bar or _new_bar()
         share = _SHARE.match(text)
-        done, total = (int(number.replace(",", "")) for number in share.groups()) if share else (0, None)
+        done = 0
+        total = None
+        if share:
+            done, total = (int(number.replace(",", "")) for number in share.groups())
         progress.update(task, description=text, completed=done, total=total)
 
 

@@ -51,7 +51,8 @@ def explain_policy(
     """`permission` is the decision on sending the data to a provider, and its text; None if no provider is named."""
     rules = []
     for verdict in rule_verdicts(asking, action, request):
-        rules.append(CheckedRule(verdict.is_allowed, verdict.rule, _plain(verdict_text(verdict.because))))
+        because = _plain(verdict_text(verdict.because))
+        rules.append(CheckedRule(verdict.is_allowed, verdict.rule, because))
     if permission:
         ruled, text = permission
         place = ruled.where or f"{BUILT_IN}: without [[policy.data]] any provider"

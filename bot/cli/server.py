@@ -178,7 +178,8 @@ def mcp(context: click.Context, folders: tuple[Path, ...], allow_spend: Decimal 
         click.echo("Waiting for an editor to speak MCP on stdin. Ctrl-C stops it.", err=True)
     root = context.find_root().command
     assert isinstance(root, click.Group)  # noqa: S101 - `finetune` itself
-    serve(root.commands, folders or (Path(),), to_micros(allow_spend or Decimal(0)))
+    most_micros = to_micros(allow_spend or Decimal(0))
+    serve(root.commands, folders or (Path(),), most_micros)
 
 
 @click.command()

@@ -70,8 +70,11 @@ MANY_UNREAD = 0.03
 def with_many_unread(comparison: Comparison) -> list[MeasuredCandidate]:
     """Returns the candidates with so many unreadable or empty answers, which count as wrong, that it matters; the one
     with the most of them first."""
-    unread = [each for each in comparison.candidates if each.n and _unread(each) / each.n >= MANY_UNREAD]
-    return sorted(unread, key=lambda each: -_unread(each))
+    many = []
+    for candidate in comparison.candidates:
+        if candidate.n and _unread(candidate) / candidate.n >= MANY_UNREAD:
+            many.append(candidate)
+    return sorted(many, key=lambda candidate: -_unread(candidate))
 
 
 def _unread(candidate: MeasuredCandidate) -> int:

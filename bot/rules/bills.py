@@ -344,7 +344,11 @@ def month_weights(horizon: Decimal) -> tuple[Decimal, ...]:
 
 def months_to(horizon: Decimal) -> tuple[tuple[Decimal, Decimal], ...]:
     """Returns the beginning and end of each month: 2.4 gives (0, 1), (1, 2), (2, 2.4)."""
-    return tuple((Decimal(i), i + weight) for i, weight in enumerate(month_weights(horizon)))
+    months = []
+    for number, weight in enumerate(month_weights(horizon)):
+        begin = Decimal(number)
+        months.append((begin, begin + weight))
+    return tuple(months)
 
 
 def monthly_savings(phases: Sequence[Phase], fall_a_year: Decimal, horizon: Decimal) -> tuple[Decimal, ...]:

@@ -55,7 +55,8 @@ TASK_KINDS: Mapping[TaskKind, str] = {
 
 def task_kind(word: str) -> TaskKind | None:
     """Parses a kind of task that a person typed; None if it is unknown."""
-    return next((name for name in TASK_KINDS if name == word.strip().lower()), None)
+    typed = word.strip().lower()
+    return next((name for name in TASK_KINDS if name == typed), None)
 
 
 @dataclass(frozen=True)

@@ -279,8 +279,11 @@ NO_REQUEST = Request("", "", 0.0)
 
 def has_enough_words(reason: str) -> bool:
     """True if the reason has at least MIN_WORDS words that contain a letter."""
-    words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
-    return len(words) >= MIN_WORDS
+    count = 0
+    for word in reason.split():
+        if any(letter.isalpha() for letter in word):
+            count += 1
+    return count >= MIN_WORDS
 
 
 def is_expired(request: Request, now: float, policy: Policy) -> bool:

@@ -409,10 +409,12 @@ def hyperparameters_for(
     values = {**defaults, **chosen}
     if not takes_lora:
         return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **values}.items()))
-    fixed = {name: value for name, value in values.items() if value != "auto" and name in specs(method)}
+    of_method = specs(method)
+    fixed = {name: value for name, value in values.items() if value != "auto" and name in of_method}
     resolved = asdict(resolve(method, fixed, Basis(n_train, rate, method)))
-    own = (*PLANNED_NAMES, *(specs(method).keys() - specs().keys()))
-    planned = {name: resolved[name] for name in own if name in specs(method)}
+    only_of_method = of_method.keys() - specs().keys()
+    own = (*PLANNED_NAMES, *only_of_method)
+    planned = {name: resolved[name] for name in own if name in of_method}
     if rate is None:
         planned.pop("learning_rate", None)
     return tuple(sorted({**planned, **values}.items()))
@@ -480,12 +482,20 @@ def _unswept(name: str) -> Misread:
 
 def format_sweep(sweep: Sweep) -> str:
     """Returns the sweep as text that `parse_sweep` reads."""
-    return ";".join(f"{name}:{','.join(map(str, values))}" for name, values in sweep)
+    parts = []
+    for name, values in sweep:
+        tried = ",".join(map(str, values))
+        parts.append(f"{name}:{tried}")
+    return ";".join(parts)
 
 
 def describe_sweep(sweep: Sweep) -> str:
     """Returns text like 'lora_r 8 or 16, learning_rate 5e-4 or 1e-3'."""
-    return ", ".join(f"{name} {' or '.join(map(format_value, values))}" for name, values in sweep)
+    parts = []
+    for name, values in sweep:
+        tried = " or ".join(map(format_value, values))
+        parts.append(f"{name} {tried}")
+    return ", ".join(parts)
 
 
 def format_value(value: Value) -> str:

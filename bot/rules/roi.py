@@ -346,7 +346,9 @@ def estimate(inputs: Inputs) -> Estimate:
     ends = [monthly.saving(factor=1 + sign * inputs.volume_spread) for sign in (-1, 1)]
     bearable_hours = None
     if inputs.people_hours is None and inputs.people_usd_per_hour:
-        saved = sum((stage.within(ZERO, target) * stage.flow.saving() for stage in stages), ZERO)
+        saved = ZERO
+        for stage in stages:
+            saved += stage.within(ZERO, target) * stage.flow.saving()
         bearable_hours = max(ZERO, saved - one_off) / inputs.people_usd_per_hour
     return Estimate(
         monthly_input_tokens=inputs.monthly_input_tokens,

@@ -212,11 +212,15 @@ def _check_encoder_name(trainer: TrainerSettings, file: TomlFile) -> None:
 def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:
     """Gives our own trainer's row the models and the hourly price of [trainer]. If [hf] is set, adds a row that trains
     the same models on rented machines."""
-    rows = tuple(_own_trainer_row(row, trainer) if row.is_started_by_us else row for row in rows)
-    ours = next((row for row in rows if row.name == "local"), None)
+    with_models = []
+    for row in rows:
+        if row.is_started_by_us:
+            row = _own_trainer_row(row, trainer)
+        with_models.append(row)
+    ours = next((row for row in with_models if row.name == "local"), None)
     if trainer.renting and ours:
-        rows += (_rented_row(ours),)
-    return rows
+        with_models.append(_rented_row(ours))
+    return tuple(with_models)
 
 
 def _check_renting(table: RentingSettings, file: TomlFile) -> RentingSettings | None:
@@ -250,7 +254,8 @@ def _own_trainer_row(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
         name = trainer.encoder_name
         named = ModelRow(name=name, price=unpriced, base_name=trainer.encoder, kind="encoder")
         models.append(row.model(name) or named)
-    row = replace(row, models=tuple(_with_hourly_price(model, trainer.usd_per_hour) for model in models))
+    priced = tuple(_with_hourly_price(model, trainer.usd_per_hour) for model in models)
+    row = replace(row, models=priced)
     if trainer.cluster is None:
         return row
     title = f"the Ray cluster at {trainer.cluster}"

@@ -58,11 +58,13 @@ class SlackFiles:
             return Refusal(
                 "This file is kept outside Slack, so it can't be fetched. Upload it to Slack itself."
             )
-        return self._download(url, str(info.get("name") or "file"), folder, most)
+        name = str(info.get("name") or "file")
+        return self._download(url, name, folder, most)
 
     def _download(self, url: str, name: str, folder: Path, most: int) -> FetchedFile | Refusal:
         request = Request(url, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310 - checked host
-        partial = folder / f"incoming-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+        digest = hashlib.sha256(url.encode()).hexdigest()
+        partial = folder / f"incoming-{digest[:16]}"
         try:
             with build_opener(_NoRedirects).open(request, timeout=30) as response:
                 if response.headers.get_content_type() == "text/html":

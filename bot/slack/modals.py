@@ -94,7 +94,8 @@ class Answers:
 
     @property
     def _file(self) -> Mapping[str, Any]:
-        files = self.blocks.get("file", {}).get("value", {}).get("files") or [{}]
+        chosen = self.blocks.get("file", {}).get("value", {})
+        files = chosen.get("files") or [{}]
         file: Mapping[str, Any] = files[0]
         return file
 
@@ -107,8 +108,9 @@ class Answers:
         chosen = [str(option["value"]) for option in element.get("selected_options") or []]
         if chosen:
             return tuple(chosen)
-        typed = [word.strip() for word in str(element.get("value") or "").split(",")]
-        return tuple(word for word in typed if word)
+        typed = str(element.get("value") or "")
+        words = [word.strip() for word in typed.split(",")]
+        return tuple(word for word in words if word)
 
 
 def read_answers(context: AppContext, body: Mapping[str, Any]) -> Answers:

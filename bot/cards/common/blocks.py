@@ -408,12 +408,13 @@ def _row_lines(table: Table) -> list[str]:
     (_, *headings), *rows = table.rows
     lines = []
     for name, *cells in rows:
-        named = [
-            f"{_small(heading)} {cell}".strip()
-            for heading, cell in zip(headings, cells, strict=True)
-            if cell not in ("", NOTHING)
-        ]
-        lines.append(f"• *{escape(_one_line(name))}*: {escape(_one_line(', '.join(named)))}")
+        named = []
+        for heading, cell in zip(headings, cells, strict=True):
+            if cell not in ("", NOTHING):
+                named.append(f"{_small(heading)} {cell}".strip())
+        title = escape(_one_line(name))
+        values = escape(_one_line(", ".join(named)))
+        lines.append(f"• *{title}*: {values}")
     return lines
 
 

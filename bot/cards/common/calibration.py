@@ -115,9 +115,10 @@ def _forecast(plan: Plan, result: RunResult) -> list[CardBlock]:
         likely = share_of_draws(foreseen.p_payback)
         sentences.append(f"Expected: pays back within {within} in {likely}{rests_on}.")
     if foreseen.measured:
-        shown = foreseen.measured[:MOST_CANDIDATES]
-        scores = "; ".join(f"{escape(shorten(name, 60))} {percent(score)}" for name, score in shown)
-        sentences.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
+        scores = []
+        for name, score in foreseen.measured[:MOST_CANDIDATES]:
+            scores.append(f"{escape(shorten(name, 60))} {percent(score)}")
+        sentences.append(f"Measured before: {'; '.join(scores)}. The tuned model: {_quality(result)}.")
     parts = Parts()
     parts.text(" ".join(sentences))
     return parts

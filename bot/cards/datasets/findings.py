@@ -177,8 +177,8 @@ def _group(same: Sequence[Finding]) -> Group:
         # A finding without a line counts those beyond the listed ones; alone, it concerns the whole file.
         unlisted = sum(finding.count for finding in same if not finding.line)
     first = same[0]
-    parts = tuple(Part(text, tuple(lines)) for text, lines in lines_by_text.items())
-    return Group(first.code, first.severity, first.cure, parts, listed + unlisted)
+    parts = [Part(text, tuple(lines)) for text, lines in lines_by_text.items()]
+    return Group(first.code, first.severity, first.cure, tuple(parts), listed + unlisted)
 
 
 def _range_text(first: int, last: int) -> str:

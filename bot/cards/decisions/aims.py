@@ -49,7 +49,8 @@ def result_aim_facts(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     if aim == "style" and is_judged:
         return []
     evidence = Evidence(comparison=comparison, judge=plan.judge if is_judged else None)
-    return [(name, escape(text)) for name, text in aim_facts(numbers_of(evidence, aim, (plan.current,)))]
+    numbers = numbers_of(evidence, aim, (plan.current,))
+    return [(name, escape(text)) for name, text in aim_facts(numbers)]
 
 
 def _comparison(numbers: AimNumbers) -> str:

@@ -169,7 +169,8 @@ def card(
 
     parts = Parts([Headline(headline)])
     parts.note(_subject_line(summary, target, shared_by))
-    parts.add(escaped_facts([*aim_facts(aim_numbers(verdict.facts)), *_main_numbers(summary)]))
+    of_aim = aim_facts(aim_numbers(verdict.facts))
+    parts.add(escaped_facts([*of_aim, *_main_numbers(summary)]))
     parts.add(Lines(advice.main_reasons(verdict, spelling)))
     parts.note(several_labels_text(verdict.facts.n_combined))
     parts.add(*notes_on_evidence(summary.evidence))

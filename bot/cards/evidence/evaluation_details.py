@@ -158,7 +158,8 @@ def _method(comparison: Comparison, how_read: str | None, cost: str) -> str:
     if comparison.of_kind("encoder"):
         sentences.append(_encoder_method(comparison))
     if comparison.weights:
-        sentences.append(f"Licences of the weights: {escape(cut('; '.join(comparison.weights), 400))}.")
+        licences = cut("; ".join(comparison.weights), 400)
+        sentences.append(f"Licences of the weights: {escape(licences)}.")
     return " ".join(sentences)
 
 
@@ -202,8 +203,8 @@ def _never_answered(comparison: Comparison) -> list[str]:
     labels = comparison.never_answered
     if not labels:
         return []
-    named = listed([code(cut(label, 40) or "(empty)") for label in labels], SHOWN_LABELS)
-    return [f"Labels that no alternative ever answered: {named}."]
+    names = [code(cut(label, 40) or "(empty)") for label in labels]
+    return [f"Labels that no alternative ever answered: {listed(names, SHOWN_LABELS)}."]
 
 
 def _left_out_of_plot(comparison: Comparison) -> list[str]:

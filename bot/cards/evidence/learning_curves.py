@@ -137,7 +137,8 @@ def details(
 ) -> tuple[CardBlock, ...]:
     """What the card has no room for."""
     parts = Parts()
-    parts.lines([f"• {rows} rows: {right}, {how}" for rows, right, how in _table(curve, MOST_SIZES)[1:]])
+    _, *rows_of_table = _table(curve, MOST_SIZES)
+    parts.lines([f"• {rows} rows: {right}, {how}" for rows, right, how in rows_of_table])
     parts.add(*_all_needs(curve))
     parts.bullets(_price_unclear(curve, label_usd, spelling))
     parts.text(f"*How this was measured*: {_method(curve)}")
@@ -349,7 +350,9 @@ def _next_step(curve: Curve, ahead: MeasuredCandidate | None, *, is_in_slack: bo
 
 
 def _is_of_one_sample(curve: Curve) -> bool:
-    return bool(curve.points) and max(len(point.draws) for point in curve.points) == 1
+    if not curve.points:
+        return False
+    return max(len(point.draws) for point in curve.points) == 1
 
 
 def _method(curve: Curve) -> str:

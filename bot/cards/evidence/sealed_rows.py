@@ -108,7 +108,9 @@ def name_models(comparison: Comparison, test: SealedTest) -> Comparison:
     cheapest = None
     if comparison.cheapest:
         cheapest = named(comparison.cheapest)
-    pairs = [replace(pair, better=named(pair.better), worse=named(pair.worse)) for pair in comparison.pairs]
+    pairs = []
+    for pair in comparison.pairs:
+        pairs.append(replace(pair, better=named(pair.better), worse=named(pair.worse)))
     return replace(
         comparison,
         candidates=tuple(map(named_candidate, comparison.candidates)),

@@ -110,7 +110,8 @@ def listing(
     if used.total:
         parts.add(in_use_lines(used))
     if is_full and models.total:
-        parts.add(Lines([_entry(entry) for entry in models.entries], models.left_out))
+        lines = [_entry(entry) for entry in models.entries]
+        parts.add(Lines(lines, models.left_out))
     elif models.total:
         parts.add(*_short_entries(models))
     if used.total or any(entry.promotion for entry in models.entries):
@@ -156,7 +157,8 @@ def _next_button(entry: ModelEntry) -> Block | None:
 
 def _short_entry(entry: ModelEntry) -> str:
     """What a person chooses by: its state, its score and what is wrong. *_entry* has the rest."""
-    line = f"• {code(entry.model.name)} ({escape(shorten(entry.base))}), {_state(entry)}: {_measured(entry.candidate)}"
+    name = f"{code(entry.model.name)} ({escape(shorten(entry.base))})"
+    line = f"• {name}, {_state(entry)}: {_measured(entry.candidate)}"
     if entry.promotion and (entry.unanswered is not None or entry.fallback is not None):
         line += f"; {_programs(entry.promotion, entry.unanswered, entry.fallback)}"
     if entry.actuals:

@@ -174,4 +174,5 @@ def empty_answers(count: int) -> str:
 def failure_card(ask: Ask, why: str) -> Message:
     """`why` is any text, with its cure."""
     text = f"{code(ask.model)} could not be asked: {sentence(why)}"
-    return Message(text, (Text(text), Note(f"You asked: {escape(cut(ask.text, 200))}")))
+    asked_text = escape(cut(ask.text, 200))
+    return Message(text, (Text(text), Note(f"You asked: {asked_text}")))

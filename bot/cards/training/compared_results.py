@@ -163,7 +163,8 @@ def _table(compared: ResultsCompared) -> list[list[str]]:
         width = NARROW_CELL
     differences = different_settings(results)
     for setting in differences[:SHOWN_SETTINGS]:
-        rows.append([setting.name, *(shorten(value or NOTHING, width) for value in setting.values)])
+        values = [shorten(value or NOTHING, width) for value in setting.values]
+        rows.append([setting.name, *values])
     hidden = len(differences) - SHOWN_SETTINGS
     if hidden > 0:
         rows.append([f"{pluralize(hidden, 'more setting')} differ", *(NOTHING for _ in results)])

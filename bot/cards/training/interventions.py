@@ -56,7 +56,8 @@ def card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision], note: 
     parts.text("\n".join(map(_line, decisions)))
     if note:
         parts.note(escape(note))
-    parts.buttons(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items()))
+    buttons = [button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items()]
+    parts.buttons(*buttons)
     parts.note(
         "Needs approvers who neither requested the run nor uploaded its data. Decisions and reasons are kept in the "
         "audit log."
@@ -69,7 +70,8 @@ def settled_card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision]
     headline = f"Run {run.id} was decided: {plan_title(plan)}"
     parts = Parts()
     parts.text(run.error or "")
-    parts.text("\n".join([*(_line(decision, waits=False) for decision in decisions), outcome]))
+    lines = [_line(decision, waits=False) for decision in decisions]
+    parts.text("\n".join([*lines, outcome]))
     return parts.titled(headline, notice=outcome)
 
 

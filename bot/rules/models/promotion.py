@@ -115,7 +115,8 @@ class ModelComparison:
         spread = max(self.spread, math.sqrt(1 / self.rows))
         if margin * math.sqrt(self.rows) / spread - z >= 0:
             return None
-        return math.ceil(((z + NormalDist().inv_cdf(POWER)) * spread / margin) ** 2)
+        z_of_power = NormalDist().inv_cdf(POWER)
+        return math.ceil(((z + z_of_power) * spread / margin) ** 2)
 
     @property
     def bound(self) -> float:
@@ -290,7 +291,8 @@ def compare_change(
 
 
 def _interval(pairs: Sequence[tuple[float, float]], differences: Sequence[float], level: float) -> Interval:
-    if all(score in (0.0, 1.0) and other in (0.0, 1.0) for score, other in pairs):
+    is_right_or_wrong = all({score, other} <= {0.0, 1.0} for score, other in pairs)
+    if is_right_or_wrong:
         counts = Counter(pairs)
         return paired_interval(counts[1.0, 1.0], counts[1.0, 0.0], counts[0.0, 1.0], counts[0.0, 0.0], level)
     if len(pairs) < FEWEST_ROWS:

@@ -342,7 +342,10 @@ def _choose_kinds(
 ) -> tuple[CandidateKind, ...] | Refusal:
     """Returns the kinds to measure. A search for a better prompt compares it with the plain one, so that is included;
     the search adds the optimised one once it has found it."""
-    kinds = command.kinds or tuple(kind for kind in NAMED_KINDS if has_prompt or kind != "optimised")
+    usual = NAMED_KINDS
+    if not has_prompt:
+        usual = tuple(kind for kind in NAMED_KINDS if kind != "optimised")
+    kinds = command.kinds or usual
     if command.optimise:
         compared = {*kinds, "zero"} - {"optimised"}
         return tuple(kind for kind in NAMED_KINDS if kind in compared)

@@ -361,7 +361,8 @@ def _row_seconds(
         return speed.startup_s + sum(courses)
 
     # The slowest trial's, so that the validations are not underrated.
-    epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
+    of_trials = zip(courses, rows, strict=True)
+    epoch_s = max(course / trial.epochs for course, trial in of_trials)
     # Each round ends with a validation of all its trials. A forward pass takes a third of the time of training.
     validations = sum(planned.trials for planned in halving_rounds(len(trials)))
     validation_epochs = validations * validation_rows(report.n_train) / report.n_train / 3

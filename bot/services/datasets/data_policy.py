@@ -193,7 +193,8 @@ def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) 
     """Returns why the dataset has to wait for a scan before it may leave, None if it need not wait."""
     dataset = context.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
-    leaves = any(row.name in providers and not row.stays_here for row in context.settings.providers)
+    receivers = [row for row in context.settings.providers if row.name in providers]
+    leaves = any(not row.stays_here for row in receivers)
     if report is None or not leaves:
         return None
     if datasets.scans_of(context, report):

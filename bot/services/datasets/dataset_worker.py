@@ -98,7 +98,8 @@ def inspect(
         _store_first_rows(path, drawings)
     if report.is_blocked:
         return Inspection(report, (), traced=traced_questions.read_upload(path, name))
-    scans = tuple(scan_file(files / f"{sha256}.jsonl", presidio=presidio) for sha256 in report.stored_files)
+    stored = [files / f"{sha256}.jsonl" for sha256 in report.stored_files]
+    scans = tuple(scan_file(file, presidio=presidio) for file in stored)
     return Inspection(report, _draw_plots(report, longest, drawings), scans)
 
 
@@ -132,7 +133,10 @@ def load_first_rows(folder: Path) -> tuple[FirstRows, ...]:
     path = folder / FIRST_ROWS
     if not path.exists():
         return ()
-    return tuple(from_object(FirstRows, orjson.loads(line)) for line in path.read_bytes().splitlines())
+    tables = []
+    for line in path.read_bytes().splitlines():
+        tables.append(from_object(FirstRows, orjson.loads(line)))
+    return tuple(tables)
 
 
 def read_passages(path: Path) -> int | Refusal:

@@ -75,7 +75,8 @@ def write_table(path: Path, name: str, out: Path) -> QuestionTable | Refusal | N
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([TEXT_COLUMN, LABEL_COLUMN])
         writer.writerows([text, ""] for text in texts)
-    return QuestionTable(out, len(texts), sum(text.startswith(FORMULA_STARTS) for text in texts))
+    formulas = sum(text.startswith(FORMULA_STARTS) for text in texts)
+    return QuestionTable(out, len(texts), formulas)
 
 
 def _read(path: Path, name: str) -> TraceImport | Refusal | None:

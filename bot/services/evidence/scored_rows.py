@@ -49,7 +49,10 @@ def find_common_positions(files: Path, scored: Sequence[ScoredOn]) -> tuple[Posi
     first, *others = (_position_by_key(files, each) for each in scored)
     # In the order of the first candidate's rows.
     common = [key for key in first if all(key in positions for positions in others)]
-    return tuple(tuple(positions[key] for key in common) for positions in (first, *others))
+    in_one_order = []
+    for positions in (first, *others):
+        in_one_order.append(tuple(positions[key] for key in common))
+    return tuple(in_one_order)
 
 
 def _are_on_the_same_rows(scored: Sequence[ScoredOn]) -> bool:

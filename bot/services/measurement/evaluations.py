@@ -302,7 +302,8 @@ def _open_sealed_rows(step: ComparisonStep) -> None:
         case None:
             with step.context.store.transaction():
                 sealed_rows.record_opening(step.context, step.measurement, step.progress)
-                step.with_progress(replace(step.progress, opened_at=step.context.clock())).save()
+                progress = replace(step.progress, opened_at=step.context.clock())
+                step.with_progress(progress).save()
 
 
 def _store_free_answers(step: ComparisonStep, evaluation: Evaluation, answers: Answers) -> ComparisonStep:
@@ -339,7 +340,9 @@ def _end_measuring(step: ComparisonStep) -> None:
         if context.llm.drop(step.owner):
             step.save()
             return  # questions under way may still be answered and billed, so wait for them
-        why = " ".join(dict.fromkeys(escape(str(candidate.failed)) for candidate in progress.candidates))
+        # Candidates of one model fail for the same reason, which is said once.
+        reasons = dict.fromkeys(escape(str(candidate.failed)) for candidate in progress.candidates)
+        why = " ".join(reasons)
         measurements.end(context, step.measurement, "failed", why, actual_micros=progress.booked_micros)
         return
     stage: Stage = "judging"

@@ -217,7 +217,8 @@ def judge_answers(
     for questions in (acceptable, better):
         if questions:
             keys += questions.priced.keys
-    texts = {key: answer.text for key, answer in context.store.answers.read(keys).items()}
+    stored = context.store.answers.read(keys)
+    texts = {key: answer.text for key, answer in stored.items()}
     return JudgeAnswers(str(plan.judge), texts, acceptable, better, judge.failed, judge.unpaired)
 
 

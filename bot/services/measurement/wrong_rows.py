@@ -436,7 +436,8 @@ def _held_out_page(
     wrong_rows = []
     for position in shown:
         row = rows[position]
-        wrong_rows.append(WrongRow(row.prompt[-1].content, row.answer, texts.get(position)))
+        question = row.prompt[-1].content
+        wrong_rows.append(WrongRow(question, row.answer, texts.get(position)))
     page = WrongRows(tuple(wrong_rows), first, len(wrong), measured.n)
     counted = answered.wrong_answers(candidate)
     card = views.held_out_card(answered.name, counted, page, command)

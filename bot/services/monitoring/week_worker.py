@@ -57,12 +57,16 @@ def compare(calls: WeekOfCalls) -> WeekShift:
     """Compares a week with the weeks before it, of which the first four that were no different are kept. A week is
     among them from the next one on. Once there are four, the last two weeks are compared with them, which sees more."""
     earlier = _load_first_weeks(calls)
+    is_complete = len(earlier) == FIRST_WEEKS
+    last_week = _week_before(calls)
+    # Two weeks would include the last one, which may itself be among the first four.
+    is_last_week_first = any(each.week == last_week for each in earlier)
     weeks = 1
-    if len(earlier) == FIRST_WEEKS and all(each.week != _week_before(calls) for each in earlier):
+    if is_complete and not is_last_week_first:
         weeks = RECENT_WEEKS
     recent = _read(calls, weeks)
     compared = _compare(earlier, recent, calls.level)
-    if len(earlier) < FIRST_WEEKS and not compared.is_shown and len(recent.vectors):
+    if not is_complete and not compared.is_shown and len(recent.vectors):
         _keep(calls.first_weeks, recent)
     return compared
 

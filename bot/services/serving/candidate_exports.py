@@ -236,7 +236,8 @@ def _check_scores(chosen: _Chosen, holdout: Sequence[Example], answers: Sequence
     measured = chosen.measured
     pairs = zip(holdout, answers, strict=True)
     scores = [score(measured.scoring, row.answer, text, chosen.plan.labels) for row, text in pairs]
-    differing = sum(now != then for now, then in zip(scores, measured.scores, strict=True))
+    compared = zip(scores, measured.scores, strict=True)
+    differing = sum(now != then for now, then in compared)
     if differing:
         raise AnswersDiffer(
             f"It answers {differing} of {len(scores)} held-out rows otherwise than {chosen.measured_by} measured, "

@@ -317,5 +317,6 @@ def write_page(
     out.parent.mkdir(parents=True, exist_ok=True)
     report.draw(out.parent)
     new = out.with_suffix(".new")  # replaced atomically: an earlier page may be on its way to Slack
-    new.write_text(report.html(data, lambda person: names.get(person, person)), encoding="utf-8")
+    page = report.html(data, lambda person: names.get(person, person))
+    new.write_text(page, encoding="utf-8")
     return new.replace(out)

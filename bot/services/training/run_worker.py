@@ -222,12 +222,16 @@ def _confusion(
     """Returns the confusion matrix of the answers, None for free text."""
     if not labels:
         return None
-    return confusion([row.answer for row in holdout], [label_or_text(row.text, labels) for row in rows])
+    expected = [row.answer for row in holdout]
+    answered = [label_or_text(row.text, labels) for row in rows]
+    return confusion(expected, answered)
 
 
 def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]:
-    pairs = zip(label_scores(base), label_scores(tuned), strict=True)
-    return tuple(LabelChange(old.label, old.expected, old.correct, new.correct) for old, new in pairs)
+    changes = []
+    for old, new in zip(label_scores(base), label_scores(tuned), strict=True):
+        changes.append(LabelChange(old.label, old.expected, old.correct, new.correct))
+    return tuple(changes)
 
 
 def _is_base_ahead(
