@@ -108,7 +108,9 @@ class _Bucket:
     def take(self, now: float) -> bool:
         if self.a_minute is None:
             return True
-        self.level = min(self._most, self.level + max(now - self.now, 0.0) * self.a_minute / 60)
+        passed_s = max(now - self.now, 0.0)
+        refilled = self.level + passed_s * self.a_minute / 60
+        self.level = min(self._most, refilled)
         self.now = now
         if self.level < 1:
             return False

@@ -254,7 +254,8 @@ def reconcile(context: AppContext) -> None:
         _run_guarded(partial(wrong_rows.step, context, request), f"wrong rows {request.id}")
     _run_guarded(partial(clean_copies.tidy, context), "cleaned files")
     if any(reports.find_unreported(context)):  # in a thread, as people's names are looked up in Slack
-        context.threads.begin("reports", partial(_run_guarded, partial(reports.step, context), "reports"))
+        write_reports = partial(reports.step, context)
+        context.threads.begin("reports", partial(_run_guarded, write_reports, "reports"))
     for estimate in context.store.estimates.to_share():
         _run_guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")
     if context.store.deletions.open(now):  # in a thread, as a trainer may not answer

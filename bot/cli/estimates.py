@@ -72,7 +72,10 @@ def estimate(
 def _find_start(settings: Settings, wanted: str | None) -> StartingModel | Refusal | None:
     """Returns the bot's tuned model of this name, None if a base model has the name or the bot has no such model. That
     no held-out row is among those that it was trained on is checked when a plan is made."""
-    is_base = wanted is None or not isinstance(find_target(settings.providers, wanted), Refusal)
+    is_base = True
+    if wanted is not None:
+        target = find_target(settings.providers, wanted)
+        is_base = not isinstance(target, Refusal)
     if is_base or not settings.database.exists():
         return None
     # A copy, as a running bot has the database open.
@@ -512,7 +515,8 @@ def traces_parts(imported: TraceImport, out: Path | None) -> tuple[CardBlock, ..
     written."""
     parts = list(traces.facts_card(imported).parts)
     if out is not None:
-        parts.append(traces.rows_lines(imported.rows, str(out), imported.group.model))
+        written = traces.rows_lines(imported.rows, str(out), imported.group.model)
+        parts.append(written)
     lines = []
     if out is None:
         lines.append(f"Next: add --out rows.jsonl to write {len(imported.rows.lines):,} questions as rows.")

@@ -286,10 +286,13 @@ def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
         return "the share of right answers", tuned, [base]
     candidate = comparison.of_kind("tuned")[0]
     tuned = _score("this model", candidate.score, candidate.low, candidate.high)
-    against = [base] if candidate.scoring == "label" or result.partial is not None else []
+    against = []
+    if candidate.scoring == "label" or result.partial is not None:
+        against.append(base)
     for other in comparison.candidates:
         if other is not candidate and other.kind != result.before:
-            against.append(_score(table_name(other.identity), other.score, other.low, other.high))
+            name = table_name(other.identity)
+            against.append(_score(name, other.score, other.low, other.high))
     return f"the share {meaning(candidate)}", tuned, against
 
 

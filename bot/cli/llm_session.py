@@ -64,7 +64,8 @@ def open_session(
     """With `own`, our own trainer runs while the session is open, if the settings have one. Raises StorageError if the
     database of answers can't be used."""
     embedded = None
-    if own and settings.trainer.models and any(row.is_started_by_us for row in settings.providers):
+    is_started_by_us = any(row.is_started_by_us for row in settings.providers)
+    if own and settings.trainer.models and is_started_by_us:
         # A folder of its own, as the bot's trainer may be running in the other one.
         embedded = EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
         settings = with_trainer_address(settings, embedded)

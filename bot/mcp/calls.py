@@ -86,7 +86,8 @@ class Calls:
         if spec.asks:
             return await self._spend(spec, arguments, words, say)
         # Without secrets: only asking models needs keys.
-        return self._result(spec, await self._run(spec, words, child_environment(), say, Bill()))
+        ended = await self._run(spec, words, child_environment(), say, Bill())
+        return self._result(spec, ended)
 
     async def _spend(
         self, spec: ToolSpec, arguments: Mapping[str, Any], words: Sequence[str], say: Say

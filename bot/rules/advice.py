@@ -471,10 +471,10 @@ def cheap_model_reasons(facts: Facts) -> tuple[Reason, ...]:
     loss = -left
     weighs = not is_trained or 2 * loss > estimate.saving_month
     # The team may have named it with an effort of reasoning, which is then measured.
-    names = tuple(name for name in facts.to_measure if strip_effort(name) == offered.name)
+    names = [name for name in facts.to_measure if strip_effort(name) == offered.name]
     if not names:
-        names = (offered.name,)
-    measure = Measure("cheap model", facts.dataset, models=names, usd=offered.measuring_usd)
+        names = [offered.name]
+    measure = Measure("cheap model", facts.dataset, models=tuple(names), usd=offered.measuring_usd)
     step = facts.measure_step(measure, offered.measuring_usd)
     return (Reason("cheap model", "unknown", because, weighs=weighs, step=step),)
 

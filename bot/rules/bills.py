@@ -36,7 +36,8 @@ class Tokens:
     shared: int = 0
 
     def __post_init__(self) -> None:
-        if self.requests < 1 or min(self.prompt, self.output, self.shared) < 0 or self.shared > self.prompt:
+        least = min(self.prompt, self.output, self.shared)
+        if self.requests < 1 or least < 0 or self.shared > self.prompt:
             raise ValueError(
                 f"tokens need at least one request and no negative or larger shared count: {self}"
             )

@@ -214,7 +214,8 @@ def paid_questions(
     by_model: dict[str, frozenset[str]] = {}
     for candidate, its_keys in keys.items():
         if candidate.model is not None and candidate.model in prices:
-            by_model[candidate.model] = by_model.get(candidate.model, frozenset()).union(its_keys)
+            keys_before = by_model.get(candidate.model, frozenset())
+            by_model[candidate.model] = keys_before.union(its_keys)
     return by_model
 
 

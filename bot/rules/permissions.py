@@ -436,7 +436,9 @@ def may(caller: Caller, action: Action, request: Request = NO_REQUEST) -> RuleVe
 def has_quorum(approved_by: Collection[str], rules: Rules, maximum_micros: int) -> bool:
     """True if enough people approved. Only people who may still approve now count."""
     tier = rules.policy.tier(maximum_micros)
-    return tier is not None and len(rules.filter_entitled("approve", approved_by)) >= tier.approvers
+    if tier is None:
+        return False
+    return len(rules.filter_entitled("approve", approved_by)) >= tier.approvers
 
 
 def may_unfreeze(against: Collection[str], rules: Rules) -> bool:

@@ -432,7 +432,8 @@ def ascii_name(dataset: str) -> str:
     if dataset.isascii():
         return dataset
     rest = re.sub("[^a-z0-9]+", "-", dataset).strip("-")[:31]
-    return f"{rest or 'dataset'}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(dataset.encode()).hexdigest()
+    return f"{rest or 'dataset'}-{digest[:8]}"
 
 
 SWEEP_EXAMPLE = "sweep=lora_r:8,16;learning_rate:0.0005,0.001"

@@ -46,7 +46,8 @@ def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] 
         return Refusal(no_such_dataset(command.dataset, []))
     if command.before is None:
         return versions
-    until = datetime.combine(command.before, datetime.min.time(), UTC).timestamp()
+    midnight = datetime.combine(command.before, datetime.min.time(), UTC)
+    until = midnight.timestamp()
     old = [version for version in versions if version.created_at < until]
     if not old:
         return Refusal(f"No version of {code(command.dataset)} was uploaded before {command.before}.")

@@ -273,8 +273,11 @@ class EncoderTable:
 
 
 def _check_address(text: str) -> str:
+    if not text:
+        return text
     host, _, port = text.rpartition(":")
-    if text and not (host and port.isdecimal() and 0 < int(port) <= 65535):
+    is_port = port.isdecimal() and 0 < int(port) <= 65535
+    if not host or not is_port:
         raise ValueError(text)
     return text
 

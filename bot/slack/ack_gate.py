@@ -94,7 +94,8 @@ class ListenerThreads(ThreadPoolExecutor):
         self._gate = gate
 
     def submit(self, work: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
-        return super().submit(self._gate.as_listener(partial(work, *arguments, **options)))
+        listener = self._gate.as_listener(partial(work, *arguments, **options))
+        return super().submit(listener)
 
     def close(self, grace_s: float) -> None:
         """Begins no more listeners, and waits `grace_s` seconds for those under way. The next process handles the

@@ -229,7 +229,9 @@ def list_datasets(call: Call, extent: Literal["all"] | None) -> Reply:
 @click.option("--prompt", type=REST, help="Your instructions, instead of the default ones; must come last.")
 @click.option("--because", type=REASON, help=BECAUSE)
 def measure_baseline(call: Call, **values: Any) -> Reply:
-    return refusal_or_none(evaluations.ask(call.context, Baseline(**values), call.person, call.channel))
+    wanted = Baseline(**values)
+    result = evaluations.ask(call.context, wanted, call.person, call.channel)
+    return refusal_or_none(result)
 
 
 @finetune.command(
@@ -242,7 +244,9 @@ def measure_baseline(call: Call, **values: Any) -> Reply:
 @question_options("label_usd")
 @click.option("--predict", type=PREDICT, default=(), help="Numbers of rows to extend the curve to.")
 def draw_curve(call: Call, **values: Any) -> Reply:
-    return refusal_or_none(learning_curves.ask(call.context, Curve(**values), call.person, call.channel))
+    wanted = Curve(**values)
+    result = learning_curves.ask(call.context, wanted, call.person, call.channel)
+    return refusal_or_none(result)
 
 
 @finetune.command(

@@ -46,7 +46,8 @@ def register(app: App, context: AppContext) -> None:
             return ack.response or BoltResponse(status=503, body="")
         if isinstance(error, SlackApiError) and error.response.get("error") in TOO_LATE:
             log.warning("a form was opened too late for Slack: %s", delivery_id(body))
-            tell(context, f"late {delivery_id(body)}", body, general.too_late_notice(typed_command(body)))
+            notice = general.too_late_notice(typed_command(body))
+            tell(context, f"late {delivery_id(body)}", body, notice)
             return ack()
         sentence = _sorry(context, error)
         if body.get("type") == "view_submission" and ack.response is None:

@@ -51,7 +51,8 @@ def replay(app: App, context: AppContext) -> None:
         is_stale = context.clock() - delivery.at > STALE_S
         if is_stale or delivery.tries >= MOST_TRIES:
             log.warning("%s was interrupted, and is not carried out any more", delivery.id)
-            tell(context, delivery.id, delivery.body, views.interrupted_notice(typed_command(delivery.body)))
+            notice = views.interrupted_notice(typed_command(delivery.body))
+            tell(context, delivery.id, delivery.body, notice)
             context.store.inbox.end(delivery.id)
             continue
         context.store.inbox.count_try(delivery.id)

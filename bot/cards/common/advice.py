@@ -255,7 +255,8 @@ def _hold_out(todo: reasons.HoldOut) -> str:
 def _label_more(todo: reasons.LabelMore) -> str:
     if not todo.lacking:
         return f"Label at least {pluralize(todo.rarest, 'more row')} of the rarest label."
-    shown = ", ".join(f"“{label[:40]}” ({lacks} more)" for label, lacks in todo.lacking[:SHOWN_LABELS])
+    labels = [f"“{label[:40]}” ({lacks} more)" for label, lacks in todo.lacking[:SHOWN_LABELS]]
+    shown = ", ".join(labels)
     hidden = len(todo.lacking) - SHOWN_LABELS
     if hidden > 0:
         shown += f" and {hidden:,} other labels"

@@ -25,7 +25,9 @@ from trainers.methods import option_name
 
 def details_form(run: Run, plan: Plan, budget: Budget) -> Block:
     """Exact figures, rows, method and the plan's hash."""
-    hosting = [Text(f"*The tuned model*: {hosting_line(plan.hosting)}.")] if plan.hosting else []
+    hosting = []
+    if plan.hosting:
+        hosting.append(Text(f"*The tuned model*: {hosting_line(plan.hosting)}."))
     exactly = f"Plan {code(run.plan_hash)}. An approval covers exactly this plan."
     facts = Facts(_facts(run, plan, budget))
     blocks = [Text(verdict_text(plan)), facts, *hosting, *warning_lines(plan), Text(exactly)]

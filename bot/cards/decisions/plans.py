@@ -302,7 +302,8 @@ def approval_card(
     # add_replacement_note relies on the buttons and the note being the last two.
     can_use = instead is not None and instead.offered.measurement is not None
     parts.buttons(*_decisions(run, plan, pending, stands_out=not can_use), _details_button(run))
-    parts.note(f"{_needed(run, plan, pending)} Expires after {pluralize(round(hours), 'hour')}.")
+    expires = f"Expires after {pluralize(round(hours), 'hour')}."
+    parts.note(f"{_needed(run, plan, pending)} {expires}")
     return parts.titled(headline, notice=plan_verdict(plan))
 
 
@@ -446,7 +447,8 @@ def _approve_button(run: Run, plan: Plan, pending: Pending, *, stands_out: bool)
     if plan.maximum_micros:
         question = f"Spend {at_most(plan.maximum_micros)}?"
     # Confirmations are plain text, so the title is not escaped here.
-    sure = confirm(question, _effect(plan, pending, plan_title(plan)), _approve_words(plan), "Not now")
+    effect = _effect(plan, pending, plan_title(plan))
+    sure = confirm(question, effect, _approve_words(plan), "Not now")
     return button("Approve", APPROVE, run.plan_hash, style=style, confirm=sure)
 
 

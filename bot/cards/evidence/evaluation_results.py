@@ -124,7 +124,8 @@ def card(
 
     parts = Parts()
     parts.note(_subject(comparison, number))
-    parts.add(replace(table(comparison, shown), otherwise=(candidate_lines(comparison, shown),)))
+    lines = candidate_lines(comparison, shown)
+    parts.add(replace(table(comparison, shown), otherwise=(lines,)))
     parts.bullets(bullets)
     if verdict:
         parts.add(*verdict_blocks(verdict, spelling))
@@ -135,7 +136,8 @@ def card(
             comparison, number, offered, judge=judge, for_people=for_people, is_searched=is_searched
         )
         parts.add(buttons)
-    parts.note(_limits(comparison, hidden=len(comparison.candidates) - len(shown)))
+    hidden = len(comparison.candidates) - len(shown)
+    parts.note(_limits(comparison, hidden=hidden))
     return parts.titled(result, notice=_notice(comparison, result))
 
 
@@ -356,10 +358,11 @@ def _may_improve(comparison: Comparison) -> bool:
 def _lacks_a_capable_model(comparison: Comparison) -> bool:
     """True if nothing meets the bar, and no model gave answers to the prompt alone that could be read: a better prompt
     would not help it, even if it repeats a label once it is shown some."""
-    prompted = comparison.of_kind("zero") or tuple(
-        candidate for candidate in comparison.candidates if not candidate.is_free
-    )
-    return comparison.cheapest is None and bool(prompted) and all(map(is_mostly_unreadable, prompted))
+    if comparison.cheapest is not None:
+        return False
+    paid = tuple(candidate for candidate in comparison.candidates if not candidate.is_free)
+    prompted = comparison.of_kind("zero") or paid
+    return bool(prompted) and all(map(is_mostly_unreadable, prompted))
 
 
 def _limits(comparison: Comparison, *, hidden: int) -> str:

@@ -362,7 +362,8 @@ def _facts(plan: ComparisonPlan, progress: ComparisonProgress, budget: Budget) -
         pairs.append(prompt_search.budget(plan.search))
     if plan.judge is not None:
         questions = pluralize(max_judge_questions(plan), "question")
-        pairs.append(("Judge", f"{escape(shorten(plan.judge, 60))}, up to {questions}"))
+        judge = escape(shorten(plan.judge, 60))
+        pairs.append(("Judge", f"{judge}, up to {questions}"))
     return pairs
 
 

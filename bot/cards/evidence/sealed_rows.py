@@ -166,7 +166,8 @@ def _facts(plan: ComparisonPlan, progress: ComparisonProgress, budget: Budget) -
     ]
     if plan.judge is not None:
         most = pluralize(max_judge_questions(plan), "question")
-        pairs.append(("Judge", f"{escape(shorten(plan.judge, 60))}, up to {most}"))
+        judge = escape(shorten(plan.judge, 60))
+        pairs.append(("Judge", f"{judge}, up to {most}"))
     return pairs
 
 

@@ -44,7 +44,10 @@ def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
     others = dict.fromkeys(each.alternative for each in actuals.months if each.alternative)
     if others:
         sentences.append(f"Otherwise: the same calls on {escape(shorten(', '.join(others), 80))}.")
-    sentences += dict.fromkeys(why for each in actuals.months for why in unknown_reasons(each))
+    reasons: list[str] = []
+    for each in actuals.months:
+        reasons += unknown_reasons(each)
+    sentences += dict.fromkeys(reasons)
     note = " ".join(sentences) or UPDATED
     return [Table([heading, *rows], "Calls by programs"), Note(note)]
 
@@ -88,7 +91,8 @@ def latest_month(actuals: ModelActuals, *, with_plan: bool = True) -> str:
     month = actuals.months[0].month
     months = [each for each in actuals.months if each.month == month]
     savings = [each.saving_micros for each in months if each.saving_micros is not None]
-    text = f"{pluralize(sum(each.calls for each in months), 'call')} in {month_name(month)}"
+    calls = sum(each.calls for each in months)
+    text = f"{pluralize(calls, 'call')} in {month_name(month)}"
     if len(savings) < len(months):
         # A sum of some savings would read as that of all.
         return text

@@ -251,7 +251,10 @@ def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
 
 
 def _reason(record: DeploymentRecord) -> str:
-    text = next((text for reason, text in REASONS.items() if reason == record.reason), "somebody stopped it")
+    text = "somebody stopped it"
+    for reason, known_text in REASONS.items():
+        if reason == record.reason:
+            text = known_text
     return text.format(idle=duration(record.idle_stop_s))
 
 

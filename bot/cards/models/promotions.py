@@ -448,7 +448,8 @@ def _in_use(summary: PromotionSummary) -> list[CardBlock]:
         parts.note(f"{name} at {escape(shorten(provider))} still points to {code(model)}.")
     if summary.calling:
         parts.add(*calling_blocks(summary.calling))
-    parts.buttons(_rollback_button(summary), button("Details", DETAILS, str(summary.promotion.id)))
+    show_details = button("Details", DETAILS, str(promotion.id))
+    parts.buttons(_rollback_button(summary), show_details)
     return parts
 
 

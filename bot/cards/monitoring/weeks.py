@@ -130,7 +130,8 @@ def _buttons(summary: WeekSummary, shown: Collection[WeekLine]) -> list[Block]:
     """What people can do about the lines that are shown, the most important first."""
     buttons = []
     if summary.to_label:
-        buttons.append(button(f"Label {min(summary.to_label, USUAL_LABELS)}", LABEL, summary.dataset))
+        count = min(summary.to_label, USUAL_LABELS)
+        buttons.append(button(f"Label {count}", LABEL, summary.dataset))
     again = summary.again
     if again is not None and again.is_tuned and "again" in shown:
         buttons.append(button("Plan", PLAN_AGAIN, summary.dataset))
@@ -310,15 +311,19 @@ def _by_name(facts: WeekFacts) -> str:
     """Who failed, if several have answered."""
     if len(facts.uses) < 2:
         return "."
-    parts = [f"{escape(shorten(use.name, LONGEST_NAME))} {use.failed:,}" for use in facts.uses if use.failed]
+    parts = []
+    for use in facts.uses:
+        if use.failed:
+            name = escape(shorten(use.name, LONGEST_NAME))
+            parts.append(f"{name} {use.failed:,}")
     return f": {', '.join(parts)}."
 
 
 def _shift_text(shift: WeekShift) -> str:
     words = ""
     if shift.words:
-        quoted = ", ".join(f"“{escape(shorten(word))}”" for word in shift.words[:3])
-        words = f", for instance {quoted}"
+        quoted = [f"“{escape(shorten(word))}”" for word in shift.words[:3]]
+        words = f", for instance {', '.join(quoted)}"
     about = "The measured scores are about calls as they were."
     if shift.texts is not None and shift.texts.is_alarm:
         return f"*Calls have changed* since the first weeks ({p_value(shift.texts.p)}){words}. {about}"

@@ -181,7 +181,12 @@ def _labels(result: RunResult) -> list[CardBlock]:
         return []
     before = result.start or result.before.capitalize()
     heading = ("Label", "Held-out rows", f"{before} right", "Tuned right", "Change")
-    ordered = sorted(result.labels, key=lambda label: ((label.tuned - label.base) / label.rows, -label.rows))
+
+    def gain_then_rows(label: LabelChange) -> tuple[float, int]:
+        gain = (label.tuned - label.base) / label.rows
+        return gain, -label.rows
+
+    ordered = sorted(result.labels, key=gain_then_rows)
     rows = [_label_row(label) for label in ordered[:SHOWN_LABELS]]
     parts = Parts()
     parts.add(Table([heading, *rows], "By label, on the same held-out rows; the largest loss first"))

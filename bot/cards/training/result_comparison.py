@@ -107,7 +107,8 @@ def compared_with_best(result: RunResult, comparison: Comparison) -> str:
         return "nothing else was measured"
     (pair,) = comparison.pairs
     gain, _, _ = _gain_over_best(comparison)
-    return _difference(gain, shorten(_name(other), 50), other.score, is_clear=is_clear(pair.p))
+    name = shorten(_name(other), 50)
+    return _difference(gain, name, other.score, is_clear=is_clear(pair.p))
 
 
 def compared_with_base(result: RunResult) -> str:

@@ -389,7 +389,10 @@ def _next(
     other = best_alternative(result.comparison)
     if offered.in_use_since is not None and other:
         return [Text(in_use_text(other.identity, offered.in_use_since), run_again_button(run.id))]
-    if _about_judge(plan, result) or _to_measure(result) or (may_be_used and not rules.is_open(result)):
+    # Each of these has its own next step on the card.
+    if _about_judge(plan, result) or _to_measure(result):
+        return []
+    if may_be_used and not rules.is_open(result):
         return []
     step = _next_step(run, result)
     if not step:

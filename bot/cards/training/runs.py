@@ -145,7 +145,8 @@ def card(
     parts = Parts([_steps(run, plan, progress)])
     parts.text(decided)
     if run.state in ("training", "evaluating"):
-        parts.text(f"{progress_bar(share_done(run, progress))}, {_time_left(run, progress, now)}")
+        bar = progress_bar(share_done(run, progress))
+        parts.text(f"{bar}, {_time_left(run, progress, now)}")
         parts.facts(_numbers(plan, progress, spent_micros))
     if as_of is not None:
         parts.note(f"Numbers as of {time_of_day(as_of)}.")

@@ -355,7 +355,10 @@ def _row_seconds(
     if sweep:
         trials = [{**chosen, **trial} for trial in combinations(sweep)]
     mean = tokens / report.n_train
-    rows = [replace(_row_lengths(report, mean, trial), recomputes=recomputes) for trial in trials]
+    rows = []
+    for trial in trials:
+        lengths = _row_lengths(report, mean, trial)
+        rows.append(replace(lengths, recomputes=recomputes))
     courses = [training_seconds(base.architecture, each, speed) - speed.startup_s for each in rows]
     if not sweep:
         return speed.startup_s + sum(courses)

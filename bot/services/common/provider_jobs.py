@@ -219,12 +219,15 @@ def follow(
         if wish is not None and not job.is_final:
             job = _carry_out(trainer, job, wish)
         is_at_work = job.status in ("running", "paused")
-        if not (job.is_final or (is_at_work and (is_shown or job.status != progress.status))):
+        has_news = is_shown or job.status != progress.status
+        if not job.is_final and not (is_at_work and has_news):
             return job, _updated_progress(progress, job, (), now)
         busy = _unseen_seconds(trainer, job, progress, now)
         events = _newest_events(trainer, job)
         # The newest event comes first; people should read them in the order in which they happened.
-        owner.report_warnings([event.message for event in reversed(events) if event.level in WARNING_LEVELS])
+        oldest_first = reversed(events)
+        warnings = [event.message for event in oldest_first if event.level in WARNING_LEVELS]
+        owner.report_warnings(warnings)
         return job, _updated_progress(progress, job, events, now, busy)
     except Refused as refused:
         owner.report_doubt(f"{refused} The job may still cost money; please check at the trainer.")

@@ -217,7 +217,11 @@ def with_rental_price(settings: Settings, target: Target) -> Settings | Refusal:
         rental = fetch_rental(renting.hardware, renting.minutes)
     except TrainerError as trouble:
         return Refusal(f"{trouble} Nothing can be planned without the machine's price.", "target")
-    rows = (replace(row, rental=rental) if row.rents else row for row in settings.providers)
+    rows = []
+    for row in settings.providers:
+        if row.rents:
+            row = replace(row, rental=rental)
+        rows.append(row)
     return replace(settings, providers=tuple(rows))
 
 
@@ -274,7 +278,8 @@ def row_limit_of_folder(folder: Path) -> RowLimit | Refusal:
 def _limit_of(target: Target, folders: Mapping[str, Path]) -> RowLimit:
     model = target.model
     if not target.row.is_started_by_us:
-        return RowLimit(model.context or training_limit(model.name), encoding_of(model.name))
+        tokens = model.context or training_limit(model.name)
+        return RowLimit(tokens, encoding_of(model.name))
     most = target.row.defaults.get("max_length")
     if not isinstance(most, int):
         most = OUR_ROW_TOKENS

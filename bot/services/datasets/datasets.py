@@ -523,7 +523,9 @@ def _traced_card(context: AppContext, dataset: Dataset, traced: traces.TracedUpl
 
 def post_findings(context: CoreContext, dataset: Dataset, report: Report) -> None:
     """Posts the list of findings, which the version's card mentions, in its thread."""
-    _post_files(context, dataset, report, write_findings(context, report, folder_of(context, dataset)))
+    folder = folder_of(context, dataset)
+    files = write_findings(context, report, folder)
+    _post_files(context, dataset, report, files)
 
 
 def folder_of(context: CoreContext, dataset: Dataset) -> Path:

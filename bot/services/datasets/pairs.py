@@ -60,7 +60,8 @@ def judged_model(context: CoreContext, pairs: Dataset) -> JudgedModel | None:
     behind = dataset_behind(context, pairs)
     if behind is None:
         return None
-    counts = Counter(tried.model for tried in context.store.tried_answers.judged(behind.name))
+    judged = context.store.tried_answers.judged(behind.name)
+    counts = Counter(tried.model for tried in judged)
     if not counts:
         return None
     most = max(counts.values())

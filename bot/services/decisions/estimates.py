@@ -131,7 +131,8 @@ def gather(
         return judge
 
     needs = _training_needs(settings, target, report, question, today)
-    measured = tuple(dict.fromkeys(candidate.model for candidate in evidence.candidates if candidate.model))
+    models = [candidate.model for candidate in evidence.candidates if candidate.model]
+    measured = tuple(dict.fromkeys(models))
     # Unless it is known who has a key, no model is suggested: it might have none.
     to_measure = suggest_models(settings, question.current, today, reachable or ())
     names = [*measured, *to_measure]

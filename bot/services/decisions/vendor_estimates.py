@@ -38,7 +38,8 @@ def ask(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | Non
     not train for this account."""
     trainer = context.trainers.get(run.provider)
     # The plan counts all epochs; the vendor multiplies by the epochs in the job's settings.
-    tokens = plan.training_tokens // int(dict(plan.hyperparameters).get("n_epochs", 1))
+    epochs = int(dict(plan.hyperparameters).get("n_epochs", 1))
+    tokens = plan.training_tokens // epochs
     if trainer is None or not trainer.provider.can("estimate"):
         return VendorEstimate()
     # The stand-in's chats have one answer each, as only supervised training reads them.

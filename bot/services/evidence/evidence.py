@@ -100,7 +100,8 @@ def with_run_result(context: AppContext, evidence: Evidence, run: Run, beside: C
     plan = plan_from_json(run.plan)
     if beside.scoring == "judge":
         if _has_other_judge(evidence, plan):
-            return replace(evidence, other_judge=OtherJudge(str(run.model), str(plan.judge)))
+            other_judge = OtherJudge(str(run.model), str(plan.judge))
+            return replace(evidence, other_judge=other_judge)
         checks = checked_judges.checks_of(context.store, plan.dataset, plan.judge)
         evidence = replace(evidence, judge=plan.judge, judge_checks=checks)
     (tuned,) = beside.of_kind("tuned")

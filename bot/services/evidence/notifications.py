@@ -158,7 +158,8 @@ def _where_result_is(context: AppContext, run: Run) -> str:
 def post_warning(context: AppContext, run: Run, warning: str) -> None:
     """Posts a warning of the run's trainer in the thread of the run's card, once."""
     # By its text, because the trainer's events repeat a warning at each poll.
-    once = f"warning {run.id} {sha256(warning.encode()).hexdigest()[:16]}"
+    digest = sha256(warning.encode()).hexdigest()
+    once = f"warning {run.id} {digest[:16]}"
     body = text_message(views.trainer_warning(warning)).body()
     card = card_of(context, run)
     context.send(

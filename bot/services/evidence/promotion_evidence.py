@@ -391,7 +391,8 @@ def _compare_with_base(
     if len(base) != tuned.n:
         # All rows were asked, and copies of a row count once in the tuned model's score.
         scored = load_scored_rows(context.settings.files, plan.holdout_sha256)
-        base = at([position for position in scored.positions if position < len(base)], base)
+        positions = [position for position in scored.positions if position < len(base)]
+        base = at(positions, base)
     if len(base) != tuned.n:
         return None
     name, base_usd = _describe_base(context, plan, result.before, base)

@@ -96,7 +96,8 @@ def _waiting(
     """Returns the answers that this person has not judged, those that fewest people have judged first: a second person
     who judges other answers says more about the judge than one who judges the same."""
     dataset = context.store.datasets.get(measurement.dataset_id)
-    verdicts = context.store.human_verdicts.on(dataset.name, str(judge_of(measurement)))
+    judge = str(judge_of(measurement))
+    verdicts = context.store.human_verdicts.on(dataset.name, judge)
     mine = {verdict.answer for verdict in verdicts if verdict.person == person}
     judged = Counter(verdict.answer for verdict in verdicts)
     waiting = [answer for answer in answers if answer.key not in mine]

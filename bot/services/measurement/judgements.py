@@ -40,7 +40,8 @@ def judge_maximum(step: ComparisonStep) -> int | None:
     plan = step.plan
     # A search, or a choice of the number of examples, brings answers that nobody has stored yet.
     is_final = plan.search is None and not plan.chooses_shots
-    if is_final and all(candidate.answered == candidate.of for candidate in step.progress.candidates):
+    is_answered = all(candidate.answered == candidate.of for candidate in step.progress.candidates)
+    if is_final and is_answered:
         consultation = _consultation(step, JudgeProgress())
         if consultation is None:
             return None

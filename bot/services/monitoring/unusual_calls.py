@@ -67,7 +67,8 @@ def _unusual_texts(context: AppContext, watch: Watch) -> list[str]:
     if shift is None:
         return []
     labelled = [label.call for label in context.store.live_labels.of(watch.dataset)]
-    measuring = set(_texts_of(context, [*live_accuracy.open_calls(context, watch), *labelled]))
+    to_label = live_accuracy.open_calls(context, watch)
+    measuring = set(_texts_of(context, [*to_label, *labelled]))
     # By text, as another call may have asked the same.
     texts = [text for text in _texts_of(context, shift.unusual) if text not in measuring]
     return texts[:USUAL_LABELS]

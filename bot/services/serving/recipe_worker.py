@@ -126,7 +126,9 @@ def _with_library(
 def answer_free(folder: Path, recipe: Recipe, text: str) -> FreeAnswer | Refusal:
     """Runs in a worker, since an encoder takes 180 MB and half a second to load."""
     try:
-        (answer,) = open_free(RecipeFolder(folder), recipe).answer([question_text(_as_row(text))])
+        model = open_free(RecipeFolder(folder), recipe)
+        question = question_text(_as_row(text))
+        (answer,) = model.answer([question])
     except (OSError, ValueError, EncoderError) as error:
         return unreadable(error)
     return answer

@@ -170,8 +170,10 @@ def _match(
     for result in results:
         first = next(iter(matched), None)
         why = why_unmatched(result, first)
-        if why is None and first is not None and not any(_common_positions(files, [*matched, result])):
-            why = "other rows"
+        if why is None and first is not None:
+            in_common = _common_positions(files, [*matched, result])
+            if not any(in_common):
+                why = "other rows"
         if why is None:
             matched.append(result)
         else:

@@ -79,7 +79,9 @@ def decide(
 def step(context: AppContext, number: int) -> None:
     """Carries out a decision once enough people have voted for it."""
     run = context.store.runs.get(number)
-    if run is None or run.state != "needs_human" or not is_due(run.next_at, context.clock()):
+    if run is None or run.state != "needs_human":
+        return
+    if not is_due(run.next_at, context.clock()):
         return
     votes = _find_decision(context, run)
     if not votes:

@@ -148,7 +148,8 @@ def _post_run(context: AppContext, run: Run, pages: Sequence[Path]) -> None:
         path = folder / f"{stem}.png"
         if path.exists():
             files.append(result_cards.chart(path, plan, result))
-    files += [Attachment(path, cards.run_title(run, plan)) for path in pages]
+    title = cards.run_title(run, plan)
+    files += [Attachment(path, title) for path in pages]
     with context.store.transaction():
         messages.put_files(
             context,
@@ -170,7 +171,8 @@ def _post_measurement(context: AppContext, measurement: Measurement, pages: Sequ
     files = []
     if plot.exists():
         files.append(evaluation_results.chart(plot, comparison))
-    files += [Attachment(path, cards.measurement_title(measurement, comparison)) for path in pages]
+    title = cards.measurement_title(measurement, comparison)
+    files += [Attachment(path, title) for path in pages]
     test = sealed_rows.load_test(context.store, measurement)
     comment = cards.measurement_notice(measurement, comparison, test, has_page=bool(pages))
     headline = cards.measurement_headline(measurement, comparison, test)
