@@ -270,6 +270,7 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
     refusal = _check_waiver(session, wanted, rows, line_up.all_models)
     if refusal:
         return refusal
+    has_shots = any(candidate.kind == "kshot" for candidate in line_up.candidates)
     return line_up.plan(
         wanted.file.stem,
         1,
@@ -279,8 +280,7 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
         bar=wanted.bar,
         is_bar_set=wanted.is_bar_set,
         optimise=wanted.optimise,
-        chooses_shots=wanted.shots == 0
-        and any(candidate.kind == "kshot" for candidate in line_up.candidates),
+        chooses_shots=wanted.shots == 0 and has_shots,
     )
 
 

@@ -122,15 +122,15 @@ def find_dominated(comparison: Comparison) -> tuple[MeasuredCandidate, ...]:
 
     def beats(other: MeasuredCandidate, candidate: MeasuredCandidate) -> bool:
         is_as_fast = other.p95_s <= candidate.p95_s
-        return (
-            is_as_fast and costs_no_more(other, candidate) and is_shown_better(other, candidate, comparison)
-        )
+        if not is_as_fast or not costs_no_more(other, candidate):
+            return False
+        return is_shown_better(other, candidate, comparison)
 
-    return tuple(
-        candidate
-        for candidate in comparison.candidates
-        if any(beats(other, candidate) for other in comparison.candidates)
-    )
+    beaten = []
+    for candidate in comparison.candidates:
+        if any(beats(other, candidate) for other in comparison.candidates):
+            beaten.append(candidate)
+    return tuple(beaten)
 
 
 @dataclass(frozen=True)

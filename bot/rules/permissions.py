@@ -128,13 +128,13 @@ class DataRule:
     where: Annotated[str, SET_BY_CALLER] = BUILT_IN
 
     def covers(self, data: Data) -> bool:
-        return bool(
-            (self.channels is None or data.channels & self.channels)
-            and (
-                self.datasets is None or any(fnmatchcase(data.dataset, dataset) for dataset in self.datasets)
-            )
-            and (self.personal is None or data.is_personal == self.personal)
-        )
+        if self.channels is not None and not data.channels & self.channels:
+            return False
+        if self.personal is not None and data.is_personal != self.personal:
+            return False
+        if self.datasets is None:
+            return True
+        return any(fnmatchcase(data.dataset, pattern) for pattern in self.datasets)
 
     def allows(self, provider: str) -> bool:
         return self.providers is None or provider in self.providers
@@ -345,9 +345,9 @@ class Rules:
 
     def unknown(self, action: Action) -> tuple[str, ...]:
         """Returns the rule's groups whose members are unknown."""
-        return tuple(
-            sorted(group for group in self.policy.named(action).groups if self.members.get(group) is None)
-        )
+        named = self.policy.named(action)
+        unknown = [group for group in named.groups if self.members.get(group) is None]
+        return tuple(sorted(unknown))
 
     def filter_entitled(self, action: Action, people: Collection[str]) -> list[str]:
         """Returns those of `people` whom the rule names now, without duplicates."""

@@ -124,13 +124,16 @@ def _training_time_swing(inputs: Inputs) -> Swing | None:
     # Paid by the token, a longer training costs the same.
     if minutes is None or not inputs.training.usd_per_hour:
         return None
-    low, high = (minutes.quantile(p) for p in (LOW, HIGH))
+    low = minutes.quantile(LOW)
+    high = minutes.quantile(HIGH)
+    shorter = replace(inputs.training, minutes=Range.exactly(low))
+    longer = replace(inputs.training, minutes=Range.exactly(high))
     return _make_swing(
         "training time",
         f"{low:.0f} minutes",
         f"{high:.0f} minutes",
-        replace(inputs, training=replace(inputs.training, minutes=Range.exactly(low))),
-        replace(inputs, training=replace(inputs.training, minutes=Range.exactly(high))),
+        replace(inputs, training=shorter),
+        replace(inputs, training=longer),
     )
 
 

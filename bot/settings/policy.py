@@ -160,9 +160,11 @@ def _read_tiers(quorum: Approvers | None, tiers: tuple[Tier, ...], file: TomlFil
         if tier.approvers < before.approvers:
             text = "is fewer than the cheaper tier before it needs; ask for at least as many."
             file.note(text, *path, "approvers")
-    return tuple(
-        replace(tier, where=file.place("policy", "tiers", number)) for number, tier in enumerate(tiers)
-    )
+    placed = []
+    for number, tier in enumerate(tiers):
+        where = file.place("policy", "tiers", number)
+        placed.append(replace(tier, where=where))
+    return tuple(placed)
 
 
 def _read_reminders(table: PolicyTable, file: TomlFile) -> tuple[float, ...]:

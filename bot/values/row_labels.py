@@ -94,15 +94,31 @@ def outcome_in_version(
 def _count_decided(
     outcome: BatchOutcome, rows: Sequence[LabellingRow], decided: Mapping[int, str | None]
 ) -> BatchOutcome:
-    pairs = [(row.given, decided[row.place]) for row in rows if row.place in decided]
+    counts: Counter[str] = Counter()
+    changes = 0
+    for row in rows:
+        if row.place not in decided:
+            continue
+        before = row.given
+        label = decided[row.place]
+        if label != before:
+            changes += 1
+        if label is None:
+            counts["dropped"] += 1
+        elif before is None:
+            counts["added"] += 1
+        elif label == before:
+            counts["stay"] += 1
+        else:
+            counts["changed"] += 1
     return replace(
         outcome,
         decided=decided,
-        stay=sum(label is not None and label == before for before, label in pairs),
-        changed=sum(before is not None and label not in (before, None) for before, label in pairs),
-        added=sum(before is None and label is not None for before, label in pairs),
-        dropped=sum(label is None for _, label in pairs),
-        changes=sum(label != before for before, label in pairs),
+        stay=counts["stay"],
+        changed=counts["changed"],
+        added=counts["added"],
+        dropped=counts["dropped"],
+        changes=changes,
     )
 
 

@@ -168,12 +168,11 @@ def beside_text(beside: Sequence[PlanBeside], *, is_too_much: bool) -> str:
 
 
 def _other_plan(other: PlanBeside) -> str:
-    differences = [
-        escape(
-            f"{change.name} {shorten(change.now or NOTHING, 30)} instead of {shorten(change.before or NOTHING, 30)}"
-        )
-        for change in other.changes
-    ]
+    differences = []
+    for change in other.changes:
+        now = shorten(change.now or NOTHING, 30)
+        before = shorten(change.before or NOTHING, 30)
+        differences.append(escape(f"{change.name} {now} instead of {before}"))
     what = listed(differences, SHOWN_DIFFERENCES)
     if other.plan.maximum_micros:
         what = f"{what}, {at_most(other.plan.maximum_micros)}"

@@ -92,9 +92,11 @@ def reminder(name: str, plan: Plan, pending: Pending, left_s: float) -> Message:
     elif pending.others:
         # A new message notifies these people, unlike an edit of the card.
         who = f" {', '.join(pending.others)}: {pluralize(pending.missing, 'more approver')} needed."
+    title = escape(plan_title(plan))
+    left = pluralize(max(round(left_s / 3600), 1), "hour")
     return text_message(
-        f"The plan of {name} ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) is waiting for approval "
-        f"and expires in {pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
+        f"The plan of {name} ({title}, {at_most(plan.maximum_micros)}) is waiting for approval and expires in "
+        f"{left}.{who}"
     )
 
 

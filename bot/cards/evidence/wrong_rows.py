@@ -279,14 +279,14 @@ def coming_text(what: str, delivery: RowDelivery) -> str:
 
 def not_shown_text(offer: WrongRowsOffer, why: NoDelivery, uploader: str) -> str:
     """Why no row is shown to this person, with the counts, which everybody may read."""
-    counts = "; ".join(
-        f"{escape(shorten(candidate.name, 60))}: {candidate.wrong:,} of {candidate.of:,} wrong"
-        for candidate in offer.candidates[:SHOWN_CANDIDATES]
-    )
+    counts = []
+    for candidate in offer.candidates[:SHOWN_CANDIDATES]:
+        name = escape(shorten(candidate.name, 60))
+        counts.append(f"{name}: {candidate.wrong:,} of {candidate.of:,} wrong")
     reason = "you are not in the dataset's channel"
     if why == "others read here":
         reason = (
             "rows are only shown in a dataset's own private channel, or to the person who uploaded it "
             f"(<@{uploader}>)"
         )
-    return f"{counts}. The rows themselves stay hidden: {reason}."
+    return f"{'; '.join(counts)}. The rows themselves stay hidden: {reason}."

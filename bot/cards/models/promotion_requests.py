@@ -266,11 +266,11 @@ def objection_text(proof: PromotionEvidence, doubt: Objection) -> str:
         case "bar_undecided":
             return f"*Not shown to meet the bar of {bar_share(proof.bar)}*{_score_in_brackets(proof)}."
         case "below_floor":
-            labels = ", ".join(
-                f"{escape(shorten(low.label))} {low.right:,} of {low.rows:,}"
-                for low in proof.low[:SHOWN_LABELS]
-            )
-            return f"Labels clearly below the minimum of {100 * (proof.limits.floor or 0):g}%: {labels}."
+            labels = []
+            for low in proof.low[:SHOWN_LABELS]:
+                labels.append(f"{escape(shorten(low.label))} {low.right:,} of {low.rows:,}")
+            floor = f"{100 * (proof.limits.floor or 0):g}%"
+            return f"Labels clearly below the minimum of {floor}: {', '.join(labels)}."
 
 
 def _score_in_brackets(proof: PromotionEvidence) -> str:

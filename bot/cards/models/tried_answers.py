@@ -78,8 +78,9 @@ def answer_card(ask: Ask, answer: str, note: str) -> Message:
     verdicts = [button("👎 Not good", NOT_GOOD, str(ask.id))]
     if answer.strip():  # an empty answer can't be the better one of a pair
         verdicts.insert(0, button("👍 Good", GOOD, str(ask.id)))
+    shown = cut(answer.strip(), 500) or "(nothing)"
     return Message(
-        f"{code(ask.model)} answers: {escape(cut(answer.strip(), 500) or '(nothing)')}",
+        f"{code(ask.model)} answers: {escape(shown)}",
         (
             Text(f"{code(ask.model)} was asked:\n{quote(ask.text, LONGEST_QUOTE)}"),
             Text(f"It answers:\n{quote(answer, LONGEST_QUOTE)}"),

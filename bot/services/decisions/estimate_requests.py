@@ -465,6 +465,7 @@ def _verdict(result: EstimateResult) -> PlanVerdict:
     decided = result.verdict
     evidence = result.evidence
     facts = decided.facts
+    numbers = aim_facts(aim_numbers(facts))
     verdict = PlanVerdict(
         kind=decided.kind,
         rule=decided.rule,
@@ -472,7 +473,7 @@ def _verdict(result: EstimateResult) -> PlanVerdict:
         bar=evidence.bar,
         unmeasured=_unmeasured(result),
         task=evidence.task_kind or "",
-        aim="".join(text for _, text in aim_facts(aim_numbers(facts))),
+        aim="".join(text for _, text in numbers),
     )
     best = find_best(evidence.alternatives)
     if best:

@@ -244,14 +244,14 @@ def _with_shots(
     step: ComparisonStep, progress: ComparisonProgress, tried: Mapping[Candidate, CandidateKeys]
 ) -> ComparisonProgress:
     """Adds the calls that choose the examples, with their cost."""
-    shot_candidates = tuple(
-        CandidateProgress(candidate, len(each.keys), work=each.work) for candidate, each in tried.items()
-    )
+    shot_candidates = []
+    for candidate, its in tried.items():
+        shot_candidates.append(CandidateProgress(candidate, len(its.keys), work=its.work))
     most_micros = few_shot.most_micros(step.context, step.plan, tried)
     return replace(
         progress,
         most_micros=progress.most_micros + most_micros,
-        shot_candidates=shot_candidates,
+        shot_candidates=tuple(shot_candidates),
     )
 
 
@@ -438,6 +438,7 @@ def _plan(
         return refusal
 
     documents = context.store.documents.ready(dataset.name)
+    has_shots = any(candidate.kind == "kshot" for candidate in line_up.candidates)
     plan = line_up.plan(
         dataset.name,
         dataset.version,
@@ -448,8 +449,7 @@ def _plan(
         is_bar_set=command.bar is not None or datasets.is_bar_set(context, dataset.name),
         documents=tuple(str(document.sha256) for document in documents),
         optimise=command.optimise,
-        chooses_shots=command.shots == 0
-        and any(candidate.kind == "kshot" for candidate in line_up.candidates),
+        chooses_shots=command.shots == 0 and has_shots,
         optimised=optimised,
         withheld_from=_withheld_from(context, dataset, documents, line_up),
     )

@@ -62,10 +62,11 @@ def compare(store: Store, settings: Settings, subjects: Sequence[Subject]) -> Re
             return result
         results.append(result)
     compared, left_out = _match(settings.files, results)
-    is_part = any(
-        common.result.measured is not None and len(common.scores) < common.result.measured.n
-        for common in compared
-    )
+    is_part = False
+    for common in compared:
+        measured = common.result.measured
+        if measured is not None and len(common.scores) < measured.n:
+            is_part = True
     return compare_results(compared, left_out, settings.policy.promotion.margin, is_part=is_part)
 
 

@@ -199,15 +199,15 @@ def _everything_measured(
     if beside is None:
         return None
     measured = load_measured(store, files, plan.dataset, plan.holdout_sha256, beside.bar)
-    tuned = beside.of_kind("tuned")
-    is_comparable = measured is not None and all(
-        candidate.scoring == measured.comparison.scoring and candidate.n == measured.comparison.n
-        for candidate in tuned
-    )
-    if measured is None or not is_comparable:
+    if measured is None:
         return beside
     comparison = measured.comparison
-    return rejudge_comparison(replace(comparison, candidates=(*comparison.candidates, *tuned)), beside.bar)
+    tuned = beside.of_kind("tuned")
+    for candidate in tuned:
+        if candidate.scoring != comparison.scoring or candidate.n != comparison.n:
+            return beside
+    with_tuned = replace(comparison, candidates=(*comparison.candidates, *tuned))
+    return rejudge_comparison(with_tuned, beside.bar)
 
 
 _PERSON = re.compile(r"<@([A-Z0-9]+)>")

@@ -126,10 +126,10 @@ def _questions_of(
     questions for given keys. The prompt of a base model ("zero") lists the labels, or has the `answer_format` if the
     row has no instructions; a tuned model knows them. `longest` is the most tokens of an answer without thinking."""
     files = context.settings.files
-    most = {  # tokens of an answer, including those for thinking
-        candidate: longest + thinking_tokens(context.settings.thinks(str(candidate.model)))
-        for candidate in candidates
-    }
+    most = {}  # tokens of an answer, including those for thinking
+    for candidate in candidates:
+        thinks = context.settings.thinks(str(candidate.model))
+        most[candidate] = longest + thinking_tokens(thinks)
     keys = {
         candidate: _keys(files, holdout_sha256, candidate, labels, most[candidate], answer_format)
         for candidate in candidates

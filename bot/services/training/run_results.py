@@ -257,12 +257,11 @@ def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: U
 
 def _candidates(evaluation: Evaluation, progress: Progress) -> list[CandidateProgress]:
     declined = set(progress.declined)
-    return [
-        CandidateProgress(
-            candidate, len(keys), declined=tuple(dict.fromkeys(key for key in keys if key in declined))
-        )
-        for candidate, keys in evaluation.keys.items()
-    ]
+    candidates = []
+    for candidate, keys in evaluation.keys.items():
+        own = dict.fromkeys(key for key in keys if key in declined)
+        candidates.append(CandidateProgress(candidate, len(keys), declined=tuple(own)))
+    return candidates
 
 
 def _judge(step: ResultStep) -> None:
