@@ -69,6 +69,7 @@ class ComparisonPlan(VersionPlan, JsonValue):
     holdout_sha256: str
     n_holdout: int
     labels: tuple[str, ...]
+    # Older versions called candidates arms, and stored them so.
     candidates: tuple[Candidate, ...] = field(metadata=stored_as("arms"))
     prompt: str | None
     bar: float

@@ -330,6 +330,7 @@ class RunResult(JsonValue):
     loss_curve: Points = ()
     beside: str | None = None
     advice: Advice | None = None
+    # Older versions called a sweep's trials arms, and stored them so.
     trials: tuple[SweepTrial, ...] = field(default=(), metadata=stored_as("arms"))
     at_once: int | None = None
     labels: tuple[LabelChange, ...] = ()

@@ -64,7 +64,10 @@ def dataset_to_measure(
 
 def find_open_duplicate(context: AppContext, plan: str) -> Measurement | None:
     """Returns an open measurement with the same plan (as JSON). Call it in the transaction that adds the new one."""
-    return next((other for other in context.store.measurements.open() if other.plan == plan), None)
+    for other in context.store.measurements.open():
+        if other.plan == plan:
+            return other
+    return None
 
 
 def add(
@@ -543,7 +546,10 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
 def _agreement_refusal(context: AppContext, number: int, person: str) -> Refusal | None:
     """Returns why this person can't agree to the cost, None if they can."""
     measurement = context.store.measurements.get(number)
-    refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
+    channel = None
+    if measurement is not None:
+        channel = measurement.channel
+    refused = authorization.refusal(context, person, "measure", channel)
     if refused or measurement is None:
         return refused
     unreadable = unreadable_refusal(measurement)
