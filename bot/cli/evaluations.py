@@ -154,8 +154,8 @@ def evaluate(
     if isinstance(estimated, Refusal):
         return estimated
     measured = {candidate.kind for candidate in plan.candidates}
-    asked = wanted.kinds or ASKED_KINDS
-    skipped = tuple(kind for kind in asked if kind not in measured and kind not in FREE_KINDS)
+    wanted_kinds = wanted.kinds or ASKED_KINDS
+    skipped = tuple(kind for kind in wanted_kinds if kind not in measured and kind not in FREE_KINDS)
     return EvaluationResult(
         plan, conclusion.comparison, estimated, answers.candidates, conclusion.judge, skipped, answers.search
     )

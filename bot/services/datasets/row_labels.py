@@ -311,8 +311,7 @@ def _next_form(context: AppContext, labelling: Labelling, person: str) -> Block:
     for row in rows:
         if row.place not in answered:
             names = _label_names(context, labelling)
-            to_label = views.RowToLabel(row, names, len(answered), len(rows))
-            return views.row_form(to_label)
+            return views.row_form(views.RowToLabel(row, names, len(answered), len(rows)))
     return views.finished_form(labelling, len(rows))
 
 
