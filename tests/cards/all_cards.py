@@ -163,7 +163,11 @@ def _models() -> dict[str, Message]:
             NEAR_COMMANDS, plain_questions.failed("openai/gpt-4o-mini", "<500> *Server* error.")
         ),
         "question-read": plain_questions.offered_card(
-            4, "start tickets epochs=2", NEAR_COMMANDS[0].what, "openai/gpt-4o-mini", is_complete=True
+            4,
+            "start tickets epochs=2",
+            "ask the team to approve a training plan and its cost",
+            "openai/gpt-4o-mini",
+            is_complete=True,
         ),
         "question-read-in-part": plain_questions.offered_card(
             5, "compare 3 RUN", "results side by side", "openai/gpt-4o-mini", is_complete=False
