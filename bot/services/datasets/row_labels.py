@@ -596,5 +596,11 @@ def fail(context: AppContext, labelling: Labelling, why: str) -> None:
 
 
 def show(context: AppContext, labelling: Labelling, message: Message) -> None:
-    """Posts or edits the batch's card."""
-    context.show(f"labelling {labelling.id}", labelling.channel, message, concerns=labelling.person)
+    """Posts or edits the batch's card. A teacher's is below the measurement that asked it, so that the channel has one
+    message of a distillation and one of the new version."""
+    thread = None
+    if labelling.teacher is not None and labelling.measurement_id is not None:
+        thread = f"measurement {labelling.measurement_id}"  # as measurements.card_of names it
+    context.show(
+        f"labelling {labelling.id}", labelling.channel, message, concerns=labelling.person, thread=thread
+    )

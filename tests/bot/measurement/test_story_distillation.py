@@ -87,6 +87,8 @@ def test_a_models_labels_are_trained_on_and_never_held_out(world: World) -> None
     source = (world.service.settings.files / str(version.sha256)).read_text(encoding="utf-8")
     assert source.count('"teacher":"acme/acme-small"') == 30
     world.find_message("30 rows labelled by acme/acme-small", "tickets (version 2)")
+    outside = world.cards()
+    assert not any("30 rows labelled by" in text for text in outside), "it is below its measurement's card"
     world.find_message(
         "*Labelled by models*", f"30 by acme/acme-small ({after.n_train} training rows in all)"
     )
