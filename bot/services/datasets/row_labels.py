@@ -376,7 +376,7 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
             f"choice {labelling.id}",
             row_labels_worker.choose,
             labelling.dataset,
-            parts_of(context, report),
+            DatasetParts.of(context.settings.files, report),
             file,
             labelling.count,
             context.settings.encoder,
@@ -554,15 +554,6 @@ def _add_version(
     who = labelling.teacher or f"{outcome.people} people"
     detail = f"labels of {who}: {outcome.changes} rows differ"
     return datasets.add_generated_version(context, new, written.sha256, action="add labels", detail=detail)
-
-
-def parts_of(context: AppContext, report: Report) -> DatasetParts:
-    return DatasetParts(
-        files=context.settings.files,
-        train_sha256=str(report.train_sha256),
-        holdout_sha256=str(report.holdout_sha256),
-        sealed_sha256=report.sealed_sha256,
-    )
 
 
 def retry_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> None:

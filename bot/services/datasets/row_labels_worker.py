@@ -18,7 +18,7 @@ from bot.cards.datasets import row_labels as views
 from bot.services.datasets import traced_questions
 from bot.services.datasets.dataset_worker import FULL_LIST, SEED, examples
 from bot.values.runs import Refusal
-from trainers.dataset import Columns, Example, read
+from trainers.dataset import Columns, Example, Report, read
 from trainers.dataset.conversion import open_converted
 from trainers.dataset.reader import Questions, Reading, read_questions
 from trainers.dataset.rows import INSTRUCTION_ROLES, question_key
@@ -59,6 +59,15 @@ class DatasetParts:
     train_sha256: str
     holdout_sha256: str
     sealed_sha256: str | None
+
+    @classmethod
+    def of(cls, files: Path, report: Report) -> DatasetParts:
+        return cls(
+            files=files,
+            train_sha256=str(report.train_sha256),
+            holdout_sha256=str(report.holdout_sha256),
+            sealed_sha256=report.sealed_sha256,
+        )
 
     @property
     def train(self) -> tuple[Example, ...]:

@@ -24,7 +24,7 @@ from bot.services.common import authorization, candidates
 from bot.services.datasets import data_policy, datasets, row_labels, row_labels_worker
 from bot.services.datasets.data_policy import EgressPermission
 from bot.services.datasets.datasets import CheckedDataset
-from bot.services.datasets.row_labels_worker import TeacherQuestions
+from bot.services.datasets.row_labels_worker import DatasetParts, TeacherQuestions
 from bot.services.evidence import evaluation_worker
 from bot.services.evidence.measured_candidates import load_measured
 from bot.services.measurement import evaluation_engine, measurements
@@ -267,7 +267,7 @@ def _prepare(context: AppContext, labelling: Labelling) -> None:
         questions = context.workers.poll(
             f"choice {labelling.id}",
             row_labels_worker.write_questions,
-            row_labels.parts_of(context, report),
+            DatasetParts.of(context.settings.files, report),
             file,
             teacher.plan.labels,
             leaves=not teacher.row.stays_here,
