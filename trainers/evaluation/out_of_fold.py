@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainers.dataset.rows import Example, question_keys
@@ -49,6 +50,20 @@ RIDGE = 10.0
 FEW_RIDGE = 1.0
 
 
+@dataclass(frozen=True)
+class _Split:
+    """The rows' labels and folds. `labels` are sorted, `own` has the column of each row's label, `fold` its fold."""
+
+    labels: tuple[str, ...]
+    own: Indices
+    fold: Indices
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """That of the scores: rows x labels."""
+        return len(self.own), len(self.labels)
+
+
 def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...], Scores]:
     """Returns the sorted labels, and the scores (rows x labels) of each row by a classifier that was not trained on it.
 
@@ -59,23 +74,33 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
 
     if not examples:
         raise ValueError("scoring rows out of fold: there are no rows")
-    names = [label_of(example) for example in examples]
-    labels = tuple(sorted(set(names)))
-    column = {label: index for index, label in enumerate(labels)}
-    own_columns = [column[label] for label in names]
-    own = np.array(own_columns, dtype=np.intp)
-    copies = _first_copies(examples)
-    folds = deal_folds(examples, copies, seed)
-    fold = np.array(folds)
+    split = _split_into_folds(examples, seed)
     # Of many rows only the beginnings, so that the work stays the same.
     letters = max(LETTERS // len(examples), 1)
     texts = [text_of(example)[:letters] for example in examples]
     del examples  # frees memory; only their texts and labels are needed
 
-    scores = _scores(texts, own, fold, len(labels), seed)
-    is_alone = _is_in_one_fold(own, fold, len(labels))
-    scores[is_alone, own[is_alone]] = np.inf
-    return labels, scores
+    scores = _scores(texts, split, seed)
+    is_alone = _is_in_one_fold(split)
+    unknown = split.own[is_alone]
+    scores[is_alone, unknown] = np.inf
+    return split.labels, scores
+
+
+def _split_into_folds(examples: Sequence[Example], seed: int) -> _Split:
+    import numpy as np
+
+    names = [label_of(example) for example in examples]
+    labels = tuple(sorted(set(names)))
+    column = {label: index for index, label in enumerate(labels)}
+    own = [column[label] for label in names]
+    copies = _first_copies(examples)
+    folds = deal_folds(examples, copies, seed)
+    return _Split(
+        labels,
+        own=np.array(own, dtype=np.intp),
+        fold=np.array(folds),
+    )
 
 
 def _first_copies(examples: Sequence[Example]) -> list[int]:
@@ -85,28 +110,30 @@ def _first_copies(examples: Sequence[Example]) -> list[int]:
     return [first.setdefault(key, row) for row, key in enumerate(keys)]
 
 
-def _scores(texts: Sequence[str], own: Indices, fold: Indices, labels: int, seed: int) -> Scores:
-    """Chooses the classifier by the amount of work. `own` has the column of each row's label."""
+def _scores(texts: Sequence[str], split: _Split, seed: int) -> Scores:
+    """Chooses the classifier by the amount of work."""
     import numpy as np
 
-    rows = len(texts)
+    rows, labels = split.shape
     letters = sum(map(len, texts))
-    has_one_fold = len(set(fold)) == 1
+    has_one_fold = len(set(split.fold)) == 1
     if not letters or labels == 1 or has_one_fold:
-        return np.zeros((rows, labels), np.float32)
+        return np.zeros(split.shape, np.float32)
     if rows <= FEW_ROWS and letters <= FEW_LETTERS:
-        return _by_kernel(texts, own, fold, labels)
+        return _by_kernel(texts, split)
     vectors = _features(texts)
     if rows * labels <= MOST_FOR_SVM:
-        return _by_svm(vectors, own, fold, labels, seed)
-    return _by_ridge(vectors, own, fold, labels, seed)
+        return _by_svm(vectors, split, seed)
+    return _by_ridge(vectors, split, seed)
 
 
-def _is_in_one_fold(own: Indices, fold: Indices, labels: int) -> NDArray[np.bool_]:
+def _is_in_one_fold(split: _Split) -> NDArray[np.bool_]:
     """Returns for each row whether its label occurs in no other fold, so that its classifier didn't know the label."""
     import numpy as np
 
-    shape = (fold.max() + 1, labels)
+    own = split.own
+    fold = split.fold
+    shape = (fold.max() + 1, len(split.labels))
     counts = np.zeros(shape)  # folds x labels: rows of each label in each fold
     np.add.at(counts, (fold, own), 1)
     in_own_fold = counts[fold, own]  # rows
@@ -155,20 +182,18 @@ def _features(texts: Sequence[str]) -> Any:
     return hstack([words, pieces]).tocsr()
 
 
-def _by_kernel(texts: Sequence[str], own: Indices, fold: Indices, labels: int) -> Scores:
+def _by_kernel(texts: Sequence[str], split: _Split) -> Scores:
     """The ridge regression of `_by_ridge` on all features, computed from the inner products of the rows."""
     import numpy as np
 
-    rows = len(own)
     products = _products(texts) + np.float32(1)  # rows x rows; 1 is the intercept
-    identity = np.eye(rows, dtype=np.float32)
+    identity = np.eye(len(texts), dtype=np.float32)
     ridge = np.float32(FEW_RIDGE) * identity
     inverse = np.linalg.inv(products + ridge)
     hat: Scores = products @ inverse.astype(np.float32)  # rows x rows; turns targets into fitted scores
-    wanted = _label_targets(own, labels)  # rows x labels
+    wanted = _label_targets(split)  # rows x labels
     scores: Scores = hat @ wanted
-    for number in np.unique(fold):
-        inside = np.flatnonzero(fold == number)
+    for inside in _rows_of_folds(split):
         cells = np.ix_(inside, inside)
         _leave_out(inside, hat[cells], wanted, scores)
     return scores
@@ -215,15 +240,22 @@ def _tfidf_vectors(counts: Sequence[Counter[str]]) -> Scores:
     return vectors
 
 
-def _label_targets(own: Indices, labels: int) -> Scores:
+def _label_targets(split: _Split) -> Scores:
     """Returns what a regression should predict, rows x labels: 1 for each row's own label, with means of 0."""
     import numpy as np
 
-    rows = np.arange(len(own))
-    wanted: Scores = np.zeros((len(own), labels), np.float32)
-    wanted[rows, own] = 1
+    rows = np.arange(len(split.own))
+    wanted: Scores = np.zeros(split.shape, np.float32)
+    wanted[rows, split.own] = 1
     wanted -= wanted.mean(axis=0)
     return wanted
+
+
+def _rows_of_folds(split: _Split) -> list[Indices]:
+    import numpy as np
+
+    numbers = np.unique(split.fold)
+    return [np.flatnonzero(split.fold == number) for number in numbers]
 
 
 def _leave_out(inside: Indices, hat: Scores, wanted: Scores, scores: Scores) -> None:
@@ -238,12 +270,13 @@ def _leave_out(inside: Indices, hat: Scores, wanted: Scores, scores: Scores) -> 
     scores[inside] = own_wanted - without_fold
 
 
-def _by_svm(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) -> Scores:
+def _by_svm(rows: Any, split: _Split, seed: int) -> Scores:
     import numpy as np
 
-    scores = np.full((len(own), labels), -1.0, np.float32)
-    for number in np.unique(fold):
-        inside = fold == number
+    own = split.own
+    scores = np.full(split.shape, -1.0, np.float32)
+    for number in np.unique(split.fold):
+        inside = split.fold == number
         outside = ~inside
         trained = np.unique(own[outside])  # labels in the other folds; the rest keep the lowest score
         cells = np.ix_(inside, trained)
@@ -255,12 +288,12 @@ def _by_svm(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) -> S
     return scores
 
 
-def _by_ridge(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) -> Scores:
+def _by_ridge(rows: Any, split: _Split, seed: int) -> Scores:
     import numpy as np
     from scipy.linalg import cho_factor, cho_solve
 
     spanned = _nystroem_features(rows, seed)
-    wanted = _label_targets(own, labels)
+    wanted = _label_targets(split)
     squares = spanned.T @ spanned  # SPAN x SPAN
     diagonal = np.diag_indices_from(squares)
     squares[diagonal] += RIDGE
@@ -268,8 +301,7 @@ def _by_ridge(rows: Any, own: Indices, fold: Indices, labels: int, seed: int) ->
     moments = spanned.T @ wanted  # SPAN x labels
     weights = cho_solve(factor, moments, check_finite=False)
     scores: Scores = spanned @ weights
-    for number in np.unique(fold):
-        inside = np.flatnonzero(fold == number)
+    for inside in _rows_of_folds(split):
         part = spanned[inside]  # rows of the fold x SPAN
         solved = cho_solve(factor, part.T, check_finite=False)
         hat = part @ solved  # the fold's block of the hat matrix
