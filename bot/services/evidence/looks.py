@@ -25,6 +25,8 @@ from trainers.evaluation.results import Candidate, Comparison, MeasuredCandidate
 
 PLAIN_PROMPT = "zero"  # the only candidate of a measurement that learns nothing from training rows
 
+TimedLook = tuple[float, Look]  # in unix seconds
+
 
 def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
     """Returns the looks at this holdout of a dataset, the oldest first, including those at the holdouts of earlier
@@ -44,7 +46,8 @@ def history(store: Store, dataset: str, holdout: str) -> tuple[Look, ...]:
 
 def load_looks(context: CoreContext, dataset: str, report: Report) -> Looks:
     """Returns how often people have seen scores on the held-out rows of the version with this report."""
-    earlier = history(context.store, dataset, str(report.holdout_sha256))
+    holdout = str(report.holdout_sha256)
+    earlier = history(context.store, dataset, holdout)
     return Looks(
         count=len(find_new_looks(earlier)),
         rows=report.n_holdout,
@@ -155,7 +158,8 @@ def find_fresh_positions(files: Path, holdout: str, seen: Iterable[str]) -> tupl
     them is fresh if a file is gone."""
     path = files / f"{holdout}.jsonl"
     seen_paths = [files / f"{name}.jsonl" for name in seen]
-    if not all(file.is_file() for file in (path, *seen_paths)):
+    are_stored = all(file.is_file() for file in (path, *seen_paths))
+    if not are_stored:
         return ()
     seen_keys = set[bytes]()
     for seen_path in seen_paths:
@@ -178,7 +182,7 @@ def _contained_holdouts(versions: Sequence[Dataset], holdout: str) -> frozenset[
     return frozenset({holdout})
 
 
-def _comparison_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+def _comparison_looks(store: Store, ids: tuple[int, ...]) -> list[TimedLook]:
     looks = []
     for evaluation in finished_measurements.evaluations(store, ids):
         # By the time of its result: one that ends later must not change the number of one that was shown before.
@@ -205,7 +209,7 @@ def _comparison_look(store: Store, evaluation: FinishedEvaluation) -> Look:
     return Look(name, plan.holdout_sha256, candidates, shows_rows)
 
 
-def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[TimedLook]:
     """Returns a look for each size of a tuned model's curve that no earlier curve or run has measured. Earlier versions
     trained such curves."""
     looks = []
@@ -222,14 +226,14 @@ def _curve_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]
     return looks
 
 
-def _run_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+def _run_looks(store: Store, ids: tuple[int, ...]) -> list[TimedLook]:
     looks = []
     for run in store.runs.looks_on(ids):
         looks.append((run.state_since, _run_look(run)))
     return looks
 
 
-def _row_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
+def _row_looks(store: Store, ids: tuple[int, ...]) -> list[TimedLook]:
     """Returns a look for each time that somebody was shown rows with wrong answers."""
     looks = []
     for shown in store.shown_rows.on(ids):
@@ -240,8 +244,9 @@ def _row_looks(store: Store, ids: tuple[int, ...]) -> list[tuple[float, Look]]:
 
 
 def _run_look(run: RunLook) -> Look:
+    name = f"run {run.id}"
     tuned = _tuned(run.id, run.provider, run.model)
-    return Look(f"run {run.id}", run.holdout, (tuned,), run.shows_rows)
+    return Look(name, run.holdout, (tuned,), run.shows_rows)
 
 
 def _tuned(run_id: int, provider: str, model: str | None) -> DistinctCandidate:
