@@ -59,8 +59,9 @@ def _register_shortcuts(app: App, context: AppContext) -> None:
     def _call(body: dict[str, Any]) -> Call:
         person = str(body["user"]["id"])
         # A global shortcut has no channel.
-        channel = body.get("channel") or {}
-        return Call(context, person, str(channel.get("id") or ""))
+        place = body.get("channel") or {}
+        channel = str(place.get("id") or "")
+        return Call(context, person, channel)
 
 
 def _register_messages(app: App, context: AppContext, wake: Callable[[], None]) -> None:
@@ -75,7 +76,8 @@ def _register_messages(app: App, context: AppContext, wake: Callable[[], None]) 
         text = re.sub(r"<@[A-Z0-9]+(\|[^<>]*)?>", "", typed, count=1)
         thread = _thread_of(event)
         once = f"mention {event['ts']}"
-        message = _reply(Call(context, person, channel, thread, delivery=once), text)
+        call = Call(context, person, channel, thread, delivery=once)
+        message = _reply(call, text)
         if person and message:
             messages.tell_person(context, once, person, channel, message, topic="answers", thread_ts=thread)
         wake()
@@ -94,7 +96,8 @@ def _register_messages(app: App, context: AppContext, wake: Callable[[], None]) 
         call = Call(context, person, channel, thread, delivery=once, is_direct=True)
         message = _reply(call, text)
         if message:
-            context.post(channel, messages.in_thread(message, thread), topic="answers", dedupe=once)
+            posted = messages.in_thread(message, thread)
+            context.post(channel, posted, topic="answers", dedupe=once)
         elif thread and plain_questions.is_waiting(context, once):
             _show_status(client, channel, thread)
         wake()
@@ -105,8 +108,8 @@ def _register_messages(app: App, context: AppContext, wake: Callable[[], None]) 
         channel = str(event.get("channel_id") or "")
         if channel.startswith("D"):
             once = f"file {event.get('file_id')}"
-            hint = general.file_hint()
-            context.post(channel, hint.body(), topic="answers", dedupe=once)
+            hint = general.file_hint().body()
+            context.post(channel, hint, topic="answers", dedupe=once)
             wake()
 
 
@@ -148,11 +151,15 @@ def forget_changes(app: App, context: AppContext) -> None:
 def _open(client: WebClient, body: dict[str, Any], view: Form | Refusal) -> None:
     if isinstance(view, Refusal):
         view = general.notice_modal("Use as training data", view.text)
-    client.views_open(trigger_id=str(body["trigger_id"]), view=view)
+    trigger = str(body["trigger_id"])
+    client.views_open(trigger_id=trigger, view=view)
 
 
 def _thread_of(event: dict[str, Any]) -> str | None:
-    return str(event["thread_ts"]) if event.get("thread_ts") else None
+    thread = event.get("thread_ts")
+    if not thread:
+        return None
+    return str(thread)
 
 
 def _show_status(client: WebClient, channel: str, thread: str) -> None:
@@ -167,7 +174,8 @@ def _show_status(client: WebClient, channel: str, thread: str) -> None:
 def _reply(call: Call, text: str) -> Message | None:
     """Answers a command that was typed without the slash. Returns None if the answer is sent otherwise."""
     plain = unescape(text)
-    typed = re.sub(r"^\s*/?finetune\b", "", plain, flags=re.IGNORECASE).strip()
+    without_name = re.sub(r"^\s*/?finetune\b", "", plain, flags=re.IGNORECASE)
+    typed = without_name.strip()
     # From the text as Slack sent it: unescaped, a mention has a person's name in place of the id.
     call = replace(call, mentioned=mentioned_people(text))
     reply = commands.reply_to(call, typed)
