@@ -46,6 +46,10 @@ BLOCK = 10  # answers that people judge before they rest; half of each block is 
 FREE_TEXT = ("f1", "judge")
 
 Texts = Mapping[Candidate, Sequence[str]]
+Prompt = tuple[Message, ...]
+# Of a candidate's rows, in the order of the holdout; None where the answer is obvious and the judge is not asked.
+Prompts = Sequence[Prompt | None]
+Keys = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Questions:
     `priced` are the distinct questions with their tokens.
     """
 
-    keys: Mapping[Candidate, tuple[str | None, ...]]
+    keys: Mapping[Candidate, Keys]
     priced: CandidateKeys
 
     @property
@@ -167,7 +171,7 @@ def write_acceptable_questions(plan: ComparisonPlan, texts: Texts, files: Path, 
     """Writes a question about each answer that isn't empty into `folder`. Tool calls need no judge: they are compared
     with the right ones."""
     holdout = examples(files, plan.holdout_sha256)
-    prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {}
+    prompts_of: dict[Candidate, Prompts] = {}
     for candidate, answers in texts.items():
         of_candidate = []
         for row, text in zip(holdout, answers, strict=True):
@@ -176,7 +180,7 @@ def write_acceptable_questions(plan: ComparisonPlan, texts: Texts, files: Path, 
     return _write_questions(folder, ACCEPTABLE, plan, prompts_of)
 
 
-def _acceptable_prompt(row: Example, text: str) -> tuple[Message, ...] | None:
+def _acceptable_prompt(row: Example, text: str) -> Prompt | None:
     is_empty = not text.strip()
     is_about_call = read_calls(row.answer) is not None
     if is_empty or is_about_call:
@@ -195,9 +199,10 @@ def write_better_questions(
     if judged.failed or len(by_score) < 2:
         return _write_questions(folder, BETTER, plan, {})
     first, second = by_score[:2]
-    in_order: list[tuple[Message, ...] | None] = []
-    swapped: list[tuple[Message, ...] | None] = []
-    for row, first_text, second_text in zip(holdout, texts[first], texts[second], strict=True):
+    in_order: list[Prompt | None] = []
+    swapped: list[Prompt | None] = []
+    answers = zip(holdout, texts[first], texts[second], strict=True)
+    for row, first_text, second_text in answers:
         if _obvious_choice(row, first_text, second_text) is None:
             in_order.append(prompts.better_prompt(row, first_text, second_text))
             swapped.append(prompts.better_prompt(row, second_text, first_text))
@@ -309,12 +314,12 @@ def _answer_for_people(row: Example, text: str, *, accepts: bool) -> AnswerForPe
     question = prompts.question_of(row)
     joined = "\0".join((question, row.answer, text))
     # People may paste half of a surrogate pair, which plain UTF-8 refuses.
-    hashed = hashlib.sha256(joined.encode("utf-8", "surrogatepass"))
+    encoded = joined.encode("utf-8", "surrogatepass")
     judged: Literal["yes", "no"] = "no"
     if accepts:
         judged = "yes"
     return AnswerForPeople(
-        key=hashed.hexdigest(),
+        key=hashlib.sha256(encoded).hexdigest(),
         question=question,
         expected=row.answer,
         answer=text,
@@ -456,14 +461,14 @@ def _write_questions(
     folder: Path,
     name: str,
     plan: ComparisonPlan,
-    questions_by_candidate: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
+    questions_by_candidate: Mapping[Candidate, Prompts],
 ) -> Questions:
     """Writes the questions. The same answers give the same questions; one that two candidates share is asked only
     once."""
     judge = str(plan.judge)
     most = _max_tokens(plan)
-    keys: dict[Candidate, tuple[str | None, ...]] = {}
-    prompt_by_key: dict[str, tuple[Message, ...]] = {}
+    keys: dict[Candidate, Keys] = {}
+    prompt_by_key: dict[str, Prompt] = {}
     for candidate, its_prompts in questions_by_candidate.items():
         its_keys: list[str | None] = []
         for prompt in its_prompts:
@@ -484,13 +489,12 @@ def _write_questions(
         named.append({"arm": to_object(candidate), "keys": of_candidate})
     record = {"keys": named, "priced": [priced.keys, priced.tokens]}
     # Last: its presence means that all is written.
-    evaluation_worker.replace_lines(folder / f"{name}.json", [json.dumps(record)])
+    path = folder / f"{name}.json"
+    evaluation_worker.replace_lines(path, [json.dumps(record)])
     return Questions(keys, priced)
 
 
-def _count_tokens(
-    plan: ComparisonPlan, messages: Sequence[tuple[Message, ...]], more: int
-) -> tuple[int, ...]:
+def _count_tokens(plan: ComparisonPlan, messages: Sequence[Prompt], more: int) -> tuple[int, ...]:
     """Returns each prompt's tokens, including `more` tokens of answers; rounded up if the judge's tokenizer is
     unknown."""
     _, _, model = str(plan.judge).partition("/")
