@@ -113,10 +113,7 @@ def sweep(context: AppContext) -> None:
     the calls to it."""
     aliased: actuals.Uses = {}
     for name, trainer in context.trainers.items():
-        ours = {}
-        for model in context.store.models():
-            if model.provider == name:
-                ours[model.name] = model
+        ours = _models_at(context, name)
         if not ours:
             continue
         try:
@@ -129,6 +126,15 @@ def sweep(context: AppContext) -> None:
             # The next sweep tries again; the other providers are checked now.
             log.info("checking models in use: %s", trouble)
     actuals.update(context, aliased)
+
+
+def _models_at(context: AppContext, provider: str) -> dict[str, Model]:
+    """Returns our models at this provider by name."""
+    ours = {}
+    for model in context.store.models():
+        if model.provider == provider:
+            ours[model.name] = model
+    return ours
 
 
 def _check_models(context: AppContext, trainer: Trainer, ours: Iterable[Model]) -> None:
@@ -151,7 +157,8 @@ def _check_aliases(context: AppContext, trainer: Trainer, ours: Mapping[str, Mod
     for promotion, model in _with_alias(context, ours):
         if model.gone_at is not None:
             continue  # no alias can be set to it
-        target = targets.get(alias_for(promotion.dataset))
+        alias = alias_for(promotion.dataset)
+        target = targets.get(alias)
         if target != model.provider_model:
             _set_again(context, promotion, model, target)
 
@@ -183,14 +190,15 @@ def _record_presence(context: AppContext, model: Model, gone_at: float | None) -
         action = "gone"
         card = views.model_lost
     provider = context.settings.title_of(model.provider)
-    once = f"{action} {model.name} {context.clock():.0f}"
+    now = context.clock()
+    once = f"{action} {model.name} {now:.0f}"
     with context.store.transaction():
         if not context.store.mark_model_gone(model, gone_at):
             return
         context.audit("finetune", action, f"run {model.run_id}")
         for promotion in context.store.promotions.current_of(model.name):
-            message = card(model, promotion.dataset, provider)
-            context.post(promotion.channel, message.letter(), topic="ends", dedupe=once)
+            message = card(model, promotion.dataset, provider).letter()
+            context.post(promotion.channel, message, topic="ends", dedupe=once)
 
 
 def _set_again(context: AppContext, promotion: Promotion, model: Model, target: str | None) -> None:
@@ -201,9 +209,11 @@ def _set_again(context: AppContext, promotion: Promotion, model: Model, target: 
         noted = context.store.promotions.mark_unsynced(promotion)
         if noted is None:
             return
-        detail = f"{alias_for(promotion.dataset)} stood for {target or 'nothing'}"
+        alias = alias_for(promotion.dataset)
+        detail = f"{alias} stood for {target or 'nothing'}"
         context.audit("finetune", "strayed", f"run {model.run_id}", detail)
-        message = views.alias_mismatch(promotion.dataset, model, target, provider)
-        once = f"strayed {promotion.id} {context.clock():.0f}"
-        context.post(promotion.channel, message.letter(), topic="problems", dedupe=once)
+        message = views.alias_mismatch(promotion.dataset, model, target, provider).letter()
+        now = context.clock()
+        once = f"strayed {promotion.id} {now:.0f}"
+        context.post(promotion.channel, message, topic="problems", dedupe=once)
         models.show_card(context, noted, proof)
