@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bot.cards.common.candidates import measure_title, quality, whole_rows_text
-from bot.cards.common.words import percent
+from bot.cards.common.candidates import measure_title, quality, table_name, whole_rows_text
+from bot.cards.common.words import capitalize, percent
 from demo import steps
 from demo.people import ANA, BEN, TICKETS
 from demo.runner import Ending, Setting, Timeline, run
@@ -121,9 +121,8 @@ def _conclude(scene: Scene, own: MeasuredCandidate, others: Comparison) -> str:
     """Says in the channel what the other rows show. Returns why to take the model out of use now."""
     tuned = in_use(others)
     scene.transcript.refresh()
-    text = (
-        f"On {others.n} {OTHERS}: {quality(tuned)} of fields, {whole_rows_text(tuned)}. {lesson(own, tuned)}"
-    )
+    right = f"{quality(tuned)} of fields, {whole_rows_text(tuned)}"
+    text = f"On {others.n} {OTHERS}: {right}. {capitalize(lesson(own, tuned))}."
     scene.workspace.say(ANA.id, TICKETS.id, text)
     if tuned.standing == "meets":
         return "to show how to go back"
@@ -137,7 +136,9 @@ def last_lines(own: Summary, others: Comparison, timeline: Mapping[str, float]) 
         *own.lines(timeline),
         "",
         f"{measure_title(others)} on {others.n} {OTHERS}:",
-        *candidate_lines(others.candidates, others.bar),
+        *candidate_lines(
+            others.candidates, others.bar, {table_name(tuned.identity): "tuned, as programs get it"}
+        ),
         line("tuned", f"{whole_rows_text(own.tuned)} on the team's, {_whole_rows(tuned)} on these"),
         line("so", lesson(own.tuned, tuned)),
         line("not shown", STRAW_MAN),

@@ -84,8 +84,10 @@ def _perform(story: Story, scene: Scene, timeline: Timeline) -> Ending:
     result = steps.wait_for_result(scene, lambda: timeline.mark("training"))
     timeline.mark("result")
     verdict = steps.estimate(scene, story.plan)
+    question = ""
     if story.data is None:
-        steps.try_model(scene, ASKED)
-    deployed = steps.put_to_work(scene)
+        question = ASKED
+        steps.try_model(scene, question)
+    deployed = steps.put_to_work(scene, question)
     refusal = steps.roll_back(scene, deployed.program)
     return summary(story.folder, result, verdict, deployed.answer, refusal).lines

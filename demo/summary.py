@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from bot.cards.common.blocks import cut
 from bot.cards.common.candidates import (
@@ -29,6 +30,7 @@ from trainers.money import usd_micros
 
 WIDTH = 16
 LONGEST_ANSWER = 70
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,21 @@ class Summary:
         return [line("the tuned model", text)]
 
 
-def candidate_lines(candidates: Sequence[MeasuredCandidate], bar: float) -> list[str]:
-    """Returns a line for each candidate: its score with its interval, and whether it meets the bar."""
-    width = max(len(table_name(candidate.identity)) for candidate in candidates)
-    share = bar_share(bar)
-    lines = []
+def candidate_lines(
+    candidates: Sequence[MeasuredCandidate], bar: float, names: Mapping[str, str] = NO_NAMES
+) -> list[str]:
+    """Returns a line for each candidate: its score with its interval, and whether it meets the bar. `names` are better
+    names than the tables' own."""
+    shown = []
     for candidate in candidates:
-        lines.append(f"  {table_name(candidate.identity):{width}}  {_measured(candidate, share)}")
-    return lines
+        name = table_name(candidate.identity)
+        shown.append(names.get(name, name))
+    width = max(map(len, shown))
+    share = bar_share(bar)
+    return [
+        f"  {name:{width}}  {_measured(candidate, share)}"
+        for name, candidate in zip(shown, candidates, strict=True)
+    ]
 
 
 def line(name: str, text: str) -> str:

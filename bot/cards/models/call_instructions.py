@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bot.cards.common.blocks import CardBlock, Note, Text, code, code_block, escape
 
-EXAMPLE = "Where is my parcel?"
+EXAMPLE = "A text like those in your rows"
 NO_ADDRESS = (
     "Programs can't call it: `address` under [serving] in finetune.toml is empty. The operator can set it."
 )

@@ -12,6 +12,7 @@ from dataclasses import replace
 import openai
 import pytest
 
+from bot.cards.models.call_instructions import EXAMPLE
 from bot.door_process import DoorProcess, ask_door
 from bot.reconciler import maintain
 from demo.people import BEN
@@ -97,7 +98,7 @@ def test_what_wins_goes_to_work_and_comes_back(make_world: MakeWorld) -> None:
     with door_of(world) as door:
         look_until_it_answers(door)
         lines = five_lines(world.find_message("is in use for tickets", "How to call it"))
-        printed = call_once(lines.replace("Where is my parcel?", QUESTION))
+        printed = call_once(lines.replace(EXAMPLE, QUESTION))
         assert printed.stdout.strip() == "refund", printed.stderr
         with open_client(lines) as client:
             with CallingProgram(client, NAME, QUESTION) as program:
