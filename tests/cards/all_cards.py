@@ -151,7 +151,9 @@ def _models() -> dict[str, Message]:
                 promotable_candidate(Candidate("zero", "openai/gpt-4o-mini"), 3), ANSWER
             ),
         ),
-        "try-judged": tried_answers.noted_message(tried_answers.verdict_noted("tickets", 15, 14), 4),
+        "try-judged": tried_answers.noted_message(
+            tried_answers.verdict_noted("Where is my parcel?", "tickets", 15, 14), 4
+        ),
         "try-failed": tried_answers.failure_card(
             ASK, "The trainer is down. It is started with the bot: try again."
         ),

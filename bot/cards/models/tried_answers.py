@@ -30,6 +30,7 @@ TRY_FORM = "try_form"
 GOOD = "answer_good"
 NOT_GOOD = "answer_not_good"
 BETTER_FORM = "better_answer"
+LONGEST_ECHO = 80
 LONGEST_QUOTE = 1200
 
 
@@ -99,17 +100,16 @@ def better_form(number: int) -> Block:
     return forms.modal("A better answer", BETTER_FORM, [text], submit="Save", private=str(number))
 
 
-def verdict_noted(dataset: str, pairs: int, least: int, *, is_empty: bool = False) -> str:
-    """The answer to a verdict. The dataset's models have `pairs` preference pairs so far; training needs `least`.
-    `is_empty` is true if the model's answer was empty."""
-    noted = f"Saved. Verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far"
-    if pairs < least:
-        noted += f"; training needs {least}. A 👎 with a better answer makes one."
-    else:
-        noted += f". {code(f'/finetune pairs {dataset}')} makes a dataset of them."
+def verdict_noted(question: str, dataset: str, pairs: int, least: int, *, is_empty: bool = False) -> str:
+    """The answer to a verdict, in one line. The dataset's models have `pairs` preference pairs so far; training needs
+    `least`. `is_empty` is true if the model's answer was empty."""
+    asked_text = escape(cut(" ".join(question.split()), LONGEST_ECHO))
     if is_empty:
-        noted += " The model's empty answer makes none, as a pair needs two texts."
-    return noted
+        return f"Saved for “{asked_text}”. The model's empty answer makes no preference pair, as that needs two texts."
+    if pairs < least:
+        return f"Saved for “{asked_text}”: {pairs:,} of the {least:,} preference pairs that training needs."
+    command = code(f"/finetune pairs {dataset}")
+    return f"Saved for “{asked_text}”. {command} makes a dataset of the {pairs:,} preference pairs."
 
 
 def noted_message(text: str, dataset_id: int) -> Message:

@@ -92,7 +92,7 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
 def _note_verdict(context: AppContext, tried: TriedAnswer) -> str:
     pairs = _build_pairs(context, tried.dataset)
     is_empty = not tried.answer.strip()
-    return views.verdict_noted(tried.dataset, len(pairs.rows), MINIMUM, is_empty=is_empty)
+    return views.verdict_noted(tried.question, tried.dataset, len(pairs.rows), MINIMUM, is_empty=is_empty)
 
 
 def may_judge(context: AppContext, number: int, person: str) -> TriedAnswer | Refusal:

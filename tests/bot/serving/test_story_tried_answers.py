@@ -60,7 +60,7 @@ def test_better_answers_become_pairs_that_train_the_judged_model_and_rows(world:
     assert "answer_good" not in str(world.slack.ephemerals(ANA.id)[-1].blocks), "it can't be preferred"
     correct(world, nothing, "not this one")
     world.tick()
-    assert "empty answer makes none" in world.dms()[-1]
+    assert "empty answer makes no preference pair" in world.dms()[-1]
     world.provider.service.answer = usual
     for number in range(14):
         correct(world, ask(world, f"case {number}: where is my refund?"), f"refund, of case {number}")
@@ -182,7 +182,7 @@ def test_a_good_answer_is_preferred_to_an_earlier_bad_one(world: World) -> None:
     world.slack.click(ANA.id, PRIVATE.id, ts, "answer_good")
     world.wait_for_answer(ANA, before)
     reply = world.slack.ephemerals(ANA.id)[-1].text
-    assert "2 preference pairs so far; training needs 14" in reply and "/finetune pairs" not in reply
+    assert reply == "Saved for “Where is my refund?”: 2 of the 14 preference pairs that training needs."
     verdicts = [entry.detail for entry in world.store.audit.entries() if entry.action == "judge answer"]
     assert verdicts == ["not good", "good"]
 
