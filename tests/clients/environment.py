@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ CLIENTS = ROOT / ".cache" / "clients"
 
 def python() -> str:
     return _path_to(CLIENTS / "bin" / "python")
+
+
+def python_with_vendors() -> str:
+    """Returns Python, if the packages together and fireworks-ai are in CLIENTS, which an older one lacks."""
+    packages = CLIENTS / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    for name in ("together", "fireworks"):
+        _path_to(packages / name)
+    return python()
 
 
 def schemathesis() -> str:

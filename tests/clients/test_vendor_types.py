@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.environment import PROGRAMS, python
+from tests.clients.environment import PROGRAMS, python_with_vendors
 from tests.trainers.client.test_dialects import BASES, Site, open_site
 
 TOGETHER = "together.types"
@@ -22,7 +22,11 @@ def problems(*answers: tuple[str, Any]) -> list[str]:
     """What the vendor's types have against these (type, answer) pairs."""
     program = str(PROGRAMS / "read_vendor_types.py")
     done = subprocess.run(
-        [python(), program], input=json.dumps(answers), capture_output=True, text=True, check=False
+        [python_with_vendors(), program],
+        input=json.dumps(answers),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()
