@@ -1,4 +1,5 @@
-"""Writes README's tree, two levels deep, from the packages' docstrings: `python docs/tree.py`"""
+"""Writes the trees of README (one level) and ARCHITECTURE.md (two) from the packages' docstrings:
+`python docs/tree.py`"""
 
 from __future__ import annotations
 
@@ -25,26 +26,34 @@ OTHERS = (
 )
 
 
+PACKAGES = ("bot", "trainers", "storage", "demo")
+LEVELS = {"README.md": 1, "ARCHITECTURE.md": 2}
+
+
 def main() -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    readme.write_text(f"{before}{START}{tree()}{END}{after}", encoding="utf-8")
+    for page in LEVELS:
+        path = ROOT / page
+        text = path.read_text(encoding="utf-8")
+        before, rest = text.split(START)
+        _, after = rest.split(END)
+        path.write_text(f"{before}{START}{tree(page)}{END}{after}", encoding="utf-8")
 
 
-def tree() -> str:
-    lines = [
-        line for package in ("bot", "trainers", "storage", "demo") for line in _package(ROOT / package, 0)
-    ]
-    lines += [f"{name:<28}{what}" for name, what in OTHERS]
+def tree(page: str) -> str:
+    lines: list[str] = []
+    for package in PACKAGES:
+        lines += _package(ROOT / package, 0, LEVELS[page])
+    for name, what in OTHERS:
+        lines.append(_line(0, name, what))
     return "```\n" + "\n".join(lines) + "\n```\n"
 
 
-def _package(folder: Path, depth: int) -> Iterator[str]:
+def _package(folder: Path, depth: int, levels: int) -> Iterator[str]:
     yield _line(depth, folder.name + "/", _first_sentence(folder / "__init__.py"))
-    for inner in sorted(path.parent for path in folder.glob("*/__init__.py")) if depth == 0 else ():
-        yield from _package(inner, depth + 1)
+    if depth + 1 == levels:
+        return
+    for module in sorted(folder.glob("*/__init__.py")):
+        yield from _package(module.parent, depth + 1, levels)
 
 
 def _line(depth: int, name: str, description: str) -> str:

@@ -16,10 +16,11 @@ PICTURE = re.compile(r"!\[[^]]*\]\(([^)]+)\)")
 QUOTED_TEST = re.compile(r"`(tests/[\w/]+\.py)`[^`\n]*:\n\n```python\n(.*?)```", re.DOTALL)
 
 
-def test_the_tree_in_readme_is_up_to_date() -> None:
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md"])
+def test_the_tree_of_a_page_is_up_to_date(page: str) -> None:
     tree = runpy.run_path(str(ROOT / "docs" / "tree.py"))["tree"]
 
-    assert tree() in README, "run python docs/tree.py"
+    assert tree(page) in (ROOT / page).read_text(encoding="utf-8"), "run python docs/tree.py"
 
 
 def test_every_picture_is_shown_by_a_page_and_every_page_shows_pictures_that_exist() -> None:
