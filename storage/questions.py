@@ -144,23 +144,12 @@ class NewPlainQuestion:
     reserved_micros: int
 
 
-@dataclass(frozen=True)
-class PlainQuestion:
+@dataclass(frozen=True, kw_only=True)
+class PlainQuestion(NewPlainQuestion):
     """`text` is '' once it was answered. `sent_at` is when it was sent to the model. `is_right` is the verdict of the
     person who asked, None if there is none."""
 
     id: int
-    delivery: str
-    person: str
-    channel: str
-    thread: str | None
-    is_direct: bool
-    mentioned: str
-    model: str
-    text: str
-    month: str
-    day: str
-    reserved_micros: int
     actual_micros: int | None
     at: float
     sent_at: float | None

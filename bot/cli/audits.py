@@ -68,9 +68,7 @@ def log_json(log: IntactLog | BrokenLog) -> dict[str, Any]:
 
 
 def audit_json(entries: Iterable[AuditEntry]) -> str:
-    values = []
-    for entry in entries:
-        values.append(asdict(entry) | {"time": format_time(entry.at)})
+    values = [asdict(entry) | {"time": format_time(entry.at)} for entry in entries]
     return json.dumps(values, indent=1)
 
 

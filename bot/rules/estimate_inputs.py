@@ -103,10 +103,7 @@ def continue_plan(question: Question, planned: Question) -> Question:
 def changed_fields(question: Question, filled: Question) -> tuple[str, ...]:
     """Returns the names of the fields that were filled in."""
     names = (*OF_REQUESTS, *OF_THE_TEAM, *OF_TARGET, *OF_TRAINING)
-    changed = []
-    for name in names:
-        if getattr(question, name) != getattr(filled, name):
-            changed.append(name)
+    changed = [name for name in names if getattr(question, name) != getattr(filled, name)]
     return tuple(changed)
 
 

@@ -163,10 +163,7 @@ class Trainer(ApiClient):
         if self.provider.model_lookup is None:
             return None
         wanted = {name.lower() for name in names}
-        models = []
-        for model in self.models():
-            if model.is_trainable:
-                models.append(model)
+        models = [model for model in self.models() if model.is_trainable]
         for model in models:
             name = model.name or ""
             own_names = {model.id.lower(), name.lower()}
@@ -224,10 +221,7 @@ class Trainer(ApiClient):
         """Deletes every file with one of these sha256 that we uploaded, and returns how many there were."""
         action = self._action("looking for files to delete")
         # Read to the end first: the next page is asked for by an id that may be deleted by then.
-        ours = []
-        for row in self._files(action):
-            if is_upload_of(row.get("filename"), hashes):
-                ours.append(row)
+        ours = [row for row in self._files(action) if is_upload_of(row.get("filename"), hashes)]
         for row in ours:
             file_id = payloads.required(row, "id", action)
             self.delete_file(file_id)

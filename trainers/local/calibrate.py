@@ -193,10 +193,7 @@ class _Trainee:
         base.to(device, dtype)
         choose_kernels(base, device)
         self._model = add_lora(base, Parameters(lora_r=RANK))
-        learnt = []
-        for parameter in self._model.parameters():
-            if parameter.requires_grad:
-                learnt.append(parameter)
+        learnt = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
 
         tokens, size = lengths

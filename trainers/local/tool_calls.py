@@ -79,9 +79,7 @@ def _parse_by_response_template(
     try:
         message = parse_response(text, dict(response_template), prefix="", tools=plain_tools)
         raw_calls = message.get("tool_calls") or ()
-        calls = []
-        for call in raw_calls:
-            calls.append(_parse_call(call["function"]))
+        calls = [_parse_call(call["function"]) for call in raw_calls]
     except UNREADABLE:
         return None
     return message.get("content") or None, tuple(calls)

@@ -86,10 +86,7 @@ def _frozen_before(context: AppContext) -> Refusal:
 
 
 def _find_frozen(context: AppContext) -> tuple[list[Run], list[Measurement]]:
-    runs = []
-    for run in context.store.runs.open():
-        if freeze_scope.run_freeze(context, run):
-            runs.append(run)
+    runs = [run for run in context.store.runs.open() if freeze_scope.run_freeze(context, run)]
     measured = []
     for measurement in context.store.measurements.open():
         if freeze_scope.measurement_freeze(context, measurement):
