@@ -1,5 +1,5 @@
-"""Tuned models that are hosted by the hour at vendors: recorded before a machine is started until it is certain that it
-is gone, with the time that it ran on each day."""
+"""Tuned models that are hosted at vendors, by the hour or by the token: recorded before a machine is started, or an
+adapter uploaded, until it is certain that it is gone, with the time that a machine ran on each day."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class DeploymentRecord:
     `micros` is its cost until `billed_until`; with `is_billed` the time since then costs money too. `used_at` is its
     latest question. `kept_by` is the person who wants it to keep running without questions. `reason` is a code of
     rules/models/deployments.py for its stop; `detail` is a sentence about that, or about what prevents it.
-    `missing_since` is when the vendor's list first lacked it, None while it is listed.
+    `missing_since` is when the vendor's list first lacked it, None while it is listed. With `by_token` it costs nothing
+    while nobody asks, and has no price by the hour.
     """
 
     id: int
@@ -59,6 +60,7 @@ class DeploymentRecord:
     created_at: float
     updated_at: float
     missing_since: float | None = None
+    by_token: bool = False
     micros: int = 0
 
 
@@ -73,6 +75,7 @@ class NewDeployment:
     micros_per_hour: int
     idle_stop_s: int
     day_micros: int
+    by_token: bool = False
 
 
 class Deployments(Table):

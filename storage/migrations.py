@@ -30,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m041_plain_questions"  # the last step below
+NEWEST = "m042_deployments_by_token"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -438,4 +438,8 @@ _add(
     ("m039_monthly_measurements", MONTHLY_MEASUREMENTS),
     ("m040_live_tests", LIVE_TESTS),
     ("m041_plain_questions", PLAIN_QUESTIONS),
+    (
+        "m042_deployments_by_token",
+        "ALTER TABLE deployments ADD COLUMN by_token INTEGER NOT NULL DEFAULT 0;",
+    ),
 )

@@ -341,7 +341,7 @@ def deployments(database: Path | None, as_json: bool) -> None:
     from bot.cards.models.deployments import listing
     from bot.cli.models import deployments_json
     from bot.rules.models.deployments import find_unwatched_since
-    from bot.services.models.deployments import running
+    from bot.services.models.deployment_summaries import running
     from storage.backup import open_copy
 
     settings = load()

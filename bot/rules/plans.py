@@ -236,7 +236,8 @@ class Plan:
     - `stopping` is None if all epochs are trained on all training rows, `swept` if there is one set of hyperparameters.
     - `overridden` are the names of soft data rules that somebody overrode; `warnings` has the reason.
     - `judge` is the model that judges free text.
-    - `hosting` is the hourly machine on which the model will answer, None if it needs none.
+    - `hosting` is the hourly machine on which the model will answer, or the vendor that serves it by the token; None
+      if its trainer serves it.
     - `taught` are the training rows that models labelled, by teacher.
     - `retrains` is the model that ends and is replaced, None if there is none.
     - `continued` is what was taken over from an earlier question, None if nothing was.
@@ -352,6 +353,9 @@ def canonical_json(plan: Plan) -> str:
     ):
         if fields[name] is None:
             del fields[name]
+    hosting = fields.get("hosting")
+    if isinstance(hosting, dict) and hosting["by_token"] is None:
+        del hosting["by_token"]
     for name in ("overridden", "taught"):
         if not fields[name]:
             del fields[name]

@@ -26,7 +26,7 @@ from bot.services.evidence import evidence as evidence_services
 from bot.services.evidence import notifications
 from bot.services.evidence.looks import load_looks
 from bot.services.evidence.measured_candidates import known_comparison
-from bot.services.models import deployments, models, sunsets
+from bot.services.models import deployment_summaries, models, sunsets
 from bot.services.monitoring import weeks
 from bot.services.training import runs
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress
@@ -63,7 +63,7 @@ def status(context: AppContext, person: str, channel: str) -> Status:
         answers_programs=context.answers_programs(),
         ending=ending_soon(uses, today),
         today=today,
-        deployments=deployments.summaries(context, names),
+        deployments=deployment_summaries.summaries(context, names),
         unchecked=names.unchecked,
         links=_links(context, linked[:LINKED]),
     )
@@ -109,7 +109,7 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
         in_use=models.all_in_use(context, names),
         links=links,
         is_new=not names and not names.unchecked,
-        deployments=deployments.summaries(context, names),
+        deployments=deployment_summaries.summaries(context, names),
         unchecked=names.unchecked,
         watched=watched,
     )

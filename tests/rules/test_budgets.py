@@ -312,6 +312,7 @@ def test_no_copied_rows_cost_nothing(tokens: int) -> None:
 RUNNING = DeploymentFacts(
     is_ready=True,
     is_kept=False,
+    is_by_token=False,
     is_measuring=False,
     is_run_over=False,
     is_deleted=False,
@@ -351,6 +352,25 @@ RUNNING = DeploymentFacts(
 )
 def test_a_deployment_is_stopped_for_these_reasons(changes: dict[str, Any], reason: str | None) -> None:
     assert stop_reason(replace(RUNNING, **changes)) == reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"idle_s": 30 * 24 * 3600, "is_frozen": True, "budget_left": -1}, None),
+        ({"all_day_micros": 20_000_000}, None),
+        ({"age_s": MEASURED_WITHIN_S, "is_measuring": True}, None),
+        ({"is_deleted": True}, "deleted"),
+        ({"is_ready": False, "age_s": READY_WITHIN_S}, "not ready"),
+        ({"is_run_over": True}, "run over"),
+    ],
+    ids=str,
+)
+def test_what_is_served_by_the_token_is_not_stopped_to_save_money(
+    changes: dict[str, Any], reason: str | None
+) -> None:
+    by_token = replace(RUNNING, is_by_token=True)
+    assert stop_reason(replace(by_token, **changes)) == reason
 
 
 def test_a_deployment_by_the_second_costs_its_price_per_hour() -> None:

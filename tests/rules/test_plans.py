@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.rules.models.deployments import Hosting, TokenTerms
 from bot.rules.plan_settings import ChangedSetting, chosen_settings, trains_the_same
 from bot.rules.plans import (
     Continued,
@@ -52,6 +53,8 @@ LATER = {
 }
 # The hash of PLAN by a release without predictions.
 OLD_HASH = "ed1db3666fcf6642494c9c497c1af7aae51ec12ef7ab23ee554808912a68ba6f"
+# The hash of PLAN on a machine, by the last release without terms by the token.
+OLD_HASH_WITH_MACHINE = "6d8b4bd8be14350abe6417312b0d09a2a36dac49325c718b44a852a06f31aabf"
 
 OTHER_HYPERPARAMETERS = (
     (("batch_size", 8), ("learning_rate", 0.001), ("n_epochs", 2)),
@@ -96,6 +99,16 @@ def test_the_verdict_is_part_of_the_hash() -> None:
         another = replace(advised, predicted=replace(PREDICTED, advised=other))
         assert plan_hash(another) != plan_hash(advised)
         assert plan_from_json(canonical_json(another)) == another
+
+
+def test_terms_by_the_token_are_part_of_the_hash_and_plans_for_a_machine_keep_theirs() -> None:
+    machine = replace(PLAN, hosting=Hosting(8_000_000, 1800, 20_000_000))
+    assert plan_hash(machine) == OLD_HASH_WITH_MACHINE
+    terms = TokenTerms("coreweave", "meta-llama/Llama-3.1-8B-Instruct", "0.22", "0.22", 16)
+    by_token = replace(PLAN, hosting=Hosting.served_by_token(terms))
+    assert plan_from_json(canonical_json(by_token)) == by_token
+    dearer = replace(PLAN, hosting=Hosting.served_by_token(replace(terms, output="0.30")))
+    assert len({plan_hash(machine), plan_hash(by_token), plan_hash(dearer)}) == 3
 
 
 def test_a_plan_from_before_verdicts_keeps_its_hash_and_is_not_advised() -> None:

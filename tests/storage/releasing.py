@@ -193,6 +193,11 @@ INSERT INTO plain_questions (id, delivery, person, channel, is_direct, mentioned
     reserved_micros, at, sent_at) VALUES (1, 'mention 1', 'U1', 'C1', 0, '', 'acme/acme-tiny', 'who approved run 1?',
     '2026-09', '2026-09-21', 400, 2200.0, 2201.0);
 """,
+    "m042_deployments_by_token": """
+INSERT INTO deployments (id, run_id, provider, model, name, state, channel, person, micros_per_hour, idle_stop_s,
+    day_micros, used_at, created_at, updated_at, by_token) VALUES (2, 1, 'coreweave', 'ft:1', 'ft-2', 'stopped', 'C1',
+    'U1', 0, 0, 0, 2300.0, 2300.0, 2300.0, 1);
+""",
     "m034_fallbacks": """
 INSERT INTO fallbacks (id, dataset, candidate, measurement, recipe, person, channel, at)
     VALUES (1, 'tickets', '{"rung": "encoder", "model": null, "shots": null}', 1, 'ab56', 'U1', 'C1', 1900.0);

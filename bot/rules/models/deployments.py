@@ -1,5 +1,5 @@
-"""What a tuned model on a machine by the hour costs, and when that machine is stopped. Money is in micro-dollars,
-time in seconds."""
+"""What a tuned model on a machine by the hour costs, and when that machine is stopped; and the terms of one that is
+served by the token instead. Money is in micro-dollars, time in seconds."""
 
 from __future__ import annotations
 
@@ -38,14 +38,36 @@ StopReason = Literal[
 
 
 @dataclass(frozen=True)
+class TokenTerms:
+    """A vendor that serves a tuned model by the token, whose tokens are all that costs money.
+
+    `provider` is its name in the settings, and `base_model` its name for the base. `input` and `output` are USD per
+    million tokens, as decimal texts. `most_rank` is the largest rank of an adapter that it serves, None if there is no
+    limit. `data_terms` is the address of its terms on data, '' if the settings name none."""
+
+    provider: str
+    base_model: str
+    input: str
+    output: str
+    most_rank: int | None = None
+    data_terms: str = ""
+
+
+@dataclass(frozen=True)
 class Hosting:
-    """The machine on which a plan's model will answer. It costs `micros_per_hour`, at most `day_micros` per day, until
-    it is stopped `idle_stop_s` after the last question. `scales_to_zero` is true if it is free while idle."""
+    """Where a plan's model will answer. A machine costs `micros_per_hour`, at most `day_micros` per day, until it is
+    stopped `idle_stop_s` after the last question. `scales_to_zero` is true if it is free while idle. With `by_token`
+    there is no machine, these are 0, and it is served by a vendor that bills tokens."""
 
     micros_per_hour: int
     idle_stop_s: int
     day_micros: int
     scales_to_zero: bool = False
+    by_token: TokenTerms | None = None
+
+    @staticmethod
+    def served_by_token(terms: TokenTerms) -> Hosting:
+        return Hosting(0, 0, 0, by_token=terms)
 
     @property
     def expected_micros(self) -> int:
@@ -68,12 +90,14 @@ def hourly_micros(micros_per_hour: int, seconds: float) -> int:
 
 @dataclass(frozen=True)
 class DeploymentFacts:
-    """The state of a deployment now. `age_s` is the time since its start, `idle_s` since its last question.
-    `is_measuring` is true while a run is measured on it, which has reserved the money; `is_run_over` if its run has
-    failed or was cancelled. `day_micros` is its cost today, `all_day_micros` that of all deployments together."""
+    """The state of a deployment now. `is_by_token`: it costs nothing while nobody asks. `age_s` is the time since its
+    start, `idle_s` since its last question. `is_measuring` is true while a run is measured on it, which has reserved
+    the money; `is_run_over` if its run has failed or was cancelled. `day_micros` is its cost today, `all_day_micros`
+    that of all deployments together."""
 
     is_ready: bool
     is_kept: bool
+    is_by_token: bool
     is_measuring: bool
     is_run_over: bool
     is_deleted: bool
@@ -93,6 +117,8 @@ def stop_reason(facts: DeploymentFacts) -> StopReason | None:
     doesn't interrupt a measurement."""
     if facts.is_deleted:
         return "deleted"
+    if facts.is_by_token:
+        return _stop_reason_by_token(facts)
     if facts.day_micros >= facts.day_limit or facts.all_day_micros >= facts.all_day_limit:
         return "day"
     if not facts.is_ready and facts.age_s >= READY_WITHIN_S:
@@ -111,6 +137,15 @@ def stop_reason(facts: DeploymentFacts) -> StopReason | None:
     if facts.is_kept or facts.idle_s < facts.idle_stop_s:
         return None
     return "idle"
+
+
+def _stop_reason_by_token(facts: DeploymentFacts) -> StopReason | None:
+    """Neither time nor a freeze or the budget stops what costs nothing while nobody asks."""
+    if not facts.is_ready and facts.age_s >= READY_WITHIN_S:
+        return "not ready"
+    if facts.is_run_over and not facts.is_measuring:
+        return "run over"
+    return None
 
 
 def find_unwatched_since(looks: Collection[float], now: float) -> float | None:

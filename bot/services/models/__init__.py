@@ -3,6 +3,7 @@ rows, and followed until its end."""
 
 PUBLIC_MODULES = (
     "deployment_requests",
+    "deployment_summaries",
     "deployments",
     "fallback_summaries",
     "models",

@@ -10,7 +10,7 @@ from bot.context import AppContext
 from bot.rules.permissions import Action, Request
 from bot.rules.plans import plan_from_json
 from bot.services.common import authorization, budgets, hourly_prices
-from bot.services.models import deployments
+from bot.services.models import deployment_summaries, deployments
 from bot.values.runs import Refusal
 from storage.deployments import DeploymentRecord
 
@@ -25,9 +25,9 @@ def keep(context: AppContext, number: int, person: str) -> Refusal | None:
     with context.store.transaction():
         if not context.store.deployments.keep_running(record, person, now=now):
             return Refusal("It is already kept running, or it is being stopped.")
-        deployments.audit(context, record, person, "hosting kept")
+        deployment_summaries.audit(context, record, person, "hosting kept")
         latest = context.store.deployments.get(number)
-        deployments.show(context, latest or record)
+        deployment_summaries.show(context, latest or record)
     return None
 
 

@@ -10,13 +10,11 @@ a vendor lists.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from bot.cards.common.general import text_message
 from bot.cards.common.plan_money import an_hour
 from bot.cards.models import deployments as views
-from bot.cards.models.deployments import DeploymentSummary
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.models import deployments as rules
@@ -27,10 +25,9 @@ from bot.services.common.freeze_scope import HOLD_S
 from bot.services.common.provider_jobs import MAX_PAUSE_S, SETTLE_S
 from bot.services.evidence import notifications
 from bot.services.evidence.run_states import lost_key_text
-from bot.settings import Settings
+from bot.services.models.deployment_summaries import audit, show, summary_of
 from storage.deployments import DeploymentRecord, DeploymentState, NewDeployment
 from storage.records import Run
-from storage.store import Store
 from trainers.deployments.port import Deployment, Deployments
 from trainers.errors import Refused, TrainerError, Uncertain
 from trainers.money import to_micros
@@ -406,6 +403,7 @@ def _find_stop_reason(context: AppContext, record: DeploymentRecord) -> StopReas
     facts = DeploymentFacts(
         is_ready=record.state == "ready",
         is_kept=record.kept_by is not None,
+        is_by_token=record.by_token,
         is_measuring=run.state == "evaluating",
         is_run_over=run.state in UNUSABLE_RUN_STATES and ended_meanwhile,
         is_deleted=dataset is None or dataset.forgotten_at is not None,
@@ -448,9 +446,12 @@ def _next_name(context: AppContext, run: Run) -> str:
 
 
 def _new_deployment(run: Run, planned: Hosting, name: str, person: str) -> NewDeployment:
+    provider = run.provider
+    if planned.by_token is not None:
+        provider = planned.by_token.provider
     return NewDeployment(
         run_id=run.id,
-        provider=run.provider,
+        provider=provider,
         model=run.model or name,
         name=name,
         channel=run.channel,
@@ -458,6 +459,7 @@ def _new_deployment(run: Run, planned: Hosting, name: str, person: str) -> NewDe
         micros_per_hour=planned.micros_per_hour,
         idle_stop_s=planned.idle_stop_s,
         day_micros=planned.day_micros,
+        by_token=planned.by_token is not None,
     )
 
 
@@ -526,49 +528,6 @@ def stop_again(
         context.post(record.channel, {"text": text}, topic="money", dedupe=once)
 
 
-def running(store: Store, settings: Settings, now: float) -> list[DeploymentSummary]:
-    """Returns all deployments that are not certainly gone, with today's cost."""
-    day = units.day_of(now).isoformat()
-    summaries = []
-    for record in store.deployments.live():
-        title = settings.title_of(record.provider)
-        cost = store.deployments.cost_of_day(day, record.id)
-        summaries.append(DeploymentSummary(record, title, today_micros=cost))
-    return summaries
-
-
-def summaries(context: AppContext, datasets: Collection[str]) -> list[DeploymentSummary]:
-    """Returns the deployments that run for these datasets now."""
-    live = []
-    for record in context.store.deployments.live():
-        run = context.store.runs.get(record.run_id or 0)
-        if run is None:
-            continue
-        plan = plan_from_json(run.plan)
-        if plan.dataset in datasets:
-            live.append(summary_of(context, record))
-    return live
-
-
-def summary_of(context: AppContext, record: DeploymentRecord) -> DeploymentSummary:
-    """Returns a deployment with its costs so far, and the price of an hour now."""
-    title = context.settings.title_of(record.provider)
-    run = context.store.runs.get(record.run_id or 0)
-    if run is None:
-        return DeploymentSummary(record, title)
-    plan = plan_from_json(run.plan)
-    hour = hourly_prices.current_price(context, plan)
-    return DeploymentSummary(record, title, run_micros=run.actual_micros, hour_micros=hour)
-
-
-def show(context: AppContext, record: DeploymentRecord, *, is_progress: bool = False) -> None:
-    if not record.channel:
-        return
-    card = f"deployment {record.id}"
-    message = views.card(summary_of(context, record))
-    context.show(card, record.channel, message, concerns=record.person, progress=is_progress)
-
-
 def _update_result(context: AppContext, record: DeploymentRecord) -> None:
     run = context.store.runs.get(record.run_id or 0)
     if run:
@@ -582,14 +541,6 @@ def _wait(context: AppContext, record: DeploymentRecord, seconds: float, detail:
         moved = context.store.deployments.move(record, record.state, now=now, **changes)
         if moved and detail != record.detail:
             show(context, moved)
-
-
-def audit(context: AppContext, record: DeploymentRecord, person: str, action: str, detail: str = "") -> None:
-    # An orphan's machine belongs to no run that we know.
-    subject = f"deployment {record.id}"
-    if record.run_id:
-        subject = f"run {record.run_id}"
-    context.audit(person, action, subject, detail)
 
 
 def day_limit(context: AppContext) -> int:

@@ -11,7 +11,7 @@ from bot.cards.models import deployments as views
 from bot.context import AppContext
 from bot.rules import units
 from bot.services.common import messages
-from bot.services.models.deployments import summary_of
+from bot.services.models.deployment_summaries import summary_of
 from storage.deployments import DeploymentRecord
 from storage.promotions import Promotion
 
