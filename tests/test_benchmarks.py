@@ -27,6 +27,7 @@ SHORT = {
         *("--check", "LoRA", "--check", "kernels", "--check", "packed attention", "--check", "Liger"),
     ),
     "measured": ("2", "8", "--evaluated", "1", "--settle", "0.5"),
+    "prefix": ("--model", MODEL, "--dtype", "fp32", "--repeats", "1", "--questions", "2", "--callers", "2"),
     "scale": ("20",),
     "serving": (
         *("--data", DATA, "--model", MODEL, "--cache", f"{MODEL}-cache", "--dtype", "fp32"),

@@ -120,5 +120,8 @@ class CountingEngine:
 
         return self.engine.submit(replace(request, emit=emit))
 
+    def forget_texts(self) -> None:
+        self.engine.forget_texts()
+
     def stop(self) -> None:
         self.engine.stop()

@@ -14,7 +14,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from tests.local.reference import SYSTEM, TICKETS, Reference, load_reference, messages_of
-from tests.local.trainer_server import TrainerServer, check_chunk, serve_in_process
+from tests.local.trainer_server import TrainerServer, check_chunk, examples, serve_in_process
 from tests.prometheus_text import complaints, listed_metrics, read_families, read_values
 
 
@@ -85,8 +85,44 @@ def test_a_stream_has_the_same_text_and_usage(client: openai.OpenAI) -> None:
     assert "".join(choice.delta.content or "" for choice in choices) == text_of(answer)
     reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
     assert reasons == [answer.choices[0].finish_reason]
-    assert chunks[-1].usage == answer.usage
+    assert chunks[-1].usage is not None and answer.usage is not None
+    assert chunks[-1].usage.total_tokens == answer.usage.total_tokens
     assert len(chunks) > 5
+
+
+def test_usage_counts_the_tokens_that_were_read_before(client: openai.OpenAI) -> None:
+    def cached(usage: Any) -> int:
+        return int(usage.prompt_tokens_details.cached_tokens)
+
+    system = "A system prompt of this test alone, long enough to be worth keeping. " * 4
+    first = ask(client, messages_of(TICKETS[1], system)).usage
+    second = ask(client, messages_of(TICKETS[2], system)).usage
+    assert first is not None and second is not None
+    assert cached(first) < 64 < cached(second) < second.prompt_tokens
+    more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(ask(client, messages_of(TICKETS[2], system), **more))
+    assert 64 < cached(chunks[-1].usage) < second.prompt_tokens  # type: ignore[attr-defined]
+    text = "a text that goes on and on " * 20
+    for prompt in (text, text + "for ever"):
+        usage = client.completions.create(model="local/tiny", prompt=prompt, max_tokens=2).usage
+    assert cached(usage) > 64
+    response = client.responses.create(
+        model="local/tiny", instructions=system, input=TICKETS[3], max_output_tokens=16
+    )
+    assert response.usage is not None
+    assert response.usage.input_tokens_details.cached_tokens > 64
+
+
+def test_deleting_a_file_forgets_the_prompts(client: openai.OpenAI) -> None:
+    system = "Another system prompt, which no other test has, of enough tokens. " * 4
+    file = client.files.create(file=("rows.jsonl", examples()), purpose="fine-tune")
+    for ticket in TICKETS[:2]:
+        before = ask(client, messages_of(ticket, system)).usage
+    client.files.delete(file.id)
+    after = ask(client, messages_of(TICKETS[2], system)).usage
+    for usage, is_cached in ((before, True), (after, False)):
+        assert usage is not None and usage.prompt_tokens_details is not None
+        assert bool(usage.prompt_tokens_details.cached_tokens) == is_cached
 
 
 def test_an_answer_ends_at_max_tokens(client: openai.OpenAI) -> None:

@@ -154,5 +154,6 @@ def usage_body(ends: Sequence[AnswerEnd]) -> Body:
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": ends[0].cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }

@@ -57,8 +57,11 @@ AnswerRequest = Callable[[Request, GenerationEngine, Target, Any], Awaitable[Res
 
 @dataclass(frozen=True)
 class FileEndpoints:
+    """`forget_texts` drops the prompts and answers that are in memory, which may have rows of what is deleted."""
+
     files: Files
     jobs: Jobs
+    forget_texts: Callable[[], None]
 
     def routes(self) -> list[Route]:
         return [
@@ -110,17 +113,21 @@ class FileEndpoints:
             text = "A job's result file can't be deleted on its own. Delete the job instead."
             raise ApiError(403, text, "file_not_deletable")
         self.files.delete(file_id)
+        self.forget_texts()
         return JSONResponse({"id": file_id, "object": "file", "deleted": True})
 
 
 @dataclass(frozen=True)
 class JobEndpoints:
+    """`forget_texts` is as for FileEndpoints."""
+
     files: Files
     jobs: Jobs
     models: Models
     queue: JobQueue
     aliases: Aliases
     engines: Path
+    forget_texts: Callable[[], None]
 
     def routes(self) -> list[Route]:
         root = "/v1/fine_tuning/jobs"
@@ -233,6 +240,7 @@ class JobEndpoints:
         if complaint is not None:
             raise ApiError(503, complaint, "storage_away", kind="server_error")
         self.aliases.delete_job(self.jobs, record)
+        self.forget_texts()
         return JSONResponse({"id": record.job.id, "object": "fine_tuning.job", "deleted": True})
 
     def cancel(self, request: Request) -> Response:
@@ -341,6 +349,7 @@ class ModelEndpoints:
     def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
         self.aliases.delete_model(name)
+        self.engine.forget_texts()
         return JSONResponse({"id": name, "object": "model", "deleted": True})
 
     def _engine_route(self, path: str, parse: Callable[[bodies.Body], Any], answer: AnswerRequest) -> Route:

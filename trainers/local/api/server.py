@@ -104,8 +104,8 @@ def build_app(config: Config) -> Starlette:
 
     app = Starlette(
         routes=[
-            *FileEndpoints(files, jobs).routes(),
-            *JobEndpoints(files, jobs, models, queue, aliases, engines).routes(),
+            *FileEndpoints(files, jobs, engine.forget_texts).routes(),
+            *JobEndpoints(files, jobs, models, queue, aliases, engines, engine.forget_texts).routes(),
             *ModelEndpoints(models, aliases, engine, usage).routes(),
             *AliasEndpoints(aliases, usage).routes(),
             *metrics.routes(),

@@ -217,4 +217,9 @@ def _usage(ends: Sequence[AnswerEnd], params: TextParams) -> Body:
     firsts = [end for end in ends if end.index % params.sampling.n == 0]
     prompt = sum(end.prompt_tokens for end in firsts)
     usage = usage_body(ends)
-    return {**usage, "prompt_tokens": prompt, "total_tokens": prompt + usage["completion_tokens"]}
+    return {
+        **usage,
+        "prompt_tokens": prompt,
+        "total_tokens": prompt + usage["completion_tokens"],
+        "prompt_tokens_details": {"cached_tokens": sum(end.cached_tokens for end in firsts)},
+    }

@@ -86,7 +86,7 @@ def internal_error(error: BaseException) -> ApiError:
 
 class AnswerWriter:
     """Writes answer number `index` to a request, token by token. `tokens` are those so far, without the one that ends
-    the answer."""
+    the answer; `cached_tokens` is how many of the prompt's were read for an earlier request."""
 
     def __init__(
         self,
@@ -100,7 +100,8 @@ class AnswerWriter:
         self.limit = preparation.limit
         self.is_done = False
         self.tokens: list[int] = []
-        self._index = index
+        self.index = index
+        self.cached_tokens = 0
         self._vocabulary = vocabulary
         self._syntax = preparation.syntax
         # Each with the position where its token's text begins.
@@ -114,6 +115,11 @@ class AnswerWriter:
             return len(self.prompt) + self.limit
         expected = len(self.tokens) + EXPECTED_TOKENS
         return len(self.prompt) + min(self.limit, expected)
+
+    def count_cached(self, size: int) -> None:
+        """Notes that the first `size` tokens were read earlier, unless the answer itself has begun."""
+        if not self.tokens:
+            self.cached_tokens = size
 
     def accept(self, token: int, likelihood: Likelihood | None = None) -> None:
         """Adds the next token, sends the text that can no longer change, and ends the answer if it is complete."""
@@ -159,11 +165,13 @@ class AnswerWriter:
                 text = sent + text[n_kept:]
         self._send(text, end)
         if calls:
-            self.request.emit(AnswerCalls(self._index, calls))
+            self.request.emit(AnswerCalls(self.index, calls))
             if reason == "stop":
                 reason = "tool_calls"
         self.is_done = True  # before its caller, who may ask again at once, gets the end
-        ending = AnswerEnd(self._index, reason, len(self.prompt), len(self.tokens))
+        ending = AnswerEnd(
+            self.index, reason, len(self.prompt), len(self.tokens), cached_tokens=self.cached_tokens
+        )
         self.request.emit(ending)
 
     def _send(self, text: str, end: int) -> None:
@@ -172,7 +180,7 @@ class AnswerWriter:
         new_text = text[self._sent :]
         if new_text or likelihoods:
             self._likelihoods = self._likelihoods[len(likelihoods) :]
-            self.request.emit(Piece(self._index, new_text, likelihoods))
+            self.request.emit(Piece(self.index, new_text, likelihoods))
             self._sent = len(text)
 
     def _text(self) -> str:

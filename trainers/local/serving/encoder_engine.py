@@ -61,6 +61,9 @@ class EncoderEngine:
         self._thread.submit(self._answer, request)
         return request.ticket
 
+    def forget_texts(self) -> None:
+        self._writer.forget_texts()
+
     def stop(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._writer.stop()

@@ -102,6 +102,7 @@ class Generator:
         self._lock = threading.Lock()  # guards the thread's start and the count of the inbox
         self._in_inbox = 0  # rows
         self._stopping = False
+        self._forgets = threading.Event()
         # These belong to the generator's thread; other threads only read lengths.
         self._later: list[PendingRequest] = []  # came during a batch that they can't join
         self._waiting: list[Row] = []
@@ -125,6 +126,11 @@ class Generator:
         self._inbox.put(request)
         return request.ticket
 
+    def forget_texts(self) -> None:
+        """Tells the thread to drop what it keeps of prompts and answers, which it does within a second, or before the
+        next tokens of a running batch are looked at."""
+        self._forgets.set()
+
     def stop(self) -> None:
         """Gives the thread a moment to stop; a running batch ends with the process (`__main__.serve`)."""
         self._stopping = True
@@ -136,6 +142,7 @@ class Generator:
         while not self._stopping:
             with self._boundary(self._give_up):
                 self._prepare_all(self._gather())
+                self._drop_kept_texts()
                 self._unload_for_training()
                 self._waiting = [row for row in self._waiting if not row.request.ticket.is_abandoned]
                 if self._waiting:
@@ -209,6 +216,10 @@ class Generator:
             base = self._open_models().base(first.request.target.weights)
             room = self._room(base)
             rows = choose_batch(self._waiting, room, can_mix=base.can_mix)
+            if not rows and base.prefixes.nbytes:
+                base.drop_prefixes()
+                room = self._room(base)
+                rows = choose_batch(self._waiting, room, can_mix=base.can_mix)
             if not rows:
                 text = (
                     f"This answer may take {first.size:,} tokens, and there is memory for {room.tokens:,} now. Lower "
@@ -277,6 +288,8 @@ class Generator:
         before answers without a limit have taken all memory."""
         from trainers.local.serving.decoding import STEPS_BETWEEN_LOOKS
 
+        if self._forgets.is_set():
+            base.forget_texts()  # and again after the batch, which keeps more at its end
         grows = any(row.request.sampling.max_tokens is None for row in running)
         if grows and self._room(base).tokens < len(running) * STEPS_BETWEEN_LOOKS:
             raise MemoryError("out of memory for the next tokens of this batch")
@@ -305,6 +318,16 @@ class Generator:
         if free is not None:
             tokens = tokens_that_fit(free, base.bytes_per_token)
         return BatchLimits(self._most_rows, tokens)
+
+    def _drop_kept_texts(self) -> None:
+        """Drops what is kept of prompts and answers, if that was requested, and what was not used for long."""
+        forgets = self._forgets.is_set()
+        self._forgets.clear()
+        if self._models is None:
+            return
+        if forgets:
+            self._models.forget_texts()
+        self._models.drop_unused_prefixes()
 
     def _unload_for_training(self) -> None:
         """Unloads the models if a job trains on the same GPU and they take more than serving's share."""

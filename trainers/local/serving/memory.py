@@ -7,8 +7,6 @@ The server's process and a job's don't know each other's memory, so they divide 
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 from trainers.host import free_memory
-from trainers.local.serving.values import Ids, gpu_share
+from trainers.local.serving.values import gpu_share
 
 # The cache briefly exists twice when rows leave or join, and attention needs room too.
 CACHE_COPIES = 3
@@ -82,24 +80,17 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-@dataclass(frozen=True)
-class CachedPrefix:
-    """The common first tokens of some prompts, with their cache: a batch of one row."""
-
-    ids: Ids
-    cache: DynamicCache
-
-    def fits(self, prompts: Sequence[Ids]) -> bool:
-        size = len(self.ids)
-        return all(len(prompt) > size and prompt[:size] == self.ids for prompt in prompts)
-
-
 def can_join_caches(model: Any) -> bool:
     """Returns True if caches of rows that were read separately can be joined. Every layer has to keep every token."""
     layers = DynamicCache(config=model.config).layers
     return all(
         type(layer) is DynamicLayer for layer in layers
     )  # a subclass may drop tokens, as a sliding window does
+
+
+def can_keep_prefixes(model: Any) -> bool:
+    """Returns True if a prompt that is read in two passes gets the same answer as in one."""
+    return model.config.get_text_config().model_type not in COUNTS_PADDING
 
 
 def keeps_state(model: Any) -> bool:

@@ -28,12 +28,14 @@ from trainers.local.base_files import adapter_base_fingerprint, base_fingerprint
 from trainers.local.peft import AuxiliaryTrainingWrapper, Linear, LoraLayer, PeftModel
 from trainers.local.serving.embeddings import Embedder
 from trainers.local.serving.memory import (
-    CachedPrefix,
     bytes_per_token,
     can_join_caches,
+    can_keep_prefixes,
+    free_bytes,
     keeps_state,
     release_memory,
 )
+from trainers.local.serving.prefixes import PrefixStore, prefix_room
 from trainers.local.serving.sequences import Drafts
 from trainers.local.serving.values import (
     MAX_ADAPTERS,
@@ -48,7 +50,7 @@ from trainers.local.serving.vocabulary import Vocabulary, end_tokens
 from trainers.local.training.base_model import load_config, load_model, load_tokenizer, silence_peft_warning
 from trainers.local.training.devices import CpuThreads, best_device, best_dtype
 from trainers.local.training.errors import TrainingFailed
-from trainers.local.training.packing import max_packed_length
+from trainers.local.training.packing import max_packed_length, stretches_positions
 from trainers.methods import Quantization
 
 MAX_BASES = 2
@@ -91,6 +93,16 @@ class ModelCache:
             self._embedder = (source, Embedder(source, self.device))
         return self._embedder[1]
 
+    def forget_texts(self) -> None:
+        """Drops what the models have read or written before."""
+        for base in self._bases.values():
+            base.forget_texts()
+
+    def drop_unused_prefixes(self) -> None:
+        for base in self._bases.values():
+            if base.prefixes.drop_unused():
+                release_memory(self.device)
+
     def clear(self) -> None:
         """Unloads all models."""
         self._bases.clear()
@@ -108,11 +120,11 @@ def _load(weights: Weights, device: torch.device) -> Base:
 class Base:
     """A base model and its adapters.
 
-    `context` is the most tokens that prompt and answer may have together. `prefixes` are the common first tokens of the
-    last batch's prompts, by adapter. `can_join` is true if caches of rows that were read separately can be joined, and
-    `can_mix` if a batch may have rows with different adapters. `window` is the number of tokens that all layers see at
-    once. With `keeps_state` the model's state depends on every token, including padding, so rows are answered one by
-    one."""
+    `context` is the most tokens that prompt and answer may have together. `prefixes` are kept of earlier prompts and
+    answers, unless `keeps_prefixes` is False. `can_join` is true if caches of rows that were read separately can be
+    joined, and `can_mix` if a batch may have rows with different adapters. `window` is the number of tokens that all
+    layers see at once; with `stretches`, a longer row changes how positions are computed. With `keeps_state` the
+    model's state depends on every token, including padding, so rows are answered one by one."""
 
     def __init__(self, source: str, quantization: Quantization, device: torch.device) -> None:
         self._source = source
@@ -125,13 +137,15 @@ class Base:
         # Bloom, MPT and pure state-space models have no limit, or have it under another name.
         self.context = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
         self.window = max_packed_length(config.to_dict())
+        self.stretches = stretches_positions(config.to_dict())
         self.bytes_per_token = bytes_per_token(config, dtype)
         self.can_join = self.can_mix = can_join_caches(model)
         self.keeps_state = keeps_state(model)
         self.vocabulary = Vocabulary(
             tokenizer, end_tokens(model.generation_config, tokenizer), int(config.vocab_size)
         )
-        self.prefixes: dict[Path | None, CachedPrefix] = {}
+        self.keeps_prefixes = can_keep_prefixes(model)
+        self.prefixes = PrefixStore(lambda held: prefix_room(free_bytes(device), held))
         self._drafts: dict[Path | None, Drafts] = {}
         self._bare: Any = model.eval()  # peft inserts its layers into this object too
         self._model: Any = model
@@ -155,6 +169,7 @@ class Base:
         for oldest in idle[: max(0, len(self._adapters) - MAX_ADAPTERS)]:
             self._model.delete_adapter(self._adapters.pop(oldest))
             self._drafts.pop(oldest, None)
+            self.prefixes.drop(oldest)
         self._is_batched = _install_batched_lora(self._model, self._runs)
         self.can_mix = self.can_join and self._is_batched  # peft 0.21 mixes plain LoRA only
 
@@ -162,9 +177,14 @@ class Base:
         return self._drafts.setdefault(adapter, Drafts())
 
     def drop_prefixes(self) -> None:
-        """Releases the memory of the prefixes kept for the next batch."""
-        self.prefixes = {}
+        """Releases the memory of what is kept of earlier prompts."""
+        self.prefixes.clear()
         release_memory(self.device)
+
+    def forget_texts(self) -> None:
+        """Drops everything that was read or written before: prefixes, and guesses of answers."""
+        self._drafts.clear()
+        self.drop_prefixes()
 
     def with_adapters(self, adapters: Sequence[Path | None]) -> Any:
         """Returns the model with one adapter for all rows, or one for each row; None stands for the plain base. They

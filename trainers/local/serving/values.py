@@ -115,14 +115,15 @@ EndReason = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True)
 class AnswerEnd:
-    """The end of answer number `index`. `completion_tokens` doesn't count the token that ends the turn. Only encoders'
-    answers have a `classification`."""
+    """The end of answer number `index`. `completion_tokens` doesn't count the token that ends the turn. `cached_tokens`
+    are those of the prompt that were read for an earlier request. Only encoders' answers have a `classification`."""
 
     index: int
     reason: EndReason
     prompt_tokens: int
     completion_tokens: int
     classification: Classification | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,10 @@ class GenerationEngine(Protocol):
 
     def submit(self, request: PendingRequest) -> Ticket:
         """Returns at once; the outcomes go to `request.emit`. Raises ApiError (503) if too many answers are queued."""
+        ...
+
+    def forget_texts(self) -> None:
+        """Drops what the engine keeps in memory of earlier prompts and answers."""
         ...
 
     def stop(self) -> None: ...

@@ -116,6 +116,10 @@ class VllmEngine:
         asyncio.run_coroutine_threadsafe(self._answer(request), self._loop)
         return request.ticket
 
+    def forget_texts(self) -> None:
+        """vLLM keeps the keys and values of prompts, not their texts, until it needs the room or ends."""
+        self._builtin.forget_texts()
+
     def stop(self) -> None:
         self._builtin.stop()
         if self._thread is not None:

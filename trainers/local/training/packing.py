@@ -115,17 +115,25 @@ def max_packed_length(text: Mapping[str, Any]) -> int:
     A row must fit into a sliding window and into an attention chunk. Rotary embeddings that stretch with the longest
     row (dynamic, and longrope of Phi-4-mini) would be stretched for all rows of a pack.
     """
-    parameters = text.get("rope_parameters") or {}
-    # Some models, like Gemma 3, have parameters for each kind of layer.
-    by_kind = [values for values in parameters.values() if isinstance(values, dict)]
     limits = [text.get("sliding_window"), text.get("attention_chunk_size")]
-    for rope in (parameters, *by_kind):
-        if rope.get("rope_type") not in ("longrope", "dynamic"):
-            continue
+    for rope in _stretching_ropes(text):
         own = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
         limits.append(own or text.get("max_position_embeddings"))
     present = [int(limit) for limit in limits if limit]
     return min(present, default=sys.maxsize)
+
+
+def stretches_positions(text: Mapping[str, Any]) -> bool:
+    """Returns True if the longest row of a batch may change how the positions of all are computed."""
+    return bool(_stretching_ropes(text))
+
+
+def _stretching_ropes(text: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    parameters = text.get("rope_parameters") or {}
+    # Some models, like Gemma 3, have parameters for each kind of layer.
+    by_kind = [values for values in parameters.values() if isinstance(values, dict)]
+    ropes = [parameters, *by_kind]
+    return [rope for rope in ropes if rope.get("rope_type") in ("longrope", "dynamic")]
 
 
 def pack_tokens(device: torch.device) -> int:

@@ -1,0 +1,273 @@
+"""What the model has read of earlier prompts and answers, kept so that the next prompt that begins alike isn't read
+from its first token. Imports torch; runs no model.
+
+A cache of attention layers that keep every token can be cut at any token, since what is kept of a token depends only on
+the tokens before it. Layers with a sliding window or a state have dropped what a shorter beginning would need, so their
+caches are used as they are, by prompts that begin with all of their tokens."""
+
+from __future__ import annotations
+
+import copy
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache
+
+from trainers.local.serving.values import Ids
+
+# Shorter beginnings save less than finding and copying them costs.
+MIN_TOKENS_REUSED = 16
+MIN_TOKENS_KEPT = 64
+# Of the memory that is free besides.
+SHARE_OF_FREE_MEMORY = 1 / 8
+# On systems that don't say how much memory is free.
+USUAL_BYTES = 512 * 1024**2
+# Prompts are people's texts, so they don't stay in memory for longer than another question is likely.
+UNUSED_S = 30 * 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class CachedPrefix:
+    """The first tokens of some prompts with their cache, a batch of one row. With `can_cut`, the first part of the
+    cache can be used alone."""
+
+    ids: Ids
+    cache: DynamicCache
+    can_cut: bool
+
+    def fits(self, prompt: Ids) -> bool:
+        """True if `prompt` begins with all of these tokens and has another one."""
+        size = len(self.ids)
+        return len(prompt) > size and prompt[:size] == self.ids
+
+    def nbytes(self) -> int:
+        # A tensor may be a part of a larger one, all of which stays in memory.
+        storages = [tensor.untyped_storage() for tensor in _tensors(self.cache)]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        return sum(sizes.values())
+
+    def copy(self) -> DynamicCache:
+        """Returns a cache that a model may go on writing into. State layers write in place."""
+        return copy.deepcopy(self.cache)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first `size` tokens of `prefix`, from which a prompt is read on. Without a prefix it is read from its first
+    token."""
+
+    prefix: CachedPrefix | None = None
+    size: int = 0
+
+
+@dataclass
+class Entry:
+    prefix: CachedPrefix
+    nbytes: int
+    used_at: float = field(default_factory=time.monotonic)
+
+
+class PrefixStore:
+    """The kept prefixes of a base, by adapter, of which the least recently used go first. `room` returns how many bytes
+    all of them may take, from the bytes that they take now."""
+
+    def __init__(self, room: Callable[[int], int]) -> None:
+        self._room = room
+        self._entries: dict[Path | None, list[Entry]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self._all())
+
+    def find(self, adapter: Path | None, prompt: Ids) -> Start:
+        """Returns the longest kept beginning of `prompt`, which leaves at least its last token to be read."""
+        best: Entry | None = None
+        most = MIN_TOKENS_REUSED - 1
+        for entry in self._entries.get(adapter, ()):
+            prefix = entry.prefix
+            if prefix.can_cut:
+                size = common_length(prefix.ids, prompt[:-1])
+            elif prefix.fits(prompt):
+                size = len(prefix.ids)
+            else:
+                continue
+            if size > most:
+                best = entry
+                most = size
+        if best is None:
+            return Start()
+        best.used_at = time.monotonic()
+        return Start(best.prefix, most)
+
+    def shared_length(self, adapter: Path | None, prompt: Ids) -> int:
+        """Returns how many first tokens `prompt` shares with any kept prefix, whether or not that can be cut there."""
+        sizes = [common_length(entry.prefix.ids, prompt[:-1]) for entry in self._entries.get(adapter, ())]
+        return max(sizes, default=0)
+
+    def keep(self, adapter: Path | None, prefix: CachedPrefix) -> None:
+        """Keeps a prefix if there is room, instead of those that are a beginning of it and can be cut from it."""
+        entry = Entry(prefix, prefix.nbytes())
+        present = self._entries.get(adapter, [])
+        staying = [other for other in present if not _replaces(prefix, other.prefix)]
+        self._entries[adapter] = [*staying, entry]
+        self._make_room()
+
+    def drop(self, adapter: Path | None) -> None:
+        """Drops the prefixes that were read with an adapter, None for the base alone."""
+        self._entries.pop(adapter, None)
+
+    def drop_unused(self) -> bool:
+        """Drops what nobody has used for a while. Returns True if that freed memory."""
+        oldest = time.monotonic() - UNUSED_S
+        return self._keep_only(lambda entry: entry.used_at >= oldest)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+    def _make_room(self) -> None:
+        held = self.nbytes
+        room = self._room(held)
+        oldest_first = sorted(self._all(), key=lambda entry: entry.used_at)
+        leaving = set()
+        for entry in oldest_first:
+            if held <= room:
+                break
+            leaving.add(id(entry))
+            held -= entry.nbytes
+        self._keep_only(lambda entry: id(entry) not in leaving)
+
+    def _keep_only(self, stays: Callable[[Entry], bool]) -> bool:
+        before = len(self._all())
+        remaining: dict[Path | None, list[Entry]] = {}
+        for adapter, entries in self._entries.items():
+            staying = [entry for entry in entries if stays(entry)]
+            if staying:
+                remaining[adapter] = staying
+        self._entries = remaining
+        return len(self._all()) < before
+
+    def _all(self) -> list[Entry]:
+        return [entry for entries in self._entries.values() for entry in entries]
+
+
+def _replaces(new: CachedPrefix, old: CachedPrefix) -> bool:
+    size = len(old.ids)
+    if new.ids[:size] != old.ids:
+        return False
+    return new.can_cut or len(new.ids) == size
+
+
+def prefix_room(free: int | None, held: int) -> int:
+    """Returns how many bytes kept prefixes may take if they take `held` now and `free` are free besides, None if the
+    machine doesn't tell."""
+    if free is None:
+        return USUAL_BYTES
+    return int(SHARE_OF_FREE_MEMORY * (free + held))
+
+
+def common_length(first: Ids, second: Ids) -> int:
+    """Returns with how many tokens both begin alike."""
+    most = min(len(first), len(second))
+    # Comparing slices is quick, comparing tokens in Python isn't.
+    return bisect_left(range(1, most + 1), True, key=lambda size: first[:size] != second[:size])
+
+
+def groups_that_begin_alike(prompts: Iterable[Ids]) -> list[list[Ids]]:
+    """Groups prompts so that reading each group's common beginning once saves the most tokens."""
+    return _divide(sorted(prompts))
+
+
+def _divide(prompts: list[Ids]) -> list[list[Ids]]:
+    """Divides sorted prompts where neighbours have the least in common, if both parts together save more."""
+    if len(prompts) < 3:
+        return [prompts]
+    common = [common_length(*pair) for pair in pairwise(prompts)]
+    cut = common.index(min(common)) + 1
+    parts = [*_divide(prompts[:cut]), *_divide(prompts[cut:])]
+    if sum(map(_saved, parts)) > _saved(prompts):
+        return parts
+    return [prompts]
+
+
+def _saved(prompts: Sequence[Ids]) -> int:
+    return shared_length(prompts) * (len(prompts) - 1)
+
+
+def shared_length(prompts: Sequence[Ids]) -> int:
+    """Returns with how many tokens all prompts begin. The last token of the shortest doesn't count, since each prompt
+    must have a token left that is read by itself."""
+    common = common_length(min(prompts), max(prompts))
+    return min(common, min(map(len, prompts)) - 1)
+
+
+def cut_row(cache: DynamicCache, row: int, places: Tensor) -> DynamicCache:
+    """Returns a row of a cache whose layers keep every token, with its positions `places` (tokens,). The result shares
+    no memory with the batch."""
+    own = copy.copy(cache)
+    own.layers = [_cut_layer(layer, row, places) for layer in cache.layers]
+    return own
+
+
+def _cut_layer(layer: Any, row: int, places: Tensor) -> Any:
+    own = copy.copy(layer)
+    if layer.get_seq_length():  # a layer may read another's cache and have none
+        own.keys = layer.keys[row, :, places][None]
+        own.values = layer.values[row, :, places][None]
+    return own
+
+
+def stack_starts(empty: DynamicCache, starts: Sequence[Start]) -> DynamicCache:
+    """Returns `empty`, filled with a row for each of `starts`, padded in front to the longest. All their prefixes can
+    be cut."""
+    if not any(start.size for start in starts):
+        return empty
+    layers_of_starts: list[Sequence[Any]] = []
+    for start in starts:
+        layers_of_starts.append(start.prefix.cache.layers if start.prefix else [None] * len(empty.layers))
+    sizes = [start.size for start in starts]
+    is_same = len(set(starts)) == 1
+    for layer, *layers in zip(empty.layers, *layers_of_starts, strict=True):
+        target: Any = layer
+        source = next(layer for layer in layers if layer)
+        if not source.get_seq_length():  # it reads another layer's cache
+            continue
+        target.lazy_initialization(source.keys, source.values)
+        if is_same:  # the model's first pass copies it for each row
+            rows = len(starts)
+            target.keys = source.keys[:, :, : sizes[0]].expand(rows, -1, -1, -1)
+            target.values = source.values[:, :, : sizes[0]].expand(rows, -1, -1, -1)
+        else:
+            target.keys = _stack([layer.keys if layer else None for layer in layers], sizes)
+            target.values = _stack([layer.values if layer else None for layer in layers], sizes)
+    return empty
+
+
+def _stack(tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor:
+    """Returns (rows, heads, positions, D) with the first `sizes` positions of tensors of one row each, padded in
+    front."""
+    first = next(tensor for tensor in tensors if tensor is not None)
+    longest = max(sizes)
+    _, heads, _, width = first.shape
+    stacked = first.new_zeros(len(tensors), heads, longest, width)
+    for row, (tensor, size) in enumerate(zip(tensors, sizes, strict=True)):
+        if tensor is not None:
+            stacked[row, :, longest - size :] = tensor[0, :, :size]
+    return stacked
+
+
+def _tensors(cache: DynamicCache) -> list[Tensor]:
+    """Returns all tensors of a cache: keys and values, and the states of layers that have some."""
+    tensors = []
+    for layer in cache.layers:
+        for value in vars(layer).values():
+            parts = [value]
+            if isinstance(value, dict):
+                parts = [*value.values()]
+            tensors += [part for part in parts if isinstance(part, Tensor)]
+    return tensors
