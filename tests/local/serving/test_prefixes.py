@@ -1,4 +1,4 @@
-"""What is kept of earlier prompts: it is found again, bounded and dropped, and no answer changes by it."""
+"""What is kept of earlier prompts: it is usual again, bounded and dropped, and no answer changes by it."""
 
 from __future__ import annotations
 
@@ -231,10 +231,10 @@ def test_too_little_memory_for_an_answer_drops_what_is_kept(
 
     def scarce(self: Generator, base: Base) -> Any:
         calls.append(base.prefixes.nbytes)
-        found = room(self, base)
+        usual = room(self, base)
         if base.prefixes.nbytes:
-            return type(found)(found.rows, 0)
-        return found
+            return type(usual)(usual.rows, 0)
+        return usual
 
     monkeypatch.setattr(Generator, "_room", scarce)
     assert ask(generator, target, TICKETS[1]).answer() == load_reference(babbling_model_dir).answer(
