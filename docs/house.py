@@ -37,6 +37,7 @@ TERMS = frozenset(
         "packing",
         "sharding",
         "decoding",
+        "sampling",
     }
     | {"embedding"}
     | {"distributed", "halving", "merged"}  # torch.distributed, successive halving, the export form `merged`

@@ -28,6 +28,7 @@ SHORT = {
     ),
     "measured": ("2", "8", "--evaluated", "1", "--settle", "0.5"),
     "prefix": ("--model", MODEL, "--dtype", "fp32", "--repeats", "1", "--questions", "2", "--callers", "2"),
+    "sampling": ("--words", "2000", "--rows", "1", "2", "--repeats", "1", "--device", "cpu"),
     "scale": ("20",),
     "serving": (
         *("--data", DATA, "--model", MODEL, "--cache", f"{MODEL}-cache", "--dtype", "fp32"),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainers.local.serving.model_cache import Base
 from trainers.local.serving.prefill import BatchState, join, keep_row, prefill_rows
+from trainers.local.serving.sampling import Choice, choose
 from trainers.local.serving.sequences import Row, count_agreeing, pad_right
 
 # Reading newcomers costs the running rows a pass. Short answers such as labels are done before the first look.
@@ -58,10 +59,9 @@ def _choose_tokens(
     state: BatchState,
 ) -> tuple[list[Row], BatchState]:
     """Lets each row take its next token. Returns the rows that are not done, and their state."""
-    likeliest_tokens = state.logits.argmax(-1).tolist()  # at once, since a GPU is waited for each time
-    for row, logits, likeliest in zip(running, state.logits, likeliest_tokens, strict=True):
+    for row, choice in zip(running, _choices(running, state.logits), strict=True):
         if not row.is_done:  # a guessed token may have ended it
-            row.take(logits, likeliest)
+            row.take(choice)
         if row.is_done and row.is_plain:
             base.drafts(row.adapter).remember(row.tokens)
     if not base.stretches:  # another row may have stretched the positions of this one's last tokens
@@ -79,6 +79,23 @@ def _choose_tokens(
             logits=state.logits[rows],
         )
     return [running[index] for index in staying], state
+
+
+def _choices(running: Sequence[Row], logits: Tensor) -> list[Choice]:
+    """Returns the next token of each row. What is returned for a row that is done means nothing."""
+    for row in running:
+        if not row.is_done:
+            row.prepare()
+    choices = [
+        Choice(token) for token in logits.argmax(-1).tolist()
+    ]  # at once, since a GPU is waited for each time
+    numbers = [number for number, row in enumerate(running) if not row.is_plain and not row.is_done]
+    if numbers:
+        index = torch.tensor(numbers, device=logits.device)
+        rows = [running[number] for number in numbers]
+        for number, choice in zip(numbers, choose(rows, logits[index]), strict=True):
+            choices[number] = choice
+    return choices
 
 
 def _feed(base: Base, running: Sequence[Row], state: BatchState) -> BatchState:
@@ -148,6 +165,6 @@ def _take_guessed(
         count = count_agreeing(guesses[number], likeliest)
         for position in range(count):
             if not row.is_done:
-                row.take(logits[number, position], likeliest[position])
+                row.take(Choice(likeliest[position]))
         counts.append(count)
     return counts

@@ -1,11 +1,12 @@
-"""A row of a batch, which is one answer and chooses its tokens by the request's sampling and grammar; and guesses of
-how answers continue. Imports torch."""
+"""A row of a batch, which is one answer with its place in a grammar and its own random numbers; and guesses of how
+answers continue. Imports torch."""
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from trainers.http.errors import ApiError
 from trainers.local.serving.answers import GREEDY_BELOW, AnswerWriter, Preparation
 from trainers.local.serving.constraints import Guide
+from trainers.local.serving.sampling import Choice
 from trainers.local.serving.values import Likelihood, Request
 from trainers.local.serving.vocabulary import Vocabulary
 
@@ -38,16 +40,14 @@ class Row(AnswerWriter):
     ) -> None:
         super().__init__(request, index, preparation, vocabulary)
         sampling = request.sampling
-        self._is_weighed = bool(
-            sampling.frequency_penalty or sampling.presence_penalty or sampling.logit_bias
-        )
         self.is_plain = (
             sampling.temperature < GREEDY_BELOW
             and guide is None
             and sampling.top_logprobs is None
-            and not self._is_weighed
+            and not sampling.is_weighed
         )
-        self._sampling = sampling
+        self.sampling = sampling
+        self.allowed: Tensor | None = None  # by the grammar, for the next token
         self._guide = guide.copy() if guide else None
         seed = sampling.seed
         if seed is None:
@@ -64,25 +64,36 @@ class Row(AnswerWriter):
         """All tokens that the model must have read to compute the next one."""
         return self.prompt + self.tokens
 
-    def take(self, logits: Tensor, likeliest: int) -> None:
-        """Chooses and adds the next token: `likeliest` or another one, by `logits` (vocabulary,). An error is sent to
-        this row's caller, and ends all answers to the same request."""
+    def prepare(self) -> None:
+        """Gets ready for its next token. An error is sent to this row's caller, and ends all answers to the same
+        request."""
         if self.request.ticket.is_abandoned:
             self.is_done = True
-            return
-        try:
-            if self.is_plain:
-                self.accept(likeliest)
-                return
-            token, likelihood = self._choose(logits)
+        elif self._guide is not None:
+            with self._failing_alone():
+                self.allowed = self._guide.allowed_tokens()
+
+    def take(self, choice: Choice) -> None:
+        """Adds the chosen token. Errors are as for `prepare`."""
+        token = choice.token
+        with self._failing_alone():
             forced = None
             if self._guide is not None and token not in self._vocabulary.ends:
                 self._guide.accept(token)
                 forced = self._forced_end(self._guide)
             if forced is None:
-                self.accept(token, likelihood)
+                self.accept(token, self._likelihood(choice))
             else:
                 self.finish("stop", [token, *forced])
+
+    def draw(self) -> float:
+        """Returns a random number from 0 to below 1, the next of this row's seed."""
+        return float(torch.rand(1, dtype=torch.float64, generator=self._dice))
+
+    @contextmanager
+    def _failing_alone(self) -> Iterator[None]:
+        try:
+            yield
         except ApiError as problem:
             self.request.emit(problem)
             self.request.ticket.abandon()
@@ -91,56 +102,17 @@ class Row(AnswerWriter):
     def _forced_end(self, guide: Guide) -> Sequence[int] | None:
         """Returns the tokens that must follow the chosen one up to the answer's end, which need no pass through the
         model. Returns None if there is a choice left, or if their text or likelihood matters."""
-        if self._sampling.stop or self._sampling.top_logprobs is not None:
+        if self.sampling.stop or self.sampling.top_logprobs is not None:
             return None
         room = self.limit - len(self.tokens) - 1  # less the chosen token
         return guide.forced_end(room)
 
-    def _choose(self, logits: Tensor) -> tuple[int, Likelihood | None]:
-        """Returns a token chosen by the request's sampling, and its likelihood if the request asks for that."""
-        logits = logits.float().cpu()
-        allowed = logits
-        if self._is_weighed:
-            allowed = self._weigh(allowed)
-        if self._guide:
-            allowed_tokens = self._guide.allowed_tokens()
-            allowed = allowed.masked_fill(~allowed_tokens, -torch.inf)
-        if self._sampling.temperature < GREEDY_BELOW:
-            token = int(allowed.argmax())
-        else:
-            token = self._draw(allowed)
-        if self._sampling.top_logprobs is None or token in self._vocabulary.ends:
-            return token, None
-        # The model's own, before weights and grammar.
-        logprobs = torch.log_softmax(logits, -1)
-        values, others = logprobs.topk(self._sampling.top_logprobs)
-        likeliest = []
-        for value, other in zip(values, others, strict=True):
-            written = self._vocabulary.bytes_of(int(other))
-            likeliest.append((written, float(value)))
-        own = self._vocabulary.bytes_of(token)
-        return token, Likelihood(own, float(logprobs[token]), tuple(likeliest))
-
-    def _draw(self, logits: Tensor) -> int:
-        """Draws a token at the request's temperature, among the likeliest that have a chance of top_p together."""
-        chances = torch.softmax(logits / self._sampling.temperature, -1)
-        ordered, tokens = chances.sort(descending=True)
-        chance_before = ordered.cumsum(-1) - ordered
-        ordered[chance_before > self._sampling.top_p] = 0  # always keeps the first
-        drawn = torch.multinomial(ordered, 1, generator=self._dice)
-        return int(tokens[drawn])
-
-    def _weigh(self, logits: Tensor) -> Tensor:
-        """Applies penalties and biases by OpenAI's formula:
-        https://platform.openai.com/docs/guides/text-generation#frequency-and-presence-penalties"""
-        tokens = torch.tensor(self.tokens, dtype=torch.long)
-        counts = torch.bincount(tokens, minlength=len(logits))  # (vocabulary,)
-        by_count = counts * self._sampling.frequency_penalty
-        by_presence = (counts > 0) * self._sampling.presence_penalty
-        weighed = logits - by_count - by_presence
-        for token, bias in self._sampling.logit_bias.items():
-            weighed[token] += bias
-        return weighed
+    def _likelihood(self, choice: Choice) -> Likelihood | None:
+        """Returns the likelihood of a chosen token with its bytes, None if the request doesn't ask for it."""
+        if choice.logprob is None or choice.token in self._vocabulary.ends:
+            return None
+        others = tuple((self._vocabulary.bytes_of(other), logprob) for other, logprob in choice.likeliest)
+        return Likelihood(self._vocabulary.bytes_of(choice.token), choice.logprob, others)
 
 
 class Drafts:

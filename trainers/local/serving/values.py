@@ -47,7 +47,7 @@ class Tools:
 class Sampling:
     """How an answer is sampled. Without `max_tokens` it may fill the context. Below a temperature of 0.001 it is
     greedy. It ends before a text of `stop`. Penalties and `logit_bias` (by token id) are OpenAI's: they are subtracted
-    from, and added to, a token's logit.
+    from, and added to, a token's logit. `top_k` (None for all tokens), `min_p` and `repetition_penalty` are vLLM's.
 
     Each of the `n` answers to the same prompt uses the seed after the previous one's. `top_logprobs` is how many of the
     likeliest tokens are listed at each place; None means no log-probabilities. `grammar` is in constraints.py's form.
@@ -64,6 +64,15 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    top_k: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    @property
+    def is_weighed(self) -> bool:
+        """True if tokens are made more or less likely than the model has them."""
+        penalties = (self.frequency_penalty, self.presence_penalty, self.repetition_penalty - 1)
+        return any(penalties) or bool(self.logit_bias)
 
 
 @dataclass(frozen=True)
