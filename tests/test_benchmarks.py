@@ -26,6 +26,7 @@ SHORT = {
         *("--data", DATA, "--model", MODEL, "--steps", "3", "--json", f"{MODEL}-gpu.json"),
         *("--check", "LoRA", "--check", "kernels", "--check", "packed attention", "--check", "Liger"),
     ),
+    "memory": ("--words", "5000"),
     "measured": ("2", "8", "--evaluated", "1", "--settle", "0.5"),
     "prefix": ("--model", MODEL, "--dtype", "fp32", "--repeats", "1", "--questions", "2", "--callers", "2"),
     "sampling": ("--words", "2000", "--rows", "1", "2", "--repeats", "1", "--device", "cpu"),

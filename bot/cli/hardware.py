@@ -294,7 +294,7 @@ def _logits_why(planned: MemoryPlan) -> str:
     work = planned.work
     words = planned.base.architecture.vocab
     if not work.padded:
-        return f"{min(work.answer, work.length)} learnt tokens per row × {words:,} words"
+        return f"{min(work.answer, work.length)} learnt tokens per row × {words:,} words, in chunks if they are many"
     answers = "both answers" if work.pairs else "all answers"
     where = f"every token of {answers}"
     if planned.fit.machine.place.kind == "gpu":

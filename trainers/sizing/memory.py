@@ -78,6 +78,10 @@ GPU_ALLOCATOR = 0.10
 # Tokens computed at a time; the same as pack_tokens() in trainers/local/training/packing.py.
 CPU_TOKENS = 768
 GPU_TOKENS = 8192
+# Logits of chats beyond which the head works in chunks, and those of a chunk; the same as in
+# trainers/local/kernels/chunked_loss.py.
+MANY_LOGITS = 2**25
+CHUNK_LOGITS = 2**26
 
 TILE_TOKENS = 4096  # TRL's TOKEN_CHUNK_SIZE
 TILE_WORDS = 32768  # TRL's _CHUNKED_LOGPROB_CHUNK_SIZE
@@ -373,12 +377,10 @@ def _attends_by_rows(work: Work, place: Device) -> bool:
 
 def _logit_bytes(model: Architecture, work: Work, place: Device) -> int:
     """Returns the bytes of the logits in the model's format, their log-softmax in float32, and its gradient. Chats need
-    them only at learnt tokens."""
+    them only at learnt tokens, and of many of these only a chunk at a time."""
     e = place.number_bytes
     if not work.padded:
-        learnt = rows_at_a_time(work, place) * min(work.answer, work.length)
-        per_logit = place.narrow_copy + 2 * FLOAT32
-        return learnt * model.vocab * per_logit
+        return _chat_logit_bytes(model, rows_at_a_time(work, place) * min(work.answer, work.length), place)
     # The peak is in the backward pass.
     positions = _head_positions(work, place)
     around = positions * model.hidden * (e + FLOAT32)  # the head's input and its gradient
@@ -391,6 +393,18 @@ def _logit_bytes(model: Architecture, work: Work, place: Device) -> int:
         product += tile * PRODUCT_CPU + FLOAT32 * model.hidden * columns
     backward = tile * (e + BACKWARD_CPU)
     return max(backward, product) + around
+
+
+def _chat_logit_bytes(model: Architecture, learnt: int, place: Device) -> int:
+    """Returns the bytes of the logits of `learnt` tokens, or of a chunk of them beside the states of all."""
+    if learnt * model.vocab <= MANY_LOGITS:
+        per_logit = place.narrow_copy + 2 * FLOAT32
+        return learnt * model.vocab * per_logit
+    at_once = min(learnt, max(1, CHUNK_LOGITS // model.vocab))
+    # The logits, a copy in float32 that becomes their gradient, and its narrow copy.
+    per_logit = place.number_bytes + FLOAT32 + place.narrow_copy
+    states = 3 * learnt * model.hidden * place.number_bytes  # themselves, their gradient, and this scaled
+    return at_once * model.vocab * per_logit + states
 
 
 def _head_positions(work: Work, place: Device) -> int:

@@ -14,11 +14,14 @@ from tests.local.preferences import write_pairs
 from tests.local.runs import (
     Process,
     event_messages,
+    exit_codes,
     make_job,
     read_failure,
     read_results,
+    run_one_process,
     run_processes,
     set_launcher_environment,
+    start_processes,
     write_ticket_rows,
 )
 from tests.local.sweeps import make_sweep
@@ -80,6 +83,26 @@ def test_two_processes_train_the_same_adapter_as_one(
     messages = event_messages(folder)
     assert f"2 processes share each batch, {how}" in messages
     assert sum("adapter saved" in message for message in messages) == 1
+
+
+def run_in_chunks(folder: Path, checkpoint_s: float, rank: int, count: int, port: int) -> None:
+    """A process whose head computes the logits of two tokens at a time."""
+    from trainers.local.kernels import chunked_loss
+
+    chunked_loss.MANY_LOGITS = 0
+    chunked_loss.CHUNK_LOGITS = 2 * 512
+    run_one_process(folder, checkpoint_s, rank, count, port)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_processes_whose_head_works_in_chunks_train_the_same_adapter(
+    sharding: Any, single: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    settings = Parameters(batch_size=4, sharding=sharding)
+    folder = make_distributed_job(tmp_path, tiny_model_dir, settings)
+    assert exit_codes(start_processes(folder, 2, target=run_in_chunks)) == [0, 0]
+    assert_close_results(folder, single)
 
 
 def test_a_launcher_that_starts_too_few_processes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,15 @@ from tests.local.conftest import make_tokenizer
 from tests.local.runs import make_job
 from trainers.methods import Parameters
 from trainers.models.base_models import Base, find_base
-from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, Device, Work, estimate_memory
+from trainers.sizing.memory import (
+    CHUNK_LOGITS,
+    CPU_TOKENS,
+    GPU_TOKENS,
+    MANY_LOGITS,
+    Device,
+    Work,
+    estimate_memory,
+)
 
 ROOT = Path(__file__).parents[3]
 TOLERANCE = 0.15
@@ -173,3 +181,16 @@ def test_estimates_use_the_engines_tokens_per_pack() -> None:
 
     assert pack_tokens(torch.device("cpu")) == CPU_TOKENS
     assert pack_tokens(torch.device("cuda")) == GPU_TOKENS
+
+
+def test_estimates_use_the_engines_chunks_of_logits() -> None:
+    from trainers.local.kernels import chunked_loss
+
+    assert (MANY_LOGITS, CHUNK_LOGITS) == (chunked_loss.MANY_LOGITS, chunked_loss.CHUNK_LOGITS)
+
+
+def test_8192_learnt_tokens_of_128k_words_are_estimated_below_a_gigabyte() -> None:
+    llama = find_base("llama-3.1-8b")
+    assert isinstance(llama, Base)
+    work = Work("lora", 8192, batch=1, answer=8192)
+    assert estimate_memory(llama.architecture, work, Device("gpu", 2)).logits < 10**9

@@ -1,9 +1,9 @@
 """Liger's Triton kernels for a model's rotary embedding, gated feed-forward parts and RMS norms, on CUDA.
 
 If the extra [liger] is installed, Liger's own functions put the kernels into the loaded base. Its fused linear cross
-entropy is not used, because our head and TRL's compute only the learnt tokens anyway. A few tokens pass through the
-model before and after, forward and backward. If the results differ or a kernel doesn't compile, the model is restored
-and the reason is reported. On a CPU, fused_layers.py and shared_prefix_attention.py are used instead.
+entropy is not used: chunked_loss.py and TRL's head keep no logits either, and support every family. A few tokens pass
+through the model before and after, forward and backward. If the results differ or a kernel doesn't compile, the model
+is restored and the reason is reported. On a CPU, fused_layers.py and shared_prefix_attention.py are used instead.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainers.local.kernels.block_attention import BY_BLOCKS, MAX_MASKED_TOKENS, Blocks, build_blocks
+from trainers.local.kernels.chunked_loss import ChunkedHead
 from trainers.local.kernels.fused_layers import KeptPositions
 from trainers.local.kernels.shared_prefix_attention import BY_ROWS, RowLayout, build_row_layout
 from trainers.local.training.data import Row
@@ -69,7 +70,8 @@ class Pack:
 class Abilities:
     """What a model can do. `packs`: rows in one sequence, of at most `widest` tokens, don't see each other. `selects`:
     the head can be applied to selected tokens only. `by_rows`, `by_blocks`: attention takes a layout. `kept_positions`:
-    the last layer's feed-forward part is computed only at these positions."""
+    the last layer's feed-forward part is computed only at these positions. `head`: the head works in chunks of
+    tokens if their logits are many."""
 
     packs: bool
     selects: bool
@@ -77,6 +79,7 @@ class Abilities:
     by_rows: bool = False
     by_blocks: bool = False
     kept_positions: KeptPositions | None = None
+    head: ChunkedHead | None = None
 
 
 @dataclass(frozen=True)
@@ -260,11 +263,15 @@ def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
     if pack.layout is not None:
         inputs["attention_mask"] = _unused_mask(pack.layout, pack.input_ids.device)
         inputs["row_layout"] = pack.layout
-    if able.selects:
-        inputs["logits_to_keep"] = pack.predicting
     if able.kept_positions is not None:
         able.kept_positions.keep(pack.predicting, pack.input_ids.shape[1])
+    at_head = len(pack.predicting) if able.selects else pack.input_ids.shape[1]
+    if able.head is not None and able.head.pays_for(at_head):
+        total, correct = able.head.measure(model, inputs, pack.predicting, pack.targets)
+        return Loss(total, len(pack.targets), int(correct))
 
+    if able.selects:
+        inputs["logits_to_keep"] = pack.predicting
     logits = model(**inputs).logits[0]
     if not able.selects:
         logits = logits[pack.predicting]

@@ -15,6 +15,7 @@ from trainers.local.base_download import fetch_base
 from trainers.local.base_files import context_of_base, ensure_same_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, read_json, replace_json
 from trainers.local.kernels.block_attention import MAX_MASKED_TOKENS, choose_attention
+from trainers.local.kernels.chunked_loss import find_chunked_head
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.kernels.liger import Kernels, choose_kernels
 from trainers.local.training import distributed
@@ -75,6 +76,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
         check_vocabulary(base, job.base_name, training, validation)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
+        head = find_chunked_head(base)
         if is_sharded:
             shard_layers(base, device)
 
@@ -88,6 +90,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         logger.log(f"Attention in packs: {how}")
     if able.packs and able.selects:
         able = replace(able, kept_positions=trim_last_mlp(base))
+    able = replace(able, head=head)
 
     logger.log(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     report_kernels(folder, kernels, logger)
@@ -96,7 +99,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         report_rows(logger, "Validation", validation, settings.max_length)
     if not able.packs:
         logger.log("Rows are computed one by one: packing is not supported for this model's family")
-    if not able.selects:
+    if not able.selects and head is None:
         logger.log("Logits are computed at every token: this model can't select tokens")
     report_processes(logger, is_sharded)
     return TrainingSetup(base, training, validation, able, device, dtype, is_sharded)
