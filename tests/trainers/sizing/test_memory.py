@@ -118,9 +118,17 @@ def test_activations_grow_with_the_tokens_and_on_a_cpu_with_the_length_of_a_row(
 
 def test_only_trained_tokens_have_logits() -> None:
     llama = model("llama-3.1-8b")
-    few, all_of_them = Work("lora", 1000, 1, answer=10), Work("lora", 1000, 1, answer=1000)
+    few, more = Work("lora", 1000, 1, answer=10), Work("lora", 1000, 1, answer=200)
     assert estimate_memory(llama, few, GPU).logits == 10 * 128256 * (2 + 4 + 4)
-    assert estimate_memory(llama, all_of_them, GPU).logits == 100 * estimate_memory(llama, few, GPU).logits
+    assert estimate_memory(llama, more, GPU).logits == 20 * estimate_memory(llama, few, GPU).logits
+
+
+def test_beyond_a_chunk_only_states_are_added() -> None:
+    llama = model("llama-3.1-8b")
+    works = [Work("lora", length, 1, answer=length) for length in (1000, 8000)]
+    fewer, more = (estimate_memory(llama, work, GPU).logits for work in works)
+    assert more - fewer == 3 * 7000 * 4096 * 2
+    assert more < 10**9
 
 
 def test_a_training_that_fits_needs_no_changes() -> None:
