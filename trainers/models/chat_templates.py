@@ -95,14 +95,21 @@ def answer_prefix(template: str, tools: object) -> str:
 
 def thinking_switches(template: str) -> dict[str, Any]:
     """Returns the variables that switch thinking off in this template. Needs jinja2."""
-    from jinja2 import meta
-
-    read = meta.find_undeclared_variables(_environment().parse(_without_generation_tags(template)))
+    read = variables_read(template)
     return {
         name: value
         for name, value in template_variables(template).items()
         if name in read and name != "date_string"
     }
+
+
+@lru_cache(maxsize=32)
+def variables_read(template: str) -> frozenset[str]:
+    """Returns the names of the variables that a template reads without setting them. Needs jinja2."""
+    from jinja2 import meta
+
+    parsed = _environment().parse(_without_generation_tags(template))
+    return frozenset(meta.find_undeclared_variables(parsed))
 
 
 def with_thinking_off(template: str) -> str:

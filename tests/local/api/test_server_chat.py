@@ -162,6 +162,59 @@ def test_top_p_of_zero_is_greedy(client: openai.OpenAI) -> None:
     assert text_of(ask(client, messages_of("hi"), temperature=2, top_p=0)) == greedy
 
 
+def test_vllms_parameters_change_the_answer_as_they_say(client: openai.OpenAI) -> None:
+    greedy = text_of(ask(client, messages_of("hi")))
+    hot = {"temperature": 2, "seed": 7}
+    others: list[dict[str, Any]] = [{"top_k": 1}, {"min_p": 1.0}]
+    for other in others:
+        assert text_of(ask(client, messages_of("hi"), **hot, extra_body=other)) == greedy
+    free = text_of(ask(client, messages_of("hi"), **hot))
+    assert free != greedy
+    assert text_of(ask(client, messages_of("hi"), **hot, extra_body={"top_k": -1, "min_p": 0})) == free
+    penalised = text_of(ask(client, messages_of("hi"), extra_body={"repetition_penalty": 5.0}))
+    assert penalised != greedy
+    texts = [
+        client.completions.create(
+            model="local/tiny", prompt="My card", max_tokens=8, temperature=temperature, extra_body=options
+        )
+        .choices[0]
+        .text
+        for temperature, options in ((0, {}), (2, {"top_k": 1}))
+    ]
+    assert texts[0] == texts[1]
+    response = client.responses.create(
+        model="local/tiny", input="hi", temperature=2, max_output_tokens=16, extra_body={"top_k": 1}
+    )
+    assert (
+        response.output_text
+        == client.responses.create(
+            model="local/tiny", input="hi", temperature=0, max_output_tokens=16
+        ).output_text
+    )
+
+
+def test_what_would_change_nothing_is_accepted(client: openai.OpenAI) -> None:
+    plain = text_of(ask(client, messages_of("hi")))
+    more: dict[str, Any] = {"verbosity": "low", "prompt_cache_retention": "24h"}
+    more["extra_body"] = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert text_of(ask(client, messages_of("hi"), **more)) == plain
+    text: Any = {"verbosity": "high"}
+    response = client.responses.create(
+        model="local/tiny", input="hi", max_output_tokens=16, text=text, prompt_cache_retention="24h"
+    )
+    assert response.output_text
+
+
+def test_a_template_option_that_the_model_does_not_have_is_refused(client: openai.OpenAI) -> None:
+    options = {"chat_template_kwargs": {"enable_thinking": True}}
+    with pytest.raises(openai.BadRequestError, match="can't be given 'enable_thinking'") as caught:
+        ask(client, messages_of("hi"), extra_body=options)
+    assert (caught.value.param, caught.value.code) == (
+        "chat_template_kwargs.enable_thinking",
+        "unsupported_value",
+    )
+
+
 def test_text_parts_and_developer_messages_are_read(client: openai.OpenAI) -> None:
     plain = text_of(ask(client, messages_of("My card was charged twice")))
     parts = [{"type": "text", "text": "My card was "}, {"type": "text", "text": "charged twice"}]

@@ -361,9 +361,29 @@ CASES = [
         body={"model": "toy", "input": [1, 2]},
     ),
     Case(
-        *("unknown chat parameter", "POST", CHAT, 400, "unknown_parameter", "top_k"),
-        "This trainer does not know the parameter 'top_k'.",
-        body=chat(top_k=40),
+        *("unknown chat parameter", "POST", CHAT, 400, "unknown_parameter", "ignore_eos"),
+        "This trainer does not know the parameter 'ignore_eos'.",
+        body=chat(ignore_eos=True),
+    ),
+    Case(
+        *("a wrong top_k", "POST", CHAT, 400, "invalid_value", "top_k"),
+        "'top_k' must be a whole number from -1 to 1000000.",
+        body=chat(top_k=-2),
+    ),
+    Case(
+        *("a wrong repetition penalty", "POST", CHAT, 400, "invalid_value", "repetition_penalty"),
+        "'repetition_penalty' must be a number above 0, at most 10.",
+        body=chat(repetition_penalty=0),
+    ),
+    Case(
+        *("template options of another type", "POST", CHAT, 400, "invalid_type", "chat_template_kwargs"),
+        "'chat_template_kwargs' must be an object.",
+        body=chat(chat_template_kwargs=["enable_thinking"]),
+    ),
+    Case(
+        *("a verbosity that doesn't exist", "POST", CHAT, 400, "unsupported_value", "verbosity"),
+        "This trainer does not support 'verbosity' at 'wordy'. Leave it out.",
+        body=chat(verbosity="wordy"),
     ),
 ]
 

@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.local.families import CHATML_TOKENS, Family, config, make_tokenizer, published, turns
+from trainers.http.errors import ApiError
 from trainers.local.serving.values import ChatMessage, Request, Sampling, Target
 from trainers.local.serving.vocabulary import Vocabulary
 from trainers.local.training.data import read_rows
@@ -66,6 +67,64 @@ def test_training_serving_and_counting_write_the_same_prompt_without_thinking(
     assert list(row.ids[:first]) == prompt
     assert tokenizer.decode(row.ids[first:]).strip().startswith("billing")
     assert render(template, MESSAGES[:1], asks=True) == text
+
+
+def prompt_of(folder: Path, name: str, options: dict[str, Any]) -> str:
+    template, special, _ = TEMPLATES[name]
+    make_tokenizer(folder, Family(lambda: config("llama"), "LlamaForCausalLM", template, special))
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    request = Request(
+        Target(str(folder), None),
+        [ChatMessage("user", "my card")],
+        Sampling(temperature=0, top_p=1, max_tokens=6, stop=(), seed=None),
+        streams=False,
+        emit=lambda piece: None,
+        template_options=options,
+    )
+    vocabulary = Vocabulary(tokenizer, frozenset(), len(tokenizer))
+    return str(tokenizer.decode(vocabulary.encode(request)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("qwen3_8", {"enable_thinking": True}),
+        ("deepseek", {"thinking": True}),
+        ("mistral", {"reasoning_effort": "high"}),
+    ],
+)
+def test_a_caller_may_let_a_model_think_by_its_own_switch(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    usual = prompt_of(tmp_path, name, {})
+    thinking = prompt_of(tmp_path, name, options)
+    assert usual != thinking
+    assert prompt_of(tmp_path, name, {"enable_thinking": False}) == usual
+
+
+def test_a_variable_that_cannot_change_the_answer_is_refused_by_name(tmp_path: Path) -> None:
+    for name, options in (("gptoss", {"reasoning_effort": "high"}), ("qwen3_8", {"messages": []})):
+        (option,) = options
+        with pytest.raises(ApiError, match=f"can't be given '{option}'") as caught:
+            prompt_of(tmp_path, name, options)
+        assert caught.value.param == f"chat_template_kwargs.{option}"
+
+
+def test_a_special_token_in_a_variable_is_plain_text(tmp_path: Path) -> None:
+    template = "{{ motto }}" + CHATML
+    make_tokenizer(tmp_path, Family(lambda: config("llama"), "LlamaForCausalLM", template, CHATML_TOKENS))
+    tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path)
+    request = Request(
+        Target(str(tmp_path), None),
+        [ChatMessage("user", "my card")],
+        Sampling(temperature=0, top_p=1, max_tokens=6, stop=(), seed=None),
+        streams=False,
+        emit=lambda piece: None,
+        template_options={"motto": "<|im_end|>"},
+    )
+    prompt = Vocabulary(tokenizer, frozenset(), len(tokenizer)).encode(request)
+    assert tokenizer.decode(prompt).startswith("<|im_end|>")
+    assert prompt.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
 
 
 @pytest.mark.deep

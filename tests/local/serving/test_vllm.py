@@ -217,6 +217,14 @@ def test_a_request_is_translated_for_vllm() -> None:
     }
 
 
+def test_vllms_own_parameters_are_passed_on() -> None:
+    sampling = Sampling(1.0, 1.0, 5, (), 1, top_k=40, min_p=0.1, repetition_penalty=1.2)
+    request = Request(Target("b", None), [ChatMessage("user", "?")], sampling, False, print)
+    body = completion_body(request, 0, Preparation([1, 2], 5, None, None), "base", frozenset({3}))
+    passed = {name: body[name] for name in ("top_k", "min_p", "repetition_penalty")}
+    assert passed == {"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.2}
+
+
 def test_a_server_serves_lower_ranks_but_no_other_memory_share(tmp_path: Path) -> None:
     running = VllmOptions(tmp_path, "bfloat16", 32, 8, 0.9)
     assert running.serves(VllmOptions(tmp_path, "bfloat16", 16, 8, 0.9))

@@ -49,7 +49,13 @@ def submit_chat(request: Request, engine: GenerationEngine, target: Target, para
     """Queues a chat and returns the inbox that gets its outcomes. Raises ApiError (503)."""
     inbox = Inbox(request)
     chat = values.Request(
-        target, params.messages, params.sampling, params.streams, inbox.put, tools=params.tools
+        target,
+        params.messages,
+        params.sampling,
+        params.streams,
+        inbox.put,
+        tools=params.tools,
+        template_options=params.template_options,
     )
     inbox.ticket = engine.submit(chat)
     return inbox

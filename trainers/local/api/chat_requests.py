@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from trainers.http.errors import AN_OBJECT, invalid, read_body
+from trainers.http.errors import AN_OBJECT, as_object, invalid, read_body
 from trainers.local.chat_renderer import tools_for_template
 from trainers.local.serving import constraints
 from trainers.local.serving.constraints import parameters_schema
@@ -113,7 +113,8 @@ def _parse_call(call: object, path: str) -> tuple[str, ToolCall]:
 
 # Unsupported parameters are refused if they would change the answer. They are accepted at a neutral value, or if they
 # only label the request. `reasoning_effort` is accepted too, since models don't reason here: `usage` reports 0
-# reasoning tokens. `guided_choice: [text, …]` and vLLM's `structured_outputs` are extensions that restrict the answer
+# reasoning tokens. So are `verbosity`, which these models don't know, and `prompt_cache_retention`, since nothing is
+# stored on disk. `guided_choice: [text, …]` and vLLM's `structured_outputs` are extensions that restrict the answer
 # to one of some texts, to JSON of a schema, or to a regular expression.
 ROLES = ("system", "developer", "user", "assistant", "tool")
 LABELS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
@@ -121,13 +122,18 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "parallel_tool_calls": (True, False),
     "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "modalities": (["text"],),
+    "verbosity": ("low", "medium", "high"),
+    "prompt_cache_retention": ("in_memory", "in-memory", "24h"),
 }
+OF_VLLM = ("top_k", "min_p", "repetition_penalty")
 KNOWN = frozenset(
     {
         *("model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens"),
         *("stop", "seed", "stream", "stream_options", "n", "logprobs", "top_logprobs"),
         *("frequency_penalty", "presence_penalty", "logit_bias"),
         *("response_format", "guided_choice", "structured_outputs", "tools", "tool_choice"),
+        *OF_VLLM,
+        "chat_template_kwargs",
     }
 )
 MAX_N = 128
@@ -144,6 +150,7 @@ class ChatParams:
     tools: Tools
     streams: bool
     includes_usage: bool
+    template_options: Mapping[str, Any]
 
 
 def parse_chat(body: Mapping[str, Any]) -> ChatParams:
@@ -168,6 +175,7 @@ def parse_chat(body: Mapping[str, Any]) -> ChatParams:
         tools=parse_tools(body),
         streams=fields.stream,
         includes_usage=fields.stream_options.include_usage,
+        template_options=as_object(body.get("chat_template_kwargs"), "chat_template_kwargs"),
     )
 
 
@@ -284,6 +292,10 @@ class SamplingBody:
     n: Annotated[int, Limits(ge=1, le=MAX_N)] = 1
     frequency_penalty: Penalty = 0.0
     presence_penalty: Penalty = 0.0
+    # vLLM's: https://docs.vllm.ai/en/latest/api/vllm/sampling_params.html
+    top_k: Annotated[int, Limits(ge=-1, le=1_000_000)] = 0
+    min_p: Annotated[float, Limits(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Limits(gt=0, le=10)] = 1.0
     stop: Annotated[
         tuple[str, ...],
         Key(
@@ -318,6 +330,9 @@ class SamplingBody:
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
             logit_bias=self.logit_bias,
+            top_k=self.top_k if self.top_k > 0 else None,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
         )
 
 

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from trainers.http import responses
-from trainers.http.errors import ApiError, invalid
+from trainers.http.errors import ApiError, as_object, invalid
 from trainers.http.responses import SAME_IN_CHATS, End, FunctionCall, Part, Text
 from trainers.local.api.chat_completions import Body, likelihood_body, new_call_id, submit_chat, usage_body
-from trainers.local.api.chat_requests import ChatParams, check_parameter, parse_chat
+from trainers.local.api.chat_requests import OF_VLLM, ChatParams, check_parameter, parse_chat
 from trainers.local.api.inbox import Inbox
 from trainers.local.serving.values import (
     AnswerCalls,
@@ -29,6 +29,7 @@ from trainers.local.serving.values import (
     Target,
 )
 
+SENT_TO_CHATS = (*OF_VLLM, "chat_template_kwargs", "prompt_cache_retention")
 CONVERSATION_FIELDS = ("previous_response_id", "conversation")
 KNOWN = frozenset(
     {
@@ -36,6 +37,7 @@ KNOWN = frozenset(
         *CONVERSATION_FIELDS,
         *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "top_logprobs"),
         *("reasoning", "include", "store", "stream_options", "safety_identifier", "prompt_cache_key"),
+        *SENT_TO_CHATS,
     }
 )
 NEUTRAL: Mapping[str, tuple[object, ...]] = {"background": (False,), "truncation": ("disabled",)}
@@ -46,6 +48,7 @@ NAMES = {
     "response_format.json_schema": "text.format",
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
+    "verbosity": "text.verbosity",
 }
 
 
@@ -64,7 +67,7 @@ def parse_response(body: Mapping[str, Any]) -> ResponseParams:
             text = f"'{name}' names a conversation, and this trainer stores none. Send it in full as 'input'."
             raise invalid(text, name, "unsupported_parameter")
     try:
-        chat = parse_chat(responses.as_chat(body))
+        chat = parse_chat(_as_chat(body))
     except ApiError as problem:
         param = problem.param or ""
         field = next((name for name in NAMES if param.startswith(name)), None)
@@ -73,6 +76,13 @@ def parse_response(body: Mapping[str, Any]) -> ResponseParams:
         message = re.sub(rf"'{re.escape(field)}\b", f"'{NAMES[field]}", problem.message)
         raise replace(problem, message=message, param=NAMES[field] + param.removeprefix(field)) from problem
     return ResponseParams(**vars(chat), echo=_echo(body, chat))
+
+
+def _as_chat(body: Mapping[str, Any]) -> Body:
+    chat = responses.as_chat(body)
+    more = {name: body.get(name) for name in SENT_TO_CHATS}
+    more["verbosity"] = as_object(body.get("text"), "text").get("verbosity")
+    return chat | {name: value for name, value in more.items() if value is not None}
 
 
 def _echo(body: Mapping[str, Any], chat: ChatParams) -> Body:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from trainers.http.errors import ApiError, invalid, read_body
 from trainers.local.api.chat_completions import Body, encode_event, usage_body
-from trainers.local.api.chat_requests import SamplingBody, check_parameter, read_model_name
+from trainers.local.api.chat_requests import OF_VLLM, SamplingBody, check_parameter, read_model_name
 from trainers.local.api.inbox import Inbox
 from trainers.local.serving import values
 from trainers.local.serving.answers import MAX_OPEN_ROWS
@@ -37,6 +37,7 @@ KNOWN = frozenset(
         *("model", "prompt", "temperature", "top_p", "max_tokens", "stop", "seed"),
         *("stream", "stream_options", "n", "logprobs", "frequency_penalty", "presence_penalty", "logit_bias"),
         *("guided_choice", "structured_outputs", "user", "metadata"),
+        *OF_VLLM,
     }
 )
 NEUTRAL: Mapping[str, tuple[object, ...]] = {"echo": (False,), "suffix": ("",), "best_of": (1,)}

@@ -160,8 +160,8 @@ class Ticket:
 @dataclass(frozen=True)
 class Request:
     """A request for `sampling.n` answers. `prompt` replaces the messages by text or token ids that are continued as
-    they are. `emit` is called from the engine's thread, with Pieces, AnswerCalls and an AnswerEnd for each answer, or
-    with an ApiError."""
+    they are. `template_options` are further variables for the chat template. `emit` is called from the engine's thread,
+    with Pieces, AnswerCalls and an AnswerEnd for each answer, or with an ApiError."""
 
     target: Target
     messages: Sequence[ChatMessage]
@@ -171,6 +171,7 @@ class Request:
     ticket: Ticket = field(default_factory=Ticket)
     tools: Tools = Tools()
     prompt: str | Sequence[int] | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

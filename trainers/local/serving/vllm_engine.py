@@ -325,6 +325,12 @@ def completion_body(
         "seed": (seed + index) % 2**63,
         "return_token_ids": True,
     }
+    if sampling.top_k is not None:
+        body["top_k"] = sampling.top_k
+    if sampling.min_p:
+        body["min_p"] = sampling.min_p
+    if sampling.repetition_penalty != 1:
+        body["repetition_penalty"] = sampling.repetition_penalty
     if sampling.logit_bias:
         body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
     if sampling.top_logprobs is not None:

@@ -18,9 +18,18 @@ from trainers.local.chat_renderer import (
 from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, infer_call_syntax
 from trainers.local.serving.values import ChatMessage, Request, Tools
 from trainers.local.tool_calls import ToolCall, parse_tool_calls
+from trainers.models.chat_templates import answer_prefix, template_variables, variables_read
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
+
+# What a template reads, but is not a request's to set.
+SET_BY_TRAINER = frozenset(
+    {
+        *("messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now"),
+        *("bos_token", "eos_token", "pad_token", "unk_token"),
+    }
+)
 
 
 class Vocabulary:
@@ -120,6 +129,7 @@ class Vocabulary:
         if not self._tokenizer.chat_template:
             text = "This model has no chat template, so it cannot chat. Choose an instruct or chat model."
             raise ApiError(400, text, "no_chat_template", "model")
+        self._check_template_options(request)
         try:
             return self._render(request, turns, asks=True)
         except (TemplateError, TypeError) as error:
@@ -128,7 +138,28 @@ class Vocabulary:
 
     def _render(self, request: Request, turns: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
         tools = list(request.tools.definitions) or None
-        return render_chat(self._tokenizer, turns, tools=tools, add_generation_prompt=asks)
+        # The text of a special token in a value becomes plain tokens, as in a message.
+        options = break_special_tokens(self._special, request.template_options)
+        return render_chat(self._tokenizer, turns, tools=tools, add_generation_prompt=asks, **options)
+
+    def _check_template_options(self, request: Request) -> None:
+        """Raises ApiError (400) about an option that would change nothing. One that asks for what is done anyway, such
+        as not to think, is accepted."""
+        tools = list(request.tools.definitions) or None
+        template = str(self._tokenizer.get_chat_template(tools=tools))
+        usual = template_variables(template)
+        variables = variables_read(template) - SET_BY_TRAINER
+        if answer_prefix(template, tools):
+            variables -= {"reasoning_effort"}  # answers begin after the thoughts
+        for name, value in request.template_options.items():
+            if name in variables or (name in usual and usual[name] == value):
+                continue
+            readable = ", ".join(sorted(variables)) or "none"
+            text = (
+                f"This model's chat template can't be given '{name}'. Leave it out. The variables that it reads are: "
+                f"{readable}."
+            )
+            raise invalid(text, f"chat_template_kwargs.{name}", "unsupported_value")
 
     def _byte_tokenizer(self) -> LLTokenizer:
         """Returns llguidance's tokenizer. It is made at first use, since it takes a second for 49,000 tokens."""
