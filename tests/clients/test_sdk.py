@@ -144,9 +144,50 @@ def test_a_wrong_parameter_is_refused_by_its_name(
     assert f"'{param}'" in str(caught.value)
 
 
-def test_previous_response_id_is_refused_with_advice_to_send_the_conversation(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="Send it in full as 'input'"):
-        client.responses.create(model="scripted", input="Hello", previous_response_id="resp_1")
+def test_a_conversation_is_refused_with_advice_to_send_it(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="send the conversation in full as 'input'"):
+        client.responses.create(model="scripted", input="Hello", conversation="conv_1")
+
+
+def test_a_response_is_continued_read_and_deleted_by_its_id(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", **WEATHER["function"], "strict": False}
+    first = validate(client.responses.create(model="scripted", input="Weather in Paris?", tools=[tool]))
+    (call,) = first.output
+    assert call.type == "function_call"
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    second = client.responses.create(
+        model="scripted", input=[result], previous_response_id=first.id, tools=[tool]
+    )
+    assert second.output_text == "It is sunny in Paris."
+    assert second.previous_response_id == first.id
+    assert second.to_dict()["store"] is True
+    assert client.responses.retrieve(first.id).output == first.output
+    client.responses.delete(first.id)
+    for gone in (
+        lambda: client.responses.retrieve(first.id),
+        lambda: client.responses.delete(first.id),
+    ):
+        with pytest.raises(openai.NotFoundError, match="not found"):
+            gone()
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model="scripted", input="And?", previous_response_id=first.id)
+    assert (caught.value.code, caught.value.param) == (
+        "previous_response_not_found",
+        "previous_response_id",
+    )
+    assert client.responses.retrieve(second.id).output_text == "It is sunny in Paris."
+
+
+def test_a_streamed_response_can_be_continued_unless_it_is_not_stored(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="scripted", input="Hello") as stream:
+        stored = stream.get_final_response()
+    more = client.responses.create(model="scripted", input="Hello", previous_response_id=stored.id)
+    assert more.usage is not None and stored.usage is not None
+    assert more.usage.input_tokens > stored.usage.input_tokens + stored.usage.output_tokens
+    unstored = client.responses.create(model="scripted", input="Hello", store=False)
+    assert unstored.to_dict()["store"] is False
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(unstored.id)
 
 
 def test_a_schema_that_cannot_be_enforced_is_refused_for_strict_tools_only(

@@ -1,14 +1,12 @@
 """OpenAI's Responses in terms of chat completions: the request as one for a chat, the answer's body and events from the
-parts of a chat's answer. Sends nothing.
-
-Nothing is stored, so clients send a conversation in full each time.
+parts of a chat's answer. Sends and stores nothing.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +22,7 @@ SAME_IN_CHATS = (
     *("user", "metadata", "service_tier"),
 )
 LOGPROBS = "message.output_text.logprobs"
+ENDS = ("response.completed", "response.incomplete")
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,9 @@ class End:
 Part = Text | FunctionCall | End
 
 
-def as_chat(body: Mapping[str, Any]) -> Body:
-    """Returns the body of a chat completion that asks for the same. Raises ApiError (400)."""
+def as_chat(body: Mapping[str, Any], before: Sequence[object] = ()) -> Body:
+    """Returns the body of a chat completion that asks for the same. `before` are the items of the conversation so far,
+    which the request's input continues. Raises ApiError (400)."""
     form = as_object(body.get("text"), "text").get("format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         schema = {key: value for key, value in form.items() if key != "type"}
@@ -74,7 +74,7 @@ def as_chat(body: Mapping[str, Any]) -> Body:
     wants_logprobs = LOGPROBS in include or bool(body.get("top_logprobs"))
     chat = {
         **same,
-        "messages": _messages(body),
+        "messages": _messages(body, before),
         "max_completion_tokens": body.get("max_output_tokens"),
         "response_format": form,
         "reasoning_effort": reasoning.get("effort"),
@@ -109,15 +109,17 @@ def _tool_of_chat(tool: object) -> object:
     return {"type": "function", "function": function}
 
 
-def _messages(body: Mapping[str, Any]) -> list[Body]:
+def _messages(body: Mapping[str, Any], before: Sequence[object]) -> list[Body]:
     items = read_items(body)
     messages: list[Body] = []
-    # Without the instructions, which read_items puts first: a client counts the items that it has sent.
-    before = 0
-    if isinstance(body["input"], list):
-        before = len(items) - len(body["input"])
-    for number, item in enumerate(items):
-        _append(item, f"input[{number - before}]", messages)
+    # A client counts the items that it has sent, without the instructions, which read_items puts first.
+    first = 0
+    if body.get("instructions") is not None:
+        first = 1
+    for item in [*items[:first], *before]:
+        _append(item, "input", messages)
+    for number, item in enumerate(items[first:]):
+        _append(item, f"input[{number}]", messages)
     return messages
 
 
@@ -203,10 +205,14 @@ def complete_body(head: Body, parts: Sequence[Part]) -> Body:
     return _final_body(head, _output(parts, end, _new_id("msg")), end)
 
 
-async def encode_events(head: Body, parts: AsyncIterator[Part]) -> AsyncIterator[bytes]:
-    """Yields an answer's events as they are sent."""
+async def encode_events(
+    head: Body, parts: AsyncIterator[Part], on_end: Callable[[Body], None] | None = None
+) -> AsyncIterator[bytes]:
+    """Yields an answer's events as they are sent. `on_end` gets the complete body before its event is sent."""
     number = 0
     async for kind, body in _events(head, parts):
+        if on_end is not None and kind in ENDS:
+            on_end(body["response"])
         yield encode_event(kind, number, body)
         number += 1
 

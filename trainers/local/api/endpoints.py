@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from trainers.local.api import (
     responses,
     text_completions,
 )
+from trainers.local.api.stored_responses import StoredResponses, owner_of
 from trainers.local.base_files import rate_of_base
 from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.engines.compatibility import find_refusal
@@ -119,7 +121,7 @@ class FileEndpoints:
 
 @dataclass(frozen=True)
 class JobEndpoints:
-    """`forget_texts` is as for FileEndpoints."""
+    """`forget_model` drops the texts that are in memory once a job's model is deleted."""
 
     files: Files
     jobs: Jobs
@@ -127,7 +129,7 @@ class JobEndpoints:
     queue: JobQueue
     aliases: Aliases
     engines: Path
-    forget_texts: Callable[[], None]
+    forget_model: Callable[[str], None]
 
     def routes(self) -> list[Route]:
         root = "/v1/fine_tuning/jobs"
@@ -240,7 +242,7 @@ class JobEndpoints:
         if complaint is not None:
             raise ApiError(503, complaint, "storage_away", kind="server_error")
         self.aliases.delete_job(self.jobs, record)
-        self.forget_texts()
+        self.forget_model(record.model_name)
         return JSONResponse({"id": record.job.id, "object": "fine_tuning.job", "deleted": True})
 
     def cancel(self, request: Request) -> Response:
@@ -317,6 +319,7 @@ class ModelEndpoints:
     aliases: Aliases
     engine: GenerationEngine
     usage: AliasCounts
+    stored: StoredResponses
 
     def routes(self) -> list[Route]:
         return [
@@ -324,7 +327,9 @@ class ModelEndpoints:
             Route("/v1/models/{name:path}", self.retrieve),
             Route("/v1/models/{name:path}", self.delete, methods=["DELETE"]),
             self._engine_route("/v1/chat/completions", chat_requests.parse_chat, chat_completions.complete),
-            self._engine_route("/v1/responses", responses.parse_response, responses.respond),
+            Route("/v1/responses", self.respond, methods=["POST"]),
+            Route("/v1/responses/{id}", self.retrieve_response),
+            Route("/v1/responses/{id}", self.delete_response, methods=["DELETE"]),
             self._engine_route(
                 "/v1/completions", text_completions.parse_text, text_completions.continue_text
             ),
@@ -349,24 +354,48 @@ class ModelEndpoints:
     def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
         self.aliases.delete_model(name)
-        self.engine.forget_texts()
+        self.forget_model(name)
         return JSONResponse({"id": name, "object": "model", "deleted": True})
 
+    def forget_model(self, name: str) -> None:
+        """Drops what a deleted model has answered, and the prompts and answers of all models that are in memory, since
+        the rows that it learnt from may be among them."""
+        self.engine.forget_texts()
+        self.stored.delete_of_model(name)
+
     def _engine_route(self, path: str, parse: Callable[[bodies.Body], Any], answer: AnswerRequest) -> Route:
-        """Returns the route of an endpoint that asks a model. A call of an alias is counted, and its answer names the
-        model behind it."""
+        """Returns the route of an endpoint that asks a model."""
 
         async def ask(request: Request) -> Response:
             # In a thread, since checking a grammar may take a second.
             body = await bodies.read_object(request)
             params = await run_in_threadpool(parse, body)
-            model, target = await run_in_threadpool(self.aliases.find, params.model)
-            engine = self.engine
-            if params.model != model:
-                engine = CountingEngine(engine, self.usage, params.model, model)
-            return await answer(request, engine, target, replace(params, model=model))
+            return await self._answer(request, params, answer)
 
         return Route(path, ask, methods=["POST"])
+
+    async def respond(self, request: Request) -> Response:
+        body = await bodies.read_object(request)
+        before = self.stored.items_before(owner_of(request), body)
+        params = await run_in_threadpool(responses.parse_response, body, before)
+        return await self._answer(request, params, partial(responses.respond, self.stored))
+
+    async def _answer(self, request: Request, params: Any, answer: AnswerRequest) -> Response:
+        """Asks a model. A call of an alias is counted, and its answer names the model behind it."""
+        model, target = await run_in_threadpool(self.aliases.find, params.model)
+        engine = self.engine
+        if params.model != model:
+            engine = CountingEngine(engine, self.usage, params.model, model)
+        return await answer(request, engine, target, replace(params, model=model))
+
+    def retrieve_response(self, request: Request) -> Response:
+        response = self.stored.get(owner_of(request), request.path_params["id"])
+        return JSONResponse(response.body)
+
+    def delete_response(self, request: Request) -> Response:
+        response_id = request.path_params["id"]
+        self.stored.delete(owner_of(request), response_id)
+        return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
 
 def _model_body(model: Model) -> bodies.Body:

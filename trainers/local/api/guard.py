@@ -15,6 +15,7 @@ from trainers.http.metrics import METRICS
 from trainers.local.jobs.files import MAX_FILE_BYTES, file_too_large
 
 MODELS = "/v1/models"
+RESPONSE = "/v1/responses/"
 CALLS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")
 MAX_JSON_BYTES = 2 * 1024 * 1024
 # For what a form has around a file of the largest size.
@@ -24,7 +25,8 @@ HOST_REMEDY = "Start it with --allow-host {name}."
 
 @dataclass(frozen=True)
 class Guard:
-    """`key` may do everything. `call_key` may only list models, ask them and read the metrics, so that a program that
+    """`key` may do everything. `call_key` may only list models, ask them, read or delete what was answered to it, and
+    read the metrics, so that a program that
     calls `team/NAME` can't read rows or move the name; empty if there is none.
 
     `hosts` are the host names that clients may use, besides those of loopback.
@@ -69,6 +71,8 @@ def may_call(method: str, path: str) -> bool:
     """True if the key for calls may do this. What isn't listed here is refused, and so is every new endpoint."""
     if method == "POST":
         return path in CALLS
+    if path.startswith(RESPONSE):  # of its own, since another key's responses are not found
+        return method in ("GET", "HEAD", "DELETE")
     is_readable = path in (MODELS, METRICS) or path.startswith(f"{MODELS}/")
     return method in ("GET", "HEAD") and is_readable
 

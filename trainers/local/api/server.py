@@ -33,6 +33,7 @@ from trainers.local.alias_usage import USAGE_FOLDER, AliasCounts
 from trainers.local.api import bodies
 from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import CALLS, MODELS, Guard
+from trainers.local.api.stored_responses import StoredResponses
 from trainers.local.job_directory import is_disk_full
 from trainers.local.jobs.backends import Backend, LocalBackend
 from trainers.local.jobs.files import Files
@@ -89,6 +90,8 @@ def build_app(config: Config) -> Starlette:
     queue = _create_queue(config, jobs)
     engine = _create_engine(config, lambda: queue.is_busy)
 
+    model_endpoints = ModelEndpoints(models, aliases, engine, usage, StoredResponses())
+
     def job_statuses() -> list[Status]:
         return [bodies.status_of(record, queue.is_running(record.job.id)) for record in jobs.all()]
 
@@ -105,8 +108,10 @@ def build_app(config: Config) -> Starlette:
     app = Starlette(
         routes=[
             *FileEndpoints(files, jobs, engine.forget_texts).routes(),
-            *JobEndpoints(files, jobs, models, queue, aliases, engines, engine.forget_texts).routes(),
-            *ModelEndpoints(models, aliases, engine, usage).routes(),
+            *JobEndpoints(
+                files, jobs, models, queue, aliases, engines, model_endpoints.forget_model
+            ).routes(),
+            *model_endpoints.routes(),
             *AliasEndpoints(aliases, usage).routes(),
             *metrics.routes(),
         ],
