@@ -32,6 +32,7 @@ from trainers.local.training.loop import TrainState, train_step
 from trainers.local.training.memory import MicroBatcher
 from trainers.local.training.methods.sft import Sft
 from trainers.local.training.packing import fill_packs, find_abilities, measure, pack_rows, pack_tokens, width
+from trainers.local.training.schedule import UNREDUCED
 from trainers.local.training.setup import TrainingSetup
 from trainers.methods import Parameters
 
@@ -130,7 +131,7 @@ def ours(source: Path, rows: Batch) -> Variant:
     able = replace(find_abilities(base, longest), kept_positions=trim_last_mlp(base))
     model = add_lora(base, SETTINGS)
     micro_batcher = MicroBatcher(
-        pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print
+        pack_tokens(device), UNREDUCED, packs=able.packs, fill=fill_packs, width=width, tell=print
     )
     method = Sft(model, TrainingSetup(base, Rows(rows, 0, 0), None, able, device, dtype))
     state = TrainState(method, new_optimizer(model), micro_batcher, check_pause=lambda: None)

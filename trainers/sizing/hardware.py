@@ -168,7 +168,7 @@ def check_fit(model: Architecture, work: Work, machine: Machine) -> Fit:
     for changes in _changes_by_kind(work):
         fits = False
         for smaller in changes:
-            size = _needed_bytes(model, smaller, machine.place)
+            size = needed_bytes(model, smaller, machine.place)
             least = min(least, size)
             # The smallest change that is enough.
             if not fits and size * MEMORY_MARGIN <= machine.memory:
@@ -191,7 +191,7 @@ def adapt_to_memory(model: Architecture, work: Work, machine: Machine) -> Work:
     smaller = [replace(again, batch=batch) for batch in _halve_down_to(work.batch, 1)]
     tried = [work, again, *smaller]
     for settings in tried:
-        needed = _needed_bytes(model, settings, machine.place)
+        needed = needed_bytes(model, settings, machine.place)
         if needed * MEMORY_MARGIN <= machine.memory:
             return settings
     return tried[-1]
@@ -207,7 +207,8 @@ def smallest_gpu(needed: int) -> str | None:
     return name
 
 
-def _needed_bytes(model: Architecture, work: Work, place: Device) -> int:
+def needed_bytes(model: Architecture, work: Work, place: Device) -> int:
+    """Returns the bytes at the peak, with those of the program if it is in the same memory."""
     memory = estimate_memory(model, work, place)
     return memory.total + memory.process
 

@@ -116,10 +116,11 @@ def halve_in_one(rank: int, port: int, folder: Path) -> None:
     from trainers.local.training.data import Row
     from trainers.local.training.memory import MicroBatcher
     from trainers.local.training.packing import fill_packs, width
+    from trainers.local.training.schedule import UNREDUCED
 
     set_launcher_environment(rank, 2, port)
     distributed.join(seed=7)
-    batcher = MicroBatcher(64, None, packs=True, fill=fill_packs, width=width, tell=lambda message: None)
+    batcher = MicroBatcher(64, UNREDUCED, packs=True, fill=fill_packs, width=width, tell=lambda message: None)
     rows = [Row(line, [1] * 16, [True] * 16) for line in range(1, 9)]
 
     def compute(parts: Sequence[Sequence[Row]]) -> list[int]:

@@ -21,7 +21,7 @@ from trainers.local.training.memory import MicroBatcher
 from trainers.local.training.methods.sft import Sft
 from trainers.local.training.metrics_logger import Scores
 from trainers.local.training.packing import Abilities, fill_packs, width
-from trainers.local.training.schedule import Position
+from trainers.local.training.schedule import UNREDUCED, Position
 from trainers.local.training.setup import TrainingSetup
 from trainers.methods import Parameters
 
@@ -77,7 +77,9 @@ def train_state(base: Path, scaler: GradScaler) -> TrainState[Row, Scores]:
     torch.manual_seed(0)
     model = add_lora(load_model(str(base), CPU, torch.float16), SETTINGS)
     matrices = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    batcher = MicroBatcher(768, None, packs=True, fill=fill_packs, width=width, tell=lambda message: None)
+    batcher = MicroBatcher(
+        768, UNREDUCED, packs=True, fill=fill_packs, width=width, tell=lambda message: None
+    )
     able = Abilities(packs=True, selects=True)
     method = Sft(model, TrainingSetup(model, Rows(ROWS, 0, 0), None, able, CPU, torch.float16))
     return TrainState(

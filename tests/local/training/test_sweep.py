@@ -183,7 +183,7 @@ def test_each_trial_finds_out_only_once_that_memory_is_too_small(
         assert run_training(folder) == PAUSED
     checkpoints = [read_json(path) or {} for path in folder.glob("arms/*/checkpoints/*/checkpoint.json")]
     assert len(checkpoints) >= 2
-    assert all(0 < checkpoint["room"] < 100 for checkpoint in checkpoints)
+    assert all(0 < checkpoint["room"]["tokens"] < 100 for checkpoint in checkpoints)
     (folder / "PAUSED").unlink()
     with limit_memory(60):
         assert run_training(folder) == 0

@@ -39,6 +39,7 @@ from trainers.local.training.metrics_logger import MetricsLogger, Progress
 from trainers.local.training.schedule import (
     START,
     Position,
+    Room,
     Stop,
     Validation,
     best_validation,
@@ -138,7 +139,13 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
 def read_position(checkpoint: Path) -> Position:
     raw = read_json(checkpoint / "checkpoint.json") or {}
     validations = tuple(Validation(**each) for each in raw.get("validations", ()))
-    return Position(**{**raw, "validations": validations})
+    room = raw.get("room")
+    recomputes = bool(raw.pop("recomputes", False))  # beside the room in checkpoints of release 0.2
+    if isinstance(room, dict):
+        read = Room(**room)
+    else:
+        read = Room(room, recomputes)
+    return Position(**{**raw, "validations": validations, "room": read})
 
 
 def save_checkpoint_as_result(folder: Path, step: int) -> None:

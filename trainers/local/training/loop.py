@@ -45,8 +45,10 @@ from trainers.local.training.memory import (
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step, create_logger
 from trainers.local.training.schedule import (
     MAX_NORM,
+    UNREDUCED,
     Pace,
     Position,
+    Room,
     Stop,
     Validation,
     best_validation,
@@ -64,7 +66,8 @@ P = TypeVar("P")  # this process's results of a step
 
 class TrainingMethod(ABC, Generic[R, P]):
     """A method with its rows and one adapter. `validation` is empty without a validation file. `usual_tokens` is the
-    number of tokens computed at a time if memory allows. `metrics` are the names of Scores.more. `forward_share` is the
+    number of tokens computed at a time if memory allows, and `first_room` what a first step has memory for by an
+    estimate. `metrics` are the names of Scores.more. `forward_share` is the
     time of a validation per token, as a share of a training step's. If `seed` is set, it and the step determine a
     step's random numbers."""
 
@@ -77,6 +80,7 @@ class TrainingMethod(ABC, Generic[R, P]):
     dtype: torch.dtype
     usual_tokens: int
     packs: bool = True
+    first_room: Room = UNREDUCED
     is_sharded: bool = False
     seed: int | None = None
 
@@ -175,23 +179,24 @@ def start_loop(
     distributed.broadcast_parameters(learnt)
     scaler = new_scaler(method.device, method.dtype)
     position = restore_checkpoint(folder, model, optimizer, scaler)
+    if not position.step:
+        position = replace(position, room=method.first_room)
     if method.is_sharded:
         position = _reduce_room(position, folder)
 
     is_packed = recompute_if_packed(model)
     recomputes = is_packed
     # A resumed run computes as before, or memory would run out once more.
-    if not is_packed and position.recomputes:
+    if not is_packed and position.room.recomputes:
         recomputes = recompute_activations(model)
     batcher = MicroBatcher(
         method.usual_tokens,
-        position.room,
+        replace(position.room, recomputes=recomputes),
         packs=method.packs,
         fill=method.fill,
         width=method.width,
         tell=logger.warn,
         recompute=lambda: recompute_activations(model),
-        recomputes=recomputes,
         end_team=partial(end_team, folder) if method.is_sharded else None,
     )
     state = TrainState(method, optimizer, batcher, distributed.step_pause_check(pauses), scaler=scaler)
@@ -219,8 +224,12 @@ def _reduce_room(position: Position, folder: Path) -> Position:
     if shortage is None:
         return position
     tokens, recomputes = shortage
-    room = min(tokens, position.room or tokens)
-    return replace(position, room=room, recomputes=recomputes or position.recomputes)
+    room = replace(
+        position.room,
+        tokens=min(tokens, position.room.tokens or tokens),
+        recomputes=recomputes or position.room.recomputes,
+    )
+    return replace(position, room=room)
 
 
 def new_optimizer(learnt: Sequence[torch.nn.Parameter], settings: Parameters) -> Optimizer:
@@ -322,13 +331,13 @@ class TrainingLoop(Generic[R, P]):
         scores = train_step(self.state, batch, rate, step)
         took = time.monotonic() - begun
         tokens = method.tokens(batch)
+        self.state.batcher.finish_step()
         position = self.position = replace(
             self.position,
             step=step,
             trained_tokens=self.position.trained_tokens + tokens,
             seconds=self.seconds,
-            room=self.state.batcher.reduced_tokens,
-            recomputes=self.state.batcher.recomputes,
+            room=self.state.batcher.room,
         )
         # How long a validation would take: the ceiling leaves time for it before one has been measured.
         guess_s = method.validation_tokens / tokens * took * method.forward_share
@@ -358,8 +367,7 @@ class TrainingLoop(Generic[R, P]):
         self.position = replace(
             position,
             validations=(*position.validations, validation),
-            room=self.state.batcher.reduced_tokens,
-            recomputes=self.state.batcher.recomputes,
+            room=self.state.batcher.room,
         )
         self.pace = replace(self.pace, validation_s=time.monotonic() - begun)
 

@@ -147,6 +147,11 @@ def pack_tokens(device: torch.device) -> int:
     return 8192
 
 
+def usual_tokens(device: torch.device, able: Abilities) -> int:
+    """Returns how many tokens are computed at a time if there is memory for them."""
+    return min(pack_tokens(device), able.widest)
+
+
 def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
     """Groups rows in their order, so that a group takes at most `limit` tokens with the common beginning counted once.
     A longer row is a group of its own."""

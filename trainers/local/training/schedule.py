@@ -15,6 +15,9 @@ Stop = Literal["patience", "ceiling"]
 WARM_UP = 0.05
 
 
+FIRST_PATIENCE = 50  # steps without a shortage before more tokens are tried
+
+
 @dataclass(frozen=True)
 class Validation:
     """Scores on the validation file after `step` steps. `loss` is in nats per supervised token. `accuracy` is None if
@@ -26,19 +29,33 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Position:
-    """A run's progress: steps, trained tokens (each row counts once per epoch), and seconds.
+class Room:
+    """What there is memory for. `tokens` are computed at a time, or as many as usual if None. `recomputes`: activations
+    are recomputed in the backward pass instead of kept.
 
-    `room` is the reduced number of tokens computed at a time, or None if memory never ran out. `recomputes` is True if
-    activations are recomputed in the backward pass.
+    `calm_steps` have been trained since `tokens` last changed. After `patience` of them more tokens are tried. All of
+    this is part of a checkpoint, so that a resumed run computes alike.
     """
+
+    tokens: int | None = None
+    recomputes: bool = False
+    calm_steps: int = 0
+    patience: int = FIRST_PATIENCE
+
+
+UNREDUCED = Room()
+
+
+@dataclass(frozen=True)
+class Position:
+    """A run's progress: steps, trained tokens (each row counts once per epoch), seconds, and what there is memory
+    for."""
 
     step: int
     trained_tokens: int
     seconds: float
     validations: tuple[Validation, ...] = ()
-    room: int | None = None
-    recomputes: bool = False
+    room: Room = UNREDUCED
 
 
 START = Position(0, 0, 0.0)

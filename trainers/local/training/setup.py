@@ -23,8 +23,10 @@ from trainers.local.training.base_model import check_vocabulary, load_config, lo
 from trainers.local.training.data import Row, Rows, read_rows, report_rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses, TrainingFailed
+from trainers.local.training.memory import choose_first_room, usable_memory
 from trainers.local.training.metrics_logger import MetricsLogger
-from trainers.local.training.packing import Abilities, find_abilities
+from trainers.local.training.packing import Abilities, find_abilities, usual_tokens
+from trainers.local.training.schedule import UNREDUCED, Room
 from trainers.local.training.sharding import device_memory, is_sharding_wanted, shard_layers
 from trainers.methods import Parameters
 
@@ -43,6 +45,7 @@ class TrainingSetup:
     device: torch.device
     dtype: torch.dtype
     is_sharded: bool = False
+    first_room: Room = UNREDUCED
 
 
 def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> TrainingSetup:
@@ -102,7 +105,15 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     if not able.selects and head is None:
         logger.log("Logits are computed at every token: this model can't select tokens")
     report_processes(logger, is_sharded)
-    return TrainingSetup(base, training, validation, able, device, dtype, is_sharded)
+    room = UNREDUCED
+    memory = usable_memory(device)
+    if memory is not None and not is_sharded:
+        memory = -distributed.max_of_all(-memory)  # the smallest, since all must decide alike
+        usual = usual_tokens(device, able)
+        room, why = choose_first_room(base, training, settings, able, usual, memory)
+        if why:
+            logger.log(why)
+    return TrainingSetup(base, training, validation, able, device, dtype, is_sharded, room)
 
 
 def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:

@@ -256,7 +256,9 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         # Prompts of similar length share a part, which is padded to its longest.
         by_length = sorted(self.validation, key=lambda row: len(row.prompt))
         own_share = distributed.share(by_length)
-        rewards = state.batcher.compute_in_parts(own_share, reward_all, "while validating")
+        rewards = state.batcher.compute_in_parts(
+            own_share, reward_all, "while validating", keeps_activations=False
+        )
         count, total = distributed.sum_all(len(rewards), sum(rewards))
         mean = total / count
         return Scores(1 - mean, None, {"reward_mean": mean})

@@ -23,7 +23,7 @@ from trainers.local.training.packing import (
     fill_packs,
     measure,
     pack_rows,
-    pack_tokens,
+    usual_tokens,
     width,
 )
 from trainers.local.training.setup import TrainingSetup, prepare_training
@@ -72,7 +72,8 @@ class Sft(TrainingMethod[Row, Scores]):
         self.dtype = setup.dtype
         self.packs = setup.able.packs
         self.is_sharded = setup.is_sharded
-        self.usual_tokens = min(pack_tokens(setup.device), setup.able.widest)
+        self.usual_tokens = usual_tokens(setup.device, setup.able)
+        self.first_room = setup.first_room
 
     def tokens(self, rows: Sequence[Row]) -> int:
         return sum(len(row.ids) for row in rows)
@@ -125,7 +126,7 @@ class Sft(TrainingMethod[Row, Scores]):
             return losses
 
         own = distributed.share(by_length)
-        losses = state.batcher.compute_in_parts(own, measure_all, "while validating")
+        losses = state.batcher.compute_in_parts(own, measure_all, "while validating", keeps_activations=False)
         total, right, targets = distributed.sum_all(
             sum(loss.total.item() for loss in losses),
             sum(loss.right for loss in losses),
