@@ -1,7 +1,8 @@
 """Writes the lock files for installations: the tested versions, with the sha256 of each file. `make lock`
 
     locks/bot.txt        the bot, which trains elsewhere
-    locks/trainer.txt    the bot and its own trainer, with PyTorch's build from the package index
+    locks/trainer.txt    the bot and its own trainer, with PyTorch's build from the package index, which is that for
+                         CUDA on Linux, and with Liger's kernels there
 
 Install with `pip install --require-hashes -r deploy/locks/bot.txt`, which refuses any other file, then the project
 itself with `--no-deps --no-build-isolation`; its build requirements are in the locks too. The versions are those of
@@ -19,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "deploy" / "locks"
-EXTRAS: dict[str, tuple[str, ...]] = {"bot": ("slack",), "trainer": ("slack", "local")}
+EXTRAS: dict[str, tuple[str, ...]] = {"bot": ("slack",), "trainer": ("slack", "local", "liger")}
 
 
 def main(uv: str) -> int:

@@ -20,6 +20,8 @@ from typing import Any
 
 TRAIN_COMMAND = (sys.executable, "-m", "trainers.local.train")
 PROCESSES_VARIABLE = "FINETUNE_PROCESSES"  # the number of processes that each member of a team has to find
+# torch reads the first of these that is set
+ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHUTDOWN_S = 3
 # exit code: the job has to start again, with fewer tokens at a time (training/memory.py)
@@ -66,6 +68,13 @@ def die_with_parent() -> None:
     """Makes the kernel send SIGTERM to this process when its parent dies. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def grow_segments() -> None:
+    """Lets CUDA's allocator grow its segments, before torch is imported. Packs of ever other lengths would leave gaps
+    that none of the next ones fits into. Whoever has set the allocator's options keeps them. Linux only."""
+    if sys.platform == "linux" and not any(name in os.environ for name in ALLOCATOR_VARIABLES):
+        os.environ[ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"
 
 
 @contextmanager

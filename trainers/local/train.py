@@ -18,7 +18,7 @@ from trainers.local.engines.catalog import ENGINES
 from trainers.local.engines.plan import engine_folder
 from trainers.local.engines.process import kill_leftover
 from trainers.local.job_directory import TrainingJob, lock_job, read_job
-from trainers.local.launch import die_with_parent, quick_imports
+from trainers.local.launch import die_with_parent, grow_segments, quick_imports
 from trainers.local.training.errors import PAUSE_MARK, TrainingFailed, TrainingPaused, write_failure
 from trainers.methods import BUILTIN, METHODS
 
@@ -35,6 +35,7 @@ def main() -> int:
     folder: Path = parser.parse_args().folder
     if not (folder / "job.json").is_file():
         parser.error(f"{folder} has no job.json, so it is not a job's folder.")
+    grow_segments()
     if "RANK" in os.environ:
         die_with_parent()
     if os.environ.get("RANK", "0") != "0":

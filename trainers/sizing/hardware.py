@@ -37,6 +37,7 @@ GPUS = {
     "b200": ("NVIDIA B200", 183359, 2250),
     "mi300x": ("AMD MI300X", 196592, 1307),
 }
+OLD_GPUS = frozenset(("t4", "v100"))  # before Ampere
 GPU_ALIASES = {
     "a100": "a100-80gb",
     "3090": "rtx3090",
@@ -81,7 +82,11 @@ def read_gpu(text: str) -> Machine | None:
     if gpu is None:
         return None
     name, mebibytes, peak = gpu
-    return Machine(f"the {name}", mebibytes * MIB, Device("gpu", 2), peak * 1e12 * SUSTAINED)
+    return Machine(f"the {name}", mebibytes * MIB, _gpu_place(name), peak * 1e12 * SUSTAINED)
+
+
+def _gpu_place(name: str) -> Device:
+    return Device("gpu", 2, is_old=not OLD_GPUS.isdisjoint(name.lower().replace("-", " ").split()))
 
 
 def gpu_speed(name: str) -> float | None:
@@ -136,7 +141,7 @@ def _nvidia_gpu() -> Machine | None:
         answer = subprocess.run(names, capture_output=True, encoding="utf-8", timeout=10, check=True).stdout
         name, _, mebibytes = answer.splitlines()[0].rpartition(",")
         memory = int(mebibytes) * MIB
-        return Machine(f"this machine's {name.strip()}", memory, Device("gpu", 2), gpu_speed(name))
+        return Machine(f"this machine's {name.strip()}", memory, _gpu_place(name), gpu_speed(name))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None  # with a broken driver no training would run on the GPU either
 

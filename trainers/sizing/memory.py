@@ -78,6 +78,7 @@ GPU_ALLOCATOR = 0.10
 # Tokens computed at a time; the same as pack_tokens() in trainers/local/training/packing.py.
 CPU_TOKENS = 768
 GPU_TOKENS = 8192
+OLD_GPU_TOKENS = 2048  # before Ampere, where packs need a mask
 # Logits of chats beyond which the head works in chunks, and those of a chunk; the same as in
 # trainers/local/kernels/chunked_loss.py.
 MANY_LOGITS = 2**25
@@ -93,15 +94,19 @@ PRODUCT_CPU = 4
 
 @dataclass(frozen=True)
 class Device:
-    """The kind of device that trains. `number_bytes` is the size of a weight: 2 (bfloat16) or 4 (float32)."""
+    """The kind of device that trains. `number_bytes` is the size of a weight: 2 (bfloat16) or 4 (float32). `is_old`: a
+    GPU before Ampere."""
 
     kind: Literal["cpu", "gpu"]
     number_bytes: int
+    is_old: bool = False
 
     @property
     def tokens_at_a_time(self) -> int:
         if self.kind == "cpu":
             return CPU_TOKENS
+        if self.is_old:
+            return OLD_GPU_TOKENS
         return GPU_TOKENS
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.local.runs import (
 from tests.local.sweeps import make_sweep
 from tests.local.trainer_server import examples, free_port
 from trainers.hyperparameters import Sweep
+from trainers.local import launch
 from trainers.local.jobs.backends import LocalBackend, backend_refusal
 from trainers.local.train import run_training
 from trainers.local.training import distributed, setup
@@ -128,7 +130,7 @@ def halve_in_one(rank: int, port: int, folder: Path) -> None:
             raise MemoryError("out of memory")
         return [len(part) for part in parts]
 
-    sizes = batcher.compute_in_parts(distributed.share(rows), compute, "in a test")
+    sizes = batcher.compute_in_parts(distributed.share(rows, lambda row: len(row.ids)), compute, "in a test")
     (folder / str(rank)).write_text(f"{sizes} {batcher.tokens}")
     distributed.leave()
 
@@ -143,6 +145,29 @@ def test_all_processes_compute_smaller_parts_when_one_is_short_of_memory(tmp_pat
     first, second = ((tmp_path / name).read_text() for name in ("0", "1"))
     assert first == second
     assert first.startswith("[1, 1, 1, 1] ")
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_the_allocators_options_are_the_users_if_there_are_any(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in launch.ALLOCATOR_VARIABLES:
+        monkeypatch.setenv(each, "")  # so that it is restored
+        monkeypatch.delenv(each)
+    monkeypatch.setenv(name, "max_split_size_mb:512")
+    before = dict(os.environ)
+    launch.grow_segments()
+    assert dict(os.environ) == before
+    monkeypatch.delenv(name)
+    launch.grow_segments()
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+
+
+def test_processes_share_a_step_by_its_tokens() -> None:
+    lengths = [900, 10, 20, 30, 400, 500]
+    assert distributed.divide(lengths, 2, lambda length: length) == [[900, 30], [10, 20, 400, 500]]
+    assert distributed.divide(lengths[:1], 3, lambda length: length) == [[900], [], []]
+    assert distributed.divide([7] * 8, 4, lambda length: length) == [[7, 7]] * 4
 
 
 @pytest.mark.parametrize(

@@ -152,4 +152,5 @@ def test_only_cuda_compiles_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert block_attention._compile_attention("cpu") is flex.flex_attention
     block_attention._compile_attention("cuda")
     assert compiled == [(flex.flex_attention, {"dynamic": False})]
+    assert torch._dynamo.config.recompile_limit >= 64
     block_attention._compile_attention.cache_clear()

@@ -9,7 +9,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from trainers.sizing.memory import (
     CPU_TOKENS,
     GPU_TOKENS,
     MANY_LOGITS,
+    OLD_GPU_TOKENS,
     Device,
     Work,
     estimate_memory,
@@ -177,10 +178,15 @@ def test_smollm2_135m_takes_the_estimated_memory(tmp_path: Path, number: str) ->
 def test_estimates_use_the_engines_tokens_per_pack() -> None:
     import torch
 
-    from trainers.local.training.packing import pack_tokens
+    from trainers.local.training.packing import MASKED_TOKENS, Abilities, pack_tokens, usual_tokens
 
     assert pack_tokens(torch.device("cpu")) == CPU_TOKENS
     assert pack_tokens(torch.device("cuda")) == GPU_TOKENS
+    by_mask = Abilities(packs=True, selects=True)
+    assert usual_tokens(torch.device("cuda"), by_mask) == MASKED_TOKENS == OLD_GPU_TOKENS
+    assert usual_tokens(torch.device("cuda"), replace(by_mask, by_blocks=True)) == GPU_TOKENS
+    assert usual_tokens(torch.device("mps"), by_mask) == MASKED_TOKENS
+    assert usual_tokens(torch.device("cpu"), by_mask) == CPU_TOKENS
 
 
 def test_estimates_use_the_engines_chunks_of_logits() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
+from torch import _dynamo as dynamo
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -26,6 +27,7 @@ BLOCK_TOKENS = 128
 # A pack of up to this many tokens uses a mask: attention is then a twentieth of the work, and nothing is compiled.
 MAX_MASKED_TOKENS = 1024
 MIN_CAPABILITY = 8  # NVIDIA's compute capability: Triton's kernels need Ampere or later
+RECOMPILES = 64
 ROWS = (60, 700, 420, 300)  # tokens of a common beginning and of three rows, for the comparison with a mask
 TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_NARROW = 0.02  # for bfloat16 and float16
@@ -144,6 +146,9 @@ def attend_by_blocks(
 @cache
 def _compile_attention(device: str) -> Any:
     if device == "cuda":
+        # One for each length, in training and in validation. Beyond the limit, which is 8, torch would compute all
+        # pairs of tokens without a word.
+        dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, RECOMPILES)
         return torch.compile(flex_attention, dynamic=False)
     return flex_attention
 

@@ -414,8 +414,9 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
             raise
 
     learnt = state.learnt
+    share = distributed.share(batch, lambda row: method.tokens([row]))
     while True:
-        computed = state.batcher.compute_in_parts(distributed.share(batch), add_gradients, f"at step {step}")
+        computed = state.batcher.compute_in_parts(share, add_gradients, f"at step {step}")
         distributed.sum_gradients(learnt)
         scores = method.total(computed)
         if not math.isfinite(scores.loss) or unscale_gradients(state.scaler, optimizer):

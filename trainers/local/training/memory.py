@@ -27,7 +27,7 @@ from trainers.local.training.schedule import UNREDUCED, Room
 from trainers.methods import Parameters, Quantization
 from trainers.sizing.architecture import UnknownSize, read_config
 from trainers.sizing.hardware import Machine, adapt_to_memory, needed_bytes
-from trainers.sizing.memory import Device, Method, Work, with_forced_checkpoints
+from trainers.sizing.memory import OLD_GPU_TOKENS, Device, Method, Work, with_forced_checkpoints
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -103,7 +103,7 @@ def choose_first_room(
     if isinstance(model, UnknownSize):
         return UNREDUCED, ""
     wanted = work_of_step(rows, settings, able, usual)
-    machine = Machine("the GPU", memory, Device("gpu", base.dtype.itemsize))
+    machine = Machine("the GPU", memory, Device("gpu", base.dtype.itemsize, is_old=usual <= OLD_GPU_TOKENS))
     chosen = adapt_to_memory(model, wanted, machine)
     if chosen == wanted or chosen == with_forced_checkpoints(model, wanted):
         return UNREDUCED, ""

@@ -37,6 +37,9 @@ PACKED_FAMILIES = (
     *("gemma3_text", "gemma3", "mistral3", "ministral3", "llama4_text"),
     *("granite", "glm4", "olmo3", "cohere2", "qwen3_moe", "mixtral"),
 )
+# Packs of so many tokens where attention needs a mask: at 8,192 it would compute all pairs of tokens without flash
+# kernels, and on MPS keep 4 GB of scores a layer.
+MASKED_TOKENS = 2048
 
 
 class Model(Protocol):
@@ -144,12 +147,19 @@ def pack_tokens(device: torch.device) -> int:
     square."""
     if device.type == "cpu":
         return 768
+    if device.type == "mps":
+        return MASKED_TOKENS
     return 8192
 
 
 def usual_tokens(device: torch.device, able: Abilities) -> int:
     """Returns how many tokens are computed at a time if there is memory for them."""
-    return min(pack_tokens(device), able.widest)
+    tokens = min(pack_tokens(device), able.widest)
+    # As on a T4, a V100, or where flex_attention's results differ.
+    has_mask = device.type == "cuda" and able.packs and not able.by_blocks
+    if has_mask:
+        return min(tokens, MASKED_TOKENS)
+    return tokens
 
 
 def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:

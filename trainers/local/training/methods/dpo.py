@@ -158,7 +158,7 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
 
         # Pairs of similar length share a part, which is padded to its longest.
         by_length = sorted(self.validation, key=lambda row: row.length)
-        own = distributed.share(by_length)
+        own = distributed.share(by_length, lambda row: row.length)
         computed = state.batcher.compute_in_parts(
             own, measure_all, "while validating", keeps_activations=False
         )

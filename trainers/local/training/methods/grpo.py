@@ -255,7 +255,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
 
         # Prompts of similar length share a part, which is padded to its longest.
         by_length = sorted(self.validation, key=lambda row: len(row.prompt))
-        own_share = distributed.share(by_length)
+        own_share = distributed.share(by_length, lambda row: len(row.prompt))
         rewards = state.batcher.compute_in_parts(
             own_share, reward_all, "while validating", keeps_activations=False
         )

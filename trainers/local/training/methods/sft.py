@@ -125,7 +125,7 @@ class Sft(TrainingMethod[Row, Scores]):
                 losses += [loss] * counts
             return losses
 
-        own = distributed.share(by_length)
+        own = distributed.share(by_length, lambda row: len(row.ids))
         losses = state.batcher.compute_in_parts(own, measure_all, "while validating", keeps_activations=False)
         total, right, targets = distributed.sum_all(
             sum(loss.total.item() for loss in losses),
