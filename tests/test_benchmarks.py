@@ -17,6 +17,7 @@ MODEL, DATA = "MODEL", "DATA"  # replaced by a tiny model's folder, and by a fil
 STUCK_S = 300  # the longest takes 40; one that hangs would hold up all tests
 SHORT = {
     "acks": ("20", "250", "--model", MODEL),
+    "beside": (*("--data", DATA, "--model", MODEL, "--questions", "4", "--callers", "2", "--settle", "0.5"),),
     "checking": ("100", "1"),
     "door": ("--short",),
     "evidence": ("--short",),

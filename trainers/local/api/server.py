@@ -29,6 +29,7 @@ from starlette.responses import Response
 from trainers.host import ENGINES_FOLDER
 from trainers.http.errors import ApiError
 from trainers.http.metrics import METRICS, RequestCounts, RequestMetrics
+from trainers.local import turns
 from trainers.local.alias_usage import USAGE_FOLDER, AliasCounts
 from trainers.local.api import bodies
 from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
@@ -148,7 +149,9 @@ class JobCounts(Collector):
 
 
 def _create_queue(config: Config, jobs: Jobs) -> JobQueue:
-    backend: Backend = LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
+    backend: Backend = LocalBackend(
+        config.train_command, config.gpus, config.gpus_per_job, config.data / turns.FOLDER
+    )
     if config.ray is not None:
         backend = RayBackend(RayHead(config.ray.address), config.ray, config.data / "jobs")
     rented = None
@@ -159,7 +162,7 @@ def _create_queue(config: Config, jobs: Jobs) -> JobQueue:
 
 def _create_engine(config: Config, is_training: Callable[[], bool]) -> GenerationEngine:
     """Returns the engine for encoders, which passes requests for other models on to the one that writes text."""
-    engine: GenerationEngine = Generator(is_training)
+    engine: GenerationEngine = Generator(is_training, config.data / turns.FOLDER)
     if config.serving_engine == "vllm":
         # Imported late, with the hub's client: 10 MB, which other trainers do without while idle.
         from trainers.local.serving.vllm_engine import VllmEngine

@@ -22,6 +22,7 @@ from trainers.local.engines.compatibility import Refusal
 from trainers.local.job_directory import lock_job
 from trainers.local.jobs.records import JobRecord
 from trainers.local.launch import train_command
+from trainers.local.turns import VARIABLE
 from trainers.methods import BUILTIN, METHODS, Parameters
 
 POLL_S = 0.05
@@ -150,12 +151,18 @@ class LocalBackend:
     nodes = 1
 
     def __init__(
-        self, command: tuple[str, ...] | None = None, gpus: tuple[str, ...] = (), gpus_per_job: int = 1
+        self,
+        command: tuple[str, ...] | None = None,
+        gpus: tuple[str, ...] = (),
+        gpus_per_job: int = 1,
+        turns: Path | None = None,
     ) -> None:
+        """`turns` is the folder of the locks by which a job takes turns with answers (trainers/local/turns.py)."""
         self.processes = gpus_per_job
         self._command = command or train_command(gpus_per_job)
         self._single_command = command or train_command(1)  # encoders are small
         self._gpus = gpus
+        self._turns = turns
         self._children: list[Child] = []
 
     def start(self, record: JobRecord) -> Child:
@@ -165,13 +172,16 @@ class LocalBackend:
         command = self._command
         if METHODS[record.job.method].is_for_encoders:
             command = self._single_command
+        environment = job_environment(gpus)
+        if self._turns is not None and self._is_beside_serving(gpus):
+            environment[VARIABLE] = str(self._turns)
         with (record.folder / "train.log").open("ab") as log:
             process = subprocess.Popen(
                 [*command, str(record.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=job_environment(gpus),
+                env=environment,
                 start_new_session=True,
             )
         (record.folder / "gpu").write_text(",".join(gpus), encoding="ascii")
@@ -196,11 +206,13 @@ class LocalBackend:
         pid: int | None,
         gpus: tuple[str, ...],
     ) -> Child:
-        # Serving uses the first GPU.
-        is_beside_serving = not gpus or not self._gpus or self._gpus[0] in gpus
-        child = Child(record, process, pid, gpus, is_beside_serving)
+        child = Child(record, process, pid, gpus, self._is_beside_serving(gpus))
         self._children.append(child)
         return child
+
+    def _is_beside_serving(self, gpus: Sequence[str]) -> bool:
+        # Serving uses the first GPU.
+        return not gpus or not self._gpus or self._gpus[0] in gpus
 
     def shortage(self) -> None:
         return None

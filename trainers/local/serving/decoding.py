@@ -19,29 +19,32 @@ from trainers.local.serving.sequences import Row, count_agreeing, pad_right
 # Reading newcomers costs the running rows a pass. Short answers such as labels are done before the first look.
 STEPS_BETWEEN_LOOKS = 16
 
+Wait = Callable[[], None]
 Newcomers = Callable[[Sequence[Row]], Sequence[Row]]
 
 
 @torch.inference_mode()
-def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
+def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers, wait: Wait = lambda: None) -> None:
     """Answers all rows, and returns when the last is done. `newcomers` gets the running rows and returns rows that
-    join.
+    join. `wait` is called before each pass.
 
     After a fault the rows keep what they have written, and another call continues from there.
     """
     running = [row for row in rows if not row.is_done]
     if base.keeps_state and len(running) > 1:
         for row in running:
-            decode(base, [row], newcomers)
+            decode(base, [row], newcomers, wait)
         return
     # Neighbouring rows with the same adapter are computed as one product.
     running.sort(key=lambda row: str(row.adapter))
+    wait()
     state = prefill_rows(base, running)
     steps = 0
     while True:
         running, state = _choose_tokens(base, running, state)
         if not running:
             return
+        wait()
         state = _feed(base, running, state)
         steps += 1
         if not base.can_join or steps % STEPS_BETWEEN_LOOKS:

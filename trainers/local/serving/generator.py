@@ -25,9 +25,11 @@ from trainers.local.serving.values import (
     Request,
     Ticket,
 )
+from trainers.local.turns import AnswerTurns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from trainers.local.serving.model_cache import Base, ModelCache
     from trainers.local.serving.sequences import Row
@@ -43,6 +45,8 @@ QUIET_S = 0.005
 GATHER_S = 0.2
 BUSY_RETRY_S = 30
 STOP_S = 1.0
+# How long a job goes on waiting after an answer, for a caller that asks again at once.
+LINGER_S = 0.15
 IDLE_POLL_S = 1.0  # how often an idle generator checks whether a job needs the GPU
 
 log = logging.getLogger(__name__)
@@ -93,10 +97,12 @@ def _fits(rows: Sequence[Row], room: BatchLimits) -> bool:
 
 
 class Generator:
-    """`is_training` returns True if a job uses the same GPU as this process, or the CPU if there is no GPU."""
+    """`is_training` returns True if a job uses the same GPU as this process, or the CPU if there is no GPU. `turns` is
+    the folder of the locks by which answers and such a job take turns."""
 
-    def __init__(self, is_training: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, is_training: Callable[[], bool] = lambda: False, turns: Path | None = None) -> None:
         self._is_training = is_training
+        self._turns = AnswerTurns(turns)
         self._inbox: queue.SimpleQueue[PendingRequest | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # guards the thread's start and the count of the inbox
@@ -112,6 +118,7 @@ class Generator:
         self._most_rows = MAX_BATCH_ROWS  # less after a batch that ran out of memory
         self._rows_per_second = 1.0
         self._models: ModelCache | None = None
+        self._has_turn = False  # since the last batch
 
     def submit(self, request: PendingRequest) -> Ticket:
         """Raises ApiError (503) if too many answers are queued already."""
@@ -165,7 +172,9 @@ class Generator:
         while True:
             rows = len(self._waiting) + sum(request.rows for request in requests)
             is_idle = not self._waiting and not requests
-            if is_idle:
+            if is_idle and self._has_turn:
+                patience_s = LINGER_S
+            elif is_idle:
                 patience_s = IDLE_POLL_S
             elif rows >= MAX_BATCH_ROWS or time.monotonic() > deadline:
                 patience_s = 0.0
@@ -176,6 +185,8 @@ class Generator:
             try:
                 request = self._inbox.get(timeout=patience_s)
             except queue.Empty:
+                if is_idle:
+                    self._end_turn()
                 return requests
             if request is None:  # from `stop`
                 return requests
@@ -227,6 +238,8 @@ class Generator:
                 )
                 raise busy_error(text, "out_of_memory", BUSY_RETRY_S)
             self._callers = len(self._waiting)
+            self._has_turn = True
+            self._turns.begin()
             if self._take(base, rows, ()):
                 self._decode(base)
         self._batch = []
@@ -260,11 +273,13 @@ class Generator:
         start = time.monotonic()
         try:
             with self._open_models().cores.shared():
-                decode(base, self._batch, partial(self._newcomers, base))
+                decode(base, self._batch, partial(self._newcomers, base), self._wait_for_turn)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             is_short_of_memory = True
+        finally:
+            self._turns.end_pass()
         if not is_short_of_memory:
             self._most_rows = min(MAX_BATCH_ROWS, self._most_rows + 1)
             rows = self._answered + len(self._batch)
@@ -282,6 +297,22 @@ class Generator:
         log.warning("out of memory with %d answers at a time; going on with %d", len(left), self._most_rows)
         self._waiting[:0] = left
         self._batch = []
+
+    def _wait_for_turn(self) -> None:
+        """Lets a job on the same cores end a part of a step. A GPU shares its time by itself."""
+        models = self._open_models()
+        if models.device.type != "cpu":
+            return
+        self._turns.end_pass()
+        if self._turns.is_training():
+            with models.cores.waiting():
+                self._turns.wait()
+        self._turns.begin_pass()
+
+    def _end_turn(self) -> None:
+        """Called once nobody has asked for a while."""
+        self._has_turn = False
+        self._turns.end()
 
     def _newcomers(self, base: Base, running: Sequence[Row]) -> Sequence[Row]:
         """Returns rows that join a running batch: those for the same base, as far as there is room. Raises MemoryError

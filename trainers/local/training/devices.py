@@ -89,6 +89,13 @@ class CpuThreads:
         self._seen = CpuSeconds()
 
     @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wraps a wait within `shared`, whose time and whose other programs don't count."""
+        start = cpu_seconds()
+        yield
+        self._seen -= cpu_seconds() - start
+
+    @contextmanager
     def shared(self) -> Iterator[None]:
         """Wraps a step or a batch. The next one leaves to other programs the cores that they used during this one."""
         start = cpu_seconds()

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import distributed
 
 from trainers.local.launch import PROCESSES_VARIABLE
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
+from trainers.local.turns import TrainingTurns, training_turns
 
 T = TypeVar("T")
 DOWNLOAD_TIMEOUT = timedelta(hours=12)  # for waits while the first process may download a large model
@@ -117,11 +119,20 @@ def check_pause(pauses: Pauses) -> None:
 
 
 def step_pause_check(pauses: Pauses) -> Callable[[], None]:
-    """Returns the function to call before every part of a step. Several processes check for a pause only between steps,
-    where all are at the same point, so they get a function that does nothing."""
-    if is_alone():
+    """Returns the function to call before every part of a step: it checks for a pause, and lets a server on the same
+    processor answer. Several processes check for a pause only between steps, where all are at the same point, so they
+    get a function that does nothing."""
+    if not is_alone():
+        return lambda: None
+    turns = training_turns()
+    if turns is None:
         return pauses.check_pause
-    return lambda: None
+    return partial(_take_turn, turns, pauses)
+
+
+def _take_turn(turns: TrainingTurns, pauses: Pauses) -> None:
+    pauses.check_pause()
+    turns.take(pauses.check_pause)
 
 
 def any_process(flag: bool) -> bool:
