@@ -6,10 +6,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from trainers.local.stored_rows import StoredRows
 from trainers.local.training.checkpoints import checkpoint_folder, delete_old_checkpoints, list_checkpoints
-from trainers.local.training.data import Row, filter_rows
+from trainers.local.training.data import ROW_FEATURES, Row, filter_rows
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger, Scores, Step
 from trainers.local.training.schedule import (
@@ -31,7 +34,39 @@ def row(tokens: int, answer: int) -> Row:
     return Row(tokens, list(range(tokens)), [False] * (tokens - answer) + [True] * answer)
 
 
-LONG = (row(8, 2), row(12, 4), row(30, 3))
+def store(*rows: Row) -> StoredRows[Row]:
+    columns = {
+        "line": [each.line for each in rows],
+        "ids": [each.ids for each in rows],
+        "supervised": [each.supervised for each in rows],
+    }
+    return StoredRows.of(pa.table(columns, ROW_FEATURES.arrow_schema), Row)
+
+
+LONG = store(row(8, 2), row(12, 4), row(30, 3))
+
+
+def test_stored_rows_are_read_as_they_were_written() -> None:
+    rows = [row(8, 2), Row(3, [], []), Row(4, [7, 8, 9], [False, True, False]), row(30, 3)]
+    stored = store(*rows)
+    assert list(stored) == rows
+    assert [stored[place] for place in (-1, 0)] == [rows[-1], rows[0]]
+    assert list(stored[1:3]) == rows[1:3]
+    assert list(stored.take(np.array([2, 0]))) == [rows[2], rows[0]]
+    assert stored.lengths.tolist() == [8, 0, 3, 30]
+    assert stored.ends.tolist() == [8, 0, 2, 30]
+    assert stored.firsts.tolist() == [6, 0, 1, 27]
+    assert (stored.lines.tolist(), stored.largest_id) == ([8, 3, 4, 30], 29)
+
+
+def test_stored_rows_may_be_in_several_parts_of_a_table() -> None:
+    rows = [row(tokens, 2) for tokens in range(3, 20)]
+    table = store(*rows).table
+    parts = pa.concat_tables([table.slice(0, 5), table.slice(5, 1), table.slice(6)])
+    stored = StoredRows.of(parts, Row)
+    assert list(stored) == rows
+    assert stored.ends.tolist() == [each.length for each in rows]
+    assert stored.firsts.tolist() == [each.first_target for each in rows]
 
 
 def test_too_long_rows_are_left_out_truncated_or_refused() -> None:

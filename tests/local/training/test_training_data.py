@@ -390,12 +390,12 @@ def test_tokenized_rows_are_cached_until_the_file_or_template_changes(tokenizer:
     path.write_text(json.dumps({"messages": CHAT}) + "\n", encoding="utf-8")
 
     def read(tokenizer: Any) -> Any:
-        return read_rows(path, tokenizer, 200, "training_file", cache=cache).rows
+        return list(read_rows(path, tokenizer, 200, "training_file", cache=cache).rows)
 
     first = read(tokenizer)
     (file,) = cache.iterdir()
     written = file.stat().st_mtime_ns
-    assert read(tokenizer) == first == read_rows(path, tokenizer, 200, "training_file").rows
+    assert read(tokenizer) == first == list(read_rows(path, tokenizer, 200, "training_file").rows)
     assert file.stat().st_mtime_ns == written
     other = with_template(tokenizer, next(iter(REWRITING.values())))
     assert len(read(other)) == 2

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+import numpy as np
 from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
 
@@ -28,6 +29,7 @@ from trainers.local.chat_renderer import (
     special_texts,
     tools_for_template,
 )
+from trainers.local.stored_rows import Numbers, StoredRows
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import TooLong
 from trainers.models.chat_templates import template_variables
@@ -91,20 +93,38 @@ class Rows:
     def chats(self) -> int:
         """The number of lines that the rows come from. Smaller than the number of rows if a chat became several
         rows."""
+        if isinstance(self.rows, StoredRows):
+            return len(np.unique(self.rows.lines))
         return len({row.line for row in self.rows})
 
     @property
     def tokens(self) -> int:
-        return sum(len(row.ids) for row in self.rows)
+        return int(row_lengths(self.rows).sum())
 
     @property
     def longest(self) -> int:
-        return max(len(row.ids) for row in self.rows)
+        return int(row_lengths(self.rows).max())
 
     @property
     def largest_id(self) -> int:
-        largest_of_rows = [max(row.ids) for row in self.rows]
-        return max(largest_of_rows)
+        if isinstance(self.rows, StoredRows):
+            return self.rows.largest_id
+        return max(max(row.ids) for row in self.rows)
+
+
+def row_lengths(rows: Sequence[Row]) -> Numbers:
+    """Returns the number of tokens of each row, which of stored rows are known without reading them."""
+    if isinstance(rows, StoredRows):
+        return rows.lengths
+    return np.array([len(row.ids) for row in rows], np.int64)
+
+
+def by_length(rows: Sequence[Row]) -> Sequence[Row]:
+    """Returns the rows, the shortest first."""
+    order = np.argsort(row_lengths(rows), kind="stable")
+    if isinstance(rows, StoredRows):
+        return rows.take(order)
+    return [rows[place] for place in order]
 
 
 def report_rows(logger: MetricsLogger, what: str, rows: Rows, max_length: int) -> None:
@@ -134,21 +154,35 @@ def read_rows(
     """Raises TrainingFailed for an invalid line, with its number, and if no row is left. `param` is the API parameter
     that names the file. `cache` is a folder for the tokens, so that a restarted job doesn't tokenize again."""
     check_tokenizer(tokenizer)
-    disable_progress_bars()
+    template = Template.of(tokenizer)
     try:
         content = path.read_bytes()
-        lines = content.decode("utf-8-sig").split("\n")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        text = f"Reading {path.name}: {error}. Upload it again."
-        raise TrainingFailed("unreadable_file", text, param) from error
+        sentence = f"Reading {path.name}: {error}. Upload it again."
+        raise TrainingFailed("unreadable_file", sentence, param) from error
+    if cache is None:
+        table = tokenize_lines(text, template, param, None)
+    else:
+        cache.mkdir(exist_ok=True)
+        file = cache / f"{template.fingerprint(content)}.arrow"
+        if file.exists():
+            table = Dataset.from_file(str(file))
+        else:
+            table = tokenize_lines(text, template, param, file)
+    return filter_rows(StoredRows.of(table.data.table, Row), max_length, param, too_long)
+
+
+def tokenize_lines(text: str, template: Template, param: str, file: Path | None) -> Dataset:
+    """Returns the rows of a file's `text` as a table, which is mapped into memory from `file` if one is to be
+    written."""
+    disable_progress_bars()
     numbers: list[int] = []
     texts: list[str] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             numbers.append(number)
             texts.append(line)
-    table = Dataset.from_dict({"line": numbers, "text": texts})
-    template = Template.of(tokenizer)
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows: list[Row] = []
@@ -160,24 +194,17 @@ def read_rows(
             "supervised": [row.supervised for row in rows],
         }
 
-    fingerprint = "rows"
-    cache_file = None
-    if cache is not None:
-        cache.mkdir(exist_ok=True)
-        fingerprint = template.fingerprint(content)
-        cache_file = str(cache / f"{fingerprint}.arrow")
-    table = table.map(
+    return Dataset.from_dict({"line": numbers, "text": texts}).map(
         tokenize,
         batched=True,
+        batch_size=100,  # the lists of 1,000 rows, as usual, stay in the allocator: 36 MB
         remove_columns=["text"],
         features=ROW_FEATURES,
-        keep_in_memory=cache is None,
-        cache_file_name=cache_file,
-        load_from_cache_file=True,
-        new_fingerprint=fingerprint,
+        keep_in_memory=file is None,
+        cache_file_name=None if file is None else str(file),
+        load_from_cache_file=False,
+        new_fingerprint="rows" if file is None else file.stem,
     )
-    rows = (Row(item["line"], item["ids"], item["supervised"]) for item in table)
-    return filter_rows(rows, max_length, param, too_long)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -190,17 +217,27 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
         raise TrainingFailed("no_fast_tokenizer", text, "model")
 
 
-def filter_rows(rows: Iterable[Row], max_length: int, param: str, too_long: TooLong = "leave_out") -> Rows:
-    every = list(rows)
-    learnable = [row for row in every if row.is_learnable]
+def filter_rows(rows: StoredRows[Row], max_length: int, param: str, too_long: TooLong = "leave_out") -> Rows:
+    learnable = rows.take(rows.ends > 0)
     if not learnable:
         text = (
             f"No line of the {describe_file(param)} has an assistant's answer to learn from: there are no answers, "
             "nobody asks before them, or all have weight 0. Add questions and answers, or set the weight to 1."
         )
         raise TrainingFailed("nothing_to_learn", text, param)
-    fitting, left_out, cut = filter_by_length(learnable, "row", max_length, param, too_long)
-    return Rows(fitting, len(every) - len(learnable), left_out, cut)
+    is_long = learnable.ends > max_length
+    long = learnable.take(is_long)
+    if long and too_long == "refuse":
+        raise refuse_long(len(long), "row", int(long.lines[0]), int(long.ends.max()), max_length, param)
+    fits = ~is_long
+    if too_long == "truncate":
+        learnable = learnable.cut_to(np.where(is_long, max_length, learnable.lengths))
+        fits |= learnable.firsts < max_length  # otherwise nothing to learn is left
+    fitting = learnable.take(fits)
+    if not fitting:
+        raise refuse_all(len(learnable), "row", int(learnable.ends.min()), max_length, param)
+    left_out = len(learnable) - len(fitting)
+    return Rows(fitting, len(rows) - len(learnable), left_out, len(long) - left_out)
 
 
 def describe_file(param: str) -> str:
@@ -232,18 +269,7 @@ def filter_by_length(
     TrainingFailed if there are longer rows and `too_long` is "refuse", and if no row is left."""
     long = [row for row in rows if row.length > max_length]
     if long and too_long == "refuse":
-        count = f"{len(long)} {noun}s"
-        verb = "are"
-        if len(long) == 1:
-            count = f"1 {noun}"
-            verb = "is"
-        longest = max(row.length for row in long)
-        text = (
-            f"{count} of the {describe_file(param)} {verb} longer than max_length {max_length} tokens, the first in "
-            f"line {long[0].line}, and too_long is 'refuse'. Shorten them, set max_length to {longest}, or set "
-            "too_long to 'leave_out' or 'truncate'."
-        )
-        raise TrainingFailed("rows_too_long", text, param)
+        raise refuse_long(len(long), noun, long[0].line, max(row.length for row in long), max_length, param)
     shortened = rows
     if too_long == "truncate":
         shortened = []
@@ -253,14 +279,35 @@ def filter_by_length(
             shortened.append(row)
     fitting = [row for row in shortened if row.is_learnable and row.length <= max_length]
     if not fitting:
-        shortest = min(row.length for row in rows)
-        text = (
-            f"Each {noun} of the {describe_file(param)} ({len(rows)}) is longer than max_length {max_length} tokens. "
-            f"Shorten them or set max_length to {shortest} or more."
-        )
-        raise TrainingFailed("rows_too_long", text, "max_length")
+        raise refuse_all(len(rows), noun, min(row.length for row in rows), max_length, param)
     left_out = len(rows) - len(fitting)
     return fitting, left_out, len(long) - left_out
+
+
+def refuse_long(
+    count: int, noun: str, line: int, longest: int, max_length: int, param: str
+) -> TrainingFailed:
+    """`count` rows or pairs are too long, the first in `line` and the longest with `longest` tokens."""
+    which = f"{count} {noun}s"
+    verb = "are"
+    if count == 1:
+        which = f"1 {noun}"
+        verb = "is"
+    text = (
+        f"{which} of the {describe_file(param)} {verb} longer than max_length {max_length} tokens, the first in "
+        f"line {line}, and too_long is 'refuse'. Shorten them, set max_length to {longest}, or set "
+        "too_long to 'leave_out' or 'truncate'."
+    )
+    return TrainingFailed("rows_too_long", text, param)
+
+
+def refuse_all(count: int, noun: str, shortest: int, max_length: int, param: str) -> TrainingFailed:
+    """All `count` rows or pairs are too long, the shortest with `shortest` tokens."""
+    text = (
+        f"Each {noun} of the {describe_file(param)} ({count}) is longer than max_length {max_length} tokens. "
+        f"Shorten them or set max_length to {shortest} or more."
+    )
+    return TrainingFailed("rows_too_long", text, "max_length")
 
 
 def rows_of_line(line: int, text: str, template: Template, param: str) -> list[Row]:

@@ -460,13 +460,13 @@ def find_faulty_line(state: TrainState[R, P], batch: Sequence[R]) -> int | None:
     return None
 
 
-def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> list[list[R]]:
-    """Returns the rows in batches, in an order that depends on seed and epoch only. Rows are not grouped by length,
+def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> Iterator[list[R]]:
+    """Yields the rows in batches, in an order that depends on seed and epoch only. Rows are not grouped by length,
     since nothing is padded."""
     dice = torch.Generator().manual_seed(seed + epoch)
-    order = torch.randperm(len(rows), generator=dice).tolist()
-    shuffled = [rows[index] for index in order]
-    return [shuffled[start : start + size] for start in range(0, len(rows), size)]
+    order = torch.randperm(len(rows), generator=dice)
+    for places in torch.split(order, size):
+        yield [rows[place] for place in places.tolist()]
 
 
 def steps_after(

@@ -19,8 +19,14 @@ from trainers.local.kernels.chunked_loss import find_chunked_head
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.kernels.liger import Kernels, choose_kernels
 from trainers.local.training import distributed
-from trainers.local.training.base_model import check_vocabulary, load_config, load_model, load_tokenizer
-from trainers.local.training.data import Row, Rows, read_rows, report_rows
+from trainers.local.training.base_model import (
+    check_vocabulary,
+    keep_trainable,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
+from trainers.local.training.data import Row, Rows, read_rows, report_rows, row_lengths
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses, TrainingFailed
 from trainers.local.training.memory import choose_first_room, usable_memory
@@ -79,6 +85,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
         check_vocabulary(base, job.base_name, training, validation)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
+        keep_trainable(base)  # before anything is computed without gradients
         head = find_chunked_head(base)
         if is_sharded:
             shard_layers(base, device)
@@ -119,8 +126,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
 def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
     """Returns the largest number of tokens that one step of the job, or of a sweep's trial, may have."""
     count = max(settings.batch_size for settings in (job.settings, *job.trials))
-    lengths = (len(row.ids) for row in rows)
-    return sum(heapq.nlargest(count, lengths))
+    return sum(heapq.nlargest(count, row_lengths(rows).tolist()))
 
 
 def needs_sharding(settings: Parameters, base: Path, device: torch.device) -> bool:

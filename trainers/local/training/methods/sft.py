@@ -12,7 +12,7 @@ from trainers.local.peft import PeftModel
 from trainers.local.training import distributed, loop
 from trainers.local.training.base_model import add_lora
 from trainers.local.training.checkpoints import CHECKPOINT_S, resume_from_adapter
-from trainers.local.training.data import Row
+from trainers.local.training.data import Row, by_length, row_lengths
 from trainers.local.training.errors import Pauses
 from trainers.local.training.loop import TrainingMethod, TrainState
 from trainers.local.training.metrics_logger import MetricsLogger, Scores
@@ -76,7 +76,7 @@ class Sft(TrainingMethod[Row, Scores]):
         self.first_room = setup.first_room
 
     def tokens(self, rows: Sequence[Row]) -> int:
-        return sum(len(row.ids) for row in rows)
+        return int(row_lengths(rows).sum())
 
     def line(self, row: Row) -> int | None:
         return row.line
@@ -113,19 +113,19 @@ class Sft(TrainingMethod[Row, Scores]):
 
     def evaluate(self, state: TrainState[Row, Scores]) -> Scores:
         self.model.eval()
-        by_length = sorted(self.validation, key=lambda row: len(row.ids))
+        ordered = by_length(self.validation)
+        shortest = ordered[0]  # the cheapest one to compute in vain
 
         def measure_all(parts: list[list[Row]]) -> list[Loss]:
             losses = []
-            # The shortest row is the cheapest one to compute in vain.
-            for rows, counts in pad_parts(self.model, parts, by_length[0]):
+            for rows, counts in pad_parts(self.model, parts, shortest):
                 state.check_pause()
                 with state.cores.shared(), torch.no_grad():
                     loss = measure_rows(self.model, rows, self.able)
                 losses += [loss] * counts
             return losses
 
-        own = distributed.share(by_length, lambda row: len(row.ids))
+        own = distributed.share(ordered, lambda row: len(row.ids))
         losses = state.batcher.compute_in_parts(own, measure_all, "while validating", keeps_activations=False)
         total, right, targets = distributed.sum_all(
             sum(loss.total.item() for loss in losses),
