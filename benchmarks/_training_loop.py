@@ -57,7 +57,8 @@ class Variant:
 
 def main(name: str, source: Path, chats: Path, steps: int) -> None:
     torch.manual_seed(SEED)
-    rows = read_rows(chats, load_tokenizer(str(source)), SETTINGS.max_length, "training_file").rows
+    # A list, since rows are told apart by identity below.
+    rows = list(read_rows(chats, load_tokenizer(str(source)), SETTINGS.max_length, "training_file").rows)
     held_out, train = rows[:HELD_OUT], rows[HELD_OUT:][: steps * SETTINGS.batch_size]
     variant = VARIANTS[name](source, train)
     send(

@@ -22,11 +22,11 @@ OUT_OF_MEMORY = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCrea
 measure_rows = sft.measure_rows
 
 
-def measure_few(model: Any, rows: Sequence[Row], abilities: Any) -> Loss:
+def measure_few(model: Any, rows: Sequence[Row], *more: Any) -> Loss:
     recomputes = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     if len(rows) > int(os.environ["ROWS"]) or not recomputes:
         raise RuntimeError(OUT_OF_MEMORY)
-    return measure_rows(model, rows, abilities)
+    return measure_rows(model, rows, *more)
 
 
 if __name__ == "__main__":

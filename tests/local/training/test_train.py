@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +34,10 @@ from tests.local.runs import (
 )
 from trainers.local.job_directory import lock_job, read_events, read_json
 from trainers.local.train import PAUSED, run_training
+from trainers.local.training.checkpoints import list_checkpoints
 from trainers.local.training.data import Row
 from trainers.local.training.loop import batches, new_optimizer
+from trainers.local.training.methods import sft
 from trainers.local.training.schedule import learning_rate_share
 from trainers.methods import Parameters
 
@@ -233,6 +236,32 @@ def test_a_base_with_pickled_weights_is_not_opened(
     torch.save(weights, pickled / "pytorch_model.bin")
     failure = failure_of(make_job(tmp_path / "job", pickled, rows_file, SETTINGS))
     assert (failure["code"], failure["param"]) == ("base_not_safetensors", "model")
+
+
+def test_packs_that_are_built_ahead_give_the_same_adapter(
+    tiny_model_dir: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU."""
+    settings = replace(SETTINGS, n_epochs=1)
+    in_turn = make_job(tmp_path / "in-turn", tiny_model_dir, rows_file, settings, validation=rows_file)
+    assert run_training(in_turn) == 0
+    builders: list[str] = []
+
+    def build_pack(*rows: Any, **more: Any) -> Any:
+        builders.append(threading.current_thread().name.partition("_")[0])
+        return build(*rows, **more)
+
+    build = sft.build_pack
+    monkeypatch.setattr(sft, "build_pack", build_pack)
+    monkeypatch.setattr(sft, "BUILT_AHEAD", ("cpu",))
+    ahead = make_job(tmp_path / "ahead", tiny_model_dir, rows_file, settings, validation=rows_file)
+    assert run_training(ahead) == 0
+    adapters = [folder / "adapter" / "adapter_model.safetensors" for folder in (in_turn, ahead)]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    assert train_losses(ahead) == train_losses(in_turn)
+    # In turn are only the first pack of all, and the first of a validation and of the step after it.
+    assert builders.count("MainThread") <= 1 + 2 * len(list_checkpoints(ahead))
+    assert builders.count("packs") > builders.count("MainThread")
 
 
 def test_each_epoch_has_every_row_once_in_an_order_of_its_own() -> None:

@@ -56,11 +56,11 @@ class ChunkedHead:
     ) -> tuple[Tensor, Tensor]:
         """Returns the summed cross entropy in nats, for the backward pass, and how many targets are the likeliest word.
         `call` is the model with its wrappers, and `inputs` what it is called with. `predicting` (K,) are positions in
-        the only sequence, and `targets` (K,) words."""
+        all rows one after the other, and `targets` (K,) words."""
         right: list[Tensor] = []
 
         def finish_in_chunks(states: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-            total, correct = self._loss(states[0, predicting], targets, head)
+            total, correct = self._loss(states.flatten(0, 1)[predicting], targets, head)
             right.append(correct)
             return total
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -60,6 +60,7 @@ from trainers.local.training.schedule import (
 )
 from trainers.methods import Parameters
 
+T = TypeVar("T")
 R = TypeVar("R")  # the method's kind of row
 P = TypeVar("P")  # this process's results of a step
 
@@ -82,6 +83,7 @@ class TrainingMethod(ABC, Generic[R, P]):
     packs: bool = True
     first_room: Room = UNREDUCED
     is_sharded: bool = False
+    looks_ahead: bool = False
     seed: int | None = None
 
     @abstractmethod
@@ -99,6 +101,10 @@ class TrainingMethod(ABC, Generic[R, P]):
     def fill(self, rows: Sequence[R], limit: int) -> list[list[R]]:
         """Groups the rows into parts of at most `limit` tokens. A longer row is a part of its own."""
         return fill_parts(rows, limit, self.width)
+
+    def look_ahead(self, parts: Sequence[Sequence[R]]) -> None:
+        """Is called before a step with the parts of the next one, which are none after the last, if the method has
+        `looks_ahead`."""
 
     @abstractmethod
     def add_gradients(self, state: TrainState[R, P], parts: list[list[R]], batch: Sequence[R]) -> P:
@@ -279,7 +285,8 @@ class TrainingLoop(Generic[R, P]):
             # The checkpoint may have been saved before its step was validated.
             if self._is_validated(self.position.step, until) and needs_validation(self.position):
                 self._validate()
-            for step, batch in steps_after(rows, self.settings, self.seed, self.position.step):
+            steps = steps_after(rows, self.settings, self.seed, self.position.step)
+            for (step, batch), following in with_next(steps):
                 if step > until:
                     break
                 distributed.check_pause(self.pauses)
@@ -289,6 +296,7 @@ class TrainingLoop(Generic[R, P]):
                 if stop:
                     break
                 is_validated = self._is_validated(step, until)
+                self._look_ahead(following)
                 self._run_step(step, batch, is_validated_next=is_validated)
                 if is_validated:
                     self._validate()
@@ -311,6 +319,17 @@ class TrainingLoop(Generic[R, P]):
             self.logger.write_progress(progress, is_paused=True)
             raise
         return stop
+
+    def _look_ahead(self, following: tuple[int, Sequence[R]] | None) -> None:
+        """Tells the method the parts of the next step, if it makes use of that."""
+        method = self.state.method
+        if not method.looks_ahead:
+            return
+        parts: list[list[R]] = []
+        if following is not None:
+            _, batch = following
+            parts = self.state.batcher.parts(share_of_step(method, batch))
+        method.look_ahead(parts)
 
     def save(self) -> None:
         state = self.state
@@ -414,7 +433,7 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
             raise
 
     learnt = state.learnt
-    share = distributed.share(batch, lambda row: method.tokens([row]))
+    share = share_of_step(method, batch)
     while True:
         computed = state.batcher.compute_in_parts(share, add_gradients, f"at step {step}")
         distributed.sum_gradients(learnt)
@@ -431,6 +450,11 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
     optimizer.step()
     optimizer.zero_grad()
     return scores
+
+
+def share_of_step(method: TrainingMethod[R, P], batch: Sequence[R]) -> Sequence[R]:
+    """Returns the rows of a step that this process computes."""
+    return distributed.share(batch, lambda row: method.tokens([row]))
 
 
 def explain_step(
@@ -479,3 +503,14 @@ def steps_after(
             step += 1
             if step > after:
                 yield step, batch
+
+
+def with_next(values: Iterable[T]) -> Iterator[tuple[T, T | None]]:
+    """Yields each value with the one after it."""
+    previous: list[T] = []
+    for value in values:
+        if previous:
+            yield previous.pop(), value
+        previous.append(value)
+    if previous:
+        yield previous.pop(), None

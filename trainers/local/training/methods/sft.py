@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +24,7 @@ from trainers.local.training.new_adapter import check_sharded_adapter
 from trainers.local.training.packing import (
     Abilities,
     Loss,
+    Pack,
     fill_packs,
     measure,
     pack_rows,
@@ -28,6 +33,8 @@ from trainers.local.training.packing import (
 )
 from trainers.local.training.setup import TrainingSetup, prepare_training
 from trainers.local.training.sharding import pad_parts, shard_rest
+
+BUILT_AHEAD = ("cuda", "mps")
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
@@ -74,6 +81,9 @@ class Sft(TrainingMethod[Row, Scores]):
         self.is_sharded = setup.is_sharded
         self.usual_tokens = usual_tokens(setup.device, setup.able)
         self.first_room = setup.first_room
+        self._packs = PacksAhead(partial(build_pack, model=model, able=setup.able), setup.device)
+        self._next_parts: Sequence[Sequence[Row]] = ()
+        self.looks_ahead = self._packs.is_on
 
     def tokens(self, rows: Sequence[Row]) -> int:
         return int(row_lengths(rows).sum())
@@ -87,6 +97,9 @@ class Sft(TrainingMethod[Row, Scores]):
     def fill(self, rows: Sequence[Row], limit: int) -> list[list[Row]]:
         return fill_packs(rows, limit)
 
+    def look_ahead(self, parts: Sequence[Sequence[Row]]) -> None:
+        self._next_parts = parts[:1]
+
     def add_gradients(
         self, state: TrainState[Row, Scores], parts: list[list[Row]], batch: Sequence[Row]
     ) -> Scores:
@@ -97,10 +110,12 @@ class Sft(TrainingMethod[Row, Scores]):
         loss = 0.0
         right = 0
         # `counts` is 0 for a part that is computed only because another process has one more.
-        for rows, counts in pad_parts(self.model, parts, batch[0]):
+        padded = list(pad_parts(self.model, parts, batch[0]))
+        self._packs.plan([*(rows for rows, _ in padded), *self._next_parts])
+        for rows, counts in padded:
             state.check_pause()
             with state.cores.shared():
-                part = measure_rows(self.model, rows, self.able)
+                part = measure_rows(self.model, rows, self.able, self._packs)
                 share = part.total * counts / targets
                 state.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             loss += counts * part.total.item() / targets
@@ -118,10 +133,12 @@ class Sft(TrainingMethod[Row, Scores]):
 
         def measure_all(parts: list[list[Row]]) -> list[Loss]:
             losses = []
-            for rows, counts in pad_parts(self.model, parts, shortest):
+            padded = list(pad_parts(self.model, parts, shortest))
+            self._packs.plan(rows for rows, _ in padded)
+            for rows, counts in padded:
                 state.check_pause()
                 with state.cores.shared(), torch.no_grad():
-                    loss = measure_rows(self.model, rows, self.able)
+                    loss = measure_rows(self.model, rows, self.able, self._packs)
                 losses += [loss] * counts
             return losses
 
@@ -135,17 +152,68 @@ class Sft(TrainingMethod[Row, Scores]):
         return Scores(total / targets, right / targets)
 
 
-def measure_rows(model: PeftModel, rows: Sequence[Row], able: Abilities) -> Loss:
-    """Computes the loss of the rows. autocast is needed because frozen weights are in bfloat16 and LoRA's in
-    float32."""
+class PacksAhead:
+    """Builds the next pack in a thread while the device computes this one, which for 8,192 tokens takes some
+    milliseconds of Python. Not on a CPU, where the step itself needs the cores."""
+
+    def __init__(self, build: Callable[[Sequence[Row]], Pack], device: torch.device) -> None:
+        self._build = build
+        self._thread: ThreadPoolExecutor | None = None
+        if device.type in BUILT_AHEAD:
+            self._thread = ThreadPoolExecutor(1, "packs")
+        self._coming: deque[Sequence[Row]] = deque()
+        self._begun: tuple[Sequence[Row], Future[Pack]] | None = None
+
+    @property
+    def is_on(self) -> bool:
+        return self._thread is not None
+
+    def plan(self, parts: Iterable[Sequence[Row]]) -> None:
+        """Says which packs will be taken, in their order. Others may be taken all the same."""
+        self._coming = deque(parts)
+
+    def take(self, rows: Sequence[Row]) -> Pack:
+        """Returns the pack of these rows, and begins to build the next one of the plan."""
+        begun = self._begun
+        self._begun = None
+        if self._coming and _are_same(self._coming[0], rows):
+            self._coming.popleft()
+        if begun is not None and _are_same(begun[0], rows):
+            pack = begun[1].result()
+        else:
+            pack = self._build(rows)
+        if self._thread is not None and self._coming:
+            following = self._coming[0]
+            self._begun = (following, self._thread.submit(self._build, following))
+        return pack
+
+
+def _are_same(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    """Compares the rows by identity, since comparing all tokens would take as long as packing them."""
+    return len(rows) == len(others) and all(map(operator.is_, rows, others))
+
+
+def build_pack(rows: Sequence[Row], *, model: PeftModel, able: Abilities) -> Pack:
     weight = next(model.parameters())
-    is_mixed = weight.dtype != torch.float32
-    pack = pack_rows(
+    return pack_rows(
         rows,
         weight.device,
         weight.dtype,
         by_rows=able.by_rows,
         by_blocks=able.by_blocks,
     )
+
+
+def measure_rows(
+    model: PeftModel, rows: Sequence[Row], able: Abilities, packs: PacksAhead | None = None
+) -> Loss:
+    """Computes the loss of the rows, whose pack may come from `packs`. autocast is needed because frozen weights are in
+    bfloat16 and LoRA's in float32."""
+    weight = next(model.parameters())
+    is_mixed = weight.dtype != torch.float32
+    if packs is None:
+        pack = build_pack(rows, model=model, able=able)
+    else:
+        pack = packs.take(rows)
     with torch.autocast(weight.device.type, weight.dtype, enabled=is_mixed):
         return measure(model, pack, able)
