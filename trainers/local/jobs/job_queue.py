@@ -1,5 +1,5 @@
-"""The queue of jobs: checks their files, runs `slots` at a time, oldest first, restarts a job whose process crashed,
-and fails it after three crashes in a row without progress.
+"""The queue of jobs: checks their files, runs `slots` at a time, restarts a job whose process crashed, and fails it
+after three crashes in a row without progress. Datasets take turns, and each dataset's jobs run oldest first.
 
 Knows no HTTP and not how a job runs, which is the backend's. Two threads look at all unfinished jobs again and again
 and keep no other state, so a restart of the server needs no special handling. Processes that still run are adopted, not
@@ -11,8 +11,8 @@ import logging
 import re
 import shutil
 import threading
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class JobQueue:
         self._rented = rented
         self._attempts: dict[str, Attempt] = {}
         self._crashes: dict[str, Crashes] = {}
+        self._starts: dict[str, int] = {}  # by dataset: the number of the last start of one of its jobs
         self._lock = threading.RLock()  # guards the two above, every start and every end mark
         self._wake_runner = threading.Event()
         self._wake_checker = threading.Event()
@@ -227,20 +228,29 @@ class JobQueue:
         drop_training_state(folder)
 
     def _fill_slots(self) -> None:
-        backends = [backend for backend in (self._backend, self._rented) if backend]
-        if not any(self._has_room(backend) for backend in backends):
+        if not self._has_any_room():
             return  # before any job is read: five times a second, reading 200 queued jobs took 90% of a core
-        for record in self._jobs.unfinished():
-            job = record.job
-            if record.status != "queued" or job.id in self._attempts:
-                continue
-            backend = self.backend_of(job.metadata)
-            if not self._has_room(backend):
-                continue
-            if HARDWARE in job.metadata and self._rented is None:
-                continue  # without --hf-image it waits: it must not train elsewhere than was requested
-            if not self._adopt(record):
-                self._attempts[job.id] = backend.start(record)
+        waiting = [record for record in self._jobs.unfinished() if self._waits(record)]
+        while waiting and self._has_any_room():
+            record = next_job(waiting, self._running_by_dataset(), self._starts)
+            waiting.remove(record)
+            backend = self.backend_of(record.job.metadata)
+            if self._has_room(backend) and not self._adopt(record):
+                self._attempts[record.job.id] = backend.start(record)
+                self._starts[record.dataset] = max(self._starts.values(), default=0) + 1
+
+    def _waits(self, record: JobRecord) -> bool:
+        if record.status != "queued" or record.job.id in self._attempts:
+            return False
+        # Without --hf-image it goes on waiting: it must not train elsewhere than was requested.
+        return HARDWARE not in record.job.metadata or self._rented is not None
+
+    def _running_by_dataset(self) -> Counter[str]:
+        return Counter(attempt.record.dataset for attempt in self._attempts.values())
+
+    def _has_any_room(self) -> bool:
+        backends = [backend for backend in (self._backend, self._rented) if backend]
+        return any(self._has_room(backend) for backend in backends)
 
     def _has_room(self, backend: Backend) -> bool:
         taken = 0
@@ -273,6 +283,20 @@ class JobQueue:
             append_event(record.folder, "Files validated, moving job to queued state", state="queued")
             mark(record.folder, "CHECKED")
         self._wake_runner.set()
+
+
+def next_job(
+    waiting: Sequence[JobRecord], running: Mapping[str, int], starts: Mapping[str, int]
+) -> JobRecord:
+    """Returns which of the jobs, given oldest first, starts next. One that has begun goes on first. Otherwise it is the
+    oldest job of the dataset with the fewest `running` jobs, and among those the one whose last start, of which
+    `starts` has the number, is the longest ago."""
+
+    def place(record: JobRecord) -> tuple[bool, int, int]:
+        dataset = record.dataset
+        return (record.progress is None, running.get(dataset, 0), starts.get(dataset, 0))
+
+    return min(waiting, key=place)  # the oldest of several in the same place
 
 
 def _file_failure(record: JobRecord) -> Failure | None:

@@ -105,6 +105,12 @@ class JobRecord:
         return f"ft:{self.job.base_name}:local:{suffix}:{self.job.id[-8:]}"
 
     @property
+    def dataset(self) -> str:
+        """What the job belongs to, as far as the queue knows: the bot sends a dataset's name as the suffix. Jobs
+        without one belong together if they learn from the same file."""
+        return self.job.suffix or self.request.training_file
+
+    @property
     def has_model(self) -> bool:
         return self.status == "succeeded" and not (self.folder / "MODEL_DELETED").exists()
 
