@@ -34,6 +34,9 @@ FEW_ROWS_SEEN = 600
 MOST_PASSES_OVER_FEW = 10
 BATCH_SIZES = ((FEW_ROWS, 4), (8_000, 8), (16_000, 16))
 LARGEST_BATCH_SIZE = 32
+ROWS_A_GPU = 4  # if several share a step; with fewer there is little to pack
+MOST_ROWS_A_STEP = 256
+STEPS_AN_EPOCH = 20  # that a larger batch leaves at least
 HIGHEST_RATE = 1e-3
 RATE_OF_UNKNOWN = 3e-4
 RATE_AT_2000 = 5e-4
@@ -79,6 +82,15 @@ def batch_for(rows: int) -> int:
         if rows < below:
             return batch
     return LARGEST_BATCH_SIZE
+
+
+def spread_batch(batch: int, rows: int, processes: int) -> int:
+    """Returns a number of rows per step that gives each of several GPUs some to compute together, if an epoch keeps
+    enough steps."""
+    if processes == 1:
+        return batch
+    wanted = min(ROWS_A_GPU * processes, rows // STEPS_AN_EPOCH, MOST_ROWS_A_STEP)
+    return max(batch, wanted)
 
 
 def rate_for(hidden_size: int | None, family: str = "") -> float:

@@ -24,6 +24,7 @@ from trainers.hyperparameters import (
     encoder_epochs_for,
     epochs_for,
     hosted_epochs_for,
+    spread_batch,
     sweep_size_problem,
 )
 from trainers.models.tokens import OUR_ROW_TOKENS
@@ -47,11 +48,12 @@ _NUMBER = re.compile(r"(?=[.0-9])[0-9]{0,9}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", re
 @dataclass(frozen=True)
 class Basis:
     """What "auto" depends on. `rows` are those to train on. `rate` is the learning rate for this base and method, or
-    None if only the trainer can work it out."""
+    None if only the trainer can work it out. `processes` share each step, one on each GPU."""
 
     rows: int
     rate: float | None
     method: MethodName = "supervised"
+    processes: int = 1
 
 
 # Computes an "auto" value from the values that were given or are already resolved.
@@ -114,7 +116,8 @@ def _epochs(values: Mapping[str, Any], basis: Basis) -> int:
 
 
 def _batch(values: Mapping[str, Any], basis: Basis) -> int:
-    return METHODS[basis.method].batch(basis.rows)
+    batch = METHODS[basis.method].batch(basis.rows)
+    return spread_batch(batch, basis.rows, basis.processes)
 
 
 def _alpha(values: Mapping[str, Any], basis: Basis) -> int:
@@ -162,7 +165,8 @@ class Parameters:
             option="batch_size",
             sweeps=True,
             auto=_batch,
-            default_text="4 under 200 rows, 8 up to 8,000, 16 up to 16,000, then 32; for an encoder 16",
+            default_text="4 under 200 rows, 8 up to 8,000, 16 up to 16,000, then 32; on several GPUs at least 4 for "
+            "each; for an encoder 16",
         ),
     ] = 8
     learning_rate: Annotated[

@@ -403,19 +403,21 @@ def hyperparameters_for(
     defaults: Mapping[str, Hyperparameter],
     rate: float | None = None,
     method: MethodName = "supervised",
+    processes: int = 1,
 ) -> tuple[tuple[str, Hyperparameter], ...]:
     """Returns a plan's hyperparameters, sorted by name.
 
     A trainer that takes LoRA parameters gets those in PLANNED_NAMES and those that only the method has (they affect
     time and memory), resolved by trainers/methods.py. A hosted service gets the number of epochs and the values chosen.
     `chosen` values take precedence over the provider's `defaults`, and these over ours. `rate` is the learning rate for
-    the base model's size and the method; None leaves it to the trainer, which knows the base model."""
+    the base model's size and the method; None leaves it to the trainer, which knows the base model. `processes`
+    share each step there, one on each GPU."""
     values = {**defaults, **chosen}
     if not takes_lora:
         return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **values}.items()))
     of_method = specs(method)
     fixed = {name: value for name, value in values.items() if value != "auto" and name in of_method}
-    resolved = asdict(resolve(method, fixed, Basis(n_train, rate, method)))
+    resolved = asdict(resolve(method, fixed, Basis(n_train, rate, method, processes)))
     only_of_method = of_method.keys() - specs().keys()
     own = (*PLANNED_NAMES, *only_of_method)
     planned = {name: resolved[name] for name in own if name in of_method}

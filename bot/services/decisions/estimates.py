@@ -363,6 +363,14 @@ def _learning_rate(settings: Settings, target: Target, method: MethodName) -> fl
     return METHODS[method].rate(rate_for(base.architecture.hidden, base.architecture.model_type))
 
 
+def _processes(settings: Settings, target: Target) -> int:
+    """Returns how many processes share a step: as many as our own trainer gives a job GPUs."""
+    is_ours = target.row.provider.can("sweep") and not target.row.rents
+    if not is_ours or target.model.is_encoder:
+        return 1
+    return max(1, settings.trainer.gpus)
+
+
 def _hyperparameters(
     settings: Settings, target: Target, report: Report, question: Question
 ) -> tuple[tuple[str, Hyperparameter], ...]:
@@ -380,6 +388,7 @@ def _hyperparameters(
         defaults=defaults,
         rate=_learning_rate(settings, target, question.method),
         method=question.method,
+        processes=_processes(settings, target),
     )
     single = plans.drop_swept(dict(chosen), question.sweep, {**defaults, **question.chosen})
     if target.start is not None and not target.start.shape:

@@ -151,6 +151,16 @@ def test_the_learning_rate_goes_by_the_size_of_the_base(
     assert "learning_rate" not in dict(estimate(settings(tmp_path), report, "gpt-4.1").hyperparameters)
 
 
+def test_the_batch_goes_by_the_gpus_of_a_job(tmp_path: Path, report: Report) -> None:
+    def batch(more: str, target: str | None = None) -> object:
+        chosen = estimate(settings(tmp_path, more=more), report, target).hyperparameters
+        return dict(chosen).get("batch_size")
+
+    assert report.n_train > 20 * 16
+    assert (batch("gpus_per_job = 1"), batch("gpus_per_job = 4")) == (8, 16)
+    assert batch("gpus_per_job = 4", "gpt-4.1") is None
+
+
 def test_memory_counts_what_the_trainer_does_by_itself(
     tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from trainers.hyperparameters import batch_for, epochs_for, rate_for
 from trainers.local.jobs.backends import LocalBackend, job_environment, pick_gpus, visible_gpus
 from trainers.local.jobs.job_queue import TICK_S
 from trainers.local.jobs.records import JobRecord
+from trainers.local.jobs.requests import Hyperparameters
 
 MODELS = {"local/toy": "/nowhere"}
 RECORD_GPUS = (
@@ -269,6 +270,16 @@ def test_a_full_disk_refuses_new_jobs_and_stops_no_thread(tmp_path: Path) -> Non
 )
 def test_automatic_epochs_and_batch_size_depend_on_the_rows(rows: int, epochs: int, batch: int) -> None:
     assert (epochs_for(rows), batch_for(rows)) == (epochs, batch)
+
+
+@pytest.mark.parametrize(
+    ("rows", "processes", "batch"),
+    [(1_000, 1, 8), (1_000, 2, 8), (1_000, 8, 32), (400, 8, 20), (40, 8, 4), (10**6, 128, 256)],
+)
+def test_each_of_several_gpus_gets_rows_of_a_step(rows: int, processes: int, batch: int) -> None:
+    values = {"n_epochs": 1}
+    assert Hyperparameters(values).resolve(rows, 1e-3, processes).batch_size == batch
+    assert Hyperparameters({**values, "batch_size": 8}).resolve(rows, 1e-3, processes).batch_size == 8
 
 
 @pytest.mark.parametrize(

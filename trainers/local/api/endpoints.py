@@ -183,17 +183,18 @@ class JobEndpoints:
         if job_request.validation_file:
             validation = self._known_file(job_request.validation_file, "validation_file")
 
-        # Only now, since "auto" depends on the number of rows and on the base.
+        # Only now, since "auto" depends on the number of rows, on the base, and on where it is trained.
         examples = self.files.get(job_request.training_file).lines
         rate = rate_of_base(start.base, job_request.method)
-        resolved = hyperparameters.resolve(examples, rate)
+        processes = 1 if start.is_encoder else backend.processes
+        resolved = hyperparameters.resolve(examples, rate, processes)
         settings = start.settings(hyperparameters, resolved)
         refusal = backend_refusal(backend, settings) or find_refusal(self.engines, settings)
         if refusal:
             raise invalid(refusal.message, f"hyperparameters.{refusal.param}", refusal.code)
         if shortage := backend.shortage():
             raise invalid(shortage, None, "too_few_nodes")
-        trials = hyperparameters.trials(examples, rate)
+        trials = hyperparameters.trials(examples, rate, processes)
         return self.jobs.create(job_request, start, settings, training, validation, key=key, trials=trials)
 
     def _backend_for(self, metadata: Mapping[str, str]) -> Backend:

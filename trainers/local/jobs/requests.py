@@ -205,21 +205,21 @@ class Hyperparameters:
     method: MethodName = "supervised"
     sweep: Sweep = ()
 
-    def resolve(self, examples: int, rate: float) -> Parameters:
+    def resolve(self, examples: int, rate: float, processes: int = 1) -> Parameters:
         """Returns the settings with all "auto" values resolved by rule. `rate` is the default learning rate for the
-        base and the method."""
-        basis = Basis(examples, rate, self.method)
+        base and the method, and `processes` train the job."""
+        basis = Basis(examples, rate, self.method, processes)
         resolved = methods.resolve(self.method, self.values, basis)
         return replace(resolved, sweep=self.sweep)
 
-    def trials(self, examples: int, rate: float) -> tuple[Parameters, ...]:
+    def trials(self, examples: int, rate: float, processes: int = 1) -> tuple[Parameters, ...]:
         """Returns the resolved settings of each trial of a sweep; none without a sweep."""
         if not self.sweep:
             return ()
         trials = []
         for choice in combinations(self.sweep):
             trial = Hyperparameters({**self.values, **choice}, self.method)
-            trials.append(trial.resolve(examples, rate))
+            trials.append(trial.resolve(examples, rate, processes))
         return tuple(trials)
 
 
