@@ -13,6 +13,7 @@ training pass, not while answers are sampled or the reference is computed.
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def last_question(row: Row, tokenizer: Any) -> Question:
         start -= 1
     answer = tokenizer.decode(row.ids[start:end], skip_special_tokens=True)
     return Question(
-        prompt=row.ids[:start],
+        prompt=array("i", row.ids[:start]),  # a list would take 36 bytes or more for each token
         answer=answer.strip(),
         tokens=end,
     )
@@ -333,7 +334,7 @@ class GroupLoss(LossOnly, GRPOTrainer):
         advantages = (groups - mean) / (spread + STD_EPSILON)
 
         count = groups.shape[1]
-        prompts = [torch.tensor(row.prompt) for row in rows for _ in range(count)]
+        prompts = [torch.tensor(list(row.prompt)) for row in rows for _ in range(count)]
         completions = [torch.tensor(answer) for answer in answers]
         # Padding lies outside, so that an answer directly follows its prompt.
         inputs = self._pad_batch("prompt", prompts, "left")
