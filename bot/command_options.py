@@ -431,6 +431,12 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
             "The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14.",
         ),
         QuestionOption(
+            "training",
+            "serve",
+            NAME,
+            "Who serves the tuned model by the token, like coreweave; by default it answers where it is trained.",
+        ),
+        QuestionOption(
             "training", "patience", PATIENCE, "Stop early after this many validations without improvement."
         ),
         QuestionOption(

@@ -132,6 +132,9 @@ class CoreContext(Protocol):
     def trainers(self) -> Mapping[str, Trainer]: ...
 
     @property
+    def deployments(self) -> Mapping[str, Deployments]: ...
+
+    @property
     def clock(self) -> Callable[[], float]: ...
 
     def audit(self, who: str, action: str, subject: str, detail: str = "") -> None: ...
@@ -143,10 +146,10 @@ class AppContext:
 
     `settings` are replaced when a provider announces that models end (reconciler.py) or the price of a machine's hour
     (services/common/hourly_prices.py), and by nothing else. `trainers` are by provider name, only for providers with a
-    key; `deployments` are those that run models by the hour. `troubles` are the installation's current problems by
-    subject, for /healthz; `started_at` is the process' start and `checked_at` says when each subject was last checked,
-    both in unix seconds. `answers_programs` says whether programs that call what is in use get an answer, by the last
-    look. `commands` are Slack's.
+    key; `deployments` are those that run models by the hour or by the token. `troubles` are the installation's current
+    problems by subject, for /healthz; `started_at` is the process' start and `checked_at` says when each subject was
+    last checked, both in unix seconds. `answers_programs` says whether programs that call what is in use get an answer,
+    by the last look. `commands` are Slack's.
     """
 
     settings: Settings

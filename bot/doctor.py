@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -53,12 +54,13 @@ from storage.questions import plain_counts_in
 from trainers.client.client import find_key
 from trainers.client.dialects import open_trainer
 from trainers.deployments import open_deployments
+from trainers.deployments.coreweave import EXTRA, PACKAGE
 from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError, multilingual
 from trainers.encoders.embedding import find_encoder, is_hub_id
 from trainers.errors import TrainerError
 from trainers.models.base_models import why_not_served
 from trainers.money import usd_micros
-from trainers.packages import install_line
+from trainers.packages import install_line, needs_extra
 from trainers.providers.pricing import tuned_price
 from trainers.providers.providers import ProviderRow
 from trainers.recipes.folder import RecipeFolder
@@ -300,6 +302,9 @@ def _check_trainer(settings: Settings, row: ProviderRow) -> Finding | None:
     # Some providers that only answer questions refuse to list their models.
     if refused and (row.trains or refused.status in (401, 403)):
         return Finding(False, row.title, str(refused))
+    if row.provider.can("adapters") and find_spec(PACKAGE) is None:
+        missing = needs_extra("Uploading adapters", EXTRA, ["doctor"])
+        return Finding(False, row.title, f"answers, and serves adapters by the token. {missing}")
     if not row.trains:
         return Finding(True, row.title, "answers; for asking models only, not for training")
     closing = f"; {row.closes} is the last day on which it accepts new jobs" if row.closes else ""
@@ -310,7 +315,7 @@ def _check_machines(settings: Settings) -> Iterator[Finding]:
     """Reports machines at vendors that cost money by the hour and are not in the database. That may be a new one."""
     for row in settings.providers:
         key = find_key(os.environ, row.provider)
-        vendor = open_deployments(row.provider, key) if key else None
+        vendor = open_deployments(row.provider, key) if key and not row.provider.can("adapters") else None
         if vendor is None:
             continue
         try:

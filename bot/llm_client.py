@@ -139,7 +139,9 @@ class ProviderQueue:
         clock: Callable[[], float],
         steady: Callable[[], float],
         decline: Callable[[str, Declined], None],
+        trainers: Mapping[str, Trainer],
     ) -> None:
+        self._trainers = trainers
         self._store = store
         self._trainer = trainer
         self._row = row
@@ -295,11 +297,16 @@ class ProviderQueue:
                     self._failing.clear()
 
     def _send(self, question: Question) -> CachedAnswer:
-        machine = None
-        if self._row.is_hosted:
-            machine = self._store.deployments.record_use(question.model, now=self._clock())
-        answer = self._trainer.chat(
-            machine or question.at_provider,
+        trainer = self._trainer
+        called = question.at_provider
+        # Only what was trained can be deployed; the models of those that only answer never are.
+        if self._row.trains:
+            deployed = self._store.deployments.record_use(question.model, now=self._clock())
+            if deployed is not None:
+                trainer = self._trainers.get(deployed.provider, trainer)
+                called = deployed.chat_model
+        answer = trainer.chat(
+            called,
             question.messages,
             max_tokens=question.max_tokens,
             thinks=self._row.thinks(question.at_provider),
@@ -454,7 +461,9 @@ class LlmClient:
     ) -> None:
         self._declined: dict[str, list[Declined]] = {}
         self._queues = {
-            row.name: ProviderQueue(store, trainers[row.name], row, clock, steady, self._note_declined)
+            row.name: ProviderQueue(
+                store, trainers[row.name], row, clock, steady, self._note_declined, trainers
+            )
             for row in providers
             if row.name in trainers
         }

@@ -78,6 +78,14 @@ class NewDeployment:
     by_token: bool = False
 
 
+@dataclass(frozen=True)
+class DeployedModel:
+    """Who answers for a deployed model, and the name by which it is called there."""
+
+    provider: str
+    chat_model: str
+
+
 class Deployments(Table):
     def intend(self, new: NewDeployment, *, now: float) -> DeploymentRecord | None:
         """Records a start before it is sent. Returns None if the run has a deployment that is not stopped."""
@@ -129,16 +137,24 @@ class Deployments(Table):
         moved = self._db.move("deployments", record.id, record.state, changes)
         return self.get(record.id) if moved else None
 
-    def record_use(self, full_name: str, *, now: float) -> str | None:
-        """Records a question to a model ('provider/model', by the provider's name). Returns the name of its running
-        deployment for chat, None if it has none."""
+    def record_use(self, full_name: str, *, now: float) -> DeployedModel | None:
+        """Records a question to a model ('provider/model', by the provider's name). Returns its running deployment,
+        None if it has none."""
         provider, _, model = full_name.partition("/")
+        is_its = (
+            "state = 'ready' AND model IN (SELECT name FROM models WHERE provider = ? AND provider_model = ?)"
+        )
+        # Most models of our own trainer have none, and reading waits for no other process.
+        count = self._db.value(f"SELECT count(*) FROM deployments WHERE {is_its}", (provider, model))  # noqa: S608
+        if not count:
+            return None
         row = self._db.row(
-            "UPDATE deployments SET used_at = ? WHERE state = 'ready' AND model IN"
-            " (SELECT name FROM models WHERE provider = ? AND provider_model = ?) RETURNING chat_model",
+            f"UPDATE deployments SET used_at = ? WHERE {is_its} RETURNING provider, chat_model",  # noqa: S608
             (now, provider, model),
         )
-        return row["chat_model"] if row else None
+        if row is None or row["chat_model"] is None:
+            return None
+        return DeployedModel(row["provider"], row["chat_model"])
 
     def keep_running(self, record: DeploymentRecord, person: str, *, now: float) -> bool:
         """Keeps it running without questions. Returns False if somebody did so before, or it is being stopped."""

@@ -447,9 +447,10 @@ class Fallbacks(RecipeUses[Fallback]):
 
 CURRENT_MODEL_SQL = """
 SELECT promotions.model, promotions.candidate, promotions.measurement, models.provider_model,
-    (SELECT count(*) FROM deployments WHERE deployments.model = models.name),
+    (SELECT count(*) FROM deployments WHERE deployments.model = models.name
+        AND (NOT by_token OR state = 'ready' OR json_extract(runs.plan, '$.hosting') IS NOT NULL)),
     (SELECT chat_model FROM deployments WHERE deployments.model = models.name AND state = 'ready')
-FROM promotions LEFT JOIN models ON models.name = promotions.model
+FROM promotions LEFT JOIN models ON models.name = promotions.model LEFT JOIN runs ON runs.id = models.run_id
 WHERE promotions.dataset = ? AND promotions.ended_at IS NULL
 """
 

@@ -30,6 +30,7 @@ SHORT = {
     "memory": ("--words", "5000"),
     "measured": ("2", "8", "--evaluated", "1", "--settle", "0.5"),
     "prefix": ("--model", MODEL, "--dtype", "fp32", "--repeats", "1", "--questions", "2", "--callers", "2"),
+    "roads": ("--data", DATA),
     "sampling": ("--words", "2000", "--rows", "1", "2", "--repeats", "1", "--device", "cpu"),
     "scale": ("20",),
     "serving": (
@@ -43,7 +44,7 @@ SHORT = {
     "words": ("--short", "--model", MODEL),
 }
 
-SLOW = SHORT.keys() - {"checking", "startup"}  # 10 to 50 s each even so
+SLOW = SHORT.keys() - {"checking", "roads", "startup"}  # 10 to 50 s each even so
 
 
 def test_each_benchmark_has_a_short_form() -> None:

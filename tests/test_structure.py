@@ -164,7 +164,7 @@ CARRIERS = {
 
 
 def test_each_text_passes_the_gate_before_it_is_sent(modules: list[Any]) -> None:
-    senders = re.compile(r"(\bllm|evaluation_engine|consulted)\.ask|_trainer\.chat")
+    senders = re.compile(r"(\bllm|evaluation_engine|consulted)\.ask|\btrainer\.chat")
     ungated = set()
     for module in modules:
         if module.path.parts[0] != "bot" or not re.search(r"\.(ask|chat)\b", module.text):

@@ -33,6 +33,7 @@ Ability = Literal[
     "estimate",  # estimates the cost of a job in advance
     "own_id",  # we choose the job's id, so creating it twice makes only one job
     "deploy",  # a tuned model must be deployed to answer, and is billed by the hour until that is stopped
+    "adapters",  # serves adapters that our own trainer made, by the token, once they are uploaded
     "limits",  # publishes the allowed hyperparameters of each model
 ]
 Dialect = Literal["openai", "together", "fireworks"]
@@ -47,7 +48,7 @@ KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
 
 SUFFIX_LENGTH = 64  # OpenAI's maximum
 LEAST_SUFFIX = 24  # room for a mark of 16 characters, a dash, and a few readable characters
-DeployApi = Literal["crusoe", "fireworks", "together"]
+DeployApi = Literal["coreweave", "crusoe", "fireworks", "together"]
 
 PositiveInt = Annotated[int, Limits(gt=0)]
 Address = Annotated[str, re.compile("|https?://.*")]
@@ -76,7 +77,8 @@ class Provider:
     `hyperparameter_names` maps our names to the provider's. In `hyperparameter_limits`, two numbers are a range, three
     or more are the only allowed values, and none means that it isn't accepted. `suffix_characters` are allowed in
     suffixes besides letters and digits; None allows any. `create_extra` is added to each request for a job,
-    `chat_extra` to each question. `bom`: uploads begin with a byte order mark.
+    `chat_extra` to each question. `headers` are sent with each request; {account} in them is replaced too. `bom`:
+    uploads begin with a byte order mark.
     """
 
     name: Annotated[str, SET_BY_CALLER] = ""
@@ -111,6 +113,7 @@ class Provider:
     suffix_characters: str | None = None
     create_extra: Mapping[str, Any] = field(default_factory=dict)
     chat_extra: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     min_examples: PositiveInt | None = None
     max_file_bytes: PositiveInt | None = None
     bom: bool = False
@@ -131,8 +134,8 @@ class Provider:
 
     @property
     def only_chats(self) -> bool:
-        """True if `chat` is its only ability, so it answers questions and trains nothing."""
-        return self.abilities == {"chat"}
+        """True if it answers questions and trains nothing."""
+        return self.abilities in ({"chat"}, {"chat", "adapters"})
 
 
 @dataclass(frozen=True)

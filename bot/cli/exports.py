@@ -35,13 +35,18 @@ if TYPE_CHECKING:
 
 Facts = Mapping[str, Any]
 FOLDER = click.Path(path_type=Path)
+COREWEAVE = "coreweave"
 FORMS = "; ".join(f"{row.name}: {row.writes.replace('`', '')}" for row in FORMATS.values())
 
 
 @click.command()
 @click.argument("name")
 @click.argument("candidate", type=KIND, required=False)
-@click.option("--to", type=click.Choice(list(FORMATS)), help=f"The form of a tuned model. {FORMS}")
+@click.option(
+    "--to",
+    type=click.Choice([*FORMATS, COREWEAVE]),
+    help=f"The form of a tuned model. {FORMS}; {COREWEAVE}: its adapter, uploaded to be served by the token",
+)
 @click.option(
     "--out",
     type=FOLDER,
@@ -176,6 +181,9 @@ def _export_from_file(
 def _export_model(
     settings: Settings, name: str, to: str, out: Path | None, options: Mapping[str, Any]
 ) -> None:
+    if to == COREWEAVE:
+        _upload_adapter(settings, name, options)
+        return
     # Looked up and not imported, as only the child process needs it.
     if importlib.util.find_spec("torch") is None:
         refuse(needs_extra("Exporting a tuned model", "local", ("export", name, "--to", to)))
@@ -203,6 +211,15 @@ def _export_model(
             f"more memory, and delete the unfinished folder {out.parent / f'.{out.name}-'}*."
         )
     sys.exit(export.returncode)
+
+
+def _upload_adapter(settings: Settings, name: str, options: Mapping[str, Any]) -> None:
+    """Uploads a tuned model's adapter to the vendor that serves it by the token."""
+    from bot.services.serving.adapter_exports import upload_adapter
+
+    folders = (*options["data"], settings.data / "trainer", settings.data / "terminal-trainer")
+    with exit_on_storage_error():
+        value_or_exit(upload_adapter(settings, COREWEAVE, name, folders, options["base_id"], click.echo))
 
 
 def _exporter_options(settings: Settings, options: Mapping[str, Any]) -> list[str]:

@@ -91,17 +91,21 @@ def actual_micros(
     """Returns what a run has cost.
 
     `prices` start with the rows of the tuned model and of the base model. A rented machine is paid for the `seconds`
-    that it ran, and the team's own machine for the hours that it trained. A vendor is paid for trained tokens (or
-    `billed_micros`, if it reported what it charged) and for both models' answers to the holdout.
+    that it ran, and the team's own machine for the hours that it trained; what either answers costs nothing more,
+    unless somebody else serves it by the token. A vendor is paid for trained tokens (or `billed_micros`, if it reported
+    what it charged) and for both models' answers to the holdout.
     """
     tuned_row, base_row = prices.rows[:2]
     if tuned_row.rental is not None:
-        return to_micros(tuned_row.rental.usd(round(seconds)))
-    if tuned_row.usd_per_hour is not None:
-        return to_micros(tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600)
-    dollars = (tuned_row.price.training or Decimal(0)) * trained_tokens / MILLION
-    if billed_micros is not None:
+        dollars = tuned_row.rental.usd(round(seconds))
+    elif tuned_row.usd_per_hour is not None:
+        dollars = tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600
+    elif billed_micros is not None:
         dollars = from_micros(billed_micros)
+    else:
+        dollars = (tuned_row.price.training or Decimal(0)) * trained_tokens / MILLION
+    if tuned_row.answers_by_hour:
+        return to_micros(dollars)
     for row, tokens in ((base_row, base), (tuned_row, tuned)):
         if tokens:
             dollars += _tokens_usd(row, tokens.prompt_tokens, tokens.completion_tokens)
@@ -237,7 +241,7 @@ def max_judge_micros(
 
 def question_micros(price: PriceRow, sent: int, answered: int) -> int:
     """Returns the price of one question by its prompt and answer tokens; 0 if the machine is paid by the hour."""
-    if price.usd_per_hour is not None:
+    if price.answers_by_hour:
         return 0
     return to_micros(_tokens_usd(price, sent, answered))
 

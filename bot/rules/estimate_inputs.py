@@ -22,7 +22,8 @@ class Question:
 
     - `current` is today's model, `volume` its requests or input tokens per month, `prompt_tokens` the input tokens of
       one request.
-    - `target` is the model to train, 'provider/model'.
+    - `target` is the model to train, 'provider/model'; `serve` is the provider that serves it by the token, if it isn't
+      to answer where it is trained.
     - `people_hours` of work cost `people_rate` USD per hour; `label_count` rows still to be labelled cost `label_usd`
       each; one wrong answer costs `wrong_usd`; monitoring costs `monitoring_usd` per month.
     - It takes `runs` until one is good enough, and training is repeated every `retrain_months`.
@@ -38,6 +39,7 @@ class Question:
     current: str | None = None
     volume: Volume | None = None
     target: str | None = None
+    serve: str | None = None
     people_hours: Decimal | None = None
     people_rate: Decimal | None = None
     label_count: int | None = None
@@ -76,7 +78,7 @@ OF_THE_TEAM = (
     "judge",
 )
 # These make sense only for the target that they were given for.
-OF_TARGET = ("hosting_hours", "serving_speed", "utilisation", "runs")
+OF_TARGET = ("serve", "hosting_hours", "serving_speed", "utilisation", "runs")
 OF_TRAINING = ("method", "hyperparameters", "sweep", "patience")
 
 

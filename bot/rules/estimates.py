@@ -7,7 +7,6 @@ nothing is looked up: no price, no setting, no machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -44,7 +43,8 @@ from bot.rules.roi import (
     retraining_usd,
 )
 from bot.rules.units import HOURS_PER_MONTH, MonthlyVolume, monthly_volume
-from bot.values.targets import JudgeTerms, MemoryHeadroom, PricedModel, Target, TrainingNeeds
+from bot.values.estimate_basis import EstimateBasis, ServedByToken
+from bot.values.targets import MemoryHeadroom, PricedModel, Target
 from trainers.dataset import Report
 from trainers.evaluation.results import MeasuredCandidate
 from trainers.providers.pricing import PriceRow
@@ -56,43 +56,17 @@ _simulate = lru_cache(maxsize=32)(simulate)
 
 
 MainNumber = Literal[
-    "today", "saving", "one-off", "payback", "net value", "untrained", "machine", "prices", "minutes"
+    "today",
+    "saving",
+    "one-off",
+    "payback",
+    "net value",
+    "untrained",
+    "machine",
+    "by token",
+    "prices",
+    "minutes",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EstimateBasis:
-    """Everything that was looked up for an estimate.
-
-    - `question` has the target's defaults filled in. `current` is the price of today's model, None if the question
-      names none.
-    - `evidence` is what was measured, with models that have ended since.
-    - `prices` are the list prices of the measured and the suggested models and of the successors of all, by name;
-      `ends` are the days on which measured models are shut down.
-    - `capacities` are those of our own machine, by the model's name. `vendor_capacity` is a guess, None if a vendor
-      bills by the token or the model's size is unknown.
-    - `full_current`, `to_measure`, `providers_without_key` and `has_models` are as in `Facts`.
-    - `is_trained` is true if the run is over: its costs are sunk, so only future costs count.
-    """
-
-    name: str
-    report: Report
-    question: Question
-    target: Target
-    today: date
-    evidence: Evidence
-    needs: TrainingNeeds
-    current: PriceRow | None
-    judge: JudgeTerms | None
-    prices: Mapping[str, PriceRow]
-    ends: Mapping[str, ModelEnd]
-    capacities: Mapping[str, Capacity]
-    vendor_capacity: Capacity | None
-    full_current: str | None
-    to_measure: tuple[str, ...]
-    providers_without_key: tuple[tuple[str, str], ...]
-    has_models: bool
-    is_trained: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +78,8 @@ class EstimateSummary:
     even without an estimate; so may `volume`. `training`, `measuring_usd` (both models' answers to the held-out rows,
     and the judge's) and `machine_usd` (the part of it for a machine billed by the hour) cover all expected runs.
     `is_guess` is True if `minutes` is guessed from the model's size. `memory` says in one line whether the training
-    fits. `sweep_note` follows the tokens of a sweep. `offered` is the cheapest capable model, if it costs less than
+    fits. `by_token` is what a month would cost elsewhere, None unless the target needs a machine by the hour.
+    `sweep_note` follows the tokens of a sweep. `offered` is the cheapest capable model, if it costs less than
     today's and is not measured. `asks_vendor` is True if the vendor confirms its price before approval.
     `made_on` is the day of the estimate.
     """
@@ -129,6 +104,7 @@ class EstimateSummary:
     asks_vendor: bool = False
     today: MonthlyCost | None = None
     volume: MonthlyVolume | None = None
+    by_token: ServedByToken | None = None
     made_on: date | None = None
 
     @property
@@ -153,6 +129,8 @@ class EstimateSummary:
         # The machine that serves it is often the largest cost.
         if self.estimate is not None and self.prices[0].is_hosted:
             numbers.append("machine")
+        if self.by_token is not None:
+            numbers.append("by token")
         return tuple(numbers)
 
     def _saving_numbers(self, estimate: Estimate) -> list[MainNumber]:
@@ -263,7 +241,18 @@ def _result(basis: EstimateBasis, sums: _Sums, verdict: Verdict) -> EstimateResu
         offered=verdict.facts.offered,
         today=_todays_bill(sums.todays) if sums.todays else None,
         volume=_volume(basis),
+        by_token=_served_by_token(basis, sums.inputs),
     )
+
+
+def _served_by_token(basis: EstimateBasis, inputs: Inputs | None) -> ServedByToken | None:
+    if basis.by_token is None or inputs is None or inputs.tuned_tokens is None:
+        return None
+    rates = rates_from_row(basis.by_token)
+    if isinstance(rates, MissingPrice):
+        return None
+    monthly = bill(inputs.tuned_tokens, rates, inputs.requests, inputs.traffic)
+    return ServedByToken(basis.by_token.served_by, monthly)
 
 
 def _usable_evidence(basis: EstimateBasis) -> Evidence:
@@ -560,7 +549,7 @@ def _own_machine(basis: EstimateBasis, sums: _Sums) -> OwnMachine | None:
     return OwnMachine(
         too_large=too_large,
         knows_training_time=knows_training_time,
-        knows_serving_speed=bool(is_given) or basis.target.name in basis.capacities,
+        knows_serving_speed=bool(is_given or needs.tuned.served_by) or basis.target.name in basis.capacities,
         machines=sums.estimate.machines if sums.estimate else None,
         has_price=basis.target.model.is_hourly_price_set,
         is_free=not needs.tuned.usd_per_hour,

@@ -302,6 +302,13 @@ class Plan:
         return (self.destination and self.destination.catalogue_id) or self.base_model
 
     @property
+    def receivers(self) -> tuple[str, ...]:
+        """The providers that get its rows: its trainer, and who serves the model that has learned from them."""
+        if self.hosting is None or self.hosting.by_token is None:
+            return (self.provider,)
+        return tuple(dict.fromkeys((self.provider, self.hosting.by_token.provider)))
+
+    @property
     def trained_model(self) -> str:
         """The model that is trained, by the name that people know: a tuned one if the training goes on from it."""
         if self.starts_from is not None:

@@ -70,19 +70,22 @@ def rates_from_row(row: PriceRow) -> Rates | MissingPrice:
     if row.is_hosted and row.hosted_usd_per_hour is None:
         return MissingPrice("hosting", row)
     # On a vendor's machine by the hour the tokens cost nothing, and its price is that of the hours.
+    hourly = row.usd_per_hour or row.hosted_usd_per_hour or ZERO
+    if row.served_by:
+        hourly = ZERO  # our own machine's hours are paid for the training alone
     return Rates(
         model=row.model,
         input=price.input,
         output=price.output,
         said_by=row.said_by,
-        usd_per_hour=row.usd_per_hour or row.hosted_usd_per_hour or ZERO,
+        usd_per_hour=hourly,
         idle_window_s=row.idle_window_s,
         note=row.note,
         cached_input=price.cached_input,
         batch_discount=row.batch_discount or ZERO,
         ends=row.ends,
         successor=row.successor,
-        on_own_machine=row.usd_per_hour is not None,
+        on_own_machine=row.answers_by_hour,
     )
 
 
@@ -157,7 +160,7 @@ def run_cost(needs: TrainingNeeds, report: Report, judge: JudgeTerms | None) -> 
 
     cost = RunCost(training, ZERO, ZERO)
     # On our own machine the answers cost nothing beyond its hours of training; a vendor bills both models' answers.
-    if needs.tuned.usd_per_hour is None:
+    if not needs.tuned.answers_by_hour:
         cost = _with_answers(cost, needs, report, base, tuned)
     if judge:
         cost = _with_judge(cost, report, judge)

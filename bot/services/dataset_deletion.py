@@ -21,8 +21,9 @@ from bot.cards.models import promotions as promotion_views
 from bot.context import AppContext, CoreContext
 from bot.rules.models.promotion import alias_for
 from bot.rules.permissions import Request
+from bot.rules.plans import plan_from_json
 from bot.services import deletion_scope
-from bot.services.common import authorization, provider_jobs
+from bot.services.common import authorization, provider_jobs, token_serving
 from bot.services.datasets import row_deletion
 from bot.services.models import models, promotion_records
 from bot.services.serving import call_samples, publications, recipes
@@ -36,9 +37,12 @@ from storage.records import (
     Draft,
     Labelling,
     Measurement,
+    Model,
     Run,
     StoredEstimate,
 )
+from trainers.deployments.coreweave import EXPORT_PREFIX
+from trainers.deployments.port import Deployments
 from trainers.documents import TEXT_ENDING
 from trainers.errors import Refused, TrainerError
 
@@ -375,6 +379,9 @@ def _end(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) -
 
 def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str | None:
     """Deletes a copy at its trainer. Returns why something of it is still there, None if everything is gone."""
+    vendor = context.deployments.get(copy.provider)
+    if copy.model and vendor is not None and vendor.serves_adapters:
+        return _delete_adapter(vendor, copy.model)
     trainer = context.trainers.get(copy.provider)
     if trainer is None:
         return f"there is no key for {copy.provider} where the bot runs"
@@ -391,6 +398,14 @@ def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str 
         return trouble
     if copy.job_id and not deletes_jobs:
         return "the record of the job stays there, which this trainer can't delete"
+    return None
+
+
+def _delete_adapter(vendor: Deployments, name: str) -> TrainerError | None:
+    try:
+        vendor.delete_adapter(name)
+    except TrainerError as trouble:
+        return trouble
     return None
 
 
@@ -422,8 +437,23 @@ def _copies_of_runs(
         for promotion in standing:
             if promotion.model == model.name and models.has_alias(context, model):
                 alias = alias_for(promotion.dataset)
+        # First, since the job's own folder has what they were uploaded from.
+        copies += _uploaded_adapters(context, run, model)
         copies.append(RemoteCopy(run.provider, run.job_id, model.provider_model, alias))
     return copies
+
+
+def _uploaded_adapters(context: CoreContext, run: Run, model: Model) -> Iterator[RemoteCopy]:
+    """Yields the adapter of a run at each vendor that serves it by the token, and what somebody may have uploaded from
+    the terminal."""
+    for record in context.store.deployments.of_run(run.id):
+        if record.by_token and record.state != "stopped":
+            yield RemoteCopy(record.provider, None, record.name)
+    plan = plan_from_json(run.plan)
+    for row in token_serving.servers(context.settings):
+        has_key = row.name in context.deployments
+        if has_key and not isinstance(token_serving.server_for(context.settings, row.name, plan), Refusal):
+            yield RemoteCopy(row.name, None, f"{EXPORT_PREFIX}{model.name}")
 
 
 def _copies_of_curves(measurements: Sequence[Measurement]) -> list[RemoteCopy]:

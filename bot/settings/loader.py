@@ -17,7 +17,7 @@ from bot.settings.policy import build_policy
 from bot.settings.tables import RentingSettings, Settings, SettingsTable, SlackSettings, TrainerSettings
 from bot.settings.toml_file import TomlFile, line_numbers
 from trainers.packages import install_line
-from trainers.providers.pricing import read_own_prices
+from trainers.providers.own_prices import read_own_prices
 from trainers.providers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.rentals import prices as rentals
 from trainers.typed_tables import Fault, read_table

@@ -29,7 +29,7 @@ from bot.cards.evidence import distillations, evaluations
 from bot.cards.evidence import evaluation_results as result_cards
 from bot.cards.evidence import judge_checks as judge_check_cards
 from bot.cards.evidence import wrong_rows as wrong_row_cards
-from bot.cards.models import deployments, sunsets
+from bot.cards.models import deployments, sunsets, token_serving
 from bot.cards.models import promotion_requests as promotion_request_cards
 from bot.cards.models import promotions as promotion_cards
 from bot.cards.models import tried_answers as answer_cards
@@ -167,6 +167,7 @@ SHOWN: Mapping[str, _ByValue[object]] = {
     promotion_cards.PROMOTE: _with_number(promotions.promote_run),
     advice.USE: promotions.promote_candidate,
     promotion_request_cards.APPROVE: _with_number(promotion_requests.approve),
+    token_serving.SERVE: deployment_requests.serve_by_token,
     deployments.KEEP: _with_number(deployment_requests.keep),
     deployments.STOP: _with_number(deployment_requests.stop),
     deployments.START: _with_number(deployment_requests.start_again),

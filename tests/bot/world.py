@@ -58,6 +58,7 @@ HR = Channel("C0HR", "hr", (DORA.id, BEN.id, CLEO.id, BOT.id))  # without Ana
 OWN = Channel("C0OWN", "own", (ANA.id, BEN.id, BOT.id))
 APPROVERS_GROUP = "S0APPROVE"
 
+ADAPTERS_PROJECT = "COREWEAVE_PROJECT"
 MODEL, TARGET = "acme-small", "acme/acme-small"
 START = f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}"
 JOBS = "/fine_tuning/jobs"
@@ -484,6 +485,8 @@ class World:
         config.write_text(self._toml(), encoding="utf-8")
         access = self.slack.access
         tokens = {"SLACK_BOT_TOKEN": access.bot_token, "SLACK_SIGNING_SECRET": access.signing_secret}
+        if ADAPTERS_PROJECT in os.environ:
+            tokens[ADAPTERS_PROJECT] = os.environ[ADAPTERS_PROJECT]
         return load_settings(tokens, config)
 
     def _provider_url(self) -> str:

@@ -946,7 +946,7 @@ GUARDS = (
     Guard(
         "scanned before questions are asked",
         "bot/services/training/run_results.py",
-        "        against = data_policy.egress_now(context, run.dataset_id, [run.provider], step.plan.overridden)",
+        "        against = data_policy.egress_now(context, run.dataset_id, step.plan.receivers, step.plan.overridden)",
         "        pass",
         f"{SCANNING}::test_held_out_rows_of_a_trained_run_are_scanned_before_the_evaluation",
     ),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from storage.deployments import DeploymentRecord, NewDeployment
+from storage.deployments import DeployedModel, DeploymentRecord, NewDeployment
 from storage.driver import sqlite3
 from storage.records import Model, Run
 from storage.store import Store
@@ -80,7 +80,7 @@ def test_a_question_finds_its_models_deployment_and_counts_as_use(store: Store) 
     run = add_run(store)
     record = deploy(store, run)
     store.add_model(Model("tickets-1", run.id, "acme", "ft:small:1", "candidate", LATE))
-    assert store.deployments.record_use("acme/ft:small:1", now=LATE + 60) == "m-1"
+    assert store.deployments.record_use("acme/ft:small:1", now=LATE + 60) == DeployedModel("acme", "m-1")
     assert store.deployments.record_use("acme/ft:small:2", now=LATE + 60) is None
     latest = store.deployments.get(record.id)
     assert latest is not None and latest.used_at == LATE + 60

@@ -256,6 +256,7 @@ class ApiClient:
             # A host that is down is noticed soon, while one that computes may take its time.
             timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
             max_retries=0,
+            default_headers=self.provider.headers,
             # Following a redirect would turn a POST into a GET. Loopback addresses bypass any proxy, and plain HTTP to
             # them needs no certificates, which take a while to read.
             http_client=openai.DefaultHttpxClient(

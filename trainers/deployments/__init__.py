@@ -1,9 +1,10 @@
-"""Machines at vendors that serve a tuned model until somebody stops them."""
+"""Tuned models at vendors: on machines that run until somebody stops them, or as adapters, served by the token."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainers.deployments.coreweave import CoreweaveDeployments
 from trainers.deployments.crusoe import CrusoeDeployments
 from trainers.deployments.fireworks import FireworksDeployments
 from trainers.deployments.port import Deployments
@@ -11,6 +12,7 @@ from trainers.deployments.together import TogetherDeployments
 from trainers.types import DeployApi, Provider
 
 VENDORS: Mapping[DeployApi, type[Deployments]] = {
+    "coreweave": CoreweaveDeployments,
     "crusoe": CrusoeDeployments,
     "fireworks": FireworksDeployments,
     "together": TogetherDeployments,
@@ -20,6 +22,6 @@ VENDORS: Mapping[DeployApi, type[Deployments]] = {
 def open_deployments(provider: Provider, key: str) -> Deployments | None:
     """Returns the vendor's deployments, or None if models can't be deployed at this provider."""
     api = provider.deploy_api
-    if api is None or not provider.can("deploy"):
+    if api is None or not (provider.can("deploy") or provider.can("adapters")):
         return None
     return VENDORS[api](provider, key)

@@ -38,7 +38,11 @@ class Deployment:
 
 
 class Deployments(ApiClient):
-    """A vendor's deployments. Every method raises only TrainerError and its subclasses. No POST is retried."""
+    """A vendor's deployments. Every method raises only TrainerError and its subclasses. No POST is retried.
+    `serves_adapters`: what is deployed is an adapter that was trained elsewhere; `start` gets its folder as the
+    model."""
+
+    serves_adapters = False
 
     def usd_per_hour(self, base_model: str) -> Decimal | None:
         """Returns the price of deploying a model tuned from this base, or None if the vendor doesn't say. Raises
@@ -66,6 +70,10 @@ class Deployments(ApiClient):
 
     def stop(self, deployment: Deployment) -> None:
         """Stops and deletes the deployment. Does nothing if it is already gone."""
+        raise NotImplementedError
+
+    def delete_adapter(self, name: str) -> None:
+        """Deletes an uploaded adapter, no matter who uploaded it. Does nothing if it is already gone."""
         raise NotImplementedError
 
     @property

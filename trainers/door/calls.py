@@ -50,14 +50,15 @@ log = logging.getLogger(__name__)
 class Choice:
     """The recipe that answers a call, by its hash, under which it is published.
 
-    `model` and `address` are those of `Published` for it. `fallback_from` says in a word why that is the fallback, and
-    `live_test_problem` why it isn't the candidate in a live test, whose turn it was. `canary` is the side of a canary
-    for which the answer speaks, None if for neither.
+    `model`, `address` and `provider` are those of `Published` for it. `fallback_from` says in a word why that is the
+    fallback, and `live_test_problem` why it isn't the candidate in a live test, whose turn it was. `canary` is the side
+    of a canary for which the answer speaks, None if for neither.
     """
 
     sha256: str
     model: str | None = None
     address: str | None = None
+    provider: str | None = None
     fallback_from: str | None = None
     live_test_problem: str | None = None
     canary: CanarySide | None = None
@@ -113,7 +114,7 @@ class Call:
     @cached_property
     def upstream(self) -> Upstream:
         """The provider that is asked. Raises ApiError (503)."""
-        provider = self.recipe.provider or ""
+        provider = self.choice.provider or self.recipe.provider or ""
         upstream = self.names.upstream(provider)
         if upstream is None:
             text = (
@@ -263,7 +264,7 @@ class Calls:
                 gone = Unavailable(503, "unavailable", f"{published.name} is not in use now.")
             problem = ApiError(gone.status, gone.message, gone.code, kind=_kind_of(gone.status))
             return await self._fall_back(requested, problem, "unavailable")
-        in_use = Choice(published.recipe, published.model, published.address)
+        in_use = Choice(published.recipe, published.model, published.address, published.provider)
         canary = self.canaries.watch(published, requested.body, requested.headers)
         if canary is None:
             return await self._answer_in_use(requested, in_use)
@@ -397,7 +398,7 @@ class Calls:
 
 def candidate_of(live_test: PublishedTest) -> Choice:
     """Returns the choice of a candidate in a live test."""
-    return Choice(live_test.recipe, live_test.model, live_test.address)
+    return Choice(live_test.recipe, live_test.model, live_test.address, live_test.provider)
 
 
 async def _has_begun(response: Response) -> bool:

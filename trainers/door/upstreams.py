@@ -108,7 +108,8 @@ class UpstreamClient:
         """Returns an answer of 2xx, whose parts are still to be read if it is a stream. Raises UpstreamDown, and
         VendorError for any other answer."""
         key = find_key(upstream)
-        sent = {**headers, "content-type": "application/json", "authorization": f"Bearer {key}"}
+        own = dict(upstream.headers)
+        sent = {**headers, **own, "content-type": "application/json", "authorization": f"Bearer {key}"}
         content = b""
         try:
             response = await self._post(url, body, sent)

@@ -184,7 +184,7 @@ def usd_per_1000(candidate: Candidate, replies: Sequence[Reply], prices: Prices)
     row = prices.get(candidate.model)
     if not isinstance(row, PriceRow) or not replies:
         return None
-    if row.usd_per_hour is not None:
+    if row.usd_per_hour is not None and row.answers_by_hour:
         seconds = round(_busy_seconds(replies), 6)
         hours = Decimal(str(seconds)) / 3600
         return _round_usd(hours * row.usd_per_hour * 1000 / len(replies))

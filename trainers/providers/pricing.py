@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from trainers.json_values import from_object
 from trainers.models.model_list import RELEASE_SUFFIX, ListedModel, find_listed_model, strip_effort
-from trainers.providers.providers import ModelRow, ProviderProblems, ProviderRow
+from trainers.providers.providers import ModelRow, ProviderRow
 from trainers.rentals.prices import Rental
-from trainers.typed_tables import Fault, Key, read_table
 from trainers.types import Price
 
 if TYPE_CHECKING:
@@ -96,22 +95,6 @@ def dated_source(source: str, as_of: date | None) -> str:
     return f"{source}, {as_of}"
 
 
-UNIT = 'USD per 1M tokens in quotes, like "2.50"'
-
-
-@dataclass(frozen=True)
-class PriceTable:
-    """The table [prices."MODEL"] of finetune.toml."""
-
-    input: Annotated[Decimal, Key(wants=UNIT, required=UNIT)]
-    output: Annotated[Decimal, Key(wants=UNIT, required=UNIT)]
-    cached_input: Annotated[Decimal | None, Key(wants=UNIT)] = None
-    source: str = "your own price"
-    as_of: date | None = None
-    ends: date | None = None
-    successor: str | None = None
-
-
 @dataclass(frozen=True)
 class PriceRow:
     """What `model` costs. `as_of` is None if the source's version already dates it.
@@ -123,10 +106,11 @@ class PriceRow:
     a sentence that a buyer should know. `batch_discount` of 0.5 means that batch requests cost half; None means that no
     batch price is listed. `ends` is the first day on which the model no longer answers, or None if none is announced,
     `successor` the model that its maker recommends instead, and `ends_said_by` the source of both;
-    `is_successor_doubtful` is True if no page of its maker confirms it.
-    `prices_from` says where to get a missing price. `closed_since` is the first day on which the provider takes no more
-    jobs, `closed_to_new` the one from which on it takes them only from those who had trained there before, and
-    `closing_said_by` the source of both.
+    `is_successor_doubtful` is True if no page of its maker confirms it. `served_by` is the provider that serves the
+    tuned model by the token, if that isn't its trainer: `price` is then what that one charges, and `usd_per_hour` or
+    `rental` is paid for the training alone. `prices_from` says where to get a missing price. `closed_since` is the
+    first day on which the provider takes no more jobs, `closed_to_new` the one from which on it takes them only from
+    those who had trained there before, and `closing_said_by` the source of both.
     """
 
     model: str
@@ -145,10 +129,16 @@ class PriceRow:
     hosted_usd_per_hour: Decimal | None = None
     idle_window_s: int | None = None
     rental: Rental | None = None
+    served_by: str = ""
     prices_from: str = ""
     closed_since: date | None = None
     closed_to_new: date | None = None
     closing_said_by: str = ""
+
+    @property
+    def answers_by_hour(self) -> bool:
+        """True if its answers are paid by the hours of a machine of our own."""
+        return self.usd_per_hour is not None and not self.served_by
 
     @property
     def said_by(self) -> str:
@@ -328,30 +318,44 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
     )
 
 
-def read_own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
-    """Reads the user's [prices."MODEL"] tables: input and output in USD per 1M tokens, in quotes.
+def served_price(trained: PriceRow, server: ProviderRow, base: ModelRow) -> PriceRow:
+    """Returns the price of a tuned model that `server` serves by the token as an adapter of `base`, given the one at
+    its trainer: an adapter's tokens cost what the base's cost."""
+    price = replace(
+        trained.price,
+        input=base.price.input,
+        cached_input=base.price.cached_input,
+        output=base.price.output,
+    )
+    ends = min((day for day in (trained.ends, base.ends) if day is not None), default=None)
+    ends_said_by = trained.ends_said_by
+    if ends is not None and ends == base.ends:
+        ends_said_by = dated_source(base.source or "your settings", base.as_of)
+    return replace(
+        trained,
+        price=price,
+        source=base.source or "your settings",
+        as_of=base.as_of,
+        ends=ends,
+        ends_said_by=ends_said_by,
+        is_hosted=False,
+        hosted_usd_per_hour=None,
+        idle_window_s=None,
+        batch_discount=None,
+        served_by=server.name,
+    )
 
-    Raises ProviderProblems with all mistakes, not only the first.
-    """
-    faults: list[Fault] = []
-    rows = []
-    for name, table in tables.items():
-        table_row = read_table(PriceTable, table, faults, ("prices", name))
-        price = Price(None, table_row.input, table_row.cached_input, table_row.output)
-        row = PriceRow(
-            model=name,
-            kind="prompted",
-            price=price,
-            source=table_row.source,
-            as_of=table_row.as_of,
-            successor=table_row.successor,
-        )
-        if table_row.ends:
-            row = replace(row, ends=table_row.ends, ends_said_by=row.said_by)
-        rows.append(row)
-    if faults:
-        raise ProviderProblems(faults)
-    return tuple(rows)
+
+def base_price_at(server: ProviderRow, base: ModelRow) -> PriceRow:
+    """Returns the price of asking the untuned base at a provider that serves its adapters."""
+    return PriceRow(
+        model=f"{server.name}/{base.name}",
+        kind="prompted",
+        price=replace(base.price, training=None),
+        source=base.source or "your settings",
+        as_of=base.as_of,
+        ends=base.ends,
+    )
 
 
 def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
@@ -364,6 +368,8 @@ def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
             model = provider.unlisted_model(bare)
         if model is None:
             continue
+        if is_here and provider.provider.can("adapters"):
+            return base_price_at(provider, model)
         is_on_our_machine = is_here and model.usd_per_hour is not None
         if bare.startswith("ft:") or is_on_our_machine:
             return tuned_price(provider, model)
@@ -546,6 +552,8 @@ def _row_to_json(row: PriceRow) -> dict[str, object]:
     if not row.is_hosted:  # keeps the bytes, and so the hash, of plans from before these fields existed
         for name in ("is_hosted", "hosted_usd_per_hour", "idle_window_s"):
             del values[name]
+    if not row.served_by:  # likewise
+        del values["served_by"]
     if row.rental is None:  # likewise
         del values["rental"]
     if not row.is_successor_doubtful:  # likewise

@@ -61,7 +61,8 @@ class ModelRow:
     labels and generates no text. `billions` of parameters decide the training price at some providers; None takes them
     from its name. `serving_usd_per_hour` is the cost of an hour of the machine that serves the tuned model; None means
     the provider's price. `serving_tokens_per_second` are those that this machine handles, `tokens_per_second` those
-    that a training handles on our own; None if nobody stated them.
+    that a training handles on our own; None if nobody stated them. `most_rank` is the largest rank of an adapter that
+    is served by the token.
     """
 
     name: Annotated[str, SET_BY_CALLER]
@@ -79,6 +80,7 @@ class ModelRow:
     serving_usd_per_hour: Decimal | None = None
     tokens_per_second: Annotated[int, Limits(gt=0)] | None = None
     serving_tokens_per_second: Annotated[int, Limits(gt=0)] | None = None
+    most_rank: Annotated[int, Limits(gt=0)] | None = None
     is_hourly_price_set: Annotated[bool, SET_BY_CALLER] = False
 
     @property
@@ -149,8 +151,9 @@ class ProviderRow:
 
     `serving` says how a tuned model is served: "included" at once, "adapter" beside others, "dedicated" on a machine
     that costs `serving_usd_per_hour` until it is stopped (automatically after `idle_stop_s` without a question),
-    "download" elsewhere, "on_request" if the provider agrees. `rents`: each training runs on its own machine, rented by
-    the minute; `rental` is its price, once that has been looked up.
+    "download" elsewhere, "on_request" if the provider agrees. `data_terms` is the address of its terms on the data that
+    it gets, which a team accepts before it sends an adapter there. `rents`: each training runs on its own machine,
+    rented by the minute; `rental` is its price, once that has been looked up.
     """
 
     provider: Annotated[Provider, Key(is_inline=True)]
@@ -178,6 +181,9 @@ class ProviderRow:
     serving: Serving = "included"
     serving_usd_per_hour: Decimal | None = None
     idle_stop_s: PositiveInt | None = None
+    data_terms: Annotated[
+        str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
+    ] = None
     rents: Annotated[bool, SET_BY_CALLER] = False
     rental: Annotated[Rental | None, SET_BY_CALLER] = None
 
@@ -548,6 +554,7 @@ def _provider_row(
         base_url=complete(provider.base_url),
         chat_base_url=complete(provider.chat_base_url),
         deploy_base_url=complete(provider.deploy_base_url),
+        headers={header: complete(text) for header, text in provider.headers.items()},
     )
     # By such a mistake, rows would leave this machine unnoticed.
     if row.stays_here and provider.base_url and not is_loopback(provider.base_url):

@@ -107,10 +107,10 @@ class Sampling:
 class PublishedTest:
     """A candidate that is tried on live calls, with its `number`.
 
-    `recipe` is its hash; `model` and `address` are as those of `Published`. With `asks_sampled`, calls that were
-    sampled are put to it too, and its answers are stored beside theirs (trainers/recipes/shadow_answers.py), which no
-    program sees. It answers a `share` of the conversations itself (none unless more than 0 and less than 1), always the
-    same ones, until it errs more than what is in use (trainers/recipes/canary_events.py). No answer within `slow_s`
+    `recipe` is its hash; `model`, `address` and `provider` are as those of `Published`. With `asks_sampled`, calls that
+    were sampled are put to it too, and its answers are stored beside theirs (trainers/recipes/shadow_answers.py), which
+    no program sees. It answers a `share` of the conversations itself (none unless more than 0 and less than 1), always
+    the same ones, until it errs more than what is in use (trainers/recipes/canary_events.py). No answer within `slow_s`
     seconds counts as an error.
     """
 
@@ -119,6 +119,7 @@ class PublishedTest:
     slow_s: float
     model: str | None = None
     address: str | None = None
+    provider: str | None = None
     asks_sampled: bool = False
     share: float = 0.0
 
@@ -128,10 +129,10 @@ class Published(JsonValue):
     """What programs get under a name such as 'team/tickets'.
 
     `recipe` is the hash of the one in use. `promotion` is the number of the promotion that chose it; calls are counted
-    for it. `model` is the name by which a model on a machine by the hour is called now, and `address` the machine's own
-    address; both are None for all others. `fallback` is the hash of another recipe that answers if the first can't,
-    or has given no answer after `fallback_after_s` seconds, if somebody chose that. `sampling` is None if no call is
-    stored, and `live_test` if no candidate is tried.
+    for it. `model` is the name by which a deployed model is called now, `address` the own address of a machine by the
+    hour, and `provider` who serves it, if that isn't the recipe's; all are None for others. `fallback` is the hash of
+    another recipe that answers if the first can't, or has given no answer after `fallback_after_s` seconds, if somebody
+    chose that. `sampling` is None if no call is stored, and `live_test` if no candidate is tried.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Published(JsonValue):
     promotion: int | None = None
     model: str | None = None
     address: str | None = None
+    provider: str | None = None
     fallback: str | None = None
     fallback_after_s: float | None = None
     unavailable: Unavailable | None = None
@@ -150,8 +152,8 @@ class Published(JsonValue):
 class Upstream:
     """Where a provider is called: its address, ending in /v1 or the like, and where its key is: a variable of the
     environment, or a file; neither if it needs none. `chat_extra` is a JSON object whose keys are added to each
-    question, as they were while candidates were measured; "" adds none. `has_responses`: it answers OpenAI's Responses
-    too; for others they are translated into chats."""
+    question, as they were while candidates were measured; "" adds none. `headers` are sent with each question.
+    `has_responses`: it answers OpenAI's Responses too; for others they are translated into chats."""
 
     name: str
     base_url: str
@@ -159,6 +161,7 @@ class Upstream:
     key_file: str | None = None
     chat_extra: str = ""
     has_responses: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from bot.cards.common.calibration import alternative_bill
 from bot.cards.common.payback import hours_caveat, net_value_text, payback_condition, share_of_draws
 from bot.cards.common.words import about_usd, charge, duration, money, requests_text, volume_text
 from bot.rules.budgets import Budget
-from bot.rules.models.deployments import Hosting
+from bot.rules.models.deployments import Hosting, TokenTerms
 from bot.rules.plans import Plan
 from bot.rules.units import format_months
 from bot.values.runs import Progress
 from storage.records import Run
-from trainers.money import from_micros, usd_micros
+from trainers.money import from_micros, usd, usd_micros
 
 UNKNOWN_BILLS = "unknown: ask again with `current=` and `volume=`"
 # People who approve against the verdict must not do so for an amount that the verdict doesn't expect.
@@ -211,6 +211,8 @@ def forecast(plan: Plan) -> list[tuple[str, str]]:
 
 def hosting_line(hosting: Hosting) -> str:
     """The running costs that approvers agree to."""
+    if hosting.by_token is not None:
+        return token_line(hosting.by_token)
     price = an_hour(hosting.micros_per_hour)
     idle = duration(hosting.idle_stop_s)
     most = money(hosting.day_micros)
@@ -219,6 +221,28 @@ def hosting_line(hosting: Hosting) -> str:
         # The vendor takes such a machine away while it is idle, and starts it again for the next question.
         stops = f"free after {idle} without a question"
     return f"{price} while it runs, {stops}, at most {most} a day"
+
+
+def token_line(terms: TokenTerms) -> str:
+    """What approvers agree to if the model is to be served by the token."""
+    return f"served by {escape(terms.provider)} at {token_price(terms)}, nothing while nobody asks"
+
+
+def leaves_line(terms: TokenTerms) -> str:
+    """What leaves the building if the model is served by the token, and under whose terms."""
+    under = ""
+    if terms.data_terms:
+        under = f". Its terms on data: {terms.data_terms}"
+    return f"The weights, which have learned from the rows, and each question go to {escape(terms.provider)}{under}"
+
+
+def token_price(terms: TokenTerms) -> str:
+    """The price of a million tokens."""
+    read = usd(Decimal(terms.input))
+    written = usd(Decimal(terms.output))
+    if read == written:
+        return f"{read} per million tokens"
+    return f"{read} per million tokens in and {written} out"
 
 
 def an_hour(micros_per_hour: int) -> str:

@@ -22,7 +22,7 @@ from bot.cards.common.candidates import alternative_name, alternative_text
 from bot.cards.common.payback import hours_caveat, payback_condition, payback_text, share_of_draws
 from bot.cards.common.prices import vendor_prices
 from bot.cards.common.reasons import unknown_successor
-from bot.cards.common.words import SLACK, Spelling, enough_text, planned_time, shorten
+from bot.cards.common.words import SLACK, Spelling, about_usd, enough_text, planned_time, shorten
 from bot.cards.decisions.assumptions import assumptions
 from bot.rules.advice import enough_volume
 from bot.rules.bills import MonthlyCost
@@ -171,6 +171,18 @@ def _one_off_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
             volume += f", in {LIKELY:.0%} of simulations"
         pairs.append(("Break-even volume", volume))
     return pairs
+
+
+def by_token_facts(summary: EstimateSummary) -> list[tuple[str, str]]:
+    """What a month would cost without the machine by the hour."""
+    served = summary.by_token
+    if served is None:
+        return []
+    amount = about_usd(served.monthly.total, per="a month")
+    text = (
+        f"{amount}, trained by our own trainer with `target=hf/…` or `local/…` and `serve={served.provider}`"
+    )
+    return [("Served by the token", text)]
 
 
 def price_facts(summary: EstimateSummary, *, is_short: bool = False) -> list[tuple[str, str]]:

@@ -41,6 +41,7 @@ from bot.cards.datasets.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.datasets.datasets import UPLOAD_AGAIN
 from bot.cards.decisions.aims import aim_facts
 from bot.cards.decisions.estimate_details import (
+    by_token_facts,
     details,
     escaped_facts,
     other_bill,
@@ -385,6 +386,8 @@ def _number_facts(summary: EstimateSummary, number: MainNumber) -> list[tuple[st
             return _without_training(summary)
         case "machine":
             return price_facts(summary, is_short=True)
+        case "by token":
+            return by_token_facts(summary)
         case "prices":
             return price_facts(summary)
         case "minutes":

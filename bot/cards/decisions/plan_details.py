@@ -9,6 +9,7 @@ from bot.cards.common.plan_money import (
     exact_cost,
     forecast,
     hosting_line,
+    leaves_line,
     monthly_text,
     vendor_estimate,
 )
@@ -28,6 +29,8 @@ def details_form(run: Run, plan: Plan, budget: Budget) -> Block:
     hosting = []
     if plan.hosting:
         hosting.append(Text(f"*The tuned model*: {hosting_line(plan.hosting)}."))
+    if plan.hosting and plan.hosting.by_token:
+        hosting.append(Text(leaves_line(plan.hosting.by_token)))
     exactly = f"Plan {code(run.plan_hash)}. An approval covers exactly this plan."
     facts = Facts(_facts(run, plan, budget))
     blocks = [Text(verdict_text(plan)), facts, *hosting, *warning_lines(plan), Text(exactly)]

@@ -29,6 +29,7 @@ from bot.cards.common.permissions import NAME_OTHERS, gone_text
 from bot.cards.common.plan_money import (
     budget_left,
     hosting_line,
+    leaves_line,
     net_value,
     short_cost,
     short_saving,
@@ -292,6 +293,8 @@ def approval_card(
     parts.facts(_short_facts(run, plan, budget, pending.before))
     if plan.hosting:
         parts.note(f"The tuned model: {hosting_line(plan.hosting)}.")
+    if plan.hosting and plan.hosting.by_token:
+        parts.note(leaves_line(plan.hosting.by_token))
     parts.add(*untrusted_notes(pending.judge))
     parts.add(*_background(plan, pending))
     parts.add(*_obstacles(pending))

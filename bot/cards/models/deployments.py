@@ -23,6 +23,7 @@ from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
 from bot.cards.common.plan_money import an_hour
 from bot.cards.common.words import capitalize, charge, duration, money, pluralize, shorten, utc_time
+from bot.cards.models.token_serving import STATES_BY_TOKEN
 from bot.rules.models.deployments import StopReason
 from storage.deployments import DeploymentRecord, DeploymentState
 from trainers.deployments.port import Deployment
@@ -67,18 +68,20 @@ REASONS: Mapping[StopReason, str] = {
 @dataclass(frozen=True)
 class DeploymentSummary:
     """A deployment with what its card shows. `title` is the vendor's. `run_micros` is the total cost of its run, None
-    while the run is open. `hour_micros` is the current price of an hour; `today_micros` the cost since midnight UTC."""
+    while the run is open. `hour_micros` is the current price of an hour; `today_micros` the cost since midnight UTC.
+    `token_price` is the price in words of what is served by the token."""
 
     record: DeploymentRecord
     title: str
     run_micros: int | None = None
     hour_micros: int | None = None
     today_micros: int = 0
+    token_price: str = ""
 
 
 def card(summary: DeploymentSummary) -> Message:
     record = summary.record
-    headline = f"{shorten(record.model)} {STATES[record.state]} at {summary.title}"
+    headline = f"{shorten(record.model)} {_state(record)} at {summary.title}"
     parts = Parts([Headline(headline), Facts(_facts(summary))])
     if record.state in ("stopping", "stopped") and record.reason is not None:
         parts.text(f"{capitalize(_reason(record))}.")
@@ -89,12 +92,16 @@ def card(summary: DeploymentSummary) -> Message:
     cost = f"{charge(record.micros)} so far"
     if record.state == "stopped":
         cost = f"{charge(record.micros)} in total"
+    if record.by_token:
+        cost = "billed by the token"
     return Message(f"{escape(headline)}, {cost}", tuple(parts))
 
 
 def line(summary: DeploymentSummary) -> str:
     """A line in status and Home."""
     record = summary.record
+    if record.by_token:
+        return f"• *{escape(shorten(record.model))}* {_state(record)} at {escape(summary.title)}"
     text = (
         f"• *{escape(shorten(record.model))}* {STATES[record.state]} at {escape(summary.title)}: "
         f"{an_hour(record.micros_per_hour)}, {charge(record.micros)} so far"
@@ -115,7 +122,8 @@ def listing(
         return text_message("Nothing runs by the hour.")
     hour = sum(each.record.micros_per_hour for each in running)
     today = sum(each.today_micros for each in running)
-    headline = f"{pluralize(len(running), 'machine')}: {an_hour(hour)}, {charge(today)} today"
+    by_hour = [each for each in running if not each.record.by_token]
+    headline = f"{pluralize(len(by_hour), 'machine')}: {an_hour(hour)}, {charge(today)} today"
     parts = Parts()
     parts.lines([_running_line(each, name_of) for each in running])
     if unwatched_since is not None:
@@ -129,6 +137,9 @@ def listing(
 
 def _running_line(summary: DeploymentSummary, name_of: Callable[[str], str]) -> str:
     record = summary.record
+    if record.by_token:
+        by = escape(name_of(record.person))
+        return f"• *{escape(record.model)}* {_state(record)} at {escape(summary.title)}, by {by}"
     text = (
         f"• *{escape(record.model)}* {STATES[record.state]} at {escape(summary.title)}, for "
         f"{escape(name_of(record.person))}: "
@@ -148,8 +159,9 @@ def waits_text(title: str, micros_per_hour: int) -> str:
 
 def lost_text(summary: DeploymentSummary) -> str:
     """A run's note when measuring needs a person to start its model again."""
+    again = _again(summary.record)
     return (
-        f"Its model is not running at {summary.title}: {_reason(summary.record)}. Press Start again on its card to "
+        f"Its model is not running at {summary.title}: {_reason(summary.record)}. Press {again} on its card to "
         "continue measuring. Otherwise the run ends after a day, and the model is kept."
     )
 
@@ -173,6 +185,12 @@ def stopped_refusal(model: str, title: str, machine: str = "its card") -> str:
 def in_use_stopped(summary: DeploymentSummary, dataset: str, machine: str) -> str:
     """A message about a model in use whose machine has stopped. `machine` is the link to the machine's card."""
     record = summary.record
+    if record.by_token:
+        return (
+            f"{code(record.model)}, in use for {code(dataset)}, is not served at {escape(summary.title)} any more: "
+            f"{_reason(record)}. If its trainer doesn't answer either, press *{_again(record)}* on {machine}, or go "
+            f"back with `/finetune rollback {dataset}`."
+        )
     return (
         f"{code(record.model)}, in use for {code(dataset)}, is not running at {escape(summary.title)}: "
         f"{_reason(record)}. Programs that call it get no answer. Press *Start again* on {machine}, and *Keep it "
@@ -230,8 +248,22 @@ def found_again(model: str, title: str) -> str:
     return f"{code(model)} runs at {escape(title)} after all: the vendor lists its machine again."
 
 
+def _again(record: DeploymentRecord) -> str:
+    if record.by_token:
+        return "Upload again"
+    return "Start again"
+
+
+def _state(record: DeploymentRecord) -> str:
+    if record.by_token:
+        return STATES_BY_TOKEN[record.state]
+    return STATES[record.state]
+
+
 def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
     record = summary.record
+    if record.by_token:
+        return _facts_by_token(summary)
     is_over = record.state == "stopped"
     name = "Cost" if is_over else "Cost so far"
     amount = charge(record.micros)
@@ -250,6 +282,16 @@ def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
     return cost
 
 
+def _facts_by_token(summary: DeploymentSummary) -> list[tuple[str, str]]:
+    record = summary.record
+    facts = []
+    if summary.token_price:
+        facts.append(("Price", f"{summary.token_price}, nothing while nobody asks"))
+    if record.chat_model and record.state == "ready":
+        facts.append(("Called there", code(record.chat_model)))
+    return facts
+
+
 def _reason(record: DeploymentRecord) -> str:
     text = "somebody stopped it"
     for reason, known_text in REASONS.items():
@@ -258,8 +300,26 @@ def _reason(record: DeploymentRecord) -> str:
     return text.format(idle=duration(record.idle_stop_s))
 
 
+def _buttons_by_token(record: DeploymentRecord) -> list[CardBlock]:
+    number = str(record.id)
+    parts = Parts()
+    if record.state in ("starting", "ready"):
+        sure = confirm(
+            "Take it back?",
+            "The adapter is deleted there. Programs get its answers from its trainer again, if that can answer.",
+            "Take it back",
+            "Not now",
+        )
+        parts.buttons(button("Take it back", STOP, number, style="danger", confirm=sure))
+    elif record.state == "stopped" and record.run_id is not None and record.reason != "deleted":
+        parts.buttons(button("Upload again", START, number))
+    return parts
+
+
 def _buttons(summary: DeploymentSummary) -> list[CardBlock]:
     record = summary.record
+    if record.by_token:
+        return _buttons_by_token(record)
     number = str(record.id)
     price = an_hour(record.micros_per_hour)
     buttons: list[Block] = []

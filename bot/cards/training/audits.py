@@ -53,6 +53,7 @@ WORDS = {
     "gone": "saw that its provider no longer has its model",
     "back": "saw that its provider has its model again",
     "hosting started": "started a machine for its model",
+    "data terms accepted": "accepted the terms of who serves its model",
     "hosting kept": "kept its model running until somebody stops it",
     "hosting stopped": "stopped its model's machine",
     "void": "withdrew its approval, which no longer counts",

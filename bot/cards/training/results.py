@@ -33,6 +33,7 @@ from bot.cards.decisions.run_again import run_again_button
 from bot.cards.evidence.judge_checks import judge_button
 from bot.cards.evidence.wrong_rows import wrong_rows_button
 from bot.cards.models.promotions import prices_text, promotion_button, try_button, worse_labels_text
+from bot.cards.models.token_serving import TokenOffer, serve_buttons, why_not_line
 from bot.cards.training.result_comparison import (
     before_name,
     before_text,
@@ -95,12 +96,13 @@ def card(
     is_stopped: bool = False,
     after: AfterResult = NOTHING_SINCE,
     offered: Offered = NOT_OFFERED,
+    by_token: TokenOffer | None = None,
 ) -> Message:
     """The card. `may_be_used` is True if the model is better than the measured alternatives and not in use yet;
     `after` says what happened to it since. `is_deleted` is True if its dataset was deleted. `name` links to the run's
     card, `machine` to the card of the machine on which its model runs by the hour; `is_stopped` is True once that
     machine is stopped, and its cost final. `offered` says whether the best alternative can be used, if the verdict is
-    for that."""
+    for that; `by_token` whether a vendor could serve the model by the token."""
     headline = _headline(result, may_be_used=may_be_used, is_in_use=after.is_in_use)
     name = name or f"Run {run.id}"
 
@@ -120,12 +122,18 @@ def card(
     else:
         parts.add(*_reasons(plan, result, after))
         parts.add(*_next(run, plan, result, after, offered, may_be_used=may_be_used))
+    if after.is_gone or is_deleted:
+        by_token = None
+    why_not = why_not_line(by_token)
+    if why_not:
+        parts.note(why_not)
     if machine and is_stopped:
         parts.note(f"Its machine is stopped; start it again on {machine}.")
     elif machine:
         parts.note(f"Its machine costs money by the hour; keep or stop it on {machine}.")
     parts.buttons(
-        *_buttons(run, plan, result, after, offered, may_be_used=may_be_used, is_deleted=is_deleted)
+        *_buttons(run, plan, result, after, offered, may_be_used=may_be_used, is_deleted=is_deleted),
+        *serve_buttons(run.id, by_token),
     )
     notification = f"Result of run {run.id}. {escape(headline)}{_saves_in_short(plan, result)}"
     return Message(notification, tuple(parts))

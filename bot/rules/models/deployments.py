@@ -43,7 +43,8 @@ class TokenTerms:
 
     `provider` is its name in the settings, and `base_model` its name for the base. `input` and `output` are USD per
     million tokens, as decimal texts. `most_rank` is the largest rank of an adapter that it serves, None if there is no
-    limit. `data_terms` is the address of its terms on data, '' if the settings name none."""
+    limit. `data_terms` is the address of its terms on data, '' if the settings name none. `account` is the account or
+    project to which the adapter goes."""
 
     provider: str
     base_model: str
@@ -51,6 +52,7 @@ class TokenTerms:
     output: str
     most_rank: int | None = None
     data_terms: str = ""
+    account: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,4 +16,5 @@ PUBLIC_MODULES = (
     "settings_history",
     "starting_models",
     "targets",
+    "token_serving",
 )

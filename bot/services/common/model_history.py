@@ -38,7 +38,7 @@ def load_last_use(store: Store, run: Run, plan: Plan) -> TimeInUse | None:
 
 def is_machine_stopped(store: Store, run: Run, plan: Plan) -> bool:
     """True if the model is served by the hour, and its machine is stopped."""
-    if plan.hosting is None:
+    if plan.hosting is None or plan.hosting.by_token is not None:
         return False
     machines = store.deployments.of_run(run.id)
     return bool(machines) and machines[0].state == "stopped"

@@ -152,7 +152,7 @@ def _may_go(context: AppContext, data: Data, row: ProviderRow) -> bool:
 def plan_refusal(context: AppContext, plan: Plan) -> str | None:
     """Returns why a plan's data may not be sent by today's rules, None if it may. Rules that were overridden when the
     plan was made stay overridden."""
-    return dataset_refusal(context, plan.dataset_id, [plan.provider], plan.overridden)
+    return dataset_refusal(context, plan.dataset_id, plan.receivers, plan.overridden)
 
 
 def egress_now(

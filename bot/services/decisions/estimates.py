@@ -13,7 +13,7 @@ from bot.cards.common.candidates import answers_name
 from bot.rules import plans
 from bot.rules.bills import Capacity
 from bot.rules.estimate_inputs import DEFAULT_BUSY, Question
-from bot.rules.estimates import EstimateBasis, EstimateResult, decide
+from bot.rules.estimates import EstimateResult, decide
 from bot.rules.facts import NOTHING_MEASURED, Evidence
 from bot.rules.models.deployments import DEFAULT_IDLE_S, Hosting
 from bot.rules.models.starting_models import StartingModel
@@ -40,8 +40,10 @@ from bot.services.common.hardware import (
     training_time,
 )
 from bot.services.common.targets import find_trainable, with_target_defaults
+from bot.services.common.token_serving import TokenServer, find_base, find_server, servers
 from bot.services.evidence.evaluation_worker import MAX_TOKENS_VERDICT, max_tokens, report_max_tokens
 from bot.settings import Settings
+from bot.values.estimate_basis import EstimateBasis
 from bot.values.runs import Refusal
 from bot.values.targets import (
     JudgeTerms,
@@ -62,8 +64,10 @@ from trainers.money import to_micros
 from trainers.providers.pricing import (
     PriceRow,
     UnknownPrice,
+    base_price_at,
     find_prompted_price,
     find_retirement,
+    served_price,
     tuned_price,
 )
 from trainers.providers.providers import file_problem, fit_hyperparameters
@@ -123,6 +127,9 @@ def gather(
     if isinstance(target, Refusal):
         return target
     question = with_target_defaults(question, target)
+    server = find_server(settings, question, target)
+    if isinstance(server, Refusal):
+        return server
     current = _current_price(settings, question, today)
     if isinstance(current, Refusal):
         return current
@@ -130,7 +137,7 @@ def gather(
     if isinstance(judge, Refusal):
         return judge
 
-    needs = _training_needs(settings, target, report, question, today)
+    needs = _training_needs(settings, target, report, question, today, server)
     models = [candidate.model for candidate in evidence.candidates if candidate.model]
     measured = tuple(dict.fromkeys(models))
     # Unless it is known who has a key, no model is suggested: it might have none.
@@ -159,6 +166,7 @@ def gather(
         ends=_look_up_ends(settings, measured),
         capacities=_own_capacities(settings, target, (needs.tuned, *prices.values()), busy),
         vendor_capacity=_vendor_capacity(settings, target, needs.tuned, busy),
+        by_token=_price_by_token(settings, target, needs.tuned),
         full_current=full_name(settings, question.current),
         to_measure=to_measure,
         providers_without_key=without_key,
@@ -174,6 +182,9 @@ def question_refusal(
     target = find_trainable(settings.providers, question, start)
     if isinstance(target, Refusal):
         return target
+    server = find_server(settings, question, target)
+    if isinstance(server, Refusal):
+        return server
     price = _current_price(settings, question, today)
     if isinstance(price, Refusal):
         return price
@@ -273,7 +284,7 @@ def _own_capacities(
     settings: Settings, target: Target, rows: Iterable[PriceRow], busy: Decimal
 ) -> Mapping[str, Capacity]:
     """Returns the throughput of our own machine with each model that runs on it, as far as it was measured."""
-    names = [row.model for row in rows if row.usd_per_hour is not None]
+    names = [row.model for row in rows if row.answers_by_hour]
     if target.model.usd_per_hour is not None:
         names.append(target.name)
     capacities = {}
@@ -291,6 +302,19 @@ def _vendor_capacity(settings: Settings, target: Target, tuned: PriceRow, busy: 
     return guess_vendor_capacity(settings, target, busy)
 
 
+def _price_by_token(settings: Settings, target: Target, tuned: PriceRow) -> PriceRow | None:
+    """Returns the lowest price at which somebody would serve the same base's adapter by the token, to compare with a
+    machine by the hour; None without such a machine, or if nobody would."""
+    if not tuned.is_hosted:
+        return None
+    prices = []
+    for row in servers(settings):
+        base = find_base(settings, row, target.model)
+        if not isinstance(base, Refusal):
+            prices.append(served_price(tuned, row, base))
+    return min(prices, key=lambda price: price.price.input or Decimal(0), default=None)
+
+
 def _judge_terms(judge: PricedModel, report: Report) -> JudgeTerms:
     verdict = MAX_TOKENS_VERDICT + chat_parameters.thinking_tokens(judge.thinks)
     return JudgeTerms(judge, verdict, max_tokens((), report.tokens.answer_most, report.scoring))
@@ -300,10 +324,17 @@ def _judge_terms(judge: PricedModel, report: Report) -> JudgeTerms:
 
 
 def _training_needs(
-    settings: Settings, target: Target, report: Report, question: Question, today: date
+    settings: Settings,
+    target: Target,
+    report: Report,
+    question: Question,
+    today: date,
+    server: TokenServer | None,
 ) -> TrainingNeeds:
     tuned = tuned_price(target.row, target.model)
-    base = _base_price(settings, target, tuned, today)
+    if server is not None:
+        tuned = served_price(tuned, server.row, server.base)
+    base = _base_price(settings, target, tuned, today, server)
     # a vendor's batch discount covers tuned models too
     tuned = replace(tuned, batch_discount=base.batch_discount)
     if target.start is not None:
@@ -334,13 +365,15 @@ def _training_needs(
         tokens=round(tokens * count_full_trainings(question.sweep)),
         is_estimated=pairs is not None or is_assumed,
         answer_tokens=report_max_tokens(report) + chat_parameters.thinking_tokens(thinks),
-        hosting=find_hosting(settings, target),
+        hosting=find_hosting(settings, target, server),
     )
 
 
-def find_hosting(settings: Settings, target: Target) -> Hosting | None:
-    """Returns the terms of the machine that serves the tuned model. None if the bot starts no machine for it, or an
-    hour of it has no known price."""
+def find_hosting(settings: Settings, target: Target, server: TokenServer | None) -> Hosting | None:
+    """Returns the terms of the machine, or of the `server`, that serves the tuned model. None if the bot starts no
+    machine for it, or an hour of it has no known price."""
+    if server is not None:
+        return server.hosting
     row = target.row
     if not row.is_hosted or not row.provider.can("deploy"):
         return None
@@ -428,8 +461,12 @@ def _memory_and_time(
     return room, stated_training_time(settings, target, total, by_size)
 
 
-def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date) -> PriceRow:
+def _base_price(
+    settings: Settings, target: Target, tuned: PriceRow, today: date, server: TokenServer | None
+) -> PriceRow:
     """Returns the price of asking the untuned model; if no list has one, the tuned model's, which is higher."""
+    if server is not None:
+        return base_price_at(server.row, server.base)
     if tuned.usd_per_hour is not None:
         return tuned
     name = target.model.base_name or target.model.name

@@ -40,6 +40,7 @@ from bot.rules.prices import OTHER_TOKENIZER, MissingPrice, RunCost, find_price_
 from bot.services.common import authorization, budgets, hourly_prices, starting_models
 from bot.services.common.provider_jobs import LEAST_SWEEP_USD
 from bot.services.common.targets import find_target
+from bot.services.common.token_serving import TokenServer, find_server, no_access_text, planned_server
 from bot.services.datasets import data_policy, datasets, taught_rows
 from bot.services.datasets.data_policy import EgressPermission
 from bot.services.datasets.dataset_worker import SEED
@@ -71,7 +72,7 @@ from trainers.hyperparameters import combinations, halving_steps
 from trainers.methods import BUILTIN, METHODS
 from trainers.models import base_models
 from trainers.money import to_micros
-from trainers.providers.pricing import PriceList, tuned_price
+from trainers.providers.pricing import PriceList, served_price, tuned_price
 from trainers.providers.providers import ProviderRow, file_problem
 from trainers.rentals.prices import fetch_rental
 
@@ -169,6 +170,11 @@ def destination_change(context: AppContext, plan: Plan) -> str | None:
     # Without a key no account is known; that a key is missing is reported elsewhere.
     if None not in (before.account, now.account) and before.account != now.account:
         return f"The key for {name} has changed since the plan was made, so it may belong to another account."
+    server = planned_server(context.settings, plan.hosting)
+    terms = plan.hosting.by_token if plan.hosting else None
+    if server is not None and terms is not None and server.row.provider.account != terms.account:
+        account = server.row.provider.account
+        return f"Its adapter was to go to {code(terms.account)}, and would go to {code(account)} now."
     if before.weights is not None and before.weights != now.weights:
         return f"The files of {code(plan.base_model)} have changed since the plan was made."
     if before.engine is not None and before.engine != now.engine:
@@ -268,8 +274,16 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     refusal = _start_refusal(context, estimated)
     if refusal:
         return refusal
+    server = find_server(context.settings, estimated.question, estimated.target)
+    if isinstance(server, Refusal):
+        return server
 
     readers = [estimated.target.row]
+    if server is not None:
+        no_access = no_access_text(context, server.row)
+        if no_access:
+            return Refusal(no_access, "serve")
+        readers.append(server.row)
     if estimated.judge and estimated.judge.row not in readers:
         readers.append(estimated.judge.row)
     permission = data_policy.decide_egress(
@@ -280,7 +294,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(estimated.cost, MissingPrice):
         return Refusal(f"A run with an unknown cost can't be approved. {missing_price_text(estimated.cost)}")
 
-    plan = _build_plan(context, checked, estimated, estimated.cost, person, channel)
+    plan = _build_plan(context, checked, estimated, estimated.cost, server, person, channel)
     identified = _with_catalogue_id(context, plan, estimated.target)
     if isinstance(identified, Refusal):
         return identified
@@ -390,6 +404,7 @@ def _build_plan(
     checked: CheckedDataset,
     estimated: EstimateResult,
     cost: RunCost,
+    server: TokenServer | None,
     person: str,
     channel: str,
 ) -> Plan:
@@ -440,7 +455,7 @@ def _build_plan(
         predicted=estimate_requests.prediction_of(estimated),
         destination=destination,
         judge=judge.name if judge else None,
-        hosting=find_hosting(context.settings, estimated.target),
+        hosting=find_hosting(context.settings, estimated.target, server),
         starts_from=estimated.target.start,
     )
 
@@ -487,7 +502,11 @@ def listed_price_rise(context: AppContext, plan: Plan) -> str | None:
     if isinstance(target, Refusal):
         return None
     planned = PriceList.from_json(plan.prices).rows[0]
-    rise = find_price_rise(planned, tuned_price(target.row, target.model))
+    now = tuned_price(target.row, target.model)
+    server = planned_server(context.settings, plan.hosting)
+    if server is not None:
+        now = served_price(now, server.row, server.base)
+    rise = find_price_rise(planned, now)
     if rise is None:
         return None
     return plan_refusals.listed_price_rise_text(rise)

@@ -199,6 +199,13 @@ def what_answered_before(run: Run) -> Before:
     return RunResult.from_json(run.result).before
 
 
+def request_usd_of(settings: Settings, plan: Plan, usd: Decimal | None) -> Decimal | None:
+    """Returns the USD of 1,000 requests in production to the model of a plan, or to its base, as `request_usd` does."""
+    if plan.hosting is not None and plan.hosting.by_token is not None:
+        return usd  # nothing idles that costs money
+    return request_usd(settings, plan.provider, plan.base_model, usd)
+
+
 def request_usd(settings: Settings, provider: str, model: str, usd: Decimal | None) -> Decimal | None:
     """Returns the USD of 1,000 requests in production, given `usd` as it was measured. A machine that is billed by the
     hour is busy during a measurement, but in production it idles for part of the hours that it costs."""

@@ -28,7 +28,7 @@ from bot.rules.budgets import actual_micros
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.training.calibration import Actual, RunningError, run_actuals, running_error
 from bot.rules.training.results import best_alternative, is_alternative_enough
-from bot.services.common import freeze_scope, messages
+from bot.services.common import freeze_scope, messages, token_serving
 from bot.services.common.model_history import is_machine_stopped, load_after_result
 from bot.services.evidence import checked_judges, promotion_evidence
 from bot.values.runs import ChangedRow, Progress, RunResult
@@ -263,7 +263,8 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
     result = checked_judges.with_current_checks(context, plan, result)
     name = context.link(card_of(context, run), f"Run {run.id}")
     machine = None
-    if plan.hosting is not None and context.store.deployments.of_run(run.id):
+    is_by_hour = plan.hosting is not None and plan.hosting.by_token is None
+    if is_by_hour and context.store.deployments.of_run(run.id):
         machine = link_to_machine(context, run.id)
     after = load_after_result(context.store, run, plan, result)
     message = result_views.card(
@@ -276,6 +277,7 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
         machine=machine,
         is_stopped=is_machine_stopped(context.store, run, plan),
         offered=_find_offered(context, plan, result),
+        by_token=token_serving.offer_of(context, run, plan),
     )
     _show(context, run, result_card_of(run), message, topic="results")
 

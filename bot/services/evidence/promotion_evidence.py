@@ -33,6 +33,7 @@ from bot.services.evidence.evidence import (
     current_bar,
     load_evidence,
     request_usd,
+    request_usd_of,
     tuned_candidate,
 )
 from bot.services.evidence.measured_candidates import known_candidates, load_measured
@@ -249,7 +250,7 @@ def _model_scores(context: AppContext, name: str, run: Run, plan: Plan) -> Score
     candidate = tuned_candidate(context.store, run)
     if candidate is None:
         return Scores(name, plan.holdout_sha256)
-    usd = request_usd(context.settings, plan.provider, plan.base_model, candidate.usd_per_1000)
+    usd = request_usd_of(context.settings, plan, candidate.usd_per_1000)
     history = looks.history(context.store, plan.dataset, plan.holdout_sha256)
     look = looks.number_of_tuned(history, run)
     return Scores(name, plan.holdout_sha256, candidate, plan.judge, usd, look)
@@ -415,7 +416,7 @@ def _describe_base(
     if before in ("classical", "encoder"):
         return table_name(Candidate(before)), Decimal(0)
     usd_of_base = _base_usd(plan, answers)
-    usd = request_usd(context.settings, plan.provider, plan.base_model, usd_of_base)
+    usd = request_usd_of(context.settings, plan, usd_of_base)
     if plan.starts_from is not None:
         return plan.starts_from.name, usd
     return f"the untuned base, {plan.base_model}", usd

@@ -1,18 +1,64 @@
-"""Answers the buttons on the card of a tuned model that a vendor runs by the hour: keep it running, stop it, and start
-it again."""
+"""Answers the buttons of deployments: serve a result's model by the token, and on a deployment's own card keep it
+running, stop it, and start it again."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from bot.cards.common import freeze as freeze_cards
+from bot.cards.models import token_serving as token_views
 from bot.context import AppContext
+from bot.rules.models.deployments import Hosting
 from bot.rules.permissions import Action, Request
-from bot.rules.plans import plan_from_json
-from bot.services.common import authorization, budgets, hourly_prices
-from bot.services.models import deployment_summaries, deployments
+from bot.rules.plans import Plan, plan_from_json
+from bot.services.common import authorization, budgets, hourly_prices, token_serving
+from bot.services.common.token_serving import TokenServer
+from bot.services.datasets import data_policy
+from bot.services.datasets.data_policy import Forbidden, Unsure
+from bot.services.models import adapter_serving, deployment_summaries, deployments
 from bot.values.runs import Refusal
 from storage.deployments import DeploymentRecord
+from storage.records import Run
+
+
+def serve_by_token(context: AppContext, value: str, person: str) -> Refusal | None:
+    """Handles the button on a result: `value` is the run's number and the vendor. The weights have learned from the
+    rows, so a vendor that may not get the rows doesn't get them either."""
+    number, _, name = value.partition(" ")
+    run = context.store.runs.get(int(number))
+    gone = Refusal("There is no such model any more.")
+    if run is None or run.model is None:
+        return gone
+    plan = plan_from_json(run.plan)
+    refused = authorization.refusal(context, person, "promote")
+    refused = refused or authorization.button_refusal(context, plan.dataset, person, gone)
+    if refused:
+        return refused
+    if context.store.datasets.get(run.dataset_id).forgotten_at is not None:
+        return gone
+    freeze = context.store.freezes.current()
+    if freeze:
+        return Refusal(freeze_cards.refusal(freeze, "It is not uploaded"))
+    server = token_serving.server_for(context.settings, name, plan)
+    if isinstance(server, Refusal):
+        return server
+    return _upload_refusal(context, run, plan, server) or _record_upload(
+        context, run, plan, server.hosting, person
+    )
+
+
+def _upload_refusal(context: AppContext, run: Run, plan: Plan, server: TokenServer) -> Refusal | None:
+    """Returns why a run's adapter can't or may not be uploaded now."""
+    unready = token_serving.no_access_text(context, server.row)
+    if unready:
+        return Refusal(unready)
+    against = data_policy.egress_now(context, run.dataset_id, [server.row.name], plan.overridden)
+    if isinstance(against, Unsure | Forbidden):
+        return Refusal(against.reason)
+    folder = adapter_serving.find_folder(context.settings, run)
+    if isinstance(folder, Refusal):
+        return folder
+    return None
 
 
 def keep(context: AppContext, number: int, person: str) -> Refusal | None:
@@ -51,6 +97,8 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
         run = context.store.runs.get(record.run_id or 0)
     if record is None or run is None or refused:
         return refused
+    if record.by_token and record.reason != "deleted":
+        return serve_by_token(context, f"{run.id} {record.provider}", person)
     freeze = context.store.freezes.current()
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, "It is not started"))
@@ -91,3 +139,14 @@ def _refusal(
     if refusal or action == "cancel":
         return refusal
     return authorization.button_refusal(context, plan.dataset, person, gone)
+
+
+def _record_upload(
+    context: AppContext, run: Run, plan: Plan, hosting: Hosting, person: str
+) -> Refusal | None:
+    """Records the upload, with the terms that the person accepted by the click."""
+    with context.store.transaction():
+        if not deployments.intend(context, run, plan, hosting, person):
+            return Refusal("It is already served elsewhere, or is being stopped there.")
+        context.audit(person, "data terms accepted", f"run {run.id}", token_views.accepted_terms(hosting))
+    return None

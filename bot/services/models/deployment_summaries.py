@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from bot.cards.common.plan_money import token_price
 from bot.cards.models import deployments as views
 from bot.cards.models.deployments import DeploymentSummary
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.plans import plan_from_json
-from bot.services.common import hourly_prices
+from bot.services.common import hourly_prices, token_serving
 from bot.settings import Settings
+from bot.values.runs import Refusal
 from storage.deployments import DeploymentRecord
 from storage.store import Store
 
@@ -47,6 +49,12 @@ def summary_of(context: AppContext, record: DeploymentRecord) -> DeploymentSumma
     if run is None:
         return DeploymentSummary(record, title)
     plan = plan_from_json(run.plan)
+    if record.by_token:
+        server = token_serving.server_for(context.settings, record.provider, plan)
+        price = ""
+        if not isinstance(server, Refusal) and server.hosting.by_token is not None:
+            price = token_price(server.hosting.by_token)
+        return DeploymentSummary(record, title, token_price=price)
     hour = hourly_prices.current_price(context, plan)
     return DeploymentSummary(record, title, run_micros=run.actual_micros, hour_micros=hour)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from bot.cards.common.general import text_message
 from bot.cards.common.plan_money import an_hour
 from bot.cards.models import deployments as views
+from bot.cards.models import token_serving as token_views
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.models import deployments as rules
@@ -25,7 +26,9 @@ from bot.services.common.freeze_scope import HOLD_S
 from bot.services.common.provider_jobs import MAX_PAUSE_S, SETTLE_S
 from bot.services.evidence import notifications
 from bot.services.evidence.run_states import lost_key_text
+from bot.services.models import adapter_serving
 from bot.services.models.deployment_summaries import audit, show, summary_of
+from bot.values.runs import Refusal
 from storage.deployments import DeploymentRecord, DeploymentState, NewDeployment
 from storage.records import Run
 from trainers.deployments.port import Deployment, Deployments
@@ -35,6 +38,9 @@ from trainers.money import to_micros
 PREFIX = "ft-run"  # of our deployments' names, by which the sweep recognises them
 LOOK_S = 5.0
 READY_LOOK_S = 20.0
+TOKEN_LOOK_S = (
+    3600.0  # of what is served by the token: a look starts a process, and nothing costs money meanwhile
+)
 TROUBLE_S = 10.0
 SHOWN_EVERY_S = 300.0
 MAX_TRIES = 3
@@ -59,8 +65,7 @@ def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -
     """Returns whether the model of a run that is being measured answers now. Requests its first machine, and a second
     one if the first died while it was in use."""
     records = context.store.deployments.of_run(run.id)
-    title = context.settings.title_of(plan.provider)
-    waits = Serving(note=views.waits_text(title, planned.micros_per_hour))
+    waits = Serving(note=_waits_text(context, plan, planned))
     if not records:
         return _begin_serving(context, run, plan, planned) or waits
     newest = records[0]
@@ -79,6 +84,12 @@ def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -
     notifications.tell_requester(context, run, text, topic="problems", once=f"lost {newest.name}")
     lost_for_s = context.clock() - (newest.ended_at or 0.0)
     return Serving(note=lost, is_given_up=lost_for_s > LOST_S)
+
+
+def _waits_text(context: AppContext, plan: Plan, planned: Hosting) -> str:
+    if planned.by_token is not None:
+        return token_views.waits_text(context.settings.title_of(planned.by_token.provider))
+    return views.waits_text(context.settings.title_of(plan.provider), planned.micros_per_hour)
 
 
 def _begin_serving(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> Serving | None:
@@ -217,6 +228,14 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         _end(context, record, "deleted")
         return
     base = plan_from_json(run.plan).base_model
+    deployed = model.provider_model
+    if record.by_token and vendor.serves_adapters:
+        adapter = adapter_serving.adapter_of(context, run, record)
+        if isinstance(adapter, Refusal):
+            _end(context, record, "refused", adapter.text)
+            return
+        base = adapter.base_model
+        deployed = str(adapter.folder)
     if context.store.freezes.current():
         _wait(context, record, HOLD_S, views.FROZEN)
         return
@@ -243,7 +262,7 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
             sent = context.store.deployments.move(record, "starting", now=now, **changes)
         if sent is None:
             return
-        deployment = vendor.start(record.name, model.provider_model, base, record.idle_stop_s)
+        deployment = vendor.start(record.name, deployed, base, record.idle_stop_s)
     except Refused as refused:
         _end(context, record, "refused", str(refused))
     else:
@@ -260,6 +279,8 @@ def _take_status(context: AppContext, record: DeploymentRecord, deployment: Depl
     if is_ready:
         state = "ready"
         pause = READY_LOOK_S
+        if record.by_token:
+            pause = TOKEN_LOOK_S
     detail = None
     if deployment.state == "stopping":
         detail = views.GOING_DOWN

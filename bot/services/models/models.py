@@ -18,11 +18,12 @@ from bot.cards.models.call_instructions import Calling
 from bot.cards.models.deployments import stopped_refusal
 from bot.cards.models.models import InUse, ModelEntry
 from bot.cards.models.promotions import PromotionSummary, SealedProof
+from bot.cards.models.token_serving import not_uploaded_refusal
 from bot.context import AppContext, CoreContext
 from bot.rules.facts import Looks
 from bot.rules.models.promotion import PromotionEvidence, alias_for, compare_models, find_objections
 from bot.rules.plans import Plan, plan_from_json
-from bot.services.common import authorization, finished_measurements
+from bot.services.common import authorization, finished_measurements, token_serving
 from bot.services.datasets import datasets
 from bot.services.datasets.pairs import name_in_use
 from bot.services.evidence import evidence, notifications, promotion_evidence
@@ -31,10 +32,18 @@ from bot.services.models import deployments
 from bot.services.models.fallback_summaries import fallback_hint, fallback_in_use, fallback_of
 from bot.settings import Settings
 from bot.values.runs import Refusal
+from storage.deployments import DeploymentRecord
 from storage.promotions import Promotion
 from storage.records import Model, Promotable, Run
 from trainers.evaluation.results import Candidate, MeasuredCandidate
-from trainers.providers.pricing import PriceList, PriceRow, UnknownPrice, find_prompted_price, tuned_price
+from trainers.providers.pricing import (
+    PriceList,
+    PriceRow,
+    UnknownPrice,
+    find_prompted_price,
+    served_price,
+    tuned_price,
+)
 from trainers.recipes.folder import RecipeFolder
 
 SHOWN = 40  # lines that fit on a card
@@ -60,9 +69,25 @@ def machine_refusal(context: AppContext, model: Model) -> Refusal | None:
     plan = plan_of(context, model)
     if plan.hosting is None or deployments.is_running(context, model.run_id):
         return None
-    title = context.settings.title_of(model.provider)
     machine = notifications.link_to_machine(context, model.run_id)
+    terms = plan.hosting.by_token
+    if terms is not None:
+        title = context.settings.title_of(terms.provider)
+        return Refusal(not_uploaded_refusal(model.name, title, machine))
+    title = context.settings.title_of(model.provider)
     return Refusal(stopped_refusal(model.name, title, machine))
+
+
+def deployment_of(context: CoreContext, model: Model) -> DeploymentRecord | None:
+    """Returns the deployment that a model answers by, or needs to; None if its trainer answers."""
+    records = context.store.deployments.of_run(model.run_id)
+    if not records:
+        return None
+    newest = records[0]
+    # Before it is served by the token, and afterwards, its trainer answers, unless its plan says otherwise.
+    if newest.by_token and newest.state != "ready" and plan_of(context, model).hosting is None:
+        return None
+    return newest
 
 
 def deleted_refusal(context: AppContext, model: Model) -> Refusal | None:
@@ -133,7 +158,7 @@ def price_of(context: CoreContext, model: Model) -> PriceRow | Refusal:
     if row:
         base = row.model(plan.base_model)
         if base:
-            price = tuned_price(row, base)
+            price = _with_server(context, model, plan, tuned_price(row, base))
     is_unknown = None in (price.price.input, price.price.output)
     if is_unknown and price.usd_per_hour is None:
         return Refusal(
@@ -141,6 +166,19 @@ def price_of(context: CoreContext, model: Model) -> PriceRow | Refusal:
             f"{plan.base_model} under [providers.{model.provider}.models] in finetune.toml."
         )
     return price
+
+
+def _with_server(context: CoreContext, model: Model, plan: Plan, price: PriceRow) -> PriceRow:
+    """Returns the price with that of the vendor that serves the model by the token, if there is one."""
+    server = token_serving.planned_server(context.settings, plan.hosting)
+    deployed = token_serving.serving(context, model.run_id)
+    if server is None and deployed is not None:
+        now = token_serving.server_for(context.settings, deployed.provider, plan)
+        if not isinstance(now, Refusal):
+            server = now
+    if server is None:
+        return price
+    return served_price(price, server.row, server.base)
 
 
 def listing(context: AppContext, person: str, channel: str) -> tuple[Listing[ModelEntry], Listing[InUse]]:
@@ -230,10 +268,9 @@ def _approvers(context: AppContext, promotion: Promotion) -> tuple[str, ...]:
 
 
 def _machine(context: AppContext, model: Model) -> promotion_views.Machine | None:
-    records = context.store.deployments.of_run(model.run_id)
-    if not records:
+    newest = deployment_of(context, model)
+    if newest is None:
         return None
-    newest = records[0]
     called = None
     if newest.state == "ready":
         called = newest.chat_model

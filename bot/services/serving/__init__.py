@@ -2,6 +2,7 @@
 cost, questions to it, and a folder to take along."""
 
 PUBLIC_MODULES = (
+    "adapter_exports",
     "alias_sync",
     "better_answers",
     "call_costs",

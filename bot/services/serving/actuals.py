@@ -226,7 +226,7 @@ def cost_of(context: AppContext, dataset: str, name: str, use: MonthUse, period:
     if use.stand_in is None:
         candidate = promoted_candidate(use.promotion.what)
         if candidate is None:
-            return _cost_of_model(context, counted, use.promotion, total, period)
+            return _cost_of_model(context, counted, use, period)
         share = _share_of_month(context, use.promotion, period)
         usd = call_costs.candidate_usd(context, candidate, use.days, share)
     else:
@@ -251,9 +251,11 @@ def _share_of_month(context: AppContext, promotion: Promotion, period: Period) -
 
 
 def _cost_of_model(
-    context: AppContext, counted: ActualMonth, promotion: Promotion, total: Usage, period: Period
+    context: AppContext, counted: ActualMonth, of_month: MonthUse, period: Period
 ) -> ActualMonth:
     """Adds the cost of the calls to a tuned model, and what the alternative would have cost."""
+    promotion = of_month.promotion
+    total = of_month.total
     use = call_costs.totals_of(total)
     result = _estimate_again(context, str(promotion.model))
     if isinstance(result, Refusal):
@@ -273,8 +275,7 @@ def _cost_of_model(
     elif total.unknown:
         counted = replace(counted, cost_unknown="no_tokens")
     elif isinstance(tuned, Rates):
-        usd = rules.tuned_calls_usd(use, tuned, traffic, share)
-        counted = replace(counted, micros=to_micros(usd))
+        counted = _with_calls(context, counted, of_month, tuned, traffic, share)
     else:
         counted = replace(counted, cost_unknown="no_price")
     has_replaced = call_costs.replaced_by(context, promotion) is not None
@@ -284,6 +285,28 @@ def _cost_of_model(
     usd = rules.alternative_usd(use, inputs, share)
     other = alternative_name(result.alternative)
     return replace(counted, alternative=other, alternative_micros=to_micros(usd))
+
+
+def _with_calls(
+    context: AppContext,
+    counted: ActualMonth,
+    of_month: MonthUse,
+    tuned: Rates,
+    traffic: Traffic,
+    share: Decimal,
+) -> ActualMonth:
+    """Adds what the calls cost: by the token on days on which somebody served the model so, else as planned."""
+    served = call_costs.served_days(context, of_month.promotion, of_month.days)
+    by_token = sum((of_month.days[day] for day in served), Usage())
+    rates = call_costs.served_rates(context, of_month.promotion) if served else None
+    if served and rates is None:
+        return replace(counted, cost_unknown="no_price")
+    rest = {day: use for day, use in of_month.days.items() if day not in served}
+    others = call_costs.totals_of(replace(of_month, days=defaultdict(Usage, rest)).total)
+    usd = rules.tuned_calls_usd(others, tuned, traffic, share)
+    if rates is not None:
+        usd += call_costs.tokens_usd(by_token, rates)
+    return replace(counted, micros=to_micros(usd))
 
 
 def _estimate_again(context: AppContext, name: str) -> EstimateResult | Refusal:

@@ -3,31 +3,34 @@ use before. Counts nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
 from bot.cards.common.candidates import promotable_name
 from bot.context import AppContext, CoreContext
+from bot.rules import units
 from bot.rules.bills import Rates, Traffic
 from bot.rules.plans import plan_from_json
 from bot.rules.prices import rates_from_row
 from bot.rules.training import calibration as rules
 from bot.rules.training.calibration import CallTotals
 from bot.rules.units import Period
+from bot.services.common import token_serving
 from bot.services.datasets import datasets
 from bot.services.decisions.team_questions import last_question
 from bot.services.evidence import evidence, promotion_evidence
 from bot.services.models import models
 from bot.services.serving import recipes
 from bot.values.evaluations import promoted_candidate
+from bot.values.runs import Refusal
 from storage.actuals import ActualMonth, CostUnknown
 from storage.promotions import Promotion
 from storage.records import Promotable
 from trainers.evaluation.results import Candidate
 from trainers.money import to_micros
-from trainers.providers.pricing import PriceRow, find_prompted_price
+from trainers.providers.pricing import PriceRow, base_price_at, find_prompted_price
 from trainers.recipes.usage import Usage
 
 MILLION = 1_000_000
@@ -169,9 +172,9 @@ def measured_usd(context: AppContext, promotion: Promotion) -> Decimal | None:
     model = models.model_of(context, promotion)
     plan, tuned = promotion_evidence.measured_score(context, model)
     # The hours of a machine are shared by as many calls as come.
-    if tuned is None or plan.hosting is not None:
+    if tuned is None or (plan.hosting is not None and plan.hosting.by_token is None):
         return None
-    return evidence.request_usd(context.settings, plan.provider, plan.base_model, tuned.usd_per_1000)
+    return evidence.request_usd_of(context.settings, plan, tuned.usd_per_1000)
 
 
 def _todays_model(context: AppContext, dataset: str) -> Before | None:
@@ -198,11 +201,43 @@ def _todays_model(context: AppContext, dataset: str) -> Before | None:
     return Before(name, 1_000 * usd)
 
 
+def served_days(context: AppContext, promotion: Promotion, days: Collection[str]) -> frozenset[str]:
+    """Returns those of the days (ISO) on which a tuned model was served by the token although its plan has it answer at
+    its trainer. The day of a change counts, so that costs are rather overstated."""
+    model = models.model_of(context, promotion)
+    if models.plan_of(context, model).hosting is not None:
+        return frozenset()
+    served = set[str]()
+    for record in context.store.deployments.of_run(model.run_id):
+        if not record.by_token or record.ready_at is None:
+            continue
+        first = units.day_of(record.ready_at).isoformat()
+        last = units.day_of(record.ended_at or context.clock()).isoformat()
+        served |= {day for day in days if first <= day <= last}
+    return frozenset(served)
+
+
+def served_rates(context: AppContext, promotion: Promotion) -> Rates | None:
+    """Returns the prices of the vendor that served a tuned model by the token last, None if they are unknown."""
+    model = models.model_of(context, promotion)
+    for record in context.store.deployments.of_run(model.run_id):
+        if not record.by_token:
+            continue
+        plan = models.plan_of(context, model)
+        server = token_serving.server_for(context.settings, record.provider, plan)
+        if isinstance(server, Refusal):
+            return None
+        rates = rates_from_row(base_price_at(server.row, server.base))
+        return rates if isinstance(rates, Rates) else None
+    return None
+
+
 def machine_micros(context: AppContext, promotion: Promotion, period: Period) -> int | None:
     """Returns what the hours of a tuned model's machine cost in a period; None if it needs none."""
     model = models.model_of(context, promotion)
     run = context.store.runs.of_model(model)
-    if plan_from_json(run.plan).hosting is None:
+    hosting = plan_from_json(run.plan).hosting
+    if hosting is None or hosting.by_token is not None:
         return None
     deployments = context.store.deployments
     return deployments.micros_between(model.run_id, f"{period.first}", f"{period.end}")

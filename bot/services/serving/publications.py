@@ -16,7 +16,7 @@ from bot.cards.models import publications as views
 from bot.context import CoreContext
 from bot.rules import units
 from bot.rules.models.promotion import alias_for
-from bot.services.models import sunsets
+from bot.services.models import models, sunsets
 from bot.services.serving import call_samples, live_candidates, recipes
 from bot.settings import Settings
 from storage.deployments import DeploymentRecord
@@ -107,6 +107,7 @@ def _published(context: CoreContext, promotion: Promotion, ends: date | None) ->
         recipe=promotion.recipe,
         promotion=promotion.id,
         model=_name_on_machine(context, promotion.model),
+        provider=_served_elsewhere(context, promotion.model),
         unavailable=_why_unavailable(context, promotion, ends),
         sampling=call_samples.sampling_of(context, promotion.dataset),
     )
@@ -125,6 +126,7 @@ def _published_test(context: CoreContext, test: LiveTest) -> PublishedTest:
         recipe=str(test.recipe),
         slow_s=context.settings.policy.watch.slow_s,
         model=_name_on_machine(context, test.model),
+        provider=_served_elsewhere(context, test.model),
         asks_sampled=live_candidates.asks_sampled(context, test),
         share=test.canary,
     )
@@ -164,23 +166,31 @@ def _title_of_provider(context: CoreContext, promotion: Promotion) -> str:
 
 
 def _name_on_machine(context: CoreContext, tuned: str | None) -> str | None:
-    """Returns the name by which a tuned model on a machine by the hour is called now; None if it needs no machine, or
-    none runs."""
+    """Returns the name by which a deployed model is called now; None if it needs no deployment, or has none that
+    answers."""
     machine = _newest_machine(context, tuned)
     if machine is None or machine.state != "ready":
         return None
     return machine.chat_model
 
 
+def _served_elsewhere(context: CoreContext, tuned: str | None) -> str | None:
+    """Returns who serves a tuned model now, if that isn't its trainer."""
+    model = context.store.model(tuned or "")
+    deployed = _newest_machine(context, tuned)
+    if model is None or deployed is None or deployed.state != "ready":
+        return None
+    if deployed.provider == model.provider:
+        return None
+    return deployed.provider
+
+
 def _newest_machine(context: CoreContext, tuned: str | None) -> DeploymentRecord | None:
-    """Returns None if the model needs no machine by the hour."""
+    """Returns None if the model needs no deployment."""
     model = context.store.model(tuned or "")
     if model is None:
         return None
-    machines = context.store.deployments.of_run(model.run_id)
-    if not machines:
-        return None
-    return machines[0]
+    return models.deployment_of(context, model)
 
 
 def _ends_in_use(context: CoreContext) -> Mapping[str, date]:
@@ -207,6 +217,7 @@ def upstream_of(settings: Settings, row: ProviderRow) -> Upstream:
         provider.chat_base_url or provider.base_url,
         chat_extra=extra,
         has_responses=is_ours or is_openai,
+        headers=tuple(provider.headers.items()),
     )
     if row.is_started_by_us:
         # The trainer's key for programs, which can do nothing but ask.

@@ -88,7 +88,7 @@ def _load_run(store: Store, settings: Settings, run: Run) -> ComparedResult:
     model = store.model(run.model or "")
     usd = None
     if measured is not None:
-        usd = evidence.request_usd(settings, plan.provider, plan.base_model, measured.usd_per_1000)
+        usd = evidence.request_usd_of(settings, plan, measured.usd_per_1000)
     train_seconds = None
     settings_used = training_settings(plan)
     if run.result:

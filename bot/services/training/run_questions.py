@@ -78,6 +78,10 @@ def asked_before(plan: Plan) -> Candidate:
     the untuned base."""
     if plan.starts_from is not None:
         return _tuned_candidate(plan.provider, plan.starts_from.provider_model)
+    if plan.hosting is not None and plan.hosting.by_token is not None:
+        # Our own trainer may have no machine that could answer for it.
+        terms = plan.hosting.by_token
+        return Candidate("zero", f"{terms.provider}/{terms.base_model}")
     return Candidate("zero", f"{plan.provider}/{plan.base_model}")
 
 

@@ -197,7 +197,7 @@ def _ask_missing(step: ResultStep, evaluation: Evaluation, answers: Answers) -> 
     run = step.run
     against = None
     if answers.unasked:  # at each step, as the rules in finetune.toml may have changed since
-        against = data_policy.egress_now(context, run.dataset_id, [run.provider], step.plan.overridden)
+        against = data_policy.egress_now(context, run.dataset_id, step.plan.receivers, step.plan.overridden)
     if isinstance(against, Forbidden):
         _end_once_idle(step, "failed", against.reason)
         return
@@ -516,7 +516,7 @@ def _lost_micros(step: ResultStep) -> int:
     plan = step.plan
     listed = PriceList.from_json(plan.prices)
     tuned = listed.rows[0]
-    if tuned.usd_per_hour is not None:  # a machine is paid by the hour, however often it is asked
+    if tuned.answers_by_hour:  # a machine is paid by the hour, however often it is asked
         prices = {}
     else:
         provider = step.run.provider

@@ -537,3 +537,12 @@ def test_a_bare_number_is_asked_back_with_two_commands_to_copy() -> None:
     assert result.exit_code == 2
     for reading in ("20000requests", "20000tokens"):
         assert f"  finetune estimate {FILE} --current gpt-4o volume={reading}\n" in result.stderr
+
+
+def test_a_machine_by_the_hour_is_compared_with_the_same_model_by_the_token() -> None:
+    words = ("--current", "gpt-4o", "--volume", "100M")
+    by_hour = estimate_text(*words, "--target", "together/llama-3.1-8b")
+    assert "Served by the token: about $" in by_hour and "serve=coreweave" in by_hour
+    assert "Served by the token" not in estimate_text(*words, "--target", "together/qwen3-8b"), "not its base"
+    refused = finetune("estimate", FILE, *words, "--target", "local/smollm2-135m", "--serve", "coreweave")
+    assert refused.exit_code == 2 and "not of smollm2-135m" in refused.output

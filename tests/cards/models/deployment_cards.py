@@ -1,4 +1,4 @@
-"""Cards of models that are hosted by the hour, and of deployments that the bot did not start."""
+"""Cards of models that are hosted by the hour or served by the token, and of deployments that nobody here started."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ from bot.cards.common.blocks import Message
 from bot.cards.decisions import plans
 from bot.cards.models import deployments
 from bot.cards.models.deployments import DeploymentSummary
+from bot.cards.models.token_serving import TokenOffer
 from bot.cards.status import Status
 from bot.cards.training import results
-from bot.rules.models.deployments import Hosting
+from bot.rules.models.deployments import Hosting, TokenTerms
 from storage.deployments import DeploymentRecord
 from tests.cards import builders
 from tests.cards.builders import ANA, BEN, BUDGET, NOW
 from trainers.deployments.port import Deployment
 
 HOSTING = Hosting(5_500_000, 1800, 20_000_000)
+TERMS = TokenTerms(
+    provider="coreweave",
+    base_model="meta-llama/Llama-3.1-8B-Instruct",
+    input="0.22",
+    output="0.30",
+    most_rank=16,
+    data_terms="https://vendor.example/terms",
+)
+OFFER = TokenOffer("coreweave", "Somebody's Inference", TERMS)
 RESULT = replace(
     builders.result(), hosting_micros=1_375_000, actual_micros=1_415_000, estimated_micros=2_790_000
 )
@@ -57,15 +67,35 @@ def summary(state: Any = "ready", micros: int = 1_375_000, **other: Any) -> Depl
     return DeploymentSummary(replace(record, **other), "Acme & Sons", 1_795_000)
 
 
+def _by_token(state: Any, **other: Any) -> DeploymentSummary:
+    called = "wandb-artifact:///acme/serving/ft-run7-3f9a61c2-1:v0"
+    served = summary(state, 0, by_token=True, micros_per_hour=0, chat_model=called, **other)
+    return replace(served, token_price="$0.22 per million tokens in and $0.30 out")
+
+
 def cards() -> dict[str, Message]:
     waiting, plan = builders.run("awaiting_approval"), replace(builders.plan(), hosting=HOSTING)
     to_zero = replace(plan, hosting=Hosting(8_000_000, 1800, 20_000_000, scales_to_zero=True))
     dearer = {"reason": "dearer", "detail": "It now costs $7.25 an hour."}
+    by_token = replace(builders.plan(), hosting=Hosting.served_by_token(TERMS))
+    no_offer = replace(
+        OFFER, terms=None, why_not="it serves adapters up to rank 16, and this one has rank 32."
+    )
     orphan = Deployment("1", "ft-run7-0ddba11c-1", "m", "ready", "m", Decimal("5.50"))
     orphans = [orphan, replace(orphan, name="somebody's *own*", usd_per_hour=None)]
     return {
         "plan-asked-hosted": plans.approval_card(waiting, plan, BUDGET, plans.ONE_APPROVER),
         "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, BUDGET, plans.ONE_APPROVER),
+        "plan-asked-by-token": plans.approval_card(waiting, by_token, BUDGET, plans.ONE_APPROVER),
+        "result-can-be-served-by-token": results.card(
+            builders.run("done"), builders.plan(), builders.result(), by_token=OFFER
+        ),
+        "result-can-not-be-served-by-token": results.card(
+            builders.run("done"), builders.plan(), builders.result(), by_token=no_offer
+        ),
+        "adapter-uploading": deployments.card(_by_token("starting")),
+        "adapter-served": deployments.card(_by_token("ready")),
+        "adapter-taken-back": deployments.card(_by_token("stopped", reason="asked")),
         "result-hosted": results.card(
             builders.run("done", actual_micros=1_415_000), plan, RESULT, machine="its card"
         ),

@@ -11,12 +11,12 @@ from decimal import Decimal
 
 import pytest
 
+from trainers.providers.own_prices import read_own_prices
 from trainers.providers.pricing import (
     PriceList,
     PriceRow,
     UnknownPrice,
     find_prompted_price,
-    read_own_prices,
     tuned_price,
 )
 from trainers.providers.providers import ProviderProblems, ProviderRow, load_providers

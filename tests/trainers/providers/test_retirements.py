@@ -8,13 +8,13 @@ from decimal import Decimal
 
 import pytest
 
+from trainers.providers.own_prices import read_own_prices
 from trainers.providers.pricing import (
     PriceList,
     PriceRow,
     Retirement,
     find_prompted_price,
     find_retirement,
-    read_own_prices,
 )
 from trainers.providers.providers import ProviderProblems, load_providers
 from trainers.types import Price

@@ -1,0 +1,68 @@
+"""A tuned model that a vendor serves by the token: the button on its result, and the terms that a team accepts with
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bot.cards.common.blocks import Block, button, confirm, escape
+from bot.cards.common.plan_money import leaves_line, token_line
+from bot.rules.models.deployments import Hosting, TokenTerms
+from storage.deployments import DeploymentState
+
+SERVE = "serve_by_token"
+STATES_BY_TOKEN: Mapping[DeploymentState, str] = {
+    "starting": "is being uploaded",
+    "ready": "is served by the token",
+    "stopping": "is being taken back",
+    "stopped": "is no longer served by the token",
+}
+
+
+@dataclass(frozen=True)
+class TokenOffer:
+    """A vendor, by its name in the settings and its title, that could serve a model at these `terms`; without terms,
+    `why_not` says why it can't, and what would."""
+
+    provider: str
+    title: str
+    terms: TokenTerms | None = None
+    why_not: str = ""
+
+
+def accepted_terms(hosting: Hosting) -> str:
+    """The detail of the audit log's entry about the terms that a person accepted by serving a model."""
+    terms = hosting.by_token
+    if terms is None:
+        return ""
+    return f"{terms.provider}: {terms.data_terms or 'no address is configured'}"
+
+
+def waits_text(title: str) -> str:
+    """A run's note until its model is uploaded."""
+    return f"Its adapter is being uploaded to {escape(title)}. Measuring begins once it answers there."
+
+
+def serve_buttons(run_id: int, offer: TokenOffer | None) -> Sequence[Block]:
+    if offer is None or offer.terms is None:
+        return []
+    sure = confirm(
+        "Serve it by the token?",
+        f"It is {token_line(offer.terms)}. {leaves_line(offer.terms)}",
+        "Upload it",
+        "Not now",
+    )
+    return [button("Serve it by the token", SERVE, f"{run_id} {offer.provider}", confirm=sure)]
+
+
+def why_not_line(offer: TokenOffer | None) -> str:
+    """Why a model can't be served by the token; '' if it can, or nobody could."""
+    if offer is None or not offer.why_not:
+        return ""
+    return f"Not by the token: {offer.why_not}"
+
+
+def not_uploaded_refusal(model: str, title: str, card: str) -> str:
+    """`card` is the link to the deployment's card."""
+    return f"`{model}` is not served at {escape(title)} now. Press *Upload again* on {card}."

@@ -1,0 +1,121 @@
+"""`finetune export NAME --to coreweave`: uploads the adapter of a tuned model to a vendor that serves it by the token.
+Loads no model and needs no torch: the adapter's files are uploaded as they were trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bot.cards.common.plan_money import leaves_line, token_line
+from bot.services.common.token_serving import TokenServer, find_base
+from bot.settings import Settings
+from bot.values.runs import Refusal
+from storage.backup import open_copy
+from trainers.client.client import find_key
+from trainers.deployments import open_deployments
+from trainers.deployments.adapters import (
+    AdapterJob,
+    AdapterUnusable,
+    rank_problem,
+    read_adapter,
+    read_adapter_job,
+)
+from trainers.deployments.coreweave import EXPORT_PREFIX
+from trainers.errors import TrainerError
+from trainers.methods import METHODS
+from trainers.providers.providers import ModelRow
+from trainers.types import Price
+
+UNPRICED = Price(None, None, None, None)
+
+
+def upload_adapter(
+    settings: Settings,
+    provider: str,
+    model: str,
+    folders: Sequence[Path],
+    base_id: str | None,
+    say: Callable[[str], None],
+) -> str | Refusal:
+    """Returns the name by which programs ask the model there. `model` is a run's model, a job's id or its folder, and
+    `folders` are the data folders of trainers. Raises StorageError."""
+    folder = _find_job(settings, model, folders)
+    if isinstance(folder, Refusal):
+        return folder
+    try:
+        job = read_adapter_job(folder)
+        adapter = read_adapter(folder / "adapter")
+    except AdapterUnusable as unusable:
+        return Refusal(str(unusable))
+    server = _find_server(settings, provider, job, base_id)
+    if isinstance(server, Refusal):
+        return server
+    problem = rank_problem(adapter.rank, server.base.most_rank, server.row.title, server.base.name)
+    if problem:
+        return Refusal(problem)
+    key = find_key(os.environ, server.row.provider)
+    vendor = open_deployments(server.row.provider, key) if key else None
+    if vendor is None:
+        variables = server.row.provider.variables
+        return Refusal(f"There is no key for {server.row.title}: set {variables} in the environment.")
+    terms = server.hosting.by_token
+    assert terms is not None  # noqa: S101  a server by the token has terms
+    say(f"{model}: {token_line(terms)}.")
+    say(leaves_line(terms))
+    # A path would be no name for an artifact.
+    name = job.id if (Path(model) / "job.json").is_file() else model
+    try:
+        deployment = vendor.start(f"{EXPORT_PREFIX}{name}", str(adapter.folder), server.base.name, 0)
+    except TrainerError as trouble:
+        return Refusal(str(trouble))
+    finally:
+        vendor.close()
+    say(f"Uploaded. Programs ask it at {server.row.provider.base_url} as the model")
+    say(deployment.chat_model)
+    return deployment.chat_model
+
+
+def _find_job(settings: Settings, model: str, folders: Sequence[Path]) -> Path | Refusal:
+    """Returns the folder of the job that trained a model."""
+    job_id = _job_of_run(settings, model) or model
+    places = [Path(model), *(folder / "jobs" / job_id for folder in folders)]
+    for place in places:
+        if (place / "job.json").is_file():
+            return place
+    searched = ", ".join(str(folder) for folder in folders)
+    return Refusal(
+        f"There is no job of {model} (looked in {searched}). Name a run's model, a job's id or its folder; for a "
+        "trainer that you started yourself, add --data ITS_DATA_FOLDER."
+    )
+
+
+def _job_of_run(settings: Settings, model: str) -> str | None:
+    if not settings.database.exists():
+        return None
+    # A copy, as a running bot has the database open.
+    with open_copy(settings.database) as store:
+        tuned = store.model(model)
+        if tuned is None:
+            return None
+        return store.runs.of_model(tuned).job_id
+
+
+def _find_server(
+    settings: Settings, provider: str, job: AdapterJob, base_id: str | None
+) -> TokenServer | Refusal:
+    row = settings.provider(provider)
+    if row is None:
+        return Refusal(f"finetune.toml has no provider {provider}.")
+    if job.method in METHODS and METHODS[job.method].is_for_encoders:
+        return Refusal(f"{row.title} serves chat models; export an encoder with --to onnx.")
+    ours = settings.provider("local")
+    base = ours.model(job.base_name) if ours else None
+    if base is None:
+        base = ModelRow(job.base_name, UNPRICED, aliases=(job.base,))
+    if base_id is not None:
+        base = ModelRow(base_id, UNPRICED)
+    served = find_base(settings, row, base)
+    if isinstance(served, Refusal):
+        return served
+    return TokenServer(row, served)
