@@ -55,6 +55,14 @@ def write_ended_job(folder: Path, base: str) -> Path:
     return folder
 
 
+def kill_uploads() -> None:
+    """Kills the uploading process and what it has started, and no other child of the tests."""
+    for child in psutil.Process().children():
+        if "trainers.deployments.wandb_artifacts" in child.cmdline():
+            for process in (*child.children(recursive=True), child):
+                os.kill(process.pid, signal.SIGKILL)
+
+
 def vendor_at(company: Company, key: str = KEY, project: str = PROJECT) -> Deployments:
     provider = Provider(
         "coreweave",
@@ -121,8 +129,7 @@ def test_an_upload_that_is_killed_is_repeated_without_a_second_version(
     def kill(operation: str) -> None:
         if operation == moment and not killed.is_set():
             killed.set()
-            for child in psutil.Process().children(recursive=True):
-                os.kill(child.pid, signal.SIGKILL)
+            kill_uploads()
 
     company.at = kill
     with pytest.raises(Uncertain, match="wandb ended with exit status -9"):
