@@ -125,7 +125,9 @@ async def respond(
     """Answers a request. Raises ApiError before the first byte is sent; a later error is the stream's last event."""
 
     def store(body: Body) -> None:
-        if params.is_stored:
+        # The model may have been deleted while it answered.
+        is_there = target.adapter is None or target.adapter.is_dir()
+        if params.is_stored and is_there:
             stored.add(owner_of(request), body, params.items)
 
     inbox = submit_chat(request, engine, target, params)
