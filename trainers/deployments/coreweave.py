@@ -28,7 +28,7 @@ PREFIX = "ft-run"  # of our deployments' names: a project may have other adapter
 EXPORT_PREFIX = "finetune-"  # of the adapters that somebody uploaded from a terminal
 PACKAGE = "wandb"
 EXTRA = "coreweave"
-UPLOAD_S = 3600.0
+UPLOAD_S = 3000.0  # less than the watchdog allows a vendor's thread
 LOOK_S = 120.0
 # After these the same request may be carried out later.
 UNCLEAR = frozenset({408, 409, 429})
