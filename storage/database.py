@@ -140,7 +140,7 @@ class Database:
         row = self.row(sql, parameters)
         return kind(**row) if row else None
 
-    def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    def value(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
         """Returns the first column of the first row, None if there is no row."""
         result = self.utils.conn.execute(sql, parameters).fetchone()
         return result[0] if result else None

@@ -251,10 +251,10 @@ class Documents(Table):
     def is_file_used(self, sha256: str) -> bool:
         """Returns True if the file of a removed document is also that of another document or of a dataset."""
         sql = (
-            "SELECT (SELECT count(*) FROM documents WHERE sha256 = ?1 AND source <> '')"
-            " + (SELECT count(*) FROM datasets WHERE sha256 = ?1)"
+            "SELECT (SELECT count(*) FROM documents WHERE sha256 = :sha256 AND source <> '')"
+            " + (SELECT count(*) FROM datasets WHERE sha256 = :sha256)"
         )
-        return bool(self._db.value(sql, (sha256,)))
+        return bool(self._db.value(sql, {"sha256": sha256}))
 
     def move(self, document: Document, to: DocumentState, *, now: float, **changes: Any) -> Document | None:
         """Returns the moved document, or None if it is no longer in its state."""

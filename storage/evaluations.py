@@ -164,10 +164,10 @@ class AnswerCache(Table):
         needs them. For speed the query reads no texts and passes all keys as one JSON value."""
         (row,) = self._db.rows(
             "SELECT json_group_array(key) AS keys, count(*) AS answers,"
-            " coalesce(sum(prompt_tokens) FILTER (WHERE at >= ?1), 0) AS prompt_tokens,"
-            " coalesce(sum(completion_tokens) FILTER (WHERE at >= ?1), 0) AS completion_tokens"
-            " FROM replies WHERE key IN (SELECT value FROM json_each(?2))",
-            (since, json.dumps(keys)),
+            " coalesce(sum(prompt_tokens) FILTER (WHERE at >= :since), 0) AS prompt_tokens,"
+            " coalesce(sum(completion_tokens) FILTER (WHERE at >= :since), 0) AS completion_tokens"
+            " FROM replies WHERE key IN (SELECT value FROM json_each(:keys))",
+            {"since": since, "keys": json.dumps(keys)},
         )
         return frozenset(json.loads(row.pop("keys"))), AnswerTotals(**row)
 

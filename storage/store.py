@@ -37,13 +37,13 @@ from storage.shown_rows import AllShownRows, RowRequests
 LOOKS_SQL = """
 SELECT holdout, count(*) AS looks FROM (
     SELECT json_extract(plan, '$.holdout_sha256') AS holdout FROM measurements
-        WHERE +state = 'done' AND kind = 'ladder' AND dataset_id IN (SELECT value FROM json_each(?1))
+        WHERE +state = 'done' AND kind = 'ladder' AND dataset_id IN (SELECT value FROM json_each(:dataset_ids))
     UNION ALL SELECT json_extract(plan, '$.holdout_sha256') FROM runs
-        WHERE +state = 'done' AND dataset_id IN (SELECT value FROM json_each(?1))
+        WHERE +state = 'done' AND dataset_id IN (SELECT value FROM json_each(:dataset_ids))
     UNION ALL SELECT json_extract(plan, '$.holdout_sha256') FROM measurements, json_each(progress, '$.sizes') AS size
         WHERE state = 'done' AND kind = 'curve' AND json_extract(plan, '$.provider') IS NOT NULL
         AND json_extract(size.value, '$.from_before') IS NULL
-        AND dataset_id IN (SELECT value FROM json_each(?1))
+        AND dataset_id IN (SELECT value FROM json_each(:dataset_ids))
 ) GROUP BY holdout
 """
 
@@ -163,7 +163,7 @@ class Store:
     def looks(self, datasets: Collection[int]) -> dict[str, int]:
         """Returns the number of looks at each holdout of these versions, by the holdout's sha256: finished comparisons,
         runs, and sizes of tuned models' curves."""
-        rows = self.database.rows(LOOKS_SQL, (json.dumps(list(datasets)),))
+        rows = self.database.rows(LOOKS_SQL, {"dataset_ids": json.dumps(list(datasets))})
         return {str(row["holdout"]): int(row["looks"]) for row in rows}
 
     def mark_model_gone(self, model: Model, at: float | None) -> bool:

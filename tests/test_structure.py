@@ -163,6 +163,17 @@ CARRIERS = {
 """Functions that hand a text on without asking, each with its reason."""
 
 
+def test_no_query_numbers_its_placeholders(modules: list[Any]) -> None:
+    """From Python 3.14 on, sqlite3 refuses a sequence of values for `?1`."""
+    numbered = re.compile(r"[ (=<>]\?\d")
+    offenders = []
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and numbered.search(node.value):
+                offenders.append(f"{module.path}:{node.lineno}")
+    assert offenders == []
+
+
 def test_each_text_passes_the_gate_before_it_is_sent(modules: list[Any]) -> None:
     senders = re.compile(r"(\bllm|evaluation_engine|consulted)\.ask|\btrainer\.chat")
     ungated = set()

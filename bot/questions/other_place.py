@@ -52,10 +52,10 @@ def _with_subcommand(typed: str, line: str) -> str:
 
 
 def _nearest(typed: str, here: Sequence[str], elsewhere: Sequence[str], where: str) -> str:
-    """Suggests a command that can be typed here, or else at the other place."""
+    """Suggests the nearest command of both places, and says where to type it if it isn't a command here."""
     meant = _SYNONYMS.get(typed, typed)
-    near = did_you_mean(meant, here)
-    if near:
+    near = did_you_mean(meant, [*here, *elsewhere])
+    near_here = did_you_mean(meant, here)
+    if near == near_here:
         return near
-    near_elsewhere = did_you_mean(meant, elsewhere)
-    return near_elsewhere.replace("`?", f"` {where}?")
+    return near.replace("`?", f"` {where}?")

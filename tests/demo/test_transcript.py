@@ -199,7 +199,10 @@ def test_of_a_list_the_line_shows_only_the_item_in_progress(slack: SlackEmulator
     assert progress_line(message, NAMES) == "prompt alone: 120 of 200 · 40% ████░░"
 
 
-def test_in_a_terminal_the_card_is_redrawn_in_place(slack: SlackEmulator, client: WebClient) -> None:
+def test_in_a_terminal_the_card_is_redrawn_in_place(
+    slack: SlackEmulator, client: WebClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
     transcript, output = watched(slack, terminal=True)
     with transcript.running():
         ts = client.chat_postMessage(channel=TICKETS.id, text="x", blocks=card(10))["ts"]

@@ -45,9 +45,10 @@ def add(folder: Path, events: Iterable[CanaryEvent]) -> None:
         for event in events:
             database.execute(
                 f"""
-                INSERT OR IGNORE INTO events SELECT ?1, ?2, ?3, ?4, ?5
-                WHERE (SELECT count(*) FROM events WHERE live_test = ?1) < {MOST_EVENTS}""",  # noqa: S608  our number
-                (event.live_test, event.conversation, event.is_candidate, event.reason, event.at),
+                INSERT OR IGNORE INTO events
+                SELECT :live_test, :conversation, :is_candidate, :reason, :at
+                WHERE (SELECT count(*) FROM events WHERE live_test = :live_test) < {MOST_EVENTS}""",  # noqa: S608  our own
+                vars(event),
             )
 
 

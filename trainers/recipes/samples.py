@@ -219,8 +219,8 @@ def ids(
     with open_file(folder) as database:
         rows = database.execute(
             f"""
-            SELECT id FROM samples WHERE name = ?1 AND recipe = coalesce(?2, recipe) AND at >= ?3 AND at < ?4
-            AND (promotion = {TRACED}) = ?5 ORDER BY at, number""",  # noqa: S608  our own number
+            SELECT id FROM samples WHERE name = ? AND recipe = coalesce(?, recipe) AND at >= ? AND at < ?
+            AND (promotion = {TRACED}) = ? ORDER BY at, number""",  # noqa: S608  our own number
             (name, recipe, since, _end(until), traced),
         )
         return tuple(row[0] for row in rows)
