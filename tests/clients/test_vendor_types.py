@@ -1,21 +1,30 @@
-"""What the stand-ins of Together and Fireworks answer, read by the vendors' own packages: no field that they require is
-missing, each has a value that they allow, and none is invented."""
+"""What the stand-ins of Together and Fireworks answer, and what we send them, read by the vendors' own packages: no
+field that they require is missing, each has a value that they allow, and none is invented."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.environment import PROGRAMS, python_with_vendors
+from tests.peers.deployments import HostingService
+from tests.peers.hosted import Hosted
 from tests.trainers.client.test_dialects import BASES, Site, open_site
+from trainers.deployments import open_deployments
+from trainers.deployments.port import Deployments
+from trainers.types import DeployApi, Provider
 
 TOGETHER = "together.types"
 FIREWORKS = "fireworks.types"
+TUNED = "ft:acme-small:org:x:1"
+MACHINE = "ft-run1-abc-1"
 
 
 def problems(*answers: tuple[str, Any]) -> list[str]:
@@ -78,3 +87,105 @@ def test_jobs_and_models_of_fireworks(fireworks: Site) -> None:
     read = [(f"{FIREWORKS}.{name}", ask(fireworks.service, "GET", path)) for name, path in answers.items()]
     read.append((f"{FIREWORKS}.model.Model", ask(fireworks.service, "GET", f"/{job.fine_tuned_model}")))
     assert problems(*read) == []
+
+
+def sent(server: Hosted, route: str) -> dict[str, Any]:
+    """Returns what the newest request to a route had in its address and its body."""
+    seen = next(seen for seen in reversed(server.requests) if seen.route == route)
+    return {**seen.query, **seen.body}
+
+
+def test_requests_to_together(together: Site) -> None:
+    file_id = together.upload()
+    spec = together.spec(file_id, validation_file=file_id)
+    together.trainer.estimate(spec)
+    together.trainer.create(spec)
+    assert (
+        problems(
+            ("together.lib.types.fine_tuning.FinetuneRequest", sent(together.server, "POST /fine-tunes")),
+            (
+                f"{TOGETHER}.fine_tuning_estimate_price_params.FineTuningEstimatePriceParams",
+                sent(together.server, "POST /fine-tunes/estimate-price"),
+            ),
+        )
+        == []
+    )
+
+
+def test_requests_to_fireworks(fireworks: Site) -> None:
+    file_id = fireworks.upload()
+    fireworks.trainer.create(fireworks.spec(file_id, validation_file=file_id))
+    job = "supervised_fine_tuning_job_create_params.SupervisedFineTuningJobCreateParams"
+    assert (
+        problems(
+            (f"{FIREWORKS}.{job}", sent(fireworks.server, fireworks.service.create_route)),
+            (
+                f"{FIREWORKS}.dataset_create_params.DatasetCreateParams",
+                sent(fireworks.server, "POST /accounts/acme/datasets"),
+            ),
+        )
+        == []
+    )
+
+
+@pytest.fixture
+def machines(request: pytest.FixtureRequest) -> Iterator[tuple[HostingService, Deployments, Hosted]]:
+    """A vendor's machines by the name of its API."""
+    api: DeployApi = request.param
+    service = HostingService(models=("acme-small",), api=api, usd_per_hour=Decimal(8))
+    with Hosted(service) as server:
+        place = "/projects/p1" if api == "together" else ""
+        provider = Provider(
+            "acme",
+            server.url,
+            None,
+            frozenset({"deploy"}),
+            deploy_base_url=server.url + place,
+            deploy_api=api,
+        )
+        deployments = open_deployments(provider, server.key)
+        assert deployments is not None
+        with closing(deployments):
+            yield service, deployments, server
+
+
+@pytest.mark.parametrize("machines", ["together"], indirect=True)
+def test_machines_at_together(machines: tuple[HostingService, Deployments, Hosted]) -> None:
+    service, deployments, server = machines
+    started = deployments.start(MACHINE, TUNED, "acme-small", 1800)
+    endpoint_id, _, _ = started.id.partition("/")
+    endpoints = "/projects/p1/endpoints"
+    create = sent(server, f"POST {endpoints}/{endpoint_id}/deployments")
+    read = [
+        (f"{TOGETHER}.endpoint.Endpoint", ask(service, "GET", endpoints)["data"][0]),
+        (f"{TOGETHER}.endpoint_create_params.EndpointCreateParams", sent(server, f"POST {endpoints}")),
+        (f"{TOGETHER}.endpoints.deployment_create_params.DeploymentCreateParams", create),
+    ]
+    status, answer = service.answer_to("POST", f"{endpoints}/{endpoint_id}/deployments", {}, {}, create)
+    assert status == 200
+    read.append((f"{TOGETHER}.endpoint_deployment.EndpointDeployment", answer))
+    lists = {
+        "supported_model.SupportedModel": "/supported-models",
+        "endpoints.inference_instance_type.InferenceInstanceType": "/public/inference-instance-types",
+    }
+    for name, path in lists.items():
+        read += [(f"{TOGETHER}.{name}", row) for row in ask(service, "GET", path)["data"]]
+    read.append((f"{TOGETHER}.model.Model", ask(service, "GET", "/projects/p1/models/acme-small")))
+    assert problems(*read) == []
+
+
+@pytest.mark.parametrize("machines", ["fireworks"], indirect=True)
+def test_machines_at_fireworks(machines: tuple[HostingService, Deployments, Hosted]) -> None:
+    service, deployments, server = machines
+    deployments.start(MACHINE, TUNED, "acme-small", 1800)
+    deployment = f"{FIREWORKS}.deployment.Deployment"
+    assert (
+        problems(
+            (deployment, ask(service, "GET", f"/deployments/{MACHINE}")),
+            (
+                f"{FIREWORKS}.deployment_create_params.DeploymentCreateParams",
+                sent(server, "POST /deployments"),
+            ),
+        )
+        == []
+    )

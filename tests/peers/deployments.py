@@ -10,7 +10,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+from tests.peers import together_rows
 from tests.peers.service import Query, Reply, Service, refusal
+from tests.peers.together_rows import PROJECT_PATH
+
+TOGETHER_STATES = {"ready": "READY", "failed": "FAILED", "creating": "PROVISIONING", "stopping": "STOPPING"}
 
 
 @dataclass
@@ -79,21 +83,18 @@ class HostingService(Service):
                     return self._fireworks(method, rest, query, body)
                 case ("together", "GET", "public", "inference-instance-types"):
                     cents = int(self.usd_per_hour * 100)
-                    prices = {1: cents, 2: 2 * cents}
-                    rows = [
-                        {"gpuType": "H100", "gpuCount": count, "priceCentsPerHour": price}
-                        for count, price in prices.items()
-                    ]
+                    rows = [together_rows.instance_type(gpus, gpus * cents) for gpus in (1, 2)]
                     return 200, {"data": rows}
                 case ("together", "GET", "supported-models"):
-                    profiles = [
-                        {"gpuType": "H100", "gpuCount": count, "config": f"projects/x/configs/c{count}"}
-                        for count in (2, 1)
-                    ]
-                    rows = [{"name": base, "deploymentProfiles": profiles} for base in self._hosted()]
+                    profiles = [together_rows.profile(gpus) for gpus in (2, 1)]
+                    now = _iso(self.clock())
+                    rows = [together_rows.supported_model(base, now, profiles) for base in self._hosted()]
                     return 200, {"data": rows}
                 case ("together", method, "projects", "p1", "models", name):
-                    return super().answer_to(method, f"models/{name}", query, headers, body)
+                    status, answer = super().answer_to(method, f"models/{name}", query, headers, body)
+                    if status == 200 and method == "GET":
+                        return 200, together_rows.registered_model(name)
+                    return status, answer
                 case ("together", _, "projects", "p1", "endpoints", *rest):
                     return self._together(method, rest, body)
         return super().answer_to(method, path, query, headers, body)
@@ -208,7 +209,11 @@ class HostingService(Service):
                 if not 30 <= body.get("inactiveTimeout", 0) <= 1440 or "config" not in body:
                     return refusal(400, "invalid_argument", "inactiveTimeout is out of its range.")
                 machine = self._begin(self.endpoints[number], body["model"], body)
-                return 200, self._together_row(machine)
+                state = self._together_state(machine)
+                row = together_rows.deployment(
+                    machine.id, _together_name(machine), number, body, state, self._created(machine)
+                )
+                return 200, row
             case ("DELETE", _, "deployments", number) if machine := self._find(number):
                 machine.ended = self.clock()
                 return 200, {}
@@ -220,27 +225,27 @@ class HostingService(Service):
     def _endpoint(self, number: str) -> dict[str, Any]:
         name = self.endpoints[number]
         rows = [self._together_row(machine) for machine in self.running if machine.name == name]
-        return {"id": number, "name": f"acme/{name}", "deployments": rows}
+        return together_rows.endpoint(number, name, _iso(self.clock()), rows)
 
     def _together_row(self, machine: Machine) -> dict[str, Any]:
-        state = {"ready": "READY", "failed": "FAILED", "creating": "PROVISIONING", "stopping": "STOPPING"}
-        return {
-            "id": machine.id,
-            "name": f"acme/{machine.name}/tuned",
-            "model": f"{machine.model}/revisions/1",
-            "state": f"DEPLOYMENT_STATE_{state[self._state(machine, looks=True)]}",
-            "createdAt": self._created(machine),
-        }
+        state = self._together_state(machine)
+        return together_rows.deployment_summary(
+            machine.id, _together_name(machine), machine.model, state, self._created(machine)
+        )
+
+    def _together_state(self, machine: Machine) -> str:
+        word = self._state(machine, looks=True)
+        return f"DEPLOYMENT_STATE_{TOGETHER_STATES[word]}"
 
     def _chat(self, body: dict[str, Any]) -> Reply:
         """Answers by the name of a machine that is ready; a tuned model's own name is unknown."""
         name = str(body["model"])
         for machine in self.running:
-            names = (machine.name, f"acme/{machine.name}/tuned")
+            names = (machine.name, _together_name(machine))
             if name in names or name.endswith(f"/deployments/{machine.name}"):
                 if self._state(machine) != "ready":
                     return refusal(503, "not_ready", "The deployment is not ready.")
-                model = machine.model.removeprefix("projects/p1/models/")
+                model = machine.model.removeprefix(f"{PROJECT_PATH}/models/")
                 return super()._chat({**body, "model": model})
         if name not in self.models or not self.asks_base:
             return refusal(404, "model_not_found", f"The model {name} does not exist.")
@@ -249,3 +254,7 @@ class HostingService(Service):
 
 def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat()
+
+
+def _together_name(machine: Machine) -> str:
+    return f"acme/{machine.name}/tuned"

@@ -22,7 +22,8 @@ PLAIN = {
 WORDS = {"succeeded": "completed", "failed": "error", "validating_files": "pending"}
 FIELDS = {
     "model", "training_file", "validation_file", "suffix", "n_epochs", "n_evals", "n_checkpoints", "batch_size",
-    "learning_rate", "random_seed", "training_type", "training_method", "warmup_ratio", "weight_decay",
+    "learning_rate", "random_seed", "training_type", "training_method", "warmup_ratio", "weight_decay", "max_grad_norm",
+    "packing",
 }  # fmt: skip
 LONGEST_SUFFIX = 40
 
@@ -201,9 +202,9 @@ class Together(Vendor):
         is_trained = self._status(job) == "succeeded"
         model = self.tuned_name(job) if is_trained else None
         body = {**self._row_of(job), "model_object_id": model, "adapter_object_id": None}
-        # Only a row of the list has these.
-        body.pop("suffix", None)
-        body.pop("random_seed", None)
+        # A look at a job doesn't repeat these.
+        for name in ("suffix", "random_seed", "packing"):
+            body.pop(name, None)
         return body
 
     def _row_of(self, job: StoredJob) -> dict[str, Any]:
