@@ -19,7 +19,7 @@ HOME = "FINETUNE_TEST_HOME"
 # Where programs look instead of in the home, and whom they sign in as. XDG_RUNTIME_DIR holds sockets, no settings.
 _PERSONAL_PREFIXES = (
     "XDG_CONFIG", "XDG_CACHE", "XDG_DATA", "XDG_STATE", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "WANDB_", "MLFLOW_",
-    "MPL", "MATPLOTLIB", "AWS_", "GOOGLE_", "AZURE_", "SLACK_", "GIT_", "OPENAI_", "ACCELERATE_",
+    "MPL", "MATPLOTLIB", "AWS_", "GOOGLE_", "AZURE_", "SLACK_", "GIT_", "OPENAI_", "ACCELERATE_", "COREWEAVE_",
 )  # fmt: skip
 _PERSONAL = frozenset(
     {"NETRC", "FINETUNE_CONFIG", "FINETUNE_LOG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONWARNINGS"}

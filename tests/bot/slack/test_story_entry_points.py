@@ -364,7 +364,7 @@ def test_the_helps_buttons_open_their_forms(world: World) -> None:
 def test_the_help_of_a_command_shows_its_other_options_on_request(world: World) -> None:
     answer = world.type("/finetune help estimate")
     assert answer.startswith("Estimate what training would cost and save")
-    assert "`lora_r=`" not in answer and "19 about training" in answer
+    assert "`lora_r=`" not in answer and "20 about training" in answer
     before = len(world.slack.ephemerals(ANA.id))
     message = world.slack.ephemerals(ANA.id)[-1]
     world.slack.click(ANA.id, message.channel, message.ts, "run_line_0")

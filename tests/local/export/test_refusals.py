@@ -198,7 +198,8 @@ def test_each_export_form_has_a_module_and_a_row_in_the_docs() -> None:
         if form.name != "onnx":  # for encoders, which have their own pipeline
             assert all(callable(getattr(module, name)) for name in vars(Form) if not name.startswith("_"))
         assert f"| `{form.name}` | {form.writes} | {form.start} |\n" in docs
-    assert f"--to {'|'.join(FORMATS)} " in docs
+    # coreweave writes no folder: the bot's own code uploads the adapter there.
+    assert f"--to {'|'.join(FORMATS)}|coreweave " in docs
 
 
 def test_questions_are_spread_over_the_training_file(job: Path) -> None:
