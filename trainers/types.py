@@ -77,7 +77,8 @@ class Provider:
     `hyperparameter_names` maps our names to the provider's. In `hyperparameter_limits`, two numbers are a range, three
     or more are the only allowed values, and none means that it isn't accepted. `suffix_characters` are allowed in
     suffixes besides letters and digits; None allows any. `create_extra` is added to each request for a job,
-    `chat_extra` to each question. `headers` are sent with each request; {account} in them is replaced too. `bom`:
+    `chat_extra` to each question. `headers` are sent with each request; {account} in them is replaced too.
+    `gpu_usd_per_hour` is the price of each kind of GPU on which it deploys models, by the vendor's name of it. `bom`:
     uploads begin with a byte order mark.
     """
 
@@ -114,6 +115,7 @@ class Provider:
     create_extra: Mapping[str, Any] = field(default_factory=dict)
     chat_extra: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    gpu_usd_per_hour: Mapping[str, Decimal] = field(default_factory=dict)
     min_examples: PositiveInt | None = None
     max_file_bytes: PositiveInt | None = None
     bom: bool = False

@@ -13,6 +13,8 @@ from tests.peers.roads import CLASSES, Road, RoadVendor, road_settings
 from trainers.types import Dialect
 
 PRICES = {"crusoe": "5.50", "fireworks": "8", "together": "4.25"}
+GPU_PRICES = """gpu_usd_per_hour = { NVIDIA_H100_80GB = "8" }
+"""
 IDLE_S = 30 * 60
 CATALOGUE_ABILITIES = '"extra_hyperparameters", "method", "suffix", "checkpoints", "estimate", "chat"'
 CATALOGUE = """model_lookup = "catalogue"
@@ -29,7 +31,7 @@ serving_usd_per_hour = "{price or PRICES[api]}"
 idle_stop_s = {idle_s}
 deploy_api = "{api}"
 deploy_base_url = "PROVIDER_URL{path}"
-"""
+{GPU_PRICES}"""
     return Rules(provider_row=row, budget="100")
 
 
@@ -42,7 +44,7 @@ serving_usd_per_hour = "8.00"
 idle_stop_s = {idle_s}
 deploy_api = "{vendor}"
 deploy_base_url = "{base_url}"
-"""
+{GPU_PRICES}"""
 
 
 def road_world(make_world: MakeWorld, vendor: RoadVendor) -> tuple[World, Road]:

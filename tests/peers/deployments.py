@@ -50,6 +50,7 @@ class HostingService(Service):
     hosts: tuple[str, ...] | None = None
     asks_base: bool = True
     replicas: int = 1
+    gpu: str = "NVIDIA_H100_80GB"
     says_when: bool = True
     is_listing: bool = True
     machines: list[Machine] = field(default_factory=list)
@@ -181,7 +182,7 @@ class HostingService(Service):
         return 200, self._fireworks_row(self._begin(name, base, body))
 
     def _gpus(self) -> dict[str, Any]:
-        return {"acceleratorType": "NVIDIA_H100_80GB", "acceleratorCount": int(self.usd_per_hour / 8)}
+        return {"acceleratorType": self.gpu, "acceleratorCount": int(self.usd_per_hour / 8)}
 
     def _fireworks_row(self, machine: Machine) -> dict[str, Any]:
         state = self._state(machine, looks=True).upper()

@@ -23,7 +23,7 @@ WORDS = {"succeeded": "completed", "failed": "error", "validating_files": "pendi
 FIELDS = {
     "model", "training_file", "validation_file", "suffix", "n_epochs", "n_evals", "n_checkpoints", "batch_size",
     "learning_rate", "random_seed", "training_type", "training_method", "warmup_ratio", "weight_decay", "max_grad_norm",
-    "packing",
+    "packing", "max_seq_length",
 }  # fmt: skip
 LONGEST_SUFFIX = 40
 
@@ -213,6 +213,7 @@ class Together(Vendor):
         ended = time.time() if status in FINAL else job.created
         return {
             **request,
+            "batch_size": 128 if request.get("batch_size") == "max" else request.get("batch_size"),
             "id": job.id,
             "status": self._word(job),
             "user_id": "user-1",

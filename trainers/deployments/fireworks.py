@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from trainers.deployments.port import Deployment, Deployments, DeploymentState, unix_seconds
+from trainers.errors import Refused
 
 STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",
@@ -22,21 +23,24 @@ STATES: Mapping[str, DeploymentState] = {
 }
 # The vendor's shortest time without a question before it scales to zero.
 MIN_WINDOW_S = 300
-# US dollars per GPU and hour, from the vendor's page of 2026-10-07. A deployment bound to a region costs 50% more.
-GPU_USD: Mapping[str, Decimal] = {
-    "NVIDIA_H100_80GB": Decimal(8),
-    "NVIDIA_H200_141GB": Decimal(8),
-    "NVIDIA_B200_180GB": Decimal(13),
-}
 
 
 class FireworksDeployments(Deployments):
     def usd_per_hour(self, base_model: str) -> Decimal | None:
-        """Asks the vendor to validate a deployment without creating it."""
+        """Asks the vendor to validate a deployment without creating it. It names the GPU and no price. Raises Refused
+        for a GPU whose price isn't known here: nobody could agree to it."""
         body = _body("finetune-check", base_model, MIN_WINDOW_S)
         path = "/deployments?deploymentId=finetune-check&validateOnly=true"
         action = self._action(f"asking whether {base_model!r} can be deployed")
-        return _usd_per_hour(self._post(action, path, body))
+        row = self._post(action, path, body)
+        gpu = row.get("acceleratorType")
+        if gpu and gpu not in self.provider.gpu_usd_per_hour:
+            text = (
+                f"{action}: it would run on {gpu}, and no price of that GPU is known here. Add it to gpu_usd_per_hour "
+                f"under [providers.{self.provider.name}] in finetune.toml, from the vendor's price page."
+            )
+            raise Refused(text, code="no_price", status=400)
+        return self._usd_per_hour(row)
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
         body = _body(name, model, idle_stop_s)
@@ -73,27 +77,27 @@ class FireworksDeployments(Deployments):
             # An unknown state counts as a live deployment, since it may cost money.
             state=STATES.get(str(row.get("state")), "starting"),
             chat_model=f"{model}#{full_name}",
-            usd_per_hour=_usd_per_hour(row),
+            usd_per_hour=self._usd_per_hour(row),
             started_at=unix_seconds(row.get("createTime")),
             # A missing count counts as billed, so that costs are rather overstated.
             is_billed=row.get("replicaCount") != 0,
         )
+
+    def _usd_per_hour(self, row: Mapping[str, Any]) -> Decimal | None:
+        price = self.provider.gpu_usd_per_hour.get(str(row.get("acceleratorType")))
+        count = row.get("acceleratorCount")
+        if price is None or not isinstance(count, int) or count <= 0:
+            return None
+        return price * count
 
 
 def _body(name: str, model: str, idle_stop_s: int) -> dict[str, object]:
     return {
         "baseModel": model,
         "displayName": name,
+        # The vendor's word for "choose a validated shape", which its SDK documents beside shapes' names.
         "deploymentShape": "default",
         "minReplicaCount": 0,
         "maxReplicaCount": 1,
         "autoscalingPolicy": {"scaleToZeroWindow": f"{max(idle_stop_s, MIN_WINDOW_S)}s"},
     }
-
-
-def _usd_per_hour(row: Mapping[str, Any]) -> Decimal | None:
-    price = GPU_USD.get(str(row.get("acceleratorType")))
-    count = row.get("acceleratorCount")
-    if price is None or not isinstance(count, int) or count <= 0:
-        return None
-    return price * count

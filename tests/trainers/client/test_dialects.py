@@ -304,7 +304,7 @@ def test_togethers_suffix_holds_our_mark_in_40_characters(together: Site) -> Non
     assert job.suffix is not None and len(job.suffix) == 40
     body = together.server.requests[-1].body
     assert body["training_type"] == {"type": "Lora", "lora_r": 8, "lora_alpha": 16}
-    assert "batch_size" not in body and body["random_seed"] == 7
+    assert body["batch_size"] == "max" and body["random_seed"] == 7
     assert job.hyperparameters["lora_r"] == 8
 
 
@@ -335,6 +335,35 @@ def test_a_base_whose_adapters_are_not_merged_is_refused_before_a_plan(together:
     together.service.merges_adapters = False
     refusal = str(together.trainer.describe_exceeded_limit(BASES["together"], {"n_epochs": 2}))
     assert "merges it into no model" in refusal and "Choose another base." in refusal
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        ({"n_epochs": 21}, "n_epochs of at most 20, and the plan has 21. Start again with a smaller value."),
+        ({"learning_rate": 1e-9}, "learning_rate of at least 1e-08"),
+        ({"batch_size": 4}, "batch_size of at least 8, and the plan has 4. Start again with a larger value."),
+        ({"max_length": 9000}, "max_length of at most 8192"),
+        (
+            {"target_modules": "q_proj,gate_proj"},
+            "trains these layers of some/base-8b: q_proj, v_proj, but not gate_proj.",
+        ),
+        ({"target_modules": "q_proj", "batch_size": "auto", "max_length": 128}, "None"),
+    ],
+    ids=str,
+)
+def test_what_is_outside_a_bases_limits_at_together_is_refused_before_a_plan(
+    together: Site, chosen: dict[str, int | float | str], sentence: str
+) -> None:
+    assert sentence in str(together.trainer.describe_exceeded_limit(BASES["together"], chosen))
+
+
+def test_the_longest_row_and_the_layers_are_sent_under_togethers_names(together: Site) -> None:
+    chosen = {"n_epochs": 1, "lora_r": 8, "max_length": 512, "target_modules": "q_proj"}
+    job = together.trainer.create(together.spec(together.upload(), hyperparameters=chosen))
+    body = together.server.requests[-1].body
+    assert body["max_seq_length"] == 512 and body["training_type"]["lora_trainable_modules"] == "q_proj"
+    assert job.hyperparameters["max_length"] == 512
 
 
 def test_events_are_read_with_their_levels(together: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -35,6 +36,7 @@ def open_vendor() -> Iterator[Open]:
             url = hosted.url + ("/projects/p1" if api == "together" else "")
             abilities = frozenset({"deploy"})
             row = Provider("acme", hosted.url, None, abilities, deploy_base_url=url, deploy_api=api)  # type: ignore[arg-type]
+            row = replace(row, gpu_usd_per_hour={"NVIDIA_H100_80GB": Decimal(8)})
             deployments = open_deployments(row, hosted.key)
             assert deployments is not None
             stack.callback(deployments.close)
@@ -157,6 +159,14 @@ def test_a_deployment_scaled_to_zero_is_not_billed(open_vendor: Open) -> None:
     service.replicas = 0
     (deployment,) = deployments.list_running()
     assert not deployment.is_billed and deployment.usd_per_hour == 16
+
+
+def test_a_gpu_without_a_price_is_refused_with_its_name_and_the_setting(open_vendor: Open) -> None:
+    service, deployments, _ = open_vendor("fireworks")
+    service.gpu = "AMD_MI325X_256GB"
+    with pytest.raises(Refused, match=r"AMD_MI325X_256GB.*gpu_usd_per_hour.*\[providers\.acme\]"):
+        deployments.usd_per_hour(BASE)
+    assert service.machines == []
 
 
 def test_a_web_page_or_a_list_of_something_else_is_invalid(open_vendor: Open) -> None:

@@ -57,7 +57,8 @@ PRICE_FIELDS = {
     "training_type",
     "training_method",
 }
-LORA = ("lora_r", "lora_alpha", "lora_dropout")
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_trainable_modules")
+ALL_MODULES = "all-linear"
 NANO = Decimal(10) ** -9
 LATEST_EVENTS = 100
 
@@ -123,22 +124,27 @@ class Together(Dialect):
                 f"{self.provider.name} trains {model}, but keeps only the adapter and merges it into no model, and a "
                 "deployment there needs one. Choose another base."
             )
-        maxima = {
-            "n_epochs": limits.get("max_num_epochs"),
-            "lora_r": object_under(limits, "lora_training").get("max_rank"),
-            "learning_rate": limits.get("max_learning_rate"),
-        }
-        for name, maximum in maxima.items():
-            value = hyperparameters.get(name)
-            # Neither "auto" nor a missing maximum can be compared.
-            if not isinstance(value, int | float) or not isinstance(maximum, int | float):
-                continue
-            if value > maximum:
-                return (
-                    f"{self.provider.name} trains {model} with {name} of at most {maximum:g}, and the plan has "
-                    f"{value:g}. Start again with a smaller value."
-                )
-        return None
+        for name, (least, most) in _ranges(limits).items():
+            fault = _range_fault(hyperparameters.get(name), least, most)
+            if fault:
+                return f"{self.provider.name} trains {model} with {name} of {fault}"
+        return self._unknown_module(model, limits, hyperparameters)
+
+    def _unknown_module(
+        self, model: str, limits: Json, hyperparameters: Mapping[str, Hyperparameter]
+    ) -> str | None:
+        modules = object_under(limits, "lora_training").get("target_modules")
+        chosen = hyperparameters.get("target_modules", ALL_MODULES)
+        if not isinstance(modules, list) or chosen == ALL_MODULES:
+            return None
+        others = [name for name in str(chosen).split(",") if name not in modules]
+        if not others:
+            return None
+        allowed = ", ".join(str(name) for name in modules)
+        return (
+            f"{self.provider.name} trains these layers of {model}: {allowed}, but not {others[0]}. Start again with "
+            f"other target_modules, or with {ALL_MODULES}."
+        )
 
     def create(self, spec: JobSpec) -> Job:
         action = self._action(f"creating the job for {spec.suffix!r}")
@@ -275,3 +281,26 @@ def _with_steps(job: Job, events: Sequence[Event]) -> Job:
                 done = total
             return replace(job, trained_steps=done, total_steps=total)
     return job
+
+
+def _ranges(limits: Json) -> Mapping[str, tuple[object, object]]:
+    """Returns the least and the most of each hyperparameter that a base has limits for."""
+    lora = object_under(limits, "lora_training")
+    return {
+        "n_epochs": (None, limits.get("max_num_epochs")),
+        "lora_r": (None, lora.get("max_rank")),
+        "learning_rate": (limits.get("min_learning_rate"), limits.get("max_learning_rate")),
+        "batch_size": (lora.get("min_batch_size"), lora.get("max_batch_size")),
+        "max_length": (limits.get("min_max_seq_length"), limits.get("max_seq_length_sft")),
+    }
+
+
+def _range_fault(value: object, least: object, most: object) -> str | None:
+    """Returns the end of a sentence if the value is outside. Neither "auto" nor a missing limit can be compared."""
+    if not isinstance(value, int | float):
+        return None
+    if isinstance(most, int | float) and value > most:
+        return f"at most {most:g}, and the plan has {value:g}. Start again with a smaller value."
+    if isinstance(least, int | float) and value < least:
+        return f"at least {least:g}, and the plan has {value:g}. Start again with a larger value."
+    return None
