@@ -7,7 +7,7 @@ one pass as one by one."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from trainers.local.serving.prefixes import (
     Start,
     cut_row,
     groups_that_begin_alike,
+    join_rows,
+    pad_front,
     shared_length,
     stack_starts,
 )
@@ -59,26 +61,36 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
     if not base.can_join:
         return _read_as_one(base, rows, fits=fits)
 
+    may_continue = fits or not base.stretches
     states: list[BatchState] = []
     numbers: dict[tuple[Path | None, Ids], int] = {}
     for adapter, own_rows in rows_by_adapter.items():
-        prompts = list(dict.fromkeys(tuple(row.ids) for row in own_rows))
-        model = base.with_adapters([adapter])
-        starts = dict.fromkeys(prompts, Start())
-        if fits or not base.stretches:
-            starts = _find_starts(base, model, adapter, own_rows)
-        for part in _parts_of_similar_length(prompts, starts, base):
-            for prompt in part:
+        for prompts, state in _read_prompts(base, adapter, own_rows, may_continue=may_continue):
+            states.append(state)
+            for prompt in prompts:
                 numbers[adapter, prompt] = len(numbers)
-            of_part = [starts[prompt] for prompt in part]
-            cache = stack_starts(DynamicCache(config=model.config), of_part)
-            states.append(_read_part(model, part, cache, of_part))
     order = [numbers[row.adapter, tuple(row.ids)] for row in rows]
     state = join(states, order)
     if base.stretches and fits:
         for number, row in enumerate(rows):
             keep_row(base, row, state, number)
     return state
+
+
+def _read_prompts(
+    base: Base, adapter: Path | None, rows: Sequence[Row], *, may_continue: bool
+) -> Iterator[tuple[Sequence[Ids], BatchState]]:
+    """Reads the prompts of rows with one adapter, each once. Yields some of them with their state, until all are read.
+    With `may_continue` they are read on from what is kept."""
+    model = base.with_adapters([adapter])
+    prompts = list(dict.fromkeys(tuple(row.ids) for row in rows))
+    starts = dict.fromkeys(prompts, Start())
+    if may_continue:
+        starts = _find_starts(base, model, adapter, rows)
+    for part in _parts_of_similar_length(prompts, starts, base):
+        of_part = [starts[prompt] for prompt in part]
+        cache = stack_starts(DynamicCache(config=model.config), of_part)
+        yield part, _read_part(model, part, cache, of_part)
 
 
 def keep_row(base: Base, row: Row, state: BatchState, number: int) -> None:
@@ -254,12 +266,9 @@ def join(states: Sequence[BatchState], order: Sequence[int]) -> BatchState:
         layers: Sequence[Any] = state_layers
         target = layers[0]
         if target.get_seq_length():  # a layer may read another's cache and have none
-            # (rows, heads, positions, D)
-            keys = [_pad_front(layer.keys, longest, dim=2) for layer in layers]
-            target.keys = torch.cat(keys)[rows]
-            values = [_pad_front(layer.values, longest, dim=2) for layer in layers]
-            target.values = torch.cat(values)[rows]
-    masks = [_pad_front(state.mask, longest, dim=1) for state in states]
+            target.keys = join_rows([layer.keys for layer in layers])[rows]
+            target.values = join_rows([layer.values for layer in layers])[rows]
+    masks = [pad_front(state.mask, longest, dim=1) for state in states]
     positions = [state.positions for state in states]
     logits = [state.logits for state in states]
     return BatchState(
@@ -268,14 +277,3 @@ def join(states: Sequence[BatchState], order: Sequence[int]) -> BatchState:
         positions=torch.cat(positions)[rows],
         logits=torch.cat(logits)[rows],
     )
-
-
-def _pad_front(tensor: Tensor, length: int, dim: int) -> Tensor:
-    """Adds zeros in front, up to the size `length` along `dim`."""
-    missing = length - tensor.shape[dim]
-    if not missing:
-        return tensor
-    shape = list(tensor.shape)
-    shape[dim] = missing
-    padding = tensor.new_zeros(shape)
-    return torch.cat([padding, tensor], dim)

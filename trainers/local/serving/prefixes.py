@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -107,7 +108,9 @@ class PrefixStore:
 
     def shared_length(self, adapter: Path | None, prompt: Ids) -> int:
         """Returns how many first tokens `prompt` shares with any kept prefix, whether or not that can be cut there."""
-        sizes = [common_length(entry.prefix.ids, prompt[:-1]) for entry in self._entries.get(adapter, ())]
+        entries = self._entries.get(adapter, ())
+        read = prompt[:-1]
+        sizes = [common_length(entry.prefix.ids, read) for entry in entries]
         return max(sizes, default=0)
 
     def keep(self, adapter: Path | None, prefix: CachedPrefix) -> None:
@@ -173,9 +176,13 @@ def prefix_room(free: int | None, held: int) -> int:
 
 def common_length(first: Ids, second: Ids) -> int:
     """Returns with how many tokens both begin alike."""
+
+    def differs_within(size: int) -> bool:
+        # Comparing slices is quick, comparing tokens in Python isn't.
+        return first[:size] != second[:size]
+
     most = min(len(first), len(second))
-    # Comparing slices is quick, comparing tokens in Python isn't.
-    return bisect_left(range(1, most + 1), True, key=lambda size: first[:size] != second[:size])
+    return bisect_left(range(1, most + 1), True, key=differs_within)
 
 
 def groups_that_begin_alike(prompts: Iterable[Ids]) -> list[list[Ids]]:
@@ -225,40 +232,52 @@ def _cut_layer(layer: Any, row: int, places: Tensor) -> Any:
 def stack_starts(empty: DynamicCache, starts: Sequence[Start]) -> DynamicCache:
     """Returns `empty`, filled with a row for each of `starts`, padded in front to the longest. All their prefixes can
     be cut."""
-    if not any(start.size for start in starts):
-        return empty
-    layers_of_starts: list[Sequence[Any]] = []
-    for start in starts:
-        layers_of_starts.append(start.prefix.cache.layers if start.prefix else [None] * len(empty.layers))
-    sizes = [start.size for start in starts]
-    is_same = len(set(starts)) == 1
-    for layer, *layers in zip(empty.layers, *layers_of_starts, strict=True):
-        target: Any = layer
-        source = next(layer for layer in layers if layer)
-        if not source.get_seq_length():  # it reads another layer's cache
-            continue
-        target.lazy_initialization(source.keys, source.values)
-        if is_same:  # the model's first pass copies it for each row
-            rows = len(starts)
-            target.keys = source.keys[:, :, : sizes[0]].expand(rows, -1, -1, -1)
-            target.values = source.values[:, :, : sizes[0]].expand(rows, -1, -1, -1)
-        else:
-            target.keys = _stack([layer.keys if layer else None for layer in layers], sizes)
-            target.values = _stack([layer.values if layer else None for layer in layers], sizes)
+    if any(start.size for start in starts):
+        for number, layer in enumerate(empty.layers):
+            _fill_layer(layer, number, starts)
     return empty
 
 
-def _stack(tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor:
-    """Returns (rows, heads, positions, D) with the first `sizes` positions of tensors of one row each, padded in
-    front."""
-    first = next(tensor for tensor in tensors if tensor is not None)
-    longest = max(sizes)
-    _, heads, _, width = first.shape
-    stacked = first.new_zeros(len(tensors), heads, longest, width)
-    for row, (tensor, size) in enumerate(zip(tensors, sizes, strict=True)):
-        if tensor is not None:
-            stacked[row, :, longest - size :] = tensor[0, :, :size]
-    return stacked
+def _fill_layer(target: Any, number: int, starts: Sequence[Start]) -> None:
+    """Fills a layer of an empty cache with what the prefixes of `starts` have of this layer, by its number."""
+    layers = [start.prefix.cache.layers[number] for start in starts if start.prefix is not None]
+    first: Any = layers[0]
+    if not first.get_seq_length():  # it reads another layer's cache
+        return
+    target.lazy_initialization(first.keys, first.values)
+    if len(set(starts)) == 1:  # the model's first pass copies it for each row
+        rows = len(starts)
+        size = starts[0].size
+        target.keys = first.keys[:, :, :size].expand(rows, -1, -1, -1)
+        target.values = first.values[:, :, :size].expand(rows, -1, -1, -1)
+        return
+    keys = []
+    values = []
+    for start in starts:
+        layer: Any = first  # without a prefix nothing is taken of it
+        if start.prefix is not None:
+            layer = start.prefix.cache.layers[number]
+        keys.append(layer.keys[:, :, : start.size])
+        values.append(layer.values[:, :, : start.size])
+    target.keys = join_rows(keys)
+    target.values = join_rows(values)
+
+
+def join_rows(tensors: Sequence[Tensor]) -> Tensor:
+    """Joins the rows of tensors (rows, heads, positions, D), padded in front to the most positions."""
+    most = max(tensor.shape[2] for tensor in tensors)
+    return torch.cat([pad_front(tensor, most, dim=2) for tensor in tensors])
+
+
+def pad_front(tensor: Tensor, length: int, dim: int) -> Tensor:
+    """Adds zeros in front, up to the size `length` along `dim`."""
+    missing = length - tensor.shape[dim]
+    if not missing:
+        return tensor
+    shape = list(tensor.shape)
+    shape[dim] = missing
+    padding = tensor.new_zeros(shape)
+    return torch.cat([padding, tensor], dim)
 
 
 def _tensors(cache: DynamicCache) -> list[Tensor]:

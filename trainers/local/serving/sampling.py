@@ -7,7 +7,8 @@ from a generator of its own, so a seed gives the same answer alone and in a batc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +21,8 @@ from trainers.local.serving.values import Sampling
 # The likeliest tokens usually have a chance of top_p together within this many, so the others need no sorting.
 USUAL_NUCLEUS = 1024
 
-RawLikelihood = tuple[float, list[tuple[int, float]]]
+# The log-probability of the chosen token, and the ids and log-probabilities of the likeliest ones.
+Likelihood = tuple[float, Sequence[tuple[int, float]]]
 
 
 class Chooser(Protocol):
@@ -52,38 +54,57 @@ class Choice:
 def choose(rows: Sequence[Chooser], logits: Tensor) -> list[Choice]:
     """Chooses a token for each row by `logits` (rows, vocabulary)."""
     own = logits.float()
-    weighed = _forbid(_weigh(own, rows), rows)
+    weighed = _penalize_repetition(own, rows)
+    weighed = _add_biases(weighed, rows)
+    weighed = _forbid(weighed, rows)
     tokens = weighed.argmax(-1)
-    sampled = [number for number, row in enumerate(rows) if not _is_greedy(row.sampling)]
-    if sampled:
-        index = torch.tensor(sampled, device=logits.device)
-        tokens[index] = _draw([rows[number] for number in sampled], weighed[index])
-    return _choices(rows, own, tokens)
+    numbers = _numbers_of(rows, _is_sampled)
+    if numbers:
+        index = _index(numbers, logits)
+        sampled = [rows[number] for number in numbers]
+        tokens[index] = _draw(sampled, weighed[index])
+    likelihoods = _likelihoods(rows, own, tokens)
+    choices = []
+    for number, token in enumerate(tokens.tolist()):
+        logprob, likeliest = likelihoods.get(number, (None, ()))
+        choices.append(Choice(token, logprob, likeliest))
+    return choices
 
 
-def _is_greedy(sampling: Sampling) -> bool:
-    return sampling.temperature < GREEDY_BELOW or sampling.top_p == 0 or sampling.top_k == 1
+def _numbers_of(rows: Sequence[Chooser], applies: Callable[[Chooser], bool]) -> list[int]:
+    """Returns the numbers of the rows to which something applies."""
+    return [number for number, row in enumerate(rows) if applies(row)]
 
 
-def _weigh(logits: Tensor, rows: Sequence[Chooser]) -> Tensor:
-    """Applies penalties and biases, each to the few tokens that it concerns.
+def _is_sampled(row: Chooser) -> bool:
+    sampling = row.sampling
+    if sampling.temperature < GREEDY_BELOW:
+        return False
+    return sampling.top_p > 0 and sampling.top_k != 1
 
-    Frequency and presence by OpenAI's formula:
-    https://platform.openai.com/docs/guides/text-generation#frequency-and-presence-penalties. Repetition as vLLM and
-    transformers do (Keskar et al. 2019, https://arxiv.org/abs/1909.05858): it divides a positive logit and multiplies a
-    negative one, of the prompt's tokens too.
-    """
-    weighed = logits
-    for number, row in enumerate(rows):
-        if row.sampling.repetition_penalty == 1:
-            continue
-        if weighed is logits:
-            weighed = logits.clone()
+
+# Weights and grammar
+
+
+def _penalize_repetition(logits: Tensor, rows: Sequence[Chooser]) -> Tensor:
+    """Divides the positive logits of tokens that were in the prompt or the answer, and multiplies the negative ones, as
+    vLLM and transformers do (Keskar et al. 2019, https://arxiv.org/abs/1909.05858)."""
+    numbers = _numbers_of(rows, lambda row: row.sampling.repetition_penalty != 1)
+    if not numbers:
+        return logits
+    weighed = logits.clone()
+    for number in numbers:
+        row = rows[number]
         penalty = row.sampling.repetition_penalty
-        seen = torch.tensor(sorted({*row.prompt, *row.tokens}), device=logits.device)
-        values = weighed[number, seen]
-        weighed[number, seen] = torch.where(values > 0, values / penalty, values * penalty)
+        tokens = sorted({*row.prompt, *row.tokens})
+        present = _index(tokens, logits)
+        values = weighed[number, present]
+        weighed[number, present] = torch.where(values > 0, values / penalty, values * penalty)
+    return weighed
 
+
+def _add_biases(logits: Tensor, rows: Sequence[Chooser]) -> Tensor:
+    """Adds biases and the penalties of frequency and presence, each to the few tokens that it concerns."""
     places: list[tuple[int, int]] = []
     changes: list[float] = []
     for number, row in enumerate(rows):
@@ -91,120 +112,144 @@ def _weigh(logits: Tensor, rows: Sequence[Chooser]) -> Tensor:
             places.append((number, token))
             changes.append(change)
     if not places:
-        return weighed
-    at = torch.tensor(places, device=logits.device).T
+        return logits
+    index = torch.tensor(places, device=logits.device)
     values = torch.tensor(changes, dtype=logits.dtype, device=logits.device)
-    return weighed.index_put((at[0], at[1]), values, accumulate=True)
+    return logits.index_put((index[:, 0], index[:, 1]), values, accumulate=True)
 
 
 def _changes(row: Chooser) -> Mapping[int, float]:
-    """Returns what is added to the logits of tokens."""
+    """Returns what is added to the logits of tokens, by OpenAI's formula:
+    https://platform.openai.com/docs/guides/text-generation#frequency-and-presence-penalties."""
     sampling = row.sampling
     changes = dict(sampling.logit_bias)
     if not sampling.frequency_penalty and not sampling.presence_penalty:
         return changes
-    for token in set(row.tokens):
-        penalty = row.tokens.count(token) * sampling.frequency_penalty + sampling.presence_penalty
+    for token, count in Counter(row.tokens).items():
+        penalty = count * sampling.frequency_penalty + sampling.presence_penalty
         changes[token] = changes.get(token, 0.0) - penalty
     return changes
 
 
 def _forbid(logits: Tensor, rows: Sequence[Chooser]) -> Tensor:
     """Leaves only the tokens that each row's grammar allows."""
-    numbers = [number for number, row in enumerate(rows) if row.allowed is not None]
+    numbers = _numbers_of(rows, lambda row: row.allowed is not None)
     if not numbers:
         return logits
     masks = torch.stack([row.allowed for row in rows if row.allowed is not None])
-    index = torch.tensor(numbers, device=logits.device)
+    index = _index(numbers, logits)
     allowed = torch.ones(logits.shape, dtype=torch.bool, device=logits.device)
     allowed[index] = masks.to(logits.device)
     return logits.masked_fill(~allowed, -torch.inf)
 
 
+# Chance
+
+
 def _draw(rows: Sequence[Chooser], logits: Tensor) -> Tensor:
     """Draws a token for each row at its temperature, after min_p, top_k and top_p in this order, as vLLM does. Of
     equally likely tokens at a limit all stay, so that the result doesn't depend on an order."""
-    device = logits.device
-    temperatures = torch.tensor([row.sampling.temperature for row in rows], device=device)
-    scaled = logits / temperatures[:, None]
+    temperatures = _column([row.sampling.temperature for row in rows], logits)
+    scaled = logits / temperatures
     scaled = _keep_probable(rows, scaled)
     scaled = _keep_top_k(rows, scaled)
     chances = torch.softmax(scaled, -1)
     chances = _keep_nucleus(rows, chances)
-    # In float32, the sum over a large vocabulary would lose the rare tokens.
-    exact = torch.float64 if device.type != "mps" else torch.float32
+
+    # In float32, the sum over a large vocabulary would lose the rare tokens. MPS has nothing wider.
+    exact = torch.float64
+    if logits.device.type == "mps":
+        exact = torch.float32
     cumulative = chances.cumsum(-1, dtype=exact)
     total = cumulative[:, -1:]
-    drawn = torch.tensor([[row.draw()] for row in rows], dtype=exact, device=device) * total
-    below_total = torch.nextafter(total, torch.zeros_like(total))
+    random_numbers = _column([row.draw() for row in rows], cumulative)
+    just_below = torch.nextafter(total, torch.zeros_like(total))
+    drawn = torch.minimum(random_numbers * total, just_below)
     # To the right, so that a token without a chance is never drawn.
-    return torch.searchsorted(cumulative, torch.minimum(drawn, below_total), right=True)[:, 0]
+    return torch.searchsorted(cumulative, drawn, right=True)[:, 0]
+
+
+def _index(numbers: Sequence[int], like: Tensor) -> Tensor:
+    """Returns numbers of rows or words, for indexing, on the device of `like`."""
+    return torch.tensor(numbers, device=like.device)
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    """Returns a value for each row, (rows, 1), on the device and in the precision of `like`."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
 
 
 def _keep_probable(rows: Sequence[Chooser], scaled: Tensor) -> Tensor:
     """Drops tokens that are less likely than min_p times the likeliest."""
-    shares = torch.tensor([row.sampling.min_p for row in rows], device=scaled.device)
-    if not any(row.sampling.min_p for row in rows):
+    shares = [row.sampling.min_p for row in rows]
+    if not any(shares):
         return scaled
-    least = scaled.amax(-1) + shares.log()
-    return scaled.masked_fill(scaled < least[:, None], -torch.inf)
+    likeliest = scaled.amax(-1, keepdim=True)
+    least = likeliest + _column(shares, scaled).log()
+    return scaled.masked_fill(scaled < least, -torch.inf)
 
 
 def _keep_top_k(rows: Sequence[Chooser], scaled: Tensor) -> Tensor:
-    width = scaled.shape[-1]
-    counts = [min(row.sampling.top_k or width, width) for row in rows]
-    limited = [count for count in counts if count < width]
+    """Drops all but the top_k likeliest tokens; 0 drops none."""
+    words = scaled.shape[-1]
+    counts = [row.sampling.top_k or words for row in rows]
+    limited = [count for count in counts if count < words]
     if not limited:
         return scaled
-    likeliest = scaled.topk(max(limited), -1).values
-    last = torch.tensor([min(count, max(limited)) - 1 for count in counts], device=scaled.device)
+    most = max(limited)
+    likeliest = scaled.topk(most, -1).values
+    last = _index([min(count, most) - 1 for count in counts], scaled)
     least = likeliest.gather(-1, last[:, None])
-    is_unlimited = torch.tensor([count == width for count in counts], device=scaled.device)
-    least[is_unlimited] = -torch.inf
+    unlimited = [number for number, count in enumerate(counts) if count >= words]
+    least[unlimited] = -torch.inf
     return scaled.masked_fill(scaled < least, -torch.inf)
 
 
 def _keep_nucleus(rows: Sequence[Chooser], chances: Tensor) -> Tensor:
     """Keeps the likeliest tokens that have a chance of top_p together."""
-    numbers = [number for number, row in enumerate(rows) if row.sampling.top_p < 1]
+    numbers = _numbers_of(rows, lambda row: row.sampling.top_p < 1)
     if not numbers:
         return chances
-    index = torch.tensor(numbers, device=chances.device)
-    shares = torch.tensor([rows[number].sampling.top_p for number in numbers], device=chances.device)
+    index = _index(numbers, chances)
     own = chances[index]
-    likeliest = own.topk(min(USUAL_NUCLEUS, own.shape[-1]), -1).values
+    shares = _column([rows[number].sampling.top_p for number in numbers], own)
+    usual = min(USUAL_NUCLEUS, own.shape[-1])
+    likeliest = own.topk(usual, -1).values
     least = _least_of_nucleus(likeliest, shares)
-    is_wider = likeliest.double().sum(-1) <= shares
+    is_wider = likeliest.double().sum(-1) <= shares[:, 0]
     if is_wider.any():
         ordered = own[is_wider].sort(-1, descending=True).values
         least[is_wider] = _least_of_nucleus(ordered, shares[is_wider])
-    kept_chances = own.masked_fill(own < least[:, None], 0)
-    return chances.index_copy(0, index, kept_chances)
+    remaining = own.masked_fill(own < least, 0)
+    return chances.index_copy(0, index, remaining)
 
 
 def _least_of_nucleus(ordered: Tensor, shares: Tensor) -> Tensor:
-    """Returns the chance of the last token of each nucleus, (rows,), from chances in descending order."""
+    """Returns the chance of the last token of each nucleus, (rows, 1), from chances in descending order."""
     chance_before = ordered.cumsum(-1) - ordered
-    counts = (chance_before <= shares[:, None]).sum(-1).clamp(min=1)  # the likeliest always stays
-    return ordered.gather(-1, counts[:, None] - 1)[:, 0]
+    counts = (chance_before <= shares).sum(-1, keepdim=True)
+    last = counts.clamp(min=1) - 1  # the likeliest always stays
+    return ordered.gather(-1, last)
 
 
-def _choices(rows: Sequence[Chooser], logits: Tensor, tokens: Tensor) -> list[Choice]:
-    chosen = tokens.tolist()
-    choices = [Choice(token) for token in chosen]
-    numbers = [number for number, row in enumerate(rows) if row.sampling.top_logprobs is not None]
+# What is reported
+
+
+def _likelihoods(rows: Sequence[Chooser], logits: Tensor, tokens: Tensor) -> Mapping[int, Likelihood]:
+    """Returns the likelihoods of the rows that ask for them, by the row's number."""
+    numbers = _numbers_of(rows, lambda row: row.sampling.top_logprobs is not None)
     if not numbers:
-        return choices
-    index = torch.tensor(numbers, device=logits.device)
+        return {}
+    index = _index(numbers, logits)
     own = logits[index]
-    most = max(rows[number].sampling.top_logprobs or 0 for number in numbers)
+    counts = [rows[number].sampling.top_logprobs or 0 for number in numbers]
     total = own.logsumexp(-1, keepdim=True)
-    logprobs = (own.gather(-1, tokens[index][:, None]) - total)[:, 0].tolist()
-    top = own.topk(most, -1)
-    values = (top.values - total).tolist()
+    of_chosen = own.gather(-1, tokens[index][:, None]) - total
+    top = own.topk(max(counts), -1)
     ids = top.indices.tolist()
+    logprobs = (top.values - total).tolist()
+    likelihoods = {}
     for place, number in enumerate(numbers):
-        count = rows[number].sampling.top_logprobs or 0
-        likeliest = list(zip(ids[place], values[place], strict=True))[:count]
-        choices[number] = Choice(chosen[number], logprobs[place], likeliest)
-    return choices
+        likeliest = list(zip(ids[place], logprobs[place], strict=True))
+        likelihoods[number] = (float(of_chosen[place]), likeliest[: counts[place]])
+    return likelihoods
