@@ -160,7 +160,13 @@ def upload(client: openai.OpenAI, content: bytes | None = None, name: str = "tic
 
 
 # Requests that OpenAI's description, or the part of it that we have, leaves out.
-OUR_OWN = ("DELETE /fine_tuning/jobs/{fine_tuning_job_id}", "POST /responses", "POST /completions")
+OUR_OWN = (
+    "DELETE /fine_tuning/jobs/{fine_tuning_job_id}",
+    "POST /responses",
+    "GET /responses/{response_id}",
+    "DELETE /responses/{response_id}",
+    "POST /completions",
+)
 
 
 def check_answer(response: Any, checked: list[str]) -> None:
@@ -202,6 +208,7 @@ def _template(path: str) -> str:
     path = re.sub(r"^/v1", "", path)
     path = re.sub(r"/file-[\w-]+", "/{file_id}", path)
     path = re.sub(r"/ftjob-\w+", "/{fine_tuning_job_id}", path)
+    path = re.sub(r"/resp_\w+", "/{response_id}", path)
     return re.sub(r"^/models/.+", "/models/{model}", path)
 
 
