@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bot.rules.estimate_inputs import Question
 from bot.rules.estimates import EstimateResult
 from bot.rules.units import Misread, parse_volume
+from bot.services.common.targets import with_rental
 from bot.services.datasets.dataset_worker import SEED
 from bot.services.decisions.estimates import make_estimate
 from bot.settings import Settings, load_settings
@@ -73,12 +74,7 @@ def _settings(folder: Path, usd_per_hour: Decimal) -> Settings:
     config.write_text(SETTINGS, encoding="utf-8")
     settings = load_settings({"HF_TOKEN": "none"}, config, need_slack=False)
     rental = Rental("a100-large", usd_per_hour / 60, MINUTES, "A100", "80 GB")
-    rows = []
-    for row in settings.providers:
-        if row.rents:
-            row = replace(row, rental=rental)
-        rows.append(row)
-    return replace(settings, providers=tuple(rows))
+    return with_rental(settings, rental)
 
 
 def _print(settings: Settings, report: Report, current: str) -> None:

@@ -35,7 +35,7 @@ from trainers.models.tokens import (
 from trainers.packages import install_line
 from trainers.providers.providers import ProviderRow, find_rejected_value
 from trainers.rentals.prices import PROVIDER as RENTED
-from trainers.rentals.prices import fetch_rental
+from trainers.rentals.prices import Rental, fetch_rental
 
 
 def find_target(
@@ -217,6 +217,11 @@ def with_rental_price(settings: Settings, target: Target) -> Settings | Refusal:
         rental = fetch_rental(renting.hardware, renting.minutes)
     except TrainerError as trouble:
         return Refusal(f"{trouble} Nothing can be planned without the machine's price.", "target")
+    return with_rental(settings, rental)
+
+
+def with_rental(settings: Settings, rental: Rental) -> Settings:
+    """Returns the settings in which the machines that are rented cost this much."""
     rows = []
     for row in settings.providers:
         if row.rents:

@@ -45,17 +45,9 @@ MESSAGES = [{"role": "user", "content": "my card"}, {"role": "assistant", "conte
 def test_training_serving_and_counting_write_the_same_prompt_without_thinking(
     name: str, tmp_path: Path
 ) -> None:
-    template, special, end = TEMPLATES[name]
-    make_tokenizer(tmp_path, Family(lambda: config("llama"), "LlamaForCausalLM", template, special))
-    tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path)
-    request = Request(
-        Target(str(tmp_path), None),
-        [ChatMessage("user", "my card")],
-        Sampling(temperature=0, top_p=1, max_tokens=6, stop=(), seed=None),
-        streams=False,
-        emit=lambda piece: None,
-    )
-    prompt = Vocabulary(tokenizer, frozenset(), len(tokenizer)).encode(request)
+    template, _, end = TEMPLATES[name]
+    tokenizer = tokenizer_of(tmp_path, name)
+    prompt = encode(tokenizer, tmp_path, {})
     text = tokenizer.decode(prompt)
     assert text.endswith(end)
     assert "none" in text if name == "mistral" else "Reasoning: medium" not in text
@@ -69,10 +61,14 @@ def test_training_serving_and_counting_write_the_same_prompt_without_thinking(
     assert render(template, MESSAGES[:1], asks=True) == text
 
 
-def prompt_of(folder: Path, name: str, options: dict[str, Any]) -> str:
+def tokenizer_of(folder: Path, name: str) -> Any:
     template, special, _ = TEMPLATES[name]
     make_tokenizer(folder, Family(lambda: config("llama"), "LlamaForCausalLM", template, special))
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def encode(tokenizer: Any, folder: Path, options: dict[str, Any]) -> list[int]:
+    """The prompt of a question with these variables of the template, as it is served."""
     request = Request(
         Target(str(folder), None),
         [ChatMessage("user", "my card")],
@@ -81,8 +77,12 @@ def prompt_of(folder: Path, name: str, options: dict[str, Any]) -> str:
         emit=lambda piece: None,
         template_options=options,
     )
-    vocabulary = Vocabulary(tokenizer, frozenset(), len(tokenizer))
-    return str(tokenizer.decode(vocabulary.encode(request)))
+    return Vocabulary(tokenizer, frozenset(), len(tokenizer)).encode(request)
+
+
+def prompt_of(folder: Path, name: str, options: dict[str, Any]) -> str:
+    tokenizer = tokenizer_of(folder, name)
+    return str(tokenizer.decode(encode(tokenizer, folder, options)))
 
 
 @pytest.mark.parametrize(

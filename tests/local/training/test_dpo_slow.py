@@ -59,6 +59,7 @@ def share_preferred(likelihoods: Sequence[tuple[float, float]]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not TICKETS.exists(), reason="needs ../shared/data/banking10")
 def test_a_small_model_prefers_the_better_answers_to_unseen_questions(tmp_path: Path) -> None:
     make_demo_model(MODEL)
     training = write_pairs(tmp_path / "train.jsonl", TICKETS / "train.jsonl", TRAINED)
