@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -138,14 +138,10 @@ def gather(
         return judge
 
     needs = _training_needs(settings, target, report, question, today, server)
-    models = [candidate.model for candidate in evidence.candidates if candidate.model]
-    measured = tuple(dict.fromkeys(models))
+    measured = tuple(dict.fromkeys(each.model for each in evidence.candidates if each.model))
     # Unless it is known who has a key, no model is suggested: it might have none.
     to_measure = suggest_models(settings, question.current, today, reachable or ())
-    names = [*measured, *to_measure]
-    if current and current.successor:
-        names.append(current.successor)
-    prices = _look_up_prices(settings, names, today)
+    prices = _prices_with_successor(settings, [*measured, *to_measure], current, today)
     without_key: tuple[tuple[str, str], ...] = ()
     has_models = True  # as far as is known: without `reachable`, nobody said which providers have a key
     if reachable is not None:
@@ -173,6 +169,15 @@ def gather(
         has_models=has_models,
         is_trained=is_trained,
     )
+
+
+def _prices_with_successor(
+    settings: Settings, names: Sequence[str], current: PriceRow | None, today: date
+) -> Mapping[str, PriceRow]:
+    """Returns the prices of these models, and of the one that replaces today's."""
+    if current is None or current.successor is None:
+        return _look_up_prices(settings, names, today)
+    return _look_up_prices(settings, [*names, current.successor], today)
 
 
 def question_refusal(

@@ -89,17 +89,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         head = find_chunked_head(base)
         if is_sharded:
             shard_layers(base, device)
-
-    able = find_abilities(base, longest)
-    if device.type == "cuda" and able.packs and widest_pack(training.rows, job) > MAX_MASKED_TOKENS:
-        why = choose_attention(base, device)
-        able = find_abilities(base, longest)
-        how = "by blocks (flex_attention)"
-        if why:
-            how = f"by a mask, since flex_attention is not used: {why}"
-        logger.log(f"Attention in packs: {how}")
-    if able.packs and able.selects:
-        able = replace(able, kept_positions=trim_last_mlp(base))
+    able = _choose_abilities(base, training, job, longest, device, logger)
     able = replace(able, head=head)
 
     logger.log(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
@@ -113,14 +103,47 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         logger.log("Logits are computed at every token: this model can't select tokens")
     report_processes(logger, is_sharded)
     room = UNREDUCED
-    memory = usable_memory(device)
-    if memory is not None and not is_sharded:
-        memory = -distributed.max_of_all(-memory)  # the smallest, since all must decide alike
-        usual = usual_tokens(device, able)
-        room, why = choose_first_room(base, training, settings, able, usual, memory)
-        if why:
-            logger.log(why)
+    if not is_sharded:
+        room = _find_first_room(base, training, settings, able, device, logger)
     return TrainingSetup(base, training, validation, able, device, dtype, is_sharded, room)
+
+
+def _choose_abilities(
+    base: Any, training: Rows, job: TrainingJob, longest: int, device: torch.device, logger: MetricsLogger
+) -> Abilities:
+    """Returns what the model can do with rows of up to `longest` tokens, after the attention for its packs is
+    chosen."""
+    able = find_abilities(base, longest)
+    if device.type == "cuda" and able.packs and widest_pack(training.rows, job) > MAX_MASKED_TOKENS:
+        why = choose_attention(base, device)
+        able = find_abilities(base, longest)
+        how = "by blocks (flex_attention)"
+        if why:
+            how = f"by a mask, since flex_attention is not used: {why}"
+        logger.log(f"Attention in packs: {how}")
+    if able.packs and able.selects:
+        able = replace(able, kept_positions=trim_last_mlp(base))
+    return able
+
+
+def _find_first_room(
+    base: Any,
+    training: Rows,
+    settings: Parameters,
+    able: Abilities,
+    device: torch.device,
+    logger: MetricsLogger,
+) -> Room:
+    """Returns the room with which the first step is tried; unreduced where memory can't be measured."""
+    memory = usable_memory(device)
+    if memory is None:
+        return UNREDUCED
+    memory = -distributed.max_of_all(-memory)  # the smallest, since all must decide alike
+    usual = usual_tokens(device, able)
+    room, why = choose_first_room(base, training, settings, able, usual, memory)
+    if why:
+        logger.log(why)
+    return room
 
 
 def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
