@@ -56,7 +56,7 @@ $(MODEL)/config.json: $(VENV)/.ready
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.ready
-	@echo "Fetching the tools of tests and checks, once: 0.1 GB …"
+	@echo "Fetching the tools of tests and checks, once: 0.2 GB …"
 	@$(PIP) --quiet -e '.[all,dev]'
 	@touch $@
 

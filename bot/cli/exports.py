@@ -8,7 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from trainers.host import HUB_KEYS, child_environment
 from trainers.packages import needs_extra
 
 if TYPE_CHECKING:
+    from bot.context import AppContext
     from bot.settings import Settings
     from trainers.evaluation.results import CandidateKind
 
@@ -218,8 +220,21 @@ def _upload_adapter(settings: Settings, name: str, options: Mapping[str, Any]) -
     from bot.services.serving.adapter_exports import upload_adapter
 
     folders = (*options["data"], settings.data / "trainer", settings.data / "terminal-trainer")
-    with exit_on_storage_error():
-        value_or_exit(upload_adapter(settings, COREWEAVE, name, folders, options["base_id"], click.echo))
+    with exit_on_storage_error(), _copied_context(settings) as context:
+        uploaded = upload_adapter(settings, COREWEAVE, name, folders, options["base_id"], click.echo, context)
+    value_or_exit(uploaded)
+
+
+@contextmanager
+def _copied_context(settings: Settings) -> Iterator[AppContext | None]:
+    """Yields what a copy of the bot's database knows, since a running bot has the database open; None without one."""
+    if not settings.database.exists():
+        yield None
+        return
+    from bot.cli.models import context_without_slack
+
+    with open_copy(settings.database) as store, context_without_slack(settings, store) as context:
+        yield context
 
 
 def _exporter_options(settings: Settings, options: Mapping[str, Any]) -> list[str]:

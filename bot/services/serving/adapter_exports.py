@@ -7,11 +7,15 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bot.cards.common.blocks import code
 from bot.cards.common.plan_money import leaves_line, token_line
+from bot.context import AppContext
+from bot.rules.plans import plan_from_json
 from bot.services.common.token_serving import TokenServer, find_base
+from bot.services.datasets import data_policy
+from bot.services.datasets.data_policy import Forbidden, Unsure
 from bot.settings import Settings
 from bot.values.runs import Refusal
-from storage.backup import open_copy
 from trainers.client.client import find_key
 from trainers.deployments import open_deployments
 from trainers.deployments.adapters import (
@@ -37,10 +41,11 @@ def upload_adapter(
     folders: Sequence[Path],
     base_id: str | None,
     say: Callable[[str], None],
+    context: AppContext | None,
 ) -> str | Refusal:
     """Returns the name by which programs ask the model there. `model` is a run's model, a job's id or its folder, and
-    `folders` are the data folders of trainers. Raises StorageError."""
-    folder = _find_job(settings, model, folders)
+    `folders` are the data folders of trainers. `context` has the bot's database, None if there is none."""
+    folder = _find_job(context, model, folders)
     if isinstance(folder, Refusal):
         return folder
     try:
@@ -48,6 +53,9 @@ def upload_adapter(
         adapter = read_adapter(folder / "adapter")
     except AdapterUnusable as unusable:
         return Refusal(str(unusable))
+    forbidden = _rows_refusal(context, provider, job)
+    if forbidden:
+        return forbidden
     server = _find_server(settings, provider, job, base_id)
     if isinstance(server, Refusal):
         return server
@@ -76,9 +84,9 @@ def upload_adapter(
     return deployment.chat_model
 
 
-def _find_job(settings: Settings, model: str, folders: Sequence[Path]) -> Path | Refusal:
+def _find_job(context: AppContext | None, model: str, folders: Sequence[Path]) -> Path | Refusal:
     """Returns the folder of the job that trained a model."""
-    job_id = _job_of_run(settings, model) or model
+    job_id = _job_of_run(context, model) or model
     places = [Path(model), *(folder / "jobs" / job_id for folder in folders)]
     for place in places:
         if (place / "job.json").is_file():
@@ -90,15 +98,34 @@ def _find_job(settings: Settings, model: str, folders: Sequence[Path]) -> Path |
     )
 
 
-def _job_of_run(settings: Settings, model: str) -> str | None:
-    if not settings.database.exists():
+def _job_of_run(context: AppContext | None, model: str) -> str | None:
+    if context is None:
         return None
-    # A copy, as a running bot has the database open.
-    with open_copy(settings.database) as store:
-        tuned = store.model(model)
-        if tuned is None:
-            return None
-        return store.runs.of_model(tuned).job_id
+    tuned = context.store.model(model)
+    if tuned is None:
+        return None
+    return context.store.runs.of_model(tuned).job_id
+
+
+def _rows_refusal(context: AppContext | None, provider: str, job: AdapterJob) -> Refusal | None:
+    """Returns why weights that have learned from a dataset's rows may not go to a provider, None if they may. Of a job
+    that no run of the bot has started, no rules are known."""
+    run = None
+    if context is not None:
+        run = context.store.runs.with_job(job.id)
+    if context is None or run is None:
+        return None
+    plan = plan_from_json(run.plan)
+    match data_policy.egress_now(context, run.dataset_id, [provider], plan.overridden):
+        case Forbidden(reason):
+            return Refusal(reason)
+        case Unsure():
+            return Refusal(
+                f"The rows of {code(plan.dataset)} were never scanned for secrets and personal data, as they have not "
+                f"left this machine. Press Serve it by the token on the result of run {run.id} in Slack: the bot scans "
+                "them then."
+            )
+    return None
 
 
 def _find_server(

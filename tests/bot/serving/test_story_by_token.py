@@ -15,6 +15,8 @@ import pytest
 
 from bot.rules.plans import plan_from_json
 from bot.services.serving import actuals
+from bot.services.serving.adapter_exports import upload_adapter
+from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
 from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
@@ -31,7 +33,9 @@ from tests.peers.hf_jobs import HfPeer
 from tests.peers.programs import ask, five_lines, open_client
 from tests.peers.wandb_company import LLAMA, Company
 from tests.trainers.providers.test_adapters import write_adapter
+from trainers.local.job_directory import TrainingJob, write_job
 from trainers.local.rentals.machines import RentingOptions
+from trainers.methods import METHODS
 from trainers.money import to_micros
 from trainers.recipes.folder import RecipeFolder
 from trainers.types import Message
@@ -252,9 +256,23 @@ def test_rows_that_may_not_leave_are_not_taught_to_a_model_there(
 ) -> None:
     rule = '[[policy.data]]\nname = "tickets stay"\ndatasets = ["tickets"]\nproviders = ["acme"]\n'
     world = make_world(Rules(more=ALSO_LLAMA.replace("URL", company.url) + rule))
-    trained_here(world)
+    folder = trained_here(world)
     assert "tickets stay" in world.click_and_read(BEN, "serve_by_token")
-    assert world.store.deployments.live() == [] and company.operations == []
+    assert world.store.deployments.live() == []
+
+    settings = METHODS["supervised"].parameters()
+    job_id = str(world.run().job_id)
+    job = TrainingJob(job_id, LLAMA, "llama", "rows.jsonl", None, 1, settings, "tickets", {}, 1)
+    write_job(folder.parent, job)
+    (folder.parent / "DONE").write_text("{}", encoding="utf-8")
+    context = world.service.context
+    trainer = context.settings.data / "trainer"
+    printed: list[str] = []
+    refused = upload_adapter(
+        context.settings, "coreweave", "tickets-1", [trainer], None, printed.append, context
+    )
+    assert isinstance(refused, Refusal) and "tickets stay" in refused.text
+    assert (printed, company.operations) == ([], [])
 
 
 @pytest.mark.deep
