@@ -8,8 +8,8 @@ from typing import Any
 from tests.bot.props import answer
 from tests.bot.world import MODEL, MakeWorld, Rules, World
 from tests.peers.deployments import HostingService
-from tests.peers.fireworks import Fireworks
 from tests.peers.roads import CLASSES, Road, RoadVendor, road_settings
+from tests.peers.vendors import Vendor
 from trainers.types import Dialect
 
 PRICES = {"crusoe": "5.50", "fireworks": "8", "together": "4.25"}
@@ -56,7 +56,7 @@ def road_world(make_world: MakeWorld, vendor: RoadVendor) -> tuple[World, Road]:
     settings = road_settings(vendor, MODEL, Decimal(5000))
     service = CLASSES[vendor](**settings, answer=answer, clock=lambda: world.clock)
     world.provider.service = service
-    if isinstance(service, Fireworks):
+    if isinstance(service, Vendor):
         service.address = world.provider.url
     world.restart()
     return world, service

@@ -36,8 +36,8 @@ from tests.bot.blank_pictures import save_blank_pictures
 from tests.bot.props import answer, checked_tickets
 from tests.databases import put_database
 from tests.forked import forked_spawns
-from tests.peers.fireworks import Fireworks, FireworksHosted
-from tests.peers.hosted import Hosted
+from tests.peers.fireworks import Fireworks
+from tests.peers.hosted import Hosted, SigningHosted
 from tests.peers.service import Service as Company
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor
@@ -546,8 +546,8 @@ def _provider(rules: Rules) -> Hosted:
         return Hosted(Company(models=(MODEL,), answer=answer))
     price = Decimal(rules.training)
     if rules.vendor == "together":
-        return Hosted(Together(models=(MODEL,), answer=answer, usd_per_million=price))
-    return FireworksHosted(Fireworks(models=(MODEL,), answer=answer, usd_per_million=price))
+        return SigningHosted(Together(models=(MODEL,), answer=answer, usd_per_million=price))
+    return SigningHosted(Fireworks(models=(MODEL,), answer=answer, usd_per_million=price))
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from tests.bot.world import ABILITIES, DIALECTS, MODEL
 from tests.chaos.records import Record
 from tests.chaos.storm import ACME, Storm
 from tests.chaos.stormy_peers import RecordedService, StormyHosted
-from tests.peers.fireworks import Fireworks, FireworksHosted
-from tests.peers.hosted import Hosted
+from tests.peers.fireworks import Fireworks
+from tests.peers.hosted import Hosted, SigningHosted
 from tests.peers.service import StoredJob
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor, VendorJob
@@ -50,7 +50,7 @@ class RecordedFireworks(RecordedVendor, Fireworks):
 
 
 @dataclass
-class StormyFireworks(StormyHosted, FireworksHosted):
+class StormySigning(StormyHosted, SigningHosted):
     pass
 
 
@@ -65,8 +65,8 @@ class DialectStorm(Storm):
             "find_owner": owner_finder(self.folder / "data" / "finetune.db"),
         }
         if self.dialect == "together":
-            return StormyHosted(RecordedTogether(**settings), weather=self._weather)
-        return StormyFireworks(RecordedFireworks(**settings), weather=self._weather)
+            return StormySigning(RecordedTogether(**settings), weather=self._weather)
+        return StormySigning(RecordedFireworks(**settings), weather=self._weather)
 
     def _provider_row(self) -> str:
         lines = DIALECTS[self.dialect].format(chat=self.provider.url.removesuffix("/v1"))

@@ -15,7 +15,7 @@ from demo.people import BEN
 from demo.workspace import WorkspaceError
 from tests.bot.hosting import CATALOGUE_ABILITIES, road_row
 from tests.bot.world import ABILITIES, DIALECTS, MODEL, PRIVATE
-from tests.chaos.dialects import RecordedMute, RecordedVendor, StormyFireworks, owner_finder, provider_row
+from tests.chaos.dialects import RecordedMute, RecordedVendor, StormySigning, owner_finder, provider_row
 from tests.chaos.other_work import LABELLED
 from tests.chaos.records import Record
 from tests.chaos.storm import CLOSED, Storm
@@ -68,7 +68,7 @@ class RoadStorm(Storm):
             find_owner=owner_finder(self.folder / "data" / "finetune.db"),
             clock=self._bot_clock,
         )
-        hosted = StormyFireworks if isinstance(service, RecordedFireworksRoad) else StormyHosted
+        hosted = StormyHosted if self.vendor == "crusoe" else StormySigning
         return hosted(service, weather=self._weather)
 
     def _bot_clock(self) -> float:

@@ -61,18 +61,43 @@ def test_jobs_of_together(together: Site) -> None:
     job = together.wait_for(together.trainer.create(together.spec(together.upload())))
     path = f"/fine-tunes/{job.id}"
     rows = ask(together.service, "GET", "/fine-tunes")["data"]
+    files = ask(together.service, "GET", "/files")["data"]
     events = ask(together.service, "GET", f"{path}/events")["data"]
-    assert rows and events
+    assert rows and events and files
     limits = ask(together.service, "GET", "/fine-tunes/models/limits", {"model_name": BASES["together"]})
     assert (
         problems(
             *((f"{TOGETHER}.fine_tuning_list_response.Data", row) for row in rows),
+            *((f"{TOGETHER}.file_response.FileResponse", file) for file in files),
             *((f"{TOGETHER}.finetune_event.FinetuneEvent", event) for event in events),
             (f"{TOGETHER}.finetune_response.FinetuneResponse", ask(together.service, "GET", path)),
             (f"{TOGETHER}.finetune_model_limits.FinetuneModelLimits", limits),
         )
         == []
     )
+
+
+def test_togethers_own_client_uploads_as_we_do(together: Site) -> None:
+    """Except for its checksum, by which our jobs would share one file."""
+    together.upload()
+    ours = [seen for seen in together.server.requests if not seen.route.startswith("GET")]
+    together.file.write_bytes(together.file.read_bytes() * 2)
+    program = str(PROGRAMS / "upload_to_together.py")
+    address = together.server.url.removesuffix("/v1")
+    done = subprocess.run(
+        [python_with_vendors(), program, address, together.server.key, str(together.file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = together.server.requests[-len(ours) :]
+    for own, vendors in zip(ours, theirs, strict=True):
+        assert vendors.route.replace("file-2", "file-1") == own.route
+        assert set(vendors.body) - {"checksum"} == set(own.body)
+        for header in ("authorization", "content-type", "content-length"):
+            assert (header in vendors.headers) == (header in own.headers), (own.route, header)
+    assert json.loads(done.stdout)["processing_status"] == "COMPLETED"
 
 
 def test_jobs_and_models_of_fireworks(fireworks: Site) -> None:

@@ -18,8 +18,8 @@ import pytest
 from tests.local.conftest import tiny_model_dir  # noqa: F401 (a fixture)
 from tests.peers.azure import Azure
 from tests.peers.crusoe import LLAMA, Crusoe
-from tests.peers.fireworks import Fireworks, FireworksHosted
-from tests.peers.hosted import Hosted
+from tests.peers.fireworks import Fireworks
+from tests.peers.hosted import Hosted, SigningHosted
 from tests.peers.service import Service
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor
@@ -76,9 +76,9 @@ def fake_server(name: str, model: str) -> Hosted:
     """Returns a server that behaves as this vendor's does."""
     match name:
         case "fireworks":
-            return FireworksHosted(Fireworks(models=(model,)))
+            return SigningHosted(Fireworks(models=(model,)))
         case "together":
-            return Hosted(Together(models=(model,)))
+            return SigningHosted(Together(models=(model,)))
         case "crusoe":
             return Hosted(Crusoe(models=(model,)))
         case "azure":

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.peers.hosted import Hosted, Seen
 from tests.peers.service import STEPS, Query, Reply, StoredFile, StoredJob
 from tests.peers.vendors import FINAL, Vendor, VendorJob, iso
 
@@ -58,7 +57,6 @@ class Fireworks(Vendor):
     says_cost: bool = True
     links_live: bool = True
     checks_itself: bool = True
-    address: str = ""
 
     path = f"/{ACCOUNT}"
 
@@ -252,22 +250,6 @@ class Fireworks(Vendor):
         steps = [{"step": n, "train/loss": 2.0 / n, "train/epoch": 0} for n in range(1, STEPS + 1)]
         rows = [*steps, {"step": STEPS, "data": {"eval/loss": 2.5 / STEPS}}]
         return 200, "\n".join(map(json.dumps, rows)).encode()
-
-
-class FireworksHosted(Hosted):
-    """Signed links need no key, and refuse one."""
-
-    service: Fireworks
-
-    def __enter__(self) -> FireworksHosted:
-        super().__enter__()
-        self.service.address = self.url
-        return self
-
-    def lets_in(self, seen: Seen) -> bool:
-        if seen.route.startswith("GET /signed/"):
-            return "authorization" not in seen.headers
-        return super().lets_in(seen)
 
 
 def _status(code: str, message: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.peers.service import Reply, Service, refusal
+from tests.peers.vendors import Vendor
 
 KEY = "sk-test-0123456789"
 # A provider that answers questions, with the price of one model, for finetune.toml.
@@ -36,6 +37,8 @@ requests_per_minute = 6000
 input = "2.50"
 output = "10.00"
 """
+SIGNED = " /signed/"
+"""In the routes of signed addresses."""
 HANGS_S = 60.0  # longer than any caller waits
 
 
@@ -131,6 +134,22 @@ class Hosted:
         self._closing.wait(HANGS_S)
 
 
+class SigningHosted(Hosted):
+    """Signed addresses need no key, and refuse one."""
+
+    service: Vendor
+
+    def __enter__(self) -> SigningHosted:
+        super().__enter__()
+        self.service.address = self.url
+        return self
+
+    def lets_in(self, seen: Seen) -> bool:
+        if SIGNED in seen.route:
+            return "authorization" not in seen.headers
+        return super().lets_in(seen)
+
+
 class _Server(ThreadingHTTPServer):
     hosted: Hosted
     daemon_threads = False  # joined on close, so that no socket outlives its test
@@ -181,7 +200,15 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None:
             self._misbehave(fault, reply)
         elif reply is not None:
-            self._send(reply[0], _encoded(reply), "application/json")
+            self._send_reply(reply)
+
+    def _send_reply(self, reply: Reply) -> None:
+        """Sends a redirect's object as its headers."""
+        status, body = reply
+        if 300 <= status < 400 and isinstance(body, dict):
+            self._send(status, b"", "text/plain", tuple(body.items()))
+        else:
+            self._send(status, _encoded(reply), "application/json")
 
     do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
@@ -196,12 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise ConnectionAbortedError("killed in the middle of its request")
         headers = {name.lower(): value for name, value in self.headers.items()}
         route = f"{self.command} {parts.path.removeprefix('/v1')}"
-        body = (
-            _form(headers, raw)
-            if "multipart" in headers.get("content-type", "")
-            else json.loads(raw or b"{}")
-        )
-        return Seen(route, dict(parse_qsl(parts.query)), headers, body)
+        return Seen(route, dict(parse_qsl(parts.query)), headers, _body(headers, raw, route))
 
     def _reply(self, seen: Seen) -> Reply:
         hosted = self.server.hosted
@@ -248,6 +270,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _encoded(reply: Reply) -> bytes:
     return reply[1] if isinstance(reply[1], bytes) else json.dumps(reply[1]).encode()
+
+
+def _body(headers: dict[str, str], raw: bytes, route: str) -> dict[str, Any]:
+    if "multipart" in headers.get("content-type", ""):
+        return _form(headers, raw)
+    if SIGNED in route:
+        return {"content": raw}
+    body: dict[str, Any] = json.loads(raw or b"{}")
+    return body
 
 
 def _form(headers: dict[str, str], raw: bytes) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.peers.service import STEPS, Query, Reply, StoredJob, refusal
-from tests.peers.vendors import FINAL, Vendor, VendorJob, iso
+from tests.peers.together_uploads import TogetherUploads
+from tests.peers.vendors import FINAL, VendorJob, iso
 
 STAGES = ("pending", "queued", "running", "compressing", "uploading", "completed")
 PLAIN = {
@@ -29,7 +30,7 @@ LONGEST_SUFFIX = 40
 
 
 @dataclass
-class Together(Vendor):
+class Together(TogetherUploads):
     stages: Sequence[str] = STAGES
     max_epochs: int = 20
     max_rank: int = 64
@@ -46,16 +47,12 @@ class Together(Vendor):
             match (method, *path.strip("/").split("/")):
                 case ("GET", "models"):
                     return 200, [self._model_body(model) for model in self.models]  # type: ignore[return-value]
-                case ("POST", "files", "upload"):
-                    return self._upload(body)
-                case ("POST", "files"):
-                    return refusal(
-                        400,
-                        "invalid_request",
-                        "An upload begins with a redirect, which this stand-in doesn't have.",
-                    )
-                case ("GET", "files"):
-                    return 200, {"data": [file.body() for file in self.files.values()]}
+                case ("PUT", "signed", "uploads", file_id):
+                    return self._store(file_id, headers, body)
+                case (_, "files", *rest):
+                    reply = self._file_call(method, rest, headers, body)
+                    if reply is not None:
+                        return reply
                 case ("GET", "fine-tunes", "models", "limits"):
                     return self._limits(query["model_name"])
                 case ("POST", "fine-tunes", "estimate-price"):
@@ -96,11 +93,6 @@ class Together(Vendor):
                 return 200, {"data": self._checkpoints(job)}
         return refusal(404, "not_found", "There is no such call on a fine-tune.")
 
-    def _upload(self, form: dict[str, Any]) -> Reply:
-        if not form.get("file_name"):
-            return refusal(400, "missing_field", "file_name is required.")
-        return super()._upload(form)
-
     def _problem(self, body: dict[str, Any]) -> Reply | None:
         unknown = sorted(set(body) - FIELDS)
         if unknown:
@@ -109,8 +101,9 @@ class Together(Vendor):
             return refusal(402, "billing_limit", "Your credit does not cover this job.")
         if body.get("model") not in self.models:
             return refusal(404, "model_not_found", f"The model {body.get('model')} cannot be fine-tuned.")
-        if any(body[key] not in self.files for key in ("training_file", "validation_file") if key in body):
-            return refusal(400, "invalid_file", "No such file.")
+        files = [body[key] for key in ("training_file", "validation_file") if key in body]
+        if not all(self.is_usable(file) for file in files):
+            return refusal(400, "invalid_file", "No such file, or its check was never requested.")
         if len(body.get("suffix") or "") > LONGEST_SUFFIX:
             return refusal(400, "invalid_value", f"suffix has {len(body['suffix'])} characters; 40 at most.")
         rank = (body.get("training_type") or {}).get("lora_r", 8)
@@ -167,7 +160,8 @@ class Together(Vendor):
     def _estimate(self, body: dict[str, Any]) -> Reply:
         if body.get("training_file") not in self.files:
             return refusal(400, "invalid_file", "No such file.")
-        if not self._is_checked(body["training_file"]):
+        file_id = body["training_file"]
+        if not self.is_usable(file_id) or not self._is_checked(file_id):
             return 200, {"estimation_available": False, "unavailable_reason": "train_file_not_validated"}
         trained, validated = self._parts(body)
         price = (trained + validated) * self.usd_per_million / 1_000_000

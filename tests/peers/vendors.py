@@ -40,7 +40,7 @@ class Ledger:
 class Vendor(Service):
     """Training costs `usd_per_million` tokens, questions `usd_in` and `usd_out`. Without `credit` no job is created. An
     upload is checked after `check_looks` looks, and a cancel takes `cancel_looks`. With `answers` a tuned model answers
-    at once; otherwise it has to be deployed first."""
+    at once; otherwise it has to be deployed first. `address` is where it is reached, for signed addresses."""
 
     usd_per_million: Decimal = Decimal("0.50")
     usd_in: Decimal = Decimal("0.80")
@@ -52,6 +52,7 @@ class Vendor(Service):
     looks: dict[str, int] = field(default_factory=dict)
     read_tokens: int = 0
     written_tokens: int = 0
+    address: str = ""
 
     path = ""
     """The part of a row's base_url after the address."""

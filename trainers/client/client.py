@@ -15,12 +15,12 @@ from datetime import date
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from trainers.client import payloads, uploads
 from trainers.client.calls import NO_KEY, ApiClient
 from trainers.client.payloads import METADATA_KEY, Json, job_body, key_reader
-from trainers.client.uploads import is_upload_of, upload_name
+from trainers.client.uploads import HashingFile, is_upload_of, upload_name
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError
 from trainers.models import chat_parameters
 from trainers.models.chat_parameters import ChatParameters
@@ -513,10 +513,9 @@ class Trainer(ApiClient):
         upload, because the file may change meanwhile."""
         try:
             with uploads.file_to_send(path, sha256, bom=self.provider.bom) as (file, wanted):
-                content = self._send_once(action, lambda: self._post_file(name, file))
+                uploaded = self._post_file(action, name, file)
         except OSError as error:
             raise TrainerError(f"{action}: the file can't be read: {error.strerror}.") from error
-        uploaded = payloads.read_object(content, action)
         file_id = payloads.required(uploaded, "id", action)
         # Other bytes than those that were approved are there now, so no job may find them.
         if file.sha256 != wanted:
@@ -525,12 +524,17 @@ class Trainer(ApiClient):
         self._sent[file_id] = sha256
         return file_id
 
-    def _post_file(self, name: str, file: BinaryIO) -> bytes:
+    def _post_file(self, action: str, name: str, file: HashingFile) -> Json:
+        """Sends the bytes. Returns an object with the file's `id`."""
         extra: dict[str, object] | None = None
         if self.provider.can("expires_after"):
             extra = {"expires_after": {"anchor": "created_at", "seconds": UPLOAD_LIFE_S}}
         files = self._client.files.with_raw_response
-        return files.create(file=(name, file), purpose="fine-tune", extra_body=extra).content
+
+        def send() -> bytes:
+            return files.create(file=(name, file), purpose="fine-tune", extra_body=extra).content
+
+        return payloads.read_object(self._send_once(action, send), action)
 
     @property
     def _raw_jobs(self) -> JobsWithRawResponse:

@@ -114,6 +114,11 @@ class HashingFile(io.FileIO):
         self._digest.update(content)
         return content
 
+    def rewind(self) -> None:
+        """Goes back to the beginning, to be sent again."""
+        self.seek(0)
+        self._digest = hashlib.sha256()
+
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()

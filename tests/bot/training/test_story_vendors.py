@@ -167,8 +167,8 @@ def test_the_result_shows_the_vendors_estimate_and_bill_beside_our_estimate(make
     world.start(START)
     world.tick_until(lambda: ESTIMATED in "".join(world.texts()), "the vendor's estimate")
     assert "acme's own estimate for the training is about $81" in world.find_message("Run 1", "Cost")
-    (upload,) = (request.body["file"] for request in world.provider.requests if "file" in request.body)
-    rows = [json.loads(line) for line in upload[1].splitlines()]
+    (upload,) = (seen.body["content"] for seen in world.provider.requests if "content" in seen.body)
+    rows = [json.loads(line) for line in upload.splitlines()]
     words = {word for row in rows for word in row["messages"][0]["content"].split()}
     assert words == {"the"}, "no row leaves before the approval"
     assert company(world).ledger.jobs == company(world).ledger.files == 0
@@ -210,7 +210,7 @@ def test_an_account_that_may_not_train_is_reported_before_an_approval(
     make_world: MakeWorld, status: int, why: str
 ) -> None:
     world = estimating_world(make_world)
-    world.provider.fail("POST /files/upload", Fault(commit=False, status=status, code="no"), 9)
+    world.provider.fail("POST /files", Fault(commit=False, status=status, code="no"), 9)
     world.start(START)
     world.tick(2)
     assert world.run().state == "cancelled"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers.fireworks import Fireworks, FireworksHosted
-from tests.peers.hosted import BUSY, COMMIT_THEN_RESET, Fault, Hosted
+from tests.peers.fireworks import Fireworks
+from tests.peers.hosted import BUSY, COMMIT_THEN_RESET, Fault, Hosted, SigningHosted
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor
 from trainers.client import payloads
@@ -60,12 +60,8 @@ def open_site(name: str, folder: Path) -> Iterator[Site]:
     file = folder / "rows.jsonl"
     turns = [{"role": "user", "content": "where is it"}, {"role": "assistant", "content": "shipping"}]
     file.write_text("\n".join(json.dumps({"n": n, "messages": turns}) for n in range(12)) + "\n")
-    server = (
-        FireworksHosted(Fireworks(models=(BASES[name],)))
-        if name == "fireworks"
-        else Hosted(Together(models=(BASES[name],)))
-    )
-    with server:
+    vendor = Fireworks if name == "fireworks" else Together
+    with SigningHosted(vendor(models=(BASES[name],))) as server:
         address = server.url + server.service.path  # type: ignore[attr-defined]
         row = next(row for row in load_providers() if row.name == name).at_address(address)
         chat = f"{server.url.removesuffix('/v1')}/v1/inference/v1" if name == "fireworks" else ""

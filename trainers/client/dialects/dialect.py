@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import ClassVar, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 from urllib.parse import quote
 
 from trainers.client import payloads
@@ -52,6 +52,14 @@ class Dialect(Trainer):
 
     def _job_path(self, job_id: str) -> str:
         return f"{self.jobs_path}/{quote(job_id, safe='')}"
+
+    def _unsigned(self) -> dict[str, Any]:
+        """Returns headers for a signed address, which alone gives access: without our key, our account's name, and the
+        kind of content, which is part of some signatures."""
+        from openai import omit
+
+        ours = ("Authorization", "OpenAI-Organization", "OpenAI-Project", "Content-Type")
+        return dict.fromkeys((*ours, *self.provider.headers), omit)
 
     def _rows_under(self, key: str, path: str, action: str) -> tuple[Json, ...]:
         page = self._read(action, path)

@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
 from trainers.client import payloads, uploads
 from trainers.client.dialects.dialect import Dialect, object_under, read_metrics, seconds
 from trainers.client.payloads import Json
+from trainers.client.uploads import HashingFile
 from trainers.errors import InvalidResponse, TrainerError, Uncertain
 from trainers.money import is_payable
 from trainers.types import Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
@@ -232,14 +232,18 @@ class Fireworks(Dialect):
             body["evaluationDataset"] = f"{self._account_name}/datasets/{spec.validation_file}"
         return body
 
-    def _post_file(self, name: str, file: BinaryIO) -> bytes:
+    def _post_file(self, action: str, name: str, file: HashingFile) -> Json:
         dataset = _dataset_id(name.removesuffix(".jsonl"))
-        return self._client.post(
-            f"/datasets/{dataset}:upload",
-            files={"file": (name, file)},
-            options={"headers": {"Content-Type": "multipart/form-data"}},
-            cast_to=bytes,
-        )
+
+        def send() -> bytes:
+            return self._client.post(
+                f"/datasets/{dataset}:upload",
+                files={"file": (name, file)},
+                options={"headers": {"Content-Type": "multipart/form-data"}},
+                cast_to=bytes,
+            )
+
+        return payloads.read_object(self._send_once(action, send), action)
 
     def _delete_dataset(self, dataset: str) -> bool:
         """Returns False if the dataset didn't exist."""
@@ -264,11 +268,10 @@ class Fireworks(Dialect):
 
     def _download(self, action: str, link: str) -> bytes:
         """Downloads a signed link, without our key: the link alone gives access."""
-        from openai import omit
-
+        unsigned = self._unsigned()
         return self._get(
             action,
-            lambda: self._client.get(link, cast_to=bytes, options={"headers": {"Authorization": omit}}),
+            lambda: self._client.get(link, cast_to=bytes, options={"headers": unsigned}),
         )
 
 

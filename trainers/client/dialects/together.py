@@ -1,4 +1,4 @@
-"""Together's fine-tuning (/fine-tunes): files and chat as at OpenAI, jobs in a format of its own.
+"""Together's fine-tuning (/fine-tunes): chat as at OpenAI, jobs in a format of its own.
 
 A job's price is in nano-dollars, includes validation tokens, and is final once the job is over. Our mark is at the end
 of the suffix, and jobs can't be filtered in the list.
@@ -11,11 +11,12 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from trainers.client import payloads
-from trainers.client.dialects.dialect import Dialect, object_under, read_metrics, seconds
+from trainers.client.dialects.dialect import object_under, read_metrics, seconds
+from trainers.client.dialects.together_uploads import TogetherUploads
 from trainers.client.payloads import Json
 from trainers.errors import InvalidResponse, Refused
 from trainers.types import (
@@ -63,7 +64,7 @@ NANO = Decimal(10) ** -9
 LATEST_EVENTS = 100
 
 
-class Together(Dialect):
+class Together(TogetherUploads):
     jobs_path = "/fine-tunes"
 
     def models(self) -> tuple[ModelInfo, ...]:
@@ -257,17 +258,6 @@ class Together(Dialect):
             created_at = seconds(raw, "created_at") or 0
             rows.append({**raw, "created_at": created_at, "level": level, "data": details})
         yield from sorted(rows, key=lambda row: row["created_at"], reverse=True)
-
-    def _post_file(self, name: str, file: BinaryIO) -> bytes:
-        """Sends the file in one request. The vendor's own client uploads in parts, to URLs that it requests first."""
-        return self._client.post(
-            "/files/upload",
-            body={"file_name": name, "purpose": "fine-tune"},
-            files={"file": (name, file)},
-            # The SDK would send JSON without this header; it adds the boundary itself.
-            options={"headers": {"Content-Type": "multipart/form-data"}},
-            cast_to=bytes,
-        )
 
 
 def _with_steps(job: Job, events: Sequence[Event]) -> Job:
