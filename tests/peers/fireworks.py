@@ -57,6 +57,7 @@ class Fireworks(Vendor):
     says_cost: bool = True
     links_live: bool = True
     checks_itself: bool = True
+    supports_tools: bool = True
 
     path = f"/{ACCOUNT}"
 
@@ -102,7 +103,12 @@ class Fireworks(Vendor):
             return 404, _status("NOT_FOUND", f"No model {name}.")
         if method == "DELETE":
             self.deleted_models.add(name)
-        return 200, {"name": name, "state": "READY", "tunable": name in self.models}
+        return 200, {
+            "name": name,
+            "state": "READY",
+            "tunable": name in self.models,
+            "supportsTools": self.supports_tools,
+        }
 
     def _dataset_call(self, method: str, name: str, verb: str, body: dict[str, Any]) -> Reply:
         if method == "POST" and not name:

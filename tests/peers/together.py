@@ -35,6 +35,7 @@ class Together(TogetherUploads):
     max_epochs: int = 20
     max_rank: int = 64
     merges_adapters: bool = True
+    supports_tools: bool = True
 
     @property
     def create_route(self) -> str:
@@ -151,7 +152,7 @@ class Together(TogetherUploads):
             "default_gradient_accumulation_steps": 1,
             "supports_full_training": False,
             "supports_reasoning": False,
-            "supports_tools": True,
+            "supports_tools": self.supports_tools,
             "supports_vision": False,
             "lora_training": lora,
             "merge_output_lora": self.merges_adapters,

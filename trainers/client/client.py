@@ -315,10 +315,10 @@ class Trainer(ApiClient):
         return payloads.job_estimate(answer, action)
 
     def describe_exceeded_limit(
-        self, model: str, hyperparameters: Mapping[str, Hyperparameter]
+        self, model: str, hyperparameters: Mapping[str, Hyperparameter], *, has_tools: bool = False
     ) -> str | None:
-        """Returns a sentence if the model doesn't accept these hyperparameters, else None. Trainers with the ability
-        `limits` override this."""
+        """Returns a sentence if the model doesn't accept these hyperparameters, or rows with tools if the file
+        `has_tools`, else None. Trainers with the ability `limits` override this."""
         return None
 
     def create(self, spec: JobSpec) -> Job:

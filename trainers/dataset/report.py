@@ -99,8 +99,8 @@ class Report:
     those of a workbook; `example` is the first row without personal data or a secret, which is shown and not stored:
     to_json leaves it out.
 
-    The answers of `n_calling` rows call functions, by `n_functions` different names; both are 0 in reports from before
-    they were added.
+    The answers of `n_calling` rows call functions, by `n_functions` different names, and `n_with_tools` rows call or
+    offer some; all are 0 in reports from before they were added.
 
     `scoring` says how the held-out rows' answers are scored, and `floor` how often the answer that is commonest in the
     training rows is right there (trainers/evaluation/json_fields.py). Both are None if nothing is held out, and in
@@ -145,6 +145,7 @@ class Report:
     n_functions: int = 0
     sheets: tuple[Sheet, ...] = ()
     n_earlier_sealed: int = 0
+    n_with_tools: int = 0
 
     @property
     def has_free_candidates(self) -> bool:
@@ -542,6 +543,7 @@ class _CheckResult:
             n_calling=facts.n_calling,
             n_functions=len(facts.functions),
             sheets=scanned.progress.sheets,
+            n_with_tools=facts.n_with_tools,
         )
 
 

@@ -52,8 +52,8 @@ class RowFacts:
     added.
 
     `starts` and `sizes` locate a row in its file, in bytes; the file has `plain` rows in the form that trainers accept.
-    `functions` are the names that the answers of `n_calling` rows call. In `n_begun_by_assistant` rows the assistant
-    speaks first.
+    `functions` are the names that the answers of `n_calling` rows call; `n_with_tools` rows call or offer some. In
+    `n_begun_by_assistant` rows the assistant speaks first.
     `total`, `prompt` and `answer` are tokens. `labels` are indices into `answers`, which has only the short answers.
     With `sketched`, questions are sketched for near_duplicates.py on the way, at 400 bytes per row, which saves reading
     all rows again.
@@ -73,6 +73,7 @@ class RowFacts:
         self.answers: list[str] = []
         self.functions: set[str] = set()
         self.n_calling = 0
+        self.n_with_tools = 0
         self.n_begun_by_assistant = 0
         self.instructions: Counter[Instructions] = Counter()
         self.repeats = Findings(limits.listed)
@@ -242,6 +243,7 @@ class RowFacts:
     def _add_called(self, example: Example) -> None:
         if example.row is None or not example.uses_tools:
             return
+        self.n_with_tools += 1
         names = called_functions(example.row)
         if names:
             self.functions.update(names)

@@ -320,7 +320,9 @@ def _trainer_refusal(context: AppContext, run: Run, plan: Plan) -> str | None:
         refusal: object = trainer.probe()
         if refusal is None and trainer.provider.can("limits"):
             hyperparameters = dict(plan.hyperparameters)
-            refusal = trainer.describe_exceeded_limit(plan.base_model, hyperparameters)
+            report = datasets.report_of(context.store.datasets.get(run.dataset_id))
+            has_tools = report is not None and report.n_with_tools > 0
+            refusal = trainer.describe_exceeded_limit(plan.base_model, hyperparameters, has_tools=has_tools)
     except TrainerError as trouble:
         log.warning("run %s: %s", run.id, trouble)
         return None

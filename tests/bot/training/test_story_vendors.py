@@ -130,6 +130,26 @@ def test_a_plan_beyond_the_vendors_limits_is_withdrawn_before_an_approval(make_w
     assert "with lora_r of at most 16, and the plan has 32" in world.find_message("Withdrawn before anybody")
 
 
+def test_rows_with_tools_on_a_base_without_them_are_withdrawn_before_an_approval(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(Rules(vendor="together"))
+    tool = {"type": "function", "function": {"name": "find_order", "parameters": {"type": "object"}}}
+    rows = []
+    for number in range(60):
+        turns = [
+            {"role": "user", "content": f"where is order {number}"},
+            {"role": "assistant", "content": ("shipping", "billing")[number % 2]},
+        ]
+        rows.append(json.dumps({"messages": turns, "tools": [tool]}))
+    assert world.upload_and_check("\n".join(rows), file="tickets.jsonl").state == "ready"
+    company(world).supports_tools = False  # type: ignore[attr-defined]
+    world.start()
+    world.tick(2)
+    assert world.run().state == "cancelled"
+    assert "rows of this file offer or call functions" in world.find_message("Withdrawn before anybody")
+
+
 def test_a_file_that_the_vendor_is_still_checking_is_waited_for(make_world: MakeWorld) -> None:
     world = make_world(Rules(vendor="fireworks"))
     company(world).check_looks = 3

@@ -333,6 +333,15 @@ def test_a_base_whose_adapters_are_not_merged_is_refused_before_a_plan(together:
     assert "merges it into no model" in refusal and "Choose another base." in refusal
 
 
+def test_rows_with_tools_are_refused_on_a_base_without_them(site: Site) -> None:
+    base = BASES[site.name]
+    assert site.trainer.describe_exceeded_limit(base, {}, has_tools=True) is None
+    site.service.supports_tools = False  # type: ignore[attr-defined]
+    refusal = str(site.trainer.describe_exceeded_limit(base, {}, has_tools=True))
+    assert f"trains {base} without tools, and rows of this file offer or call functions" in refusal
+    assert site.trainer.describe_exceeded_limit(base, {}) is None
+
+
 @pytest.mark.parametrize(
     ("chosen", "sentence"),
     [

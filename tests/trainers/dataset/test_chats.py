@@ -135,7 +135,7 @@ def test_a_report_counts_the_functions_that_answers_call(tmp_path: Path) -> None
     path = tmp_path / "chats.jsonl"
     path.write_text("\n".join(map(json.dumps, chats)), encoding="utf-8")
     report = check_file(path, path.name, Columns(), tmp_path, 1)
-    assert (report.n_calling, report.n_functions) == (40, 2)
+    assert (report.n_calling, report.n_functions, report.n_with_tools) == (40, 2, ROWS)
 
 
 def test_calls_in_pairs_are_readable(tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ class Dialect(Trainer):
         page = self._read(action, path)
         return payloads.rows_under(page, key, action)
 
+    def _no_tools_text(self, model: str) -> str:
+        return (
+            f"{self.provider.name} trains {model} without tools, and rows of this file offer or call functions. Choose "
+            "another base, or train on rows without tools."
+        )
+
     def _vendor_hyperparameters(self, spec: JobSpec) -> dict[str, Hyperparameter]:
         """Returns the hyperparameters under the vendor's names. Those set to "auto" are left out, so that the vendor
         chooses them."""

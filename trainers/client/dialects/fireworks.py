@@ -136,13 +136,15 @@ class Fireworks(Dialect):
         return (self._job(raw, action),)
 
     def describe_exceeded_limit(
-        self, model: str, hyperparameters: Mapping[str, Hyperparameter]
+        self, model: str, hyperparameters: Mapping[str, Hyperparameter], *, has_tools: bool = False
     ) -> str | None:
         action = self._action(f"asking for the model {model!r}")
         base = self._look_up(action, self._resource_url(model))
         # A missing field must not stop a plan.
         if base is None or base.get("tunable") is False or base.get("supportsLora") is False:
             return f"{self.provider.name} can't train a model named {model}."
+        if has_tools and base.get("supportsTools") is False:
+            return self._no_tools_text(model)
         return None
 
     def create(self, spec: JobSpec) -> Job:

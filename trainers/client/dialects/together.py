@@ -113,7 +113,7 @@ class Together(TogetherUploads):
         )
 
     def describe_exceeded_limit(
-        self, model: str, hyperparameters: Mapping[str, Hyperparameter]
+        self, model: str, hyperparameters: Mapping[str, Hyperparameter], *, has_tools: bool = False
     ) -> str | None:
         action = self._action(f"asking for the limits of {model!r}")
         parameters = urlencode({"model_name": model})
@@ -125,6 +125,8 @@ class Together(TogetherUploads):
                 f"{self.provider.name} trains {model}, but keeps only the adapter and merges it into no model, and a "
                 "deployment there needs one. Choose another base."
             )
+        if has_tools and limits.get("supports_tools") is False:
+            return self._no_tools_text(model)
         for name, (least, most) in _ranges(limits).items():
             fault = _range_fault(hyperparameters.get(name), least, most)
             if fault:
