@@ -22,6 +22,8 @@ FUSED = {
     "c_attn": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
+# transformers' own classes of linear layers that compute what PyTorch's does. Others do more, as Llama 4's router.
+PLAIN = ("FalconLinear",)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def find_targets(model: Any, setting: str) -> Targets:
 def linear_layers(model: Any) -> list[str]:
     """Returns the full names of linear layers in the text part.
 
-    Subclasses of linear layers, such as Llama 4's router, don't count. Neither do layers of a state space model (Mamba)
+    Subclasses of linear layers don't count, except those in PLAIN. Neither do layers of a state space model (Mamba)
     whose weights are read directly by its kernels, where an adapter would have no effect.
     """
     head = model.get_output_embeddings()
@@ -137,7 +139,8 @@ def linear_layers(model: Any) -> list[str]:
     names = []
     for name, module in model.named_modules():
         is_linear = isinstance(module, torch.nn.Linear | Conv1D)
-        is_subclass = type(module).__module__.startswith("transformers.models.")
+        kind = type(module)
+        is_subclass = kind.__module__.startswith("transformers.models.") and kind.__name__ not in PLAIN
         if not is_linear or is_subclass or module is head:
             continue
         if name not in bare and _is_in(name, part):
