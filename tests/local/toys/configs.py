@@ -117,10 +117,35 @@ def _one_layer_of_each_kind(defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 # Latent attention has as many keys as queries, and rotates a part of each head.
 LATENT = {"num_key_value_heads": 4, "head_dim": SIZES["qk_rope_head_dim"]}
+LATENT_FAMILIES = (
+    *("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k25", "minicpm3"),
+    *("mistral_large4", "sarvam_mla", "youtu"),
+)
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 # The halves of a head's rotary pairs for time, height and width.
-PLACES = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}}
+PLACES = {"rope_parameters": {**ROPE, "mrope_section": [2, 3, 3]}}
+HALF_PLACES = {"rope_parameters": {**ROPE, "mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}}
 OWN_SIZES: Mapping[str, Mapping[str, Any]] = {
-    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k25", "minicpm3", "youtu"), LATENT),
+    **dict.fromkeys(LATENT_FAMILIES, LATENT),
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), PLACES),
+    **dict.fromkeys(("glm4v", "glm46v"), HALF_PLACES),
+    "codegen": {"rotary_dim": 8},
+    "gptj": {"rotary_dim": 8},
+    "bamba": {"attn_layer_indices": [1]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4, "use_mamba_kernels": False},
+    "kimi_linear": {**LATENT, "num_experts_per_token": 2, "linear_head_dim": 16, "linear_num_heads": 4},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": HIDDEN},
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "hybrid"],
+        "hybrid_layer_ids": [1],
+        "attention_hidden_size": 2 * HIDDEN,
+        "attention_head_dim": 32,
+        "num_key_value_heads": 4,
+        "num_query_groups": 4,
+        "mamba_headdim": 16,
+        "adapter_rank": 4,
+        "use_mamba_kernels": False,
+    },
 }
