@@ -185,10 +185,12 @@ def _has_content(message: dict[str, Any]) -> bool:
     content = message.get("content")
     is_assistant = message["role"] == "assistant"
     calls = is_assistant and bool(message.get("tool_calls") or message.get("function_call"))
-    if content is None:
+    if content is None or content == []:
         return calls
     if isinstance(content, list):
-        return bool(content or calls) and all(map(_is_text_part, content))
+        if not all(map(_is_text_part, content)):
+            return False
+        content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
         return False
     return bool(content.strip()) or calls or not is_assistant

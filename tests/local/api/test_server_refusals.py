@@ -429,6 +429,16 @@ FILES = {
         examples_with_line(4, b'{"messages": [{"role": "robot", "content": "hi"}]}'),
         "Line 4 has a bad message at messages[0]: its role is 'robot'; allowed are ",
     ),
+    "an empty answer": (
+        examples_with_line(3, b'{"messages": [{"role": "assistant", "content": " \\n"}]}'),
+        "Line 3 has a bad message at messages[0]: its content must be text that is not empty.",
+    ),
+    "an empty answer in parts": (
+        examples_with_line(
+            3, b'{"messages": [{"role": "assistant", "content": [{"type": "text", "text": " "}]}]}'
+        ),
+        "Line 3 has a bad message at messages[0]: its content must be text that is not empty.",
+    ),
     "no answer": (
         examples_with_line(5, b'{"messages": [{"role": "user", "content": "hi"}]}'),
         "Line 5 has no assistant message to learn from.",

@@ -294,7 +294,7 @@ def test_a_request_whose_adapter_is_deleted_while_it_waits_fails_alone(
         ask(generator, Target(base, doomed), TICKETS[1]),
         ask(generator, Target(base, None), TICKETS[2]),
     )
-    shutil.rmtree(doomed)
+    shutil.rmtree(doomed.parent)
     with pytest.raises(ApiError) as caught:
         lost.answer()
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
@@ -336,6 +336,13 @@ def test_a_damaged_adapter_is_named_and_the_others_answer(
         )
         assert ask(generator, Target(base, adapters[1]), TICKETS[1]).answer()
     weights.write_bytes(content_before)
+    moved = folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(ApiError) as caught:
+        ask(generator, Target(base, folder), TICKETS[1]).answer()
+    assert caught.value.message.startswith(
+        "The adapter of this model (ftjob-hurt) can't be loaded: its folder is missing. Restore"
+    )
+    moved.rename(folder)
     answers = [ask(generator, Target(base, each), TICKETS[1]).answer() for each in (folder, adapters[0])]
     assert answers[0] == answers[1]
 

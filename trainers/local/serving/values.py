@@ -18,6 +18,7 @@ MAX_ADAPTERS = 8  # in memory, and therefore in one batch
 # Shares of a GPU's memory.
 SHARE_ALONE = 0.9
 SHARE_WHILE_TRAINING = 0.3
+ADAPTER_CONFIG = "adapter_config.json"
 Ids = tuple[int, ...]
 Weights = tuple[str, Quantization]
 
@@ -218,6 +219,11 @@ def gpu_share(is_training: bool) -> float:
 
 
 def adapter_gone_error(adapter: Path) -> ApiError:
+    """Returns 404 if the model was deleted, and 500 if its job is still there and only the adapter's folder isn't."""
+    job = adapter.parent
+    is_result = adapter.name == "adapter"  # a checkpoint's folder may be removed by its training
+    if is_result and job.is_dir() and not (job / "MODEL_DELETED").exists():
+        return adapter_damaged_error(adapter, "its folder is missing")
     problem = not_found("adapter", _adapter_name(adapter), "model_not_found", "model")
     problem.message += " It was deleted while the request waited."
     return problem
@@ -231,17 +237,22 @@ def adapter_damaged_error(adapter: Path, what: str) -> ApiError:
     return ApiError(500, text, "adapter_damaged", "model", kind="server_error")
 
 
+def absent_file_error(adapter: Path, name: str) -> ApiError:
+    """Returns the error for a file of an adapter that isn't there."""
+    if not adapter.is_dir():  # deleted since the caller looked
+        return adapter_gone_error(adapter)
+    return adapter_damaged_error(adapter, f"its file {name} is missing")
+
+
 def check_adapter_files(adapter: Path) -> None:
     """Raises ApiError: 500 about a file that is missing or cut off, 404 if the folder is gone. An engine reads the
     files only after it has changed the base's layers."""
     # Imported late: a server that only trains does without.
     from safetensors import SafetensorError, safe_open
 
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in (ADAPTER_CONFIG, "adapter_model.safetensors"):
         if not (adapter / name).is_file():
-            if not adapter.is_dir():  # deleted since the caller looked
-                raise adapter_gone_error(adapter)
-            raise adapter_damaged_error(adapter, f"its file {name} is missing")
+            raise absent_file_error(adapter, name)
     try:
         with safe_open(adapter / "adapter_model.safetensors", "numpy"):
             pass

@@ -41,6 +41,7 @@ from trainers.local.serving.answers import (
     prepare,
 )
 from trainers.local.serving.values import (
+    ADAPTER_CONFIG,
     MAX_ADAPTERS,
     EmbeddingRequest,
     GenerationEngine,
@@ -49,7 +50,7 @@ from trainers.local.serving.values import (
     Request,
     Target,
     Ticket,
-    adapter_gone_error,
+    absent_file_error,
     check_base_unchanged,
     gpu_share,
 )
@@ -186,9 +187,9 @@ class VllmEngine:
             raise invalid(text, "model", "engine_cannot")
         rank = USUAL_RANK
         if target.adapter is not None:
-            config = read_json(target.adapter / "adapter_config.json")
+            config = read_json(target.adapter / ADAPTER_CONFIG)
             if config is None:
-                raise adapter_gone_error(target.adapter)
+                raise absent_file_error(target.adapter, ADAPTER_CONFIG)
             check_base_unchanged(target.base, adapter_base_fingerprint(target.adapter), base.fingerprint)
             reason = adapter_refusal(config)
             if reason:
