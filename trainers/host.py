@@ -12,7 +12,13 @@ from pathlib import Path
 HUB_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 TRACKER_KEYS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 STORAGE_KEYS = ("AWS_", "GOOGLE_APPLICATION_CREDENTIALS")  # for a cluster's storage, see docs/ray.md
-TRAINER_KEYS = (*HUB_KEYS, *TRACKER_KEYS, "FINETUNE_RAY_TOKEN")
+TINKER_KEY = "TINKER_API_KEY"
+TINKER_SETTINGS = (
+    TINKER_KEY,
+    "TINKER_BASE_URL",
+    "TINKER_PROJECT_ID",
+)  # for its engine's process, see docs/tinker.md
+TRAINER_KEYS = (*HUB_KEYS, *TRACKER_KEYS, *TINKER_SETTINGS, "FINETUNE_RAY_TOKEN")
 # Addresses of the hub and the trackers; see docs/base-models.md and docs/jobs.md.
 TRAINER_SETTINGS = ("HF_HOME", "HF_ENDPOINT", "WANDB_MODE", "MLFLOW_TRACKING_URI")
 

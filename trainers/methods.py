@@ -33,7 +33,7 @@ from trainers.typed_tables import INVALID, Key, Limits, Reader, reader_of
 from trainers.types import Hyperparameter
 
 MethodName = Literal["supervised", "dpo", "grpo", "head", "full"]
-EngineName = Literal["builtin", "unsloth", "axolotl", "llamafactory"]
+EngineName = Literal["builtin", "unsloth", "axolotl", "llamafactory", "tinker"]
 Quantization = Literal["none", "nf4", "int8"]
 Sharding = Literal["auto", "none", "fsdp"]
 TooLong = Literal["leave_out", "truncate", "refuse"]
@@ -382,6 +382,8 @@ class Method:
 
 ENGINES: tuple[str, ...] = get_args(EngineName)
 BUILTIN = "builtin"
+TINKER = "tinker"  # trains at a vendor, to whom it sends the rows
+HOSTED_BASE = "hosted_base"  # key of a job's metadata: the base's name at that vendor
 # These give an adapter its shape, so a training that goes on from it can't change them.
 ADAPTER_SETTINGS = ("lora_r", "lora_alpha", "target_modules", "quantization")
 METHODS: Mapping[str, Method] = {

@@ -42,6 +42,7 @@ from tests.peers.service import Service as Company
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor
 from trainers.dataset.sensitive_data import scan_file
+from trainers.host import TINKER_KEY
 from trainers.types import Dialect
 
 CLEO = Person("U0CLEO", "cleo", "Cleo Marin", "cleo@example.com")
@@ -485,8 +486,9 @@ class World:
         config.write_text(self._toml(), encoding="utf-8")
         access = self.slack.access
         tokens = {"SLACK_BOT_TOKEN": access.bot_token, "SLACK_SIGNING_SECRET": access.signing_secret}
-        if ADAPTERS_PROJECT in os.environ:
-            tokens[ADAPTERS_PROJECT] = os.environ[ADAPTERS_PROJECT]
+        for name in (ADAPTERS_PROJECT, TINKER_KEY):
+            if name in os.environ:
+                tokens[name] = os.environ[name]
         return load_settings(tokens, config)
 
     def _provider_url(self) -> str:

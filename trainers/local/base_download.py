@@ -7,7 +7,7 @@ safetensors are downloaded, never code or pickled weights.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from trainers.local.training.errors import TrainingFailed
 from trainers.models.base_models import HUB_ID
 
 WANTED_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
+TOKENIZER_ENDINGS = tuple(ending for ending in WANTED_ENDINGS if ending != ".safetensors")
 UNWANTED = "consolidated"  # Mistral's repositories hold all weights a second time, in another layout
 TIMEOUT_S = 30.0
 Say = Callable[[str], None]
@@ -47,6 +48,24 @@ def fetch_base(
     try:
         return _download(source, say, endpoint, cache or Path(constants.HF_HUB_CACHE))
     except HfHubHTTPError as error:  # the base class of those for gated and unknown repositories
+        raise _explain_http_error(source, error) from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportError) as error:
+        return _load_cached_copy(source, error, cache)
+
+
+def fetch_tokenizer(source: str, say: Say = lambda _: None, *, cache: Path | None = None) -> Path:
+    """Returns a folder with at least the configuration and the tokenizer of `source`, a local folder or a hub id.
+
+    Raises TrainingFailed.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return require_model_files(folder, source)
+    if not HUB_ID.fullmatch(source):
+        return fetch_base(source, say, cache=cache)  # which refuses it
+    try:
+        return _snapshot(source, cache, endings=TOKENIZER_ENDINGS)
+    except HfHubHTTPError as error:
         raise _explain_http_error(source, error) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportError) as error:
         return _load_cached_copy(source, error, cache)
@@ -100,8 +119,10 @@ def _download(source: str, say: Say, endpoint: str | None, cache: Path) -> Path:
     return require_model_files(_snapshot(source, cache, endpoint=endpoint), source)
 
 
-def _snapshot(source: str, cache: Path | None, **more: Any) -> Path:
-    patterns = [f"*{ending}" for ending in WANTED_ENDINGS]
+def _snapshot(
+    source: str, cache: Path | None, *, endings: Sequence[str] = WANTED_ENDINGS, **more: Any
+) -> Path:
+    patterns = [f"*{ending}" for ending in endings]
     return Path(
         snapshot_download(
             source, allow_patterns=patterns, ignore_patterns=["*/*", f"{UNWANTED}*"], cache_dir=cache, **more

@@ -82,9 +82,14 @@ def run_training(folder: Path, checkpoint_s: float | None = None) -> int:
 def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> None:
     if job.settings.engine != BUILTIN:
         kill_leftover(engine_folder(folder))  # before the imports, which take seconds
+        engine = ENGINES[job.settings.engine]
+        if engine.is_hosted:
+            from trainers.local.engines.vendor_runner import train_hosted
+
+            return train_hosted(engine, folder, job)
         from trainers.local.engines.runner import train_with_engine
 
-        return train_with_engine(ENGINES[job.settings.engine], folder, job)
+        return train_with_engine(engine, folder, job)
     method = METHODS[job.method]
     if method.is_for_encoders:  # `head` needs no torch
         return import_module(f"trainers.local.training.methods.{method.module}").train(folder, job)  # type: ignore[no-any-return]

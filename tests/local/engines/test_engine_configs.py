@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.local.families import FAMILIES, gemma3, make_family, mistral3
-from trainers.local.engines.catalog import AXOLOTL, ENGINES, Engine
+from trainers.local.engines.catalog import AXOLOTL, ENGINES, ON_THIS_MACHINE, Engine
 from trainers.local.engines.installation import constraints_file
 from trainers.local.engines.plan import EngineConfig, EnginePlan, write_files
 from trainers.local.engines.plan import yaml as as_yaml
@@ -90,7 +90,7 @@ def test_axolotls_config_has_the_plan() -> None:
     assert (settings["learning_rate"], settings["seed"], settings["sequence_len"]) == (1e-5, 7, 512)
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", ON_THIS_MACHINE)
 def test_no_engine_runs_a_models_code_and_all_log_every_step(name: str) -> None:
     settings = config(name)
     flat = {**settings, **settings.get("model", {}), **settings.get("arguments", {})}
@@ -99,19 +99,19 @@ def test_no_engine_runs_a_models_code_and_all_log_every_step(name: str) -> None:
     assert (flat["save_steps"], flat["eval_steps"]) == (63, 63)
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", ON_THIS_MACHINE)
 def test_every_engine_gets_the_weight_decay(name: str) -> None:
     settings = config(name, replace(PLAN, settings=replace(SETTINGS, weight_decay=0.01)))
     assert {**settings, **settings.get("arguments", {})}["weight_decay"] == 0.01
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", ON_THIS_MACHINE)
 def test_without_validation_rows_nothing_is_validated(name: str) -> None:
     settings = config(name, replace(PLAN, has_validation=False))
     assert "eval_steps" not in {**settings, **settings.get("arguments", {})}
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", ON_THIS_MACHINE)
 def test_the_checked_keys_are_those_in_the_config(name: str) -> None:
     settings = config(name)
     parts = (
@@ -152,7 +152,7 @@ def test_an_engine_gets_the_quantization_and_its_callback_checks_it(
     assert build(name, plan).environment["FINETUNE_QUANTIZATION"] == kind
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", ON_THIS_MACHINE)
 def test_validations_within_an_epoch_are_left_to_the_callback(name: str) -> None:
     built = build(name, replace(PLAN, settings=replace(SETTINGS, eval_steps=10)))
     assert built.environment["FINETUNE_EVAL_STEPS"] == "10"
@@ -290,8 +290,8 @@ def test_an_engines_versions_are_pinned_and_pytorch_is_not(engine: Engine) -> No
     packages = {line.partition("==")[0].lower().replace("_", "-"): line for line in lines}
     assert all("==" in line for line in lines)
     assert packages[engine.package] == engine.requirements(has_gpu=True)[0]
-    assert "bitsandbytes" in packages
-    assert {"transformers", "peft", "trl"} <= set(packages)
+    if not engine.is_hosted:
+        assert {"bitsandbytes", "transformers", "peft", "trl"} <= set(packages)
     assert not {"torch", "torchvision", "torchaudio", "triton", "xformers"} & set(packages)
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from tests.local.engines import stories
 from tests.local.trainer_server import wait_for
-from trainers.local.engines.catalog import ENGINES
+from trainers.local.engines.catalog import ON_THIS_MACHINE
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", ON_THIS_MACHINE)
 def test_an_engine_is_installed_trains_and_is_removed(
     name: str, tmp_path: Path, tiny_model_dir: Path
 ) -> None:

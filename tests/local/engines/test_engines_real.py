@@ -10,11 +10,11 @@ import openai
 import pytest
 
 from tests.local.engines import stories
-from trainers.local.engines.catalog import ENGINES, find_installation
+from trainers.local.engines.catalog import ENGINES, ON_THIS_MACHINE, find_installation
 from trainers.methods import Quantization
 
 VARIABLE = "FINETUNE_ENGINES"
-NAMES = list(ENGINES)
+NAMES = ON_THIS_MACHINE
 
 
 @pytest.fixture(scope="module")

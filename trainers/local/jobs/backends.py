@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from trainers.host import HUB_KEYS, TRACKER_KEYS, child_environment
+from trainers.host import HUB_KEYS, TINKER_SETTINGS, TRACKER_KEYS, child_environment
 from trainers.local.engines.compatibility import Refusal
+from trainers.local.engines.vendor_jobs import delete_at_vendor
 from trainers.local.job_directory import lock_job
 from trainers.local.jobs.records import JobRecord
 from trainers.local.launch import train_command
 from trainers.local.turns import VARIABLE
-from trainers.methods import BUILTIN, METHODS, Parameters
+from trainers.methods import BUILTIN, METHODS, TINKER, Parameters
 
 POLL_S = 0.05
 GRACE_S = 5.0
@@ -172,7 +173,7 @@ class LocalBackend:
         command = self._command
         if METHODS[record.job.method].is_for_encoders:
             command = self._single_command
-        environment = job_environment(gpus)
+        environment = job_environment(gpus, record.job.settings.engine)
         if self._turns is not None and self._is_beside_serving(gpus):
             environment[VARIABLE] = str(self._turns)
         with (record.folder / "train.log").open("ab") as log:
@@ -217,8 +218,10 @@ class LocalBackend:
     def shortage(self) -> None:
         return None
 
-    def discard(self, record: JobRecord) -> None:
-        return None
+    def discard(self, record: JobRecord) -> str | None:
+        if record.job.settings.engine != TINKER:
+            return None
+        return delete_at_vendor(record.folder)
 
     def close(self) -> None: ...
 
@@ -254,9 +257,13 @@ def is_locked(folder: Path) -> bool:
         return lock is None
 
 
-def job_environment(gpus: Sequence[str]) -> dict[str, str]:
-    """Returns the environment of a training process, with the keys of the hub and of trackers, and its GPUs."""
-    environment = child_environment(*HUB_KEYS, *TRACKER_KEYS)
+def job_environment(gpus: Sequence[str], engine: str = BUILTIN) -> dict[str, str]:
+    """Returns the environment of a training process, with the keys of the hub, of trackers and of the job's `engine`,
+    and its GPUs."""
+    keys = [*HUB_KEYS, *TRACKER_KEYS]
+    if engine == TINKER:
+        keys += TINKER_SETTINGS
+    environment = child_environment(*keys)
     if gpus:
         environment[GPUS_VARIABLE] = ",".join(gpus)
     return environment

@@ -50,6 +50,13 @@ def vllm_keys() -> dict[str, list[str]]:
     return {"serve": [field.name for field in fields(AsyncEngineArgs)]}
 
 
+def tinker_keys() -> dict[str, list[str]]:
+    from tinker import ServiceClient
+    from tinker.lib.public_interfaces.training_client import fetch_training_info  # noqa: F401  the driver needs it
+
+    return {"create": list(inspect.signature(ServiceClient.create_lora_training_client).parameters)}
+
+
 def versions() -> dict[str, str]:
     """Returns the versions of the packages that determine a job's results, as far as they are installed."""
     version_by_package = {}
@@ -59,20 +66,27 @@ def versions() -> dict[str, str]:
     return version_by_package
 
 
+def has_cuda() -> bool:
+    try:
+        import torch
+    except ImportError:  # an engine that trains at a vendor has none
+        return False
+    return torch.version.cuda is not None
+
+
 def main(name: str) -> None:
     with contextlib.redirect_stdout(sys.stderr):
-        import torch
-
         keys = {
             "unsloth": unsloth_keys,
             "llamafactory": llamafactory_keys,
             "axolotl": axolotl_keys,
+            "tinker": tinker_keys,
             "vllm": vllm_keys,
         }[name]()
     facts = {
         "version": version(name),
         "versions": versions(),
-        "has_cuda": torch.version.cuda is not None,
+        "has_cuda": has_cuda(),
         "keys": keys,
     }
     print(json.dumps(facts))

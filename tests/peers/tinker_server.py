@@ -1,0 +1,424 @@
+"""Tinker's HTTP API in memory, as the package `tinker` types it.
+
+`python tinker_server.py FOLDER` runs in an environment with that package, whose own types parse each request and write
+each answer. It is strict: a key has to be the right one, a run's requests have to come in their order, each once, and a
+base has to be trainable. A run's loss falls with the tokens that it has learnt.
+
+FOLDER/faults.json, read at each request, has `lose`: paths whose answers are lost after they were carried out; and
+`refuse`: paths with the status to answer. FOLDER/state.json has what a test looks at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import threading
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+from tinker import types
+from tinker.proto import tinker_public_pb2 as pb
+
+KEY = "tml-stand-in"
+BASES = ("Qwen/Qwen3-8B", "Qwen/Qwen3.5-4B")
+MOST_RANK = 32
+FIRST_LOSS = 3.0
+
+
+@dataclass
+class Run:
+    """A training run. `learnt` are the tokens of its optimizer steps, `steps` their number."""
+
+    id: str
+    base: str
+    rank: int
+    metadata: dict[str, str]
+    steps: int = 0
+    learnt: int = 0
+    pending: int = 0
+    seq: int = 0
+    checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class Tinker:
+    """`folder` has adapter/, the files of each export. `trained` are the tokens of all passes, which are billed."""
+
+    folder: Path
+    address: str = ""
+    sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    models: dict[tuple[str, int], str] = field(default_factory=dict)
+    answers: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    done: dict[tuple[str, int], str] = field(default_factory=dict)
+    deleted: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    optimizer: list[dict[str, float]] = field(default_factory=list)
+    trained: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def write_state(self) -> None:
+        state = {
+            "runs": [
+                {
+                    "id": run.id,
+                    "base": run.base,
+                    "rank": run.rank,
+                    "metadata": run.metadata,
+                    "steps": run.steps,
+                    "checkpoints": sorted(run.checkpoints),
+                }
+                for run in self.runs.values()
+            ],
+            "trained": self.trained,
+            "deleted": self.deleted,
+            "calls": self.calls,
+            "optimizer": self.optimizer,
+        }
+        temporary = self.folder / "state.tmp"
+        temporary.write_text(json.dumps(state))
+        temporary.replace(self.folder / "state.json")
+
+    # What a person's program asks for.
+
+    def create_session(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = types.CreateSessionRequest.model_validate(body)
+        session = str(uuid.uuid4())
+        self.sessions[session] = dict(request.user_metadata or {})
+        return types.CreateSessionResponse(session_id=session).model_dump()
+
+    def create_model(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = types.CreateModelRequest.model_validate(body)
+        if request.base_model not in BASES:
+            raise Refused(400, f"{request.base_model} can't be trained")
+        rank = request.lora_config.rank if request.lora_config else 0
+        if not 1 <= rank <= MOST_RANK:
+            raise Refused(400, f"rank {rank} is above {MOST_RANK}")
+        place = (request.session_id, request.model_seq_id)
+        if place not in self.models:  # a retry of the same request makes no second one
+            run = Run(f"{request.session_id}:train:{request.model_seq_id}", request.base_model, rank, {})
+            run.metadata = dict(request.user_metadata or {})
+            self.models[place] = run.id
+            self.runs[run.id] = run
+        return self.promise(types.CreateModelResponse(model_id=self.models[place]))
+
+    def load_weights(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = types.LoadWeightsRequest.model_validate(body)
+        source, stored = self.find(request.path)
+        if request.session_id is None:
+            raise Refused(400, "this stand-in loads into new runs only")
+        place = (request.session_id, request.model_seq_id)
+        if place not in self.models:
+            run = Run(f"{request.session_id}:train:{request.model_seq_id}", source.base, source.rank, {})
+            run.metadata = dict(request.user_metadata or {})
+            run.steps = stored["steps"]
+            run.learnt = stored["learnt"]
+            self.models[place] = run.id
+            self.runs[run.id] = run
+        return self.promise(types.LoadWeightsResponse(path=request.path, model_id=self.models[place]))
+
+    def forward_backward(self, raw: bytes) -> dict[str, Any]:
+        request = pb.ForwardBackwardRequest()
+        request.ParseFromString(raw)
+        run = self.run(request.model_id)
+        earlier = self.in_order(run, request.seq_id)
+        if earlier:
+            return earlier
+        if request.loss_fn != "cross_entropy":
+            raise Refused(400, f"unknown loss {request.loss_fn}")
+        output = pb.ForwardBackwardOutput(loss_fn_output_type="ArrayRecord")
+        record = output.loss_fn_outputs.add(num_datums=len(request.data))
+        logprobs = []
+        offsets = [0]
+        for datum in request.data:
+            inputs = np.frombuffer(datum.model_input[0].encoded_text.tokens, np.int32)
+            targets = np.frombuffer(datum.loss_fn_inputs["target_tokens"].dense, np.int64)
+            weights = np.frombuffer(datum.loss_fn_inputs["weights"].dense, np.float32)
+            if not len(inputs) == len(targets) == len(weights):
+                raise Refused(400, "inputs, targets and weights differ in length")
+            values = np.full(len(targets), -self.loss(run), np.float32)
+            logprobs.append(values)
+            offsets.append(offsets[-1] + values.nbytes)
+            run.pending += int((weights > 0).sum())
+            self.trained += len(inputs)
+        tensor = record.fields["logprobs"]
+        tensor.dtype = pb.DTYPE_FLOAT32
+        tensor.data = np.concatenate(logprobs).tobytes()
+        tensor.offsets = np.asarray(offsets, np.int64).tobytes()
+        return self.remember(run, request.seq_id, output)
+
+    def optim_step(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = types.OptimStepRequest.model_validate(body)
+        run = self.run(request.model_id)
+        earlier = self.in_order(run, request.seq_id)
+        if earlier:
+            return earlier
+        run.steps += 1
+        run.learnt += run.pending
+        run.pending = 0
+        self.optimizer.append({**body["adam_params"], "step": run.steps})
+        return self.remember(run, request.seq_id, types.OptimStepResponse(metrics={}))
+
+    def save_weights(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = types.SaveWeightsRequest.model_validate(body)
+        path = self.save(request, "training", "weights")
+        return (
+            path if isinstance(path, dict) else self.remember_path(request, path, types.SaveWeightsResponse)
+        )
+
+    def save_weights_external(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = types.SaveWeightsExternalRequest.model_validate(body)
+        path = self.save(request, "external", "external_weights")
+        kind = types.SaveWeightsExternalResponse
+        return path if isinstance(path, dict) else self.remember_path(request, path, kind)
+
+    def save(self, request: Any, kind: str, part: str) -> str | dict[str, Any]:
+        run = self.run(request.model_id)
+        earlier = self.in_order(run, request.seq_id)
+        if earlier:
+            return earlier
+        if request.ttl_seconds is not None and request.ttl_seconds < 3600:
+            raise Refused(422, "ttl_seconds is at least 3600")
+        if f"{part}/{request.path}" in run.checkpoints:
+            raise Refused(409, f"{request.path} exists")
+        expires = None
+        if request.ttl_seconds:
+            expires = (datetime.now(UTC) + timedelta(seconds=request.ttl_seconds)).isoformat()
+        run.checkpoints[f"{part}/{request.path}"] = {
+            "checkpoint_id": f"{part}/{request.path}",
+            "checkpoint_type": kind,
+            "time": datetime.now(UTC).isoformat(),
+            "tinker_path": f"tinker://{run.id}/{part}/{request.path}",
+            "size_bytes": 1000,
+            "user_metadata": getattr(request, "user_metadata", None),
+            "expires_at": expires,
+            "steps": run.steps,
+            "learnt": run.learnt,
+        }
+        return f"tinker://{run.id}/{part}/{request.path}"
+
+    def remember_path(self, request: Any, path: str, kind: Any) -> dict[str, Any]:
+        return self.remember(self.run(request.model_id), request.seq_id, kind(path=path))
+
+    # Parts of these.
+
+    def loss(self, run: Run) -> float:
+        return FIRST_LOSS * math.exp(-run.learnt / 400)
+
+    def run(self, name: str) -> Run:
+        if name not in self.runs:
+            raise Refused(404, f"no run {name}")
+        return self.runs[name]
+
+    def find(self, path: str) -> tuple[Run, dict[str, Any]]:
+        parsed = types.ParsedCheckpointTinkerPath.from_tinker_path(path)
+        run = self.run(parsed.training_run_id)
+        if parsed.checkpoint_id not in run.checkpoints:
+            raise Refused(404, f"no checkpoint {path}")
+        return run, run.checkpoints[parsed.checkpoint_id]
+
+    def in_order(self, run: Run, seq: int) -> dict[str, Any] | None:
+        """Returns the answer to the same request, which a client repeats if it got none."""
+        if (run.id, seq) in self.done:
+            return {"request_id": self.done[(run.id, seq)]}
+        if seq != run.seq + 1:
+            raise Refused(400, f"request {seq} of {run.id} comes after {run.seq}")
+        run.seq = seq
+        return None
+
+    def remember(self, run: Run, seq: int, answer: Any) -> dict[str, Any]:
+        promised = self.promise(answer)
+        self.done[(run.id, seq)] = promised["request_id"]
+        return promised
+
+    def promise(self, answer: Any) -> dict[str, Any]:
+        name = str(uuid.uuid4())
+        if isinstance(answer, pb.ForwardBackwardOutput):
+            self.answers[name] = ("application/x-protobuf", answer.SerializeToString())
+        else:
+            self.answers[name] = ("application/json", answer.model_dump_json().encode())
+        return {"request_id": name}
+
+    def info(self, body: dict[str, Any]) -> dict[str, Any]:
+        run = self.run(types.GetInfoRequest.model_validate(body).model_id)
+        data = {
+            "model_data": {"model_name": run.base},
+            "model_id": run.id,
+            "is_lora": True,
+            "lora_rank": run.rank,
+        }
+        return types.GetInfoResponse.model_validate(data).model_dump(mode="json")
+
+    def capabilities(self) -> dict[str, Any]:
+        models = [{"model_name": base, "trainable": True, "sampleable": True} for base in BASES]
+        models.append({"model_name": "openai/gpt-oss-120b", "trainable": False, "sampleable": True})
+        return types.GetServerCapabilitiesResponse.model_validate({"supported_models": models}).model_dump()
+
+    def list_runs(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        offset = int(query["offset"][0])
+        limit = int(query["limit"][0])
+        rows = [self.run_body(run) for run in reversed(self.runs.values())]
+        cursor = {"offset": offset, "limit": limit, "total_count": len(rows)}
+        body = {"training_runs": rows[offset : offset + limit], "cursor": cursor}
+        return types.TrainingRunsResponse.model_validate(body).model_dump(mode="json")
+
+    def run_body(self, run: Run) -> dict[str, Any]:
+        return {
+            "training_run_id": run.id,
+            "base_model": run.base,
+            "model_owner": "acme",
+            "is_lora": True,
+            "lora_rank": run.rank,
+            "last_request_time": datetime.now(UTC).isoformat(),
+            "user_metadata": run.metadata,
+        }
+
+    def list_checkpoints(self, run: Run) -> dict[str, Any]:
+        rows = list(run.checkpoints.values())
+        return types.CheckpointsListResponse.model_validate({"checkpoints": rows}).model_dump(mode="json")
+
+    def urls(self, run: Run, checkpoint: str) -> dict[str, Any]:
+        self.find(f"tinker://{run.id}/{checkpoint}")
+        files = sorted(path.name for path in (self.folder / "adapter").iterdir())
+        body = {
+            "urls": {name: f"{self.address}/signed/{name}" for name in files},
+            "expires": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+        }
+        return types.ExternalWeightsUrlsResponse.model_validate(body).model_dump(mode="json")
+
+
+class Refused(Exception):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    peer: Tinker
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        return
+
+    def do_GET(self) -> None:
+        self.serve(b"")
+
+    def do_POST(self) -> None:
+        self.serve(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+
+    def do_DELETE(self) -> None:
+        self.serve(b"")
+
+    def serve(self, raw: bytes) -> None:
+        split = urlsplit(self.path)
+        path = split.path.removeprefix("/api/v1")
+        try:
+            kind, content = self.answer(path, parse_qs(split.query), raw)
+            status = 200
+        except Refused as refused:
+            status = refused.status
+            kind = "application/json"
+            content = json.dumps({"detail": refused.text}).encode()
+        if self.is_lost(path):
+            self.close_connection = True
+            return
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def faults(self) -> dict[str, Any]:
+        path = self.peer.folder / "faults.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def is_lost(self, path: str) -> bool:
+        """True if the answer is lost, as in a kill: the test then ends the process that waits for it."""
+        return path in self.faults().get("lose", ())
+
+    def answer(self, path: str, query: dict[str, list[str]], raw: bytes) -> tuple[str, bytes]:
+        if path.startswith("/signed/"):
+            if self.headers.get("X-API-Key"):
+                raise Refused(400, "a signed address gets no key")
+            return "application/octet-stream", (self.peer.folder / "adapter" / Path(path).name).read_bytes()
+        if self.headers.get("X-API-Key") != KEY:
+            raise Refused(401, "this key is not valid")
+        refusals = self.faults().get("refuse", {})
+        for start, status in refusals.items():
+            if path.startswith(start) and (start != "/training_runs/" or self.command == "DELETE"):
+                raise Refused(status, "refused, as the test wants it")
+        with self.peer.lock:
+            self.peer.calls.append(f"{self.command} {path}")
+            try:
+                return self.answer_to(path, query, raw)
+            finally:
+                self.peer.write_state()
+
+    def answer_to(self, path: str, query: dict[str, list[str]], raw: bytes) -> tuple[str, bytes]:
+        peer = self.peer
+        if path == "/forward_backward":
+            return as_json(peer.forward_backward(raw))
+        body = json.loads(raw) if raw else {}
+        match (self.command, *path.strip("/").split("/")):
+            case ("POST", "retrieve_future"):
+                return peer.answers[types.FutureRetrieveRequest.model_validate(body).request_id]
+            case ("POST", "client", "config"):
+                return as_json({"use_pyqwest_transport": False})
+            case ("POST", "client", "dynamic_config"):
+                return as_json({})
+            case ("POST", "create_session"):
+                return as_json(peer.create_session(body))
+            case ("POST", "session_heartbeat"):
+                return as_json({"type": "session_heartbeat"})
+            case ("POST", "create_model"):
+                return as_json(peer.create_model(body))
+            case ("POST", "load_weights"):
+                return as_json(peer.load_weights(body))
+            case ("POST", "optim_step"):
+                return as_json(peer.optim_step(body))
+            case ("POST", "save_weights"):
+                return as_json(peer.save_weights(body))
+            case ("POST", "save_weights_external"):
+                return as_json(peer.save_weights_external(body))
+            case ("POST", "get_info"):
+                return as_json(peer.info(body))
+            case ("GET", "get_server_capabilities"):
+                return as_json(peer.capabilities())
+            case ("GET", "training_runs"):
+                return as_json(peer.list_runs(query))
+            case ("GET", "training_runs", run, "checkpoints"):
+                return as_json(peer.list_checkpoints(peer.run(run)))
+            case ("GET", "training_runs", run, "checkpoints", part, name, "external_weights_urls"):
+                return as_json(peer.urls(peer.run(run), f"{part}/{name}"))
+            case ("DELETE", "training_runs", run, "checkpoints", part, name):
+                owner, stored = peer.find(f"tinker://{run}/{part}/{name}")
+                del owner.checkpoints[stored["checkpoint_id"]]
+                peer.deleted.append(stored["tinker_path"])
+                return "application/json", b"null"
+        raise Refused(404, f"this stand-in has no {self.command} {path}")
+
+
+def as_json(body: dict[str, Any]) -> tuple[str, bytes]:
+    return "application/json", json.dumps(body).encode()
+
+
+def main() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    folder = Path(sys.argv[1])
+    Handler.peer = Tinker(folder, f"http://127.0.0.1:{server.server_port}")
+    Handler.peer.write_state()
+    (folder / "address.tmp").write_text(Handler.peer.address)
+    (folder / "address.tmp").replace(folder / "address")
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

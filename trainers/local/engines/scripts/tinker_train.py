@@ -1,0 +1,249 @@
+"""Runs in Tinker's environment: `python train.py config.json` trains LoRA at Tinker on tokenized rows.
+
+Prints a line of JSON for everything that the driver has to know, by its `kind`: resumed, step, saved,
+result, refused, left.
+Continues from the newest state that the job has at Tinker. Imports nothing of this project.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import tinker
+from tinker.lib.public_interfaces.training_client import fetch_training_info
+from tinker_runs import JOB, forget, newest_state, runs_of
+
+IGNORED = -100
+OUTPUT = Path("output")
+STEPS = OUTPUT / "steps.jsonl"  # a line for each step sent, and one for each step's loss
+BEGAN = OUTPUT / "began"  # written before anything is trained
+RESULT = OUTPUT / "result.json"  # written once the adapter is complete
+DOWNLOAD_TIMEOUT_S = 60
+REFUSALS = (
+    tinker.BadRequestError,
+    tinker.AuthenticationError,
+    tinker.PermissionDeniedError,
+    tinker.NotFoundError,
+    tinker.UnprocessableEntityError,
+)
+
+
+def main(config: dict[str, Any]) -> None:
+    OUTPUT.mkdir(exist_ok=True)
+    rest = tinker.RestClient()
+    if not RESULT.exists():
+        train(config, rest)
+    tell("result", sent=tokens_sent())
+    try:
+        forget(rest, config["job"])
+    except tinker.TinkerError as error:
+        tell("left", message=first_line(error))
+
+
+def train(config: dict[str, Any], rest: tinker.RestClient) -> None:
+    check_base(config["base"], rest)
+    cut_partial_line(STEPS)
+    service = tinker.ServiceClient(user_metadata={JOB: config["job"]})
+    client, done = open_client(config, service, rest)
+    tell("resumed", step=done, sent=tokens_sent())
+    repeat_lines(config["logged"], done)
+    rows = read_lines(Path(config["rows"]))
+    steps = read_lines(Path(config["steps"]))
+    for number in range(done + 1, len(steps) + 1):
+        train_step(client, config, number, steps[number - 1], rows)
+        if number % config["save_steps"] == 0 or number == len(steps):
+            save_state(client, config, number)
+    export(client, config, rest)
+
+
+def check_base(base: str, rest: tinker.RestClient) -> None:
+    """Refuses a base that Tinker doesn't train. A model without a word about it is left to the create."""
+    models = rest.get_server_capabilities().result().supported_models
+    trainable = sorted(
+        model.model_name for model in models if model.model_name and model.trainable is not False
+    )
+    if base not in trainable:
+        refuse("model", f"Tinker doesn't train {base}. It trains {', '.join(trainable)}.")
+
+
+def open_client(
+    config: dict[str, Any], service: tinker.ServiceClient, rest: tinker.RestClient
+) -> tuple[Any, int]:
+    """Returns a client and the number of trained steps that it goes on from."""
+    mine = {JOB: config["job"]}
+    runs = runs_of(rest, config["job"])
+    state = newest_state(rest, runs)
+    if state is not None:
+        step, path = state
+        remember_state(step, path)
+        loading = service.create_training_client_from_state_with_optimizer(path, user_metadata=mine)
+        return loading.result(), step
+    if runs and not BEGAN.exists():
+        # The answer to an earlier create was lost. Nothing has been trained in that run, so it is as good as a new one.
+        return adopt(service, runs[0].training_run_id), 0
+    creating = service.create_lora_training_client(
+        config["base"],
+        rank=config["rank"],
+        seed=config["seed"],
+        train_unembed=False,
+        user_metadata=mine,
+    )
+    return creating.result(), 0
+
+
+def adopt(service: tinker.ServiceClient, run: str) -> tinker.TrainingClient:
+    """Returns a client for a run of an earlier session. The package offers that for saved states only."""
+    holder = service.holder
+    info = holder.run_coroutine_threadsafe(fetch_training_info(holder, run)).result()
+    return tinker.TrainingClient(holder, holder.get_training_client_id(), run, info=info)
+
+
+def repeat_lines(logged: int, done: int) -> None:
+    """Prints the steps again that the driver has not read, since it was killed meanwhile."""
+    losses = {line["step"]: line for line in read_lines(STEPS) if "loss" in line}
+    for number in range(logged + 1, done + 1):
+        if number in losses:
+            tell("step", **losses[number])
+
+
+def train_step(
+    client: tinker.TrainingClient,
+    config: dict[str, Any],
+    number: int,
+    step: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> None:
+    """Trains one step. The loss is the mean over the learnt tokens of the step, as in our own loop."""
+    chosen = [rows[place] for place in step["rows"]]
+    learnt = sum(label != IGNORED for row in chosen for label in row["labels"][1:])
+    data = [datum(row, 1 / max(learnt, 1)) for row in chosen]
+    tokens = sum(len(row["input_ids"]) - 1 for row in chosen)
+    BEGAN.touch()
+    note({"step": number, "tokens": tokens})
+    # The optimizer's step is sent before the gradients are there, which saves a round trip.
+    backward = client.forward_backward(data, "cross_entropy")
+    update = client.optim_step(
+        tinker.AdamParams(
+            learning_rate=step["rate"],
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-8,
+            weight_decay=config["weight_decay"],
+            grad_clip_norm=config["max_norm"],
+        )
+    )
+    outputs = backward.result().loss_fn_outputs
+    update.result()
+    loss = 0.0
+    for sent, output in zip(data, outputs, strict=True):
+        weights = sent.loss_fn_inputs["weights"].to_numpy()
+        loss -= float(output["logprobs"].to_numpy() @ weights)
+    line = {"step": number, "loss": loss, "rate": step["rate"], "sent": tokens_sent()}
+    note(line)
+    tell("step", **line)
+
+
+def datum(row: dict[str, Any], weight: float) -> tinker.Datum:
+    ids = row["input_ids"]
+    weights = [0.0 if label == IGNORED else weight for label in row["labels"][1:]]
+    return tinker.Datum(
+        model_input=tinker.ModelInput.from_ints(ids[:-1]),
+        loss_fn_inputs={"target_tokens": ids[1:], "weights": weights},
+    )
+
+
+def save_state(client: tinker.TrainingClient, config: dict[str, Any], number: int) -> None:
+    saving = client.save_state(
+        f"step-{number:06}",
+        ttl_seconds=config["ttl_seconds"],
+        user_metadata={JOB: config["job"]},
+    )
+    remember_state(number, saving.result().path)
+    tell("saved", step=number)
+
+
+def remember_state(step: int, path: str) -> None:
+    """Writes the state's path into output/checkpoint-N/, where people look for it."""
+    folder = OUTPUT / f"checkpoint-{step}"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "state.json", {"step": step, "path": path})
+
+
+def export(client: tinker.TrainingClient, config: dict[str, Any], rest: tinker.RestClient) -> None:
+    """Downloads the adapter in peft's layout."""
+    path = client.save_weights_external("result", ttl_seconds=config["ttl_seconds"]).result().path
+    urls = rest.get_external_weights_urls(path).result().urls
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if name not in urls:
+            refuse("engine", f"Tinker's export has no {name}; it has {', '.join(sorted(urls))}.")
+        partial = OUTPUT / f"{name}.part"
+        with (
+            httpx.stream("GET", urls[name], timeout=DOWNLOAD_TIMEOUT_S) as answer,
+            partial.open("wb") as file,
+        ):
+            answer.raise_for_status()
+            for chunk in answer.iter_bytes():
+                file.write(chunk)
+        partial.replace(OUTPUT / name)
+    write_json(RESULT, {"path": path})
+
+
+def tokens_sent() -> int:
+    """Returns the tokens of all steps that were sent, also of those that a kill lost: they are billed."""
+    return sum(line["tokens"] for line in read_lines(STEPS) if "tokens" in line)
+
+
+def note(line: dict[str, Any]) -> None:
+    with STEPS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def cut_partial_line(path: Path) -> None:
+    """Removes a last line that a kill cut off."""
+    if path.exists():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def write_json(path: Path, value: object) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    temporary.replace(path)
+
+
+def tell(kind: str, **facts: object) -> None:
+    print(json.dumps({"kind": kind, **facts}), flush=True)
+
+
+def refuse(param: str, message: str) -> None:
+    tell("refused", param=param, message=message)
+    sys.exit(1)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+if __name__ == "__main__":
+    try:
+        main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    except REFUSALS as error:
+        refuse("engine", f"Tinker refused the job: {first_line(error)}.")
+    except tinker.RequestFailedError as error:
+        if error.category == tinker.types.RequestErrorCategory.User:
+            refuse("engine", f"Tinker refused the job: {first_line(error)}.")
+        raise
