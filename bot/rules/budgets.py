@@ -77,7 +77,7 @@ def tightest(budgets: Sequence[Budget]) -> Budget:
 def is_paid_by_token(prices: PriceList) -> bool:
     """True if training is paid by the token, and false if it is paid by the hour or is free."""
     row = prices.rows[0]
-    return row.rental is None and row.usd_per_hour is None and bool(row.price.training)
+    return row.rental is None and bool(row.price.training)
 
 
 def actual_micros(
@@ -92,13 +92,13 @@ def actual_micros(
 
     `prices` start with the rows of the tuned model and of the base model. A rented machine is paid for the `seconds`
     that it ran, and the team's own machine for the hours that it trained; what either answers costs nothing more,
-    unless somebody else serves it by the token. A vendor is paid for trained tokens (or `billed_micros`, if it reported
-    what it charged) and for both models' answers to the holdout.
+    unless somebody else serves it by the token. A vendor, also one at which our trainer trains, is paid for trained
+    tokens (or `billed_micros`, if it reported what it charged) and for both models' answers to the holdout.
     """
     tuned_row, base_row = prices.rows[:2]
     if tuned_row.rental is not None:
         dollars = tuned_row.rental.usd(round(seconds))
-    elif tuned_row.usd_per_hour is not None:
+    elif tuned_row.usd_per_hour is not None and tuned_row.price.training is None:
         dollars = tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600
     elif billed_micros is not None:
         dollars = from_micros(billed_micros)

@@ -215,6 +215,7 @@ class Destination:
     - `weights` is a fingerprint of the base model's files, None if they aren't on this machine.
     - `engine` is the training engine with its version, like 'builtin 0.1.0'; None if the trainer chooses it.
     - `catalogue_id` is the trainer's id of the base model, None if it is the model's name.
+    - `hosted_base` is the base model's name at the vendor of a hosted engine, None without one.
     """
 
     base_url: str
@@ -222,6 +223,7 @@ class Destination:
     weights: str | None
     engine: str | None = None
     catalogue_id: str | None = None
+    hosted_base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -380,7 +382,7 @@ def canonical_json(plan: Plan) -> str:
             del fields["predicted"][name]
     if plan.predicted and not plan.predicted.is_speed_guessed:
         del fields["predicted"]["is_speed_guessed"]
-    for name in ("engine", "catalogue_id"):
+    for name in ("engine", "catalogue_id", "hosted_base"):
         if plan.destination and fields["destination"][name] is None:
             del fields["destination"][name]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -98,7 +98,7 @@ def training_from_row(
     a rented machine, which is stopped in time, a guess is enough."""
     if row.rental is not None:
         return Training(tokens, epochs, usd_per_hour=row.rental.usd_per_hour, minutes=minutes)
-    if row.usd_per_hour is not None:
+    if row.usd_per_hour is not None and row.price.training is None:
         if row.usd_per_hour and minutes is None:
             return MissingPrice("hours", row)
         return Training(tokens, epochs, usd_per_hour=row.usd_per_hour, minutes=minutes)
@@ -172,7 +172,8 @@ def run_cost(needs: TrainingNeeds, report: Report, judge: JudgeTerms | None) -> 
 def _training(needs: TrainingNeeds) -> Training | MissingPrice:
     time = needs.time
     minutes = time.minutes if time else None
-    is_paid_by_the_hour = bool(needs.tuned.usd_per_hour) and needs.tuned.rental is None
+    is_bought = needs.tuned.rental is not None or needs.tuned.price.training is not None
+    is_paid_by_the_hour = bool(needs.tuned.usd_per_hour) and not is_bought
     if time and time.is_guess and is_paid_by_the_hour:
         minutes = None  # too uncertain to turn into dollars, unless the machine is rented
     training = training_from_row(needs.tuned, needs.tokens, needs.epochs, minutes)

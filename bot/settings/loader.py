@@ -16,6 +16,7 @@ from bot.settings.model_ends import with_announced_ends
 from bot.settings.policy import build_policy
 from bot.settings.tables import RentingSettings, Settings, SettingsTable, SlackSettings, TrainerSettings
 from bot.settings.toml_file import TomlFile, line_numbers
+from trainers.host import TINKER_KEY
 from trainers.packages import install_line
 from trainers.providers.own_prices import read_own_prices
 from trainers.providers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
@@ -58,7 +59,7 @@ def load_settings(
     data = path.parent / table.data
     rows = _read_rows(lambda tables: load_providers(tables, environment), table.providers, faults)
     file.problems.extend(_key_problems(rows, environment))
-    providers = with_announced_ends(_with_own_models(rows, trainer), data)
+    providers = with_announced_ends(_with_own_models(rows, trainer, environment), data)
     settings = Settings(
         data=data,
         slack=_with_tokens(table.slack, environment, file.problems, need_slack=need_slack),
@@ -104,6 +105,7 @@ def collect_secrets(settings: Settings, environment: Mapping[str, str]) -> tuple
     secrets = [slack.bot_token, slack.app_token, slack.signing_secret]
     for row in settings.providers:
         secrets.append(environment.get(row.provider.key_env or "", ""))
+    secrets.append(environment.get(TINKER_KEY, ""))
     return tuple(filter(None, secrets))
 
 
@@ -209,18 +211,57 @@ def _check_encoder_name(trainer: TrainerSettings, file: TomlFile) -> None:
         file.note(text, "trainer", "models", name)
 
 
-def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:
+def _with_own_models(
+    rows: tuple[ProviderRow, ...], trainer: TrainerSettings, environment: Mapping[str, str]
+) -> tuple[ProviderRow, ...]:
     """Gives our own trainer's row the models and the hourly price of [trainer]. If [hf] is set, adds a row that trains
-    the same models on rented machines."""
+    the same models on rented machines. Rows by which it trains at a vendor get those that the vendor trains too."""
     with_models = []
+    hosted = []
     for row in rows:
+        if row.engine is not None:
+            hosted.append(row)
+            continue
         if row.is_started_by_us:
             row = _own_trainer_row(row, trainer)
         with_models.append(row)
     ours = next((row for row in with_models if row.name == "local"), None)
     if trainer.renting and ours:
         with_models.append(_rented_row(ours))
+    if ours and environment.get(TINKER_KEY) and ours.cluster is None:
+        with_models += filter(None, (_hosted_row(row, ours, trainer) for row in hosted))
     return tuple(with_models)
+
+
+def _hosted_row(row: ProviderRow, ours: ProviderRow, trainer: TrainerSettings) -> ProviderRow | None:
+    """Returns the row of a vendor at which our trainer trains, with the models that both have, by our trainer's names.
+    Returns None if there are none."""
+    models = []
+    for model in ours.models:
+        names = (trainer.models.get(model.name), model.base_name, model.name)
+        listed = next(filter(None, (row.model(name or "") for name in names)), None)
+        if listed is None or model.is_encoder:
+            continue
+        models.append(
+            replace(
+                model,
+                price=listed.price,
+                base_name=listed.name,
+                source=listed.source,
+                as_of=listed.as_of,
+                ends=listed.ends,
+                context=listed.context or model.context,
+            )
+        )
+    if not models:
+        return None
+    provider = replace(
+        row.provider,
+        base_url=ours.provider.base_url,
+        chat_base_url=ours.provider.chat_base_url,
+        key_env=ours.provider.key_env,
+    )
+    return replace(row, provider=provider, models=tuple(models), stays_here=False, is_child=ours.is_child)
 
 
 def _check_renting(table: RentingSettings, file: TomlFile) -> RentingSettings | None:

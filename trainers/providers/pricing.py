@@ -280,7 +280,10 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
     price = model.price
     if model.usd_per_hour is not None:
         # The hour is paid for in any case, so its tokens cost nothing more.
-        price = Price(training=None, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
+        training = None
+        if provider.engine is not None:
+            training = price.training  # at the engine's vendor; the tuned model answers here
+        price = Price(training=training, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
     elif provider.is_hosted and provider.provider.can("deploy"):
         # Only the machine's hours are billed, not the tokens.
         price = replace(price, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))

@@ -153,7 +153,8 @@ class ProviderRow:
     that costs `serving_usd_per_hour` until it is stopped (automatically after `idle_stop_s` without a question),
     "download" elsewhere, "on_request" if the provider agrees. `data_terms` is the address of its terms on the data that
     it gets, which a team accepts before it sends an adapter there. `rents`: each training runs on its own machine,
-    rented by the minute; `rental` is its price, once that has been looked up.
+    rented by the minute; `rental` is its price, once that has been looked up. `engine`: our own trainer trains its
+    models at a vendor, who is paid by the token and gets the rows; they answer here.
     """
 
     provider: Annotated[Provider, Key(is_inline=True)]
@@ -184,6 +185,7 @@ class ProviderRow:
     data_terms: Annotated[
         str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
     ] = None
+    engine: Literal["tinker"] | None = None
     rents: Annotated[bool, SET_BY_CALLER] = False
     rental: Annotated[Rental | None, SET_BY_CALLER] = None
 

@@ -276,7 +276,9 @@ def vendor_prices(
     """The prices of a vendor's tuned model with their source, then missing prices and where to add them. None for a
     model on our own machine. `asks_vendor` is True if the vendor confirms its price before approval. `is_short` names
     only the day of the source."""
-    if row.kind == "prompted" or row.usd_per_hour is not None:
+    if row.kind == "prompted":
+        return None
+    if row.usd_per_hour is not None and row.price.training is None:
         return None
     figures = _figures(row)
     is_old = today is not None and row.is_old(today)
@@ -310,7 +312,8 @@ def _short_figures(row: PriceRow, figures: Sequence[str], *, is_old: bool) -> st
 def _figures(row: PriceRow) -> list[str]:
     """The known prices of training the model and of using it."""
     rates = {"training": row.price.training}
-    if not is_by_the_hour(row):
+    answers_here = row.answers_by_hour  # on our own machine, where tokens cost nothing more
+    if not answers_here and not is_by_the_hour(row):
         rates["input"] = row.price.input
         rates["output"] = row.price.output
     figures = []

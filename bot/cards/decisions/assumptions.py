@@ -252,7 +252,7 @@ def _hosting(inputs: Inputs) -> Assumption | None:
             f"{machine} costs the same whether it is used or not. Change {setting} of the model in "
             "finetune.toml, and the hours with --hosting-hours."
         )
-    elif inputs.training.usd_per_hour is not None:
+    elif inputs.tuned.on_own_machine or inputs.training.usd_per_hour is not None:
         value = "your own machine, counted as free"
         why = "Electricity, purchase and maintenance are not counted. Set usd_per_hour of the model in finetune.toml."
     elif is_given:

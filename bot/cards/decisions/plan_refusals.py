@@ -11,6 +11,7 @@ from bot.cards.common.words import pluralize
 from bot.rules.plans import SweepConflict
 from bot.rules.prices import PricedUnit, PriceRise, may_run_out
 from trainers.money import usd
+from trainers.providers.providers import ModelRow
 from trainers.rentals.prices import WHO, Rental
 
 UNITS: Mapping[PricedUnit, str] = {
@@ -41,6 +42,17 @@ def rent_text(rental: Rental, expected_minutes: Decimal | None) -> str:
     )
     if expected_minutes is not None and may_run_out(rental, expected_minutes):
         text += f" The training may need more than {minutes} and would then stop early: raise [hf] minutes."
+    return text
+
+
+def hosted_engine_text(title: str, data_terms: str | None, model: ModelRow) -> str:
+    """For approvers: who gets the rows, what that costs, and on whose terms."""
+    text = f"Its rows are sent to {title}, which trains {model.base_name}"
+    if model.price.training is not None:
+        text += f" at ${model.price.training:f} per million tokens"
+    text += "; the tuned model answers here."
+    if data_terms:
+        text += f" An approval accepts {title}'s terms: {data_terms}"
     return text
 
 

@@ -24,6 +24,7 @@ from bot.values.runs import Progress
 from storage.records import Run, RunState
 from trainers.client.client import Trainer
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
+from trainers.methods import HOSTED_BASE
 from trainers.money import from_micros
 from trainers.providers.pricing import PriceList
 from trainers.types import QUEUED_STATUSES, Event, Hyperparameter, Job, JobSpec
@@ -369,6 +370,8 @@ def job_spec(run: Run, plan: Plan, ready: UploadedFiles) -> JobSpec:
     rental = PriceList.from_json(plan.prices).rows[0].rental
     if rental:
         metadata |= rental.metadata
+    if plan.destination and plan.destination.hosted_base:
+        metadata[HOSTED_BASE] = plan.destination.hosted_base
     return JobSpec(
         key=run.key,
         model=plan.model_id,

@@ -23,7 +23,7 @@ from trainers.client.payloads import PLAIN_HYPERPARAMETERS
 from trainers.dataset import DEFAULT_LIMITS
 from trainers.encoders import TORCH_WEIGHTS, TORCH_WEIGHTS_PIN
 from trainers.errors import TrainerError
-from trainers.methods import BUILTIN, METHODS, option_name, specs
+from trainers.methods import BUILTIN, METHODS, TINKER, option_name, specs
 from trainers.models.tokens import (
     O200K,
     OUR_ROW_TOKENS,
@@ -75,6 +75,12 @@ def find_target(
             "and `HF_TOKEN` (docs/rented-gpu.md).",
             "target",
         )
+    if slash and provider == TINKER and named is None:
+        return Refusal(
+            "Training at Tinker is not set up here. Set `TINKER_API_KEY` where the bot runs, and name a base that "
+            "Tinker trains under `[trainer.models]` in finetune.toml (docs/tinker.md).",
+            "target",
+        )
     names = [target.name for target in targets]
     names += [target.model.name for target in targets]
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
@@ -102,13 +108,17 @@ def find_trainable(
     refusal = _wrong_kind_of_model(question, target)
     if refusal:
         return refusal
-    unswept = plans.find_sweep_conflict(question, can_sweep=target.row.provider.can("sweep"))
+    unswept = plans.find_sweep_conflict(question, can_sweep=_sweeps(target.row))
     if unswept:
         return Refusal(unswept_text(unswept, target.row.title), "sweep")
     conflict = find_start_conflict(question, start) if start else None
     if start and conflict:
         return Refusal(conflict_text(conflict, start), conflict.option)
     return _unsupported(question, target) or target
+
+
+def _sweeps(row: ProviderRow) -> bool:
+    return row.provider.can("sweep") and row.engine is None
 
 
 def with_target_defaults(question: Question, target: Target) -> Question:
@@ -165,7 +175,15 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
             "choose a target that starts with `local/`.",
             "method",
         )
-    engine = question.chosen.get("engine", BUILTIN)
+    engine = question.chosen.get("engine", row.engine or BUILTIN)
+    if row.engine is not None and method.name != "supervised":
+        return Refusal(
+            f"`method={method.name}` can't be trained at {row.title}. Leave it out, or choose a target that starts "
+            "with `local/`.",
+            "method",
+        )
+    if (engine == TINKER) != (row.engine == TINKER):
+        return _wrong_engine(row)
     if engine not in method.engines:
         return Refusal(
             f"`engine={engine}` can't train with `method={method.name}`. Leave out one of the two.",
@@ -186,6 +204,18 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
             f"{row.title} takes {misfit.allowed} for `{name}=`: choose one of those, or leave it out.", name
         )
     return _unpackaged(question, target)
+
+
+def _wrong_engine(row: ProviderRow) -> Refusal:
+    """Refuses an engine that trains at a vendor for a target that doesn't, or the other way round: the rules about data
+    and the price are the target's."""
+    if row.engine is not None:
+        return Refusal(f"{row.title} is an engine of its own: leave out `engine=`.", "engine")
+    return Refusal(
+        f"`engine={TINKER}` sends the rows to a vendor: name it as the target, `target={TINKER}/…`, and leave out "
+        "`engine=`.",
+        "engine",
+    )
 
 
 def _unpackaged(question: Question, target: Target) -> Refusal | None:

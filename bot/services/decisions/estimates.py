@@ -347,7 +347,7 @@ def _training_needs(
     chosen = _hyperparameters(settings, target, report, question)
     # tokens of one epoch, counted by the model's own tokenizer if it is on this machine
     counted_here: dict[str, int] = {}
-    if target.row.is_started_by_us or target.row.name == "local":
+    if target.row.is_started_by_us or target.row.name == "local" or target.row.engine:
         counted_here = dict(report.trained_tokens)
     pairs = None
     if METHODS[question.method].reads_pairs:
@@ -403,7 +403,7 @@ def _learning_rate(settings: Settings, target: Target, method: MethodName) -> fl
 
 def _processes(settings: Settings, target: Target) -> int:
     """Returns how many processes share a step: as many as our own trainer gives a job GPUs."""
-    is_ours = target.row.provider.can("sweep") and not target.row.rents
+    is_ours = target.row.provider.can("sweep") and not target.row.rents and target.row.engine is None
     if not is_ours or target.model.is_encoder:
         return 1
     return max(1, settings.trainer.gpus)
@@ -453,6 +453,8 @@ def _memory_and_time(
     if target.row.rental is not None:
         room, minutes = rented_training(settings, target, report, tokens, chosen, sweep, target.row.rental)
         return room, TrainingTime(minutes, is_guess=True)
+    if target.row.engine is not None:
+        return None, TrainingTime(HOSTED_MINUTES)
     base = local_base(settings, target.row, target.model)
     room = None
     if base:

@@ -28,6 +28,11 @@ def plan_warnings(estimated: EstimateResult) -> tuple[str, ...]:
     if rental:
         minutes = estimated.minutes.expected if estimated.minutes else None
         warnings.append(plan_refusals.rent_text(rental, minutes))
+    hosted = estimated.target.row
+    if hosted.engine is not None:
+        warnings.append(
+            plan_refusals.hosted_engine_text(hosted.title, hosted.data_terms, estimated.target.model)
+        )
 
     verdict = estimated.verdict
     for reason in verdict.reasons:

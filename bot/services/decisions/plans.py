@@ -134,8 +134,12 @@ def current_destination(
     cluster, or '' for this machine, takes the place of its address."""
     trainer = context.trainers.get(row.name)
     account = trainer.account if trainer else None
+    hosted_base = None
+    model = row.model(base_model)
+    if row.engine is not None and model is not None:
+        hosted_base = model.base_name
     if not row.is_started_by_us:
-        return Destination(row.provider.base_url, account, weights=None, engine=None)
+        return Destination(row.provider.base_url, account, weights=None, engine=None, hosted_base=hosted_base)
     own = context.settings.trainer
     folders = {**own.models, own.encoder_name: own.encoder}
     folder = folders.get(base_model)
@@ -145,6 +149,7 @@ def current_destination(
         weights=weights_fingerprint(folder) if folder else None,
         # A cluster has engines of its own, which can't be looked up from here.
         engine=_engine(context, engine) if row.cluster is None else None,
+        hosted_base=hosted_base,
     )
 
 
@@ -177,6 +182,11 @@ def destination_change(context: AppContext, plan: Plan) -> str | None:
         return f"Its adapter was to go to {code(terms.account)}, and would go to {code(account)} now."
     if before.weights is not None and before.weights != now.weights:
         return f"The files of {code(plan.base_model)} have changed since the plan was made."
+    if before.hosted_base != now.hosted_base:
+        return (
+            f"{code(plan.base_model)} was {code(before.hosted_base or 'trained here')} when the plan was made, and is "
+            f"{code(now.hosted_base or 'trained here')} now."
+        )
     if before.engine is not None and before.engine != now.engine:
         here = code(now.engine) if now.engine else "not installed"
         return f"The training engine was {code(before.engine)} when the plan was made, and is {here} now."
@@ -187,11 +197,18 @@ def _engine(context: AppContext, name: str) -> str | None:
     """Returns the engine's name and version, None if it is not installed."""
     if name == BUILTIN:
         return f"{BUILTIN} {version('finetune-bot')}"
-    environment = context.settings.data / "trainer" / ENGINES_FOLDER / name / "env"
-    result = installed_version(environment, name)
+    result = _engine_version(context.settings, name)
     if result is None:
         return None
     return f"{name} {result}"
+
+
+def is_engine_installed(settings: Settings, name: str) -> bool:
+    return _engine_version(settings, name) is not None
+
+
+def _engine_version(settings: Settings, name: str) -> str | None:
+    return installed_version(settings.data / "trainer" / ENGINES_FOLDER / name / "env", name)
 
 
 def no_key_refusal(row: ProviderRow) -> Refusal:
@@ -227,6 +244,11 @@ def untrainable_text(settings: Settings, target: Target) -> str | None:
     to."""
     row = target.row
     model = target.model
+    if row.engine is not None and row.is_started_by_us and not is_engine_installed(settings, row.engine):
+        return (
+            f"The engine {row.engine} is not installed beside our trainer. Ask the bot's operator to run "
+            f"`finetune engines install {row.engine}`."
+        )
     if model.is_encoder or row.cluster or not row.keeps_models_here:
         return None
     folder = None
@@ -419,7 +441,7 @@ def _build_plan(
     prices = estimated.prices
     if judge:
         prices = (*prices, judge.price)
-    engine = str(estimated.question.chosen.get("engine", BUILTIN))
+    engine = str(estimated.question.chosen.get("engine", estimated.target.row.engine or BUILTIN))
     destination = current_destination(context, estimated.target.row, estimated.target.model.name, engine)
     return Plan(
         dataset=dataset.name,

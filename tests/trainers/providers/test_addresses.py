@@ -30,7 +30,7 @@ def test_only_loopback_addresses_are_on_this_machine(url: str, stays: bool) -> N
 def test_of_the_shipped_trainers_only_our_own_is_on_this_machine() -> None:
     rows = load_providers()
     assert [row.name for row in rows if row.stays_here] == ["local"]
-    assert [row.name for row in rows if row.keeps_models_here and row.trains] == ["local"]
+    assert [row.name for row in rows if row.keeps_models_here and row.trains] == ["local", "tinker"]
 
 
 @pytest.mark.parametrize(("settings", "stays"), [({}, False), ({"stays_here": True}, True)])

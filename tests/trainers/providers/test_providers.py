@@ -29,7 +29,7 @@ def problems(own: str) -> tuple[str, ...]:
 def test_some_shipped_rows_train_and_others_only_answer() -> None:
     rows = load_providers()
     trains = [row.name for row in rows if row.trains]
-    assert trains == ["local", "openai", "nebius", "crusoe", "azure", "fireworks", "together"]
+    assert trains == ["local", "openai", "nebius", "crusoe", "azure", "fireworks", "together", "tinker"]
     chats = {row.name: row for row in rows if not row.trains}
     assert list(chats) == ["openrouter", "groq", "google", "anthropic", "coreweave", "vllm", "ollama"]
     assert [name for name, row in chats.items() if row.provider.key_env is None] == ["vllm", "ollama"]

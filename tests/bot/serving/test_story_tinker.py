@@ -1,0 +1,158 @@
+"""A run that our trainer trains at Tinker: the rules about data and money are those of a vendor, and the tuned model
+answers here. The package `tinker` calls a stand-in of the vendor's API."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from demo.people import BEN
+from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
+from tests.bot.props import tickets_csv
+from tests.bot.world import MakeWorld, Rules, World
+from tests.local.conftest import tiny_model_dir as tiny_model_dir
+from tests.local.engines.tinker_peer import TinkerPeer, install, start_peer
+from tests.local.trainer_server import KEY, STUB, serve_in_thread
+from trainers.host import TINKER_KEY
+from trainers.local.training.base_model import silence_peft_warning
+from trainers.money import to_micros
+
+TRAIN = (sys.executable, "-m", "trainers.local.train")
+START = "/finetune start tickets current=gpt-4o volume=100M target=tinker/tiny epochs=1"
+QWEN = "Qwen/Qwen3-8B"
+
+
+def rules_of(url: str, more: str = "", budget: str = "20") -> Rules:
+    rows = (
+        f'[providers.local]\nbase_url = "{url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
+        f'base_name = "{QWEN}"\n'
+    )
+    return Rules(more=rows + more, budget=budget)
+
+
+@pytest.fixture
+def address(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of our trainer, whose jobs only pretend to train. The bot has a key for Tinker."""
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    monkeypatch.setenv(TINKER_KEY, "tml-stand-in")
+    with serve_in_thread(tmp_path / "trainer", {"tiny": str(tiny_model_dir)}, STUB) as served:
+        yield served.url
+
+
+@pytest.fixture
+def peer(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinkerPeer]:
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    with silence_peft_warning():
+        tuned = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+        tuned.save_pretrained(tmp_path / "peer" / "adapter")
+    with start_peer(tmp_path / "peer") as started:
+        for name, value in started.environment.items():
+            monkeypatch.setenv(name, value)
+        yield started
+
+
+@pytest.fixture
+def road(
+    make_world: MakeWorld,
+    peer: TinkerPeer,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    install(tmp_path / "trainer" / "engines")
+    with serve_in_thread(tmp_path / "trainer", {"tiny": str(tiny_model_dir)}, TRAIN) as served:
+        # Its tokenizer counts the tokens, which are more than those of the vocabulary that is assumed otherwise.
+        yield make_world(rules_of(served.url, f'[trainer.models]\ntiny = "{tiny_model_dir}"\n'))
+
+
+@pytest.mark.deep
+def test_a_run_is_approved_trained_at_tinker_billed_by_the_token_and_deleted(
+    road: World, peer: TinkerPeer
+) -> None:
+    assert "$0.44" in road.type("/finetune prices tinker/tiny")
+    assert road.upload_and_check(tickets_csv()).state == "ready"
+    road.start(START)
+    card = road.find_message("train tiny on tickets")
+    assert f"Its rows are sent to Tinker, which trains {QWEN} at $0.44 per million tokens" in card
+    assert "thinkingmachines.ai/legal/tos" in card
+    assert peer.state["calls"] == [], "nothing is sent before an approval"
+
+    peer.break_down(refuse={"/training_runs/": 403})
+    road.approve()
+    road.tick_until(lambda: road.run().state == "done", "the run to be done", seconds=300)
+    road.send()
+    trained = peer.state["trained"]
+    bill = Decimal("0.44") * trained / 1_000_000
+    assert trained > 0
+    assert road.ledger()["settle"] == road.run().actual_micros == to_micros(bill)
+    assert "the tokens that were sent at their list price" in road.find_message("Result of run 1")
+    [run] = peer.state["runs"]
+    assert run["base"] == QWEN
+    assert run["checkpoints"], "the refusal left them"
+
+    # What could not be deleted at the end of the training goes with the dataset.
+    peer.break_down()
+    delete(road, BEN)
+    wait_for_deletion(road)
+    assert peer.state["runs"][0]["checkpoints"] == []
+
+
+def test_the_rules_about_data_are_asked_for_tinker_itself(make_world: MakeWorld, address: str) -> None:
+    rule = '[[policy.data]]\nname = "tickets stay here"\nproviders = ["local"]\n'
+    world = make_world(rules_of(address, rule))
+    world.seed_dataset()
+    assert "tickets stay here" in world.type(START)
+    world.start(START.replace("tinker/", "local/"))
+    world.find_message("train tiny on tickets")
+
+
+def test_more_than_the_budget_is_not_approved(make_world: MakeWorld, address: str) -> None:
+    price = f'[providers.tinker.models."{QWEN}"]\ntraining = "9000"\n'
+    world = make_world(rules_of(address, price, budget="1"))
+    world.start(START)
+    world.approve()
+    assert world.run().state == "awaiting_approval"
+    assert "only $1.00 of this month's $1.00 is left" in world.find_message("train tiny on tickets for up to")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (START.replace("tinker/", "local/") + " engine=tinker", "name it as the target"),
+        (START + " engine=unsloth", "leave out"),
+        (START + " method=grpo", "can't be trained at Tinker"),
+        (START + " sweep=lora_r:8,16", "sweep"),
+        (START + " patience=2", "patience="),
+        (START + " dropout=0.1", "doesn't take"),
+    ],
+)
+def test_what_tinker_cant_do_is_refused_before_a_plan(
+    make_world: MakeWorld, address: str, line: str, sentence: str
+) -> None:
+    world = make_world(rules_of(address))
+    world.seed_dataset()
+    assert sentence in world.type(line)
+    assert not world.store.runs.newest(1)
+
+
+def test_without_a_key_the_answer_says_what_is_missing(
+    make_world: MakeWorld, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TINKER_KEY)
+    world = make_world(rules_of(address))
+    world.seed_dataset()
+    assert "Set TINKER_API_KEY where the bot runs" in world.type(START).replace("`", "")
+
+
+def test_a_base_that_tinker_lacks_has_no_target_there(make_world: MakeWorld, address: str) -> None:
+    rules = rules_of(address)
+    world = make_world(Rules(more=rules.more.replace(QWEN, "acme/own")))
+    assert world.service.settings.provider("tinker") is None
