@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from trainers.local.kernels.shared_prefix_attention import (
     BLOCK_QUERIES,
+    MAX_STEP_QUERIES,
     attend,
     attend_by_rows,
     attend_in_blocks,
@@ -40,3 +41,22 @@ def test_a_new_token_without_a_mask_attends_to_all_before_it() -> None:
 
     expected = functional.scaled_dot_product_attention(query, key, value, scale=0.25, enable_gqa=True)
     torch.testing.assert_close(result, expected.transpose(1, 2), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, MAX_STEP_QUERIES])
+def test_a_step_of_generation_attends_like_all_queries_at_once(count: int) -> None:
+    torch.manual_seed(1)
+    rows = 3
+    places = 80
+    tokens = 60
+    query = torch.randn(rows, 9, count, 16)
+    key, value = (torch.randn(rows, 3, places, 16)[:, :, :tokens] for _ in range(2))
+    lowest = torch.finfo(torch.float32).min
+    mask = torch.full((rows, 1, count, tokens), lowest).triu(tokens - count + 1)
+    mask[1, :, :, :5] = lowest  # the second row is padded in front
+
+    with torch.inference_mode():
+        result, _ = attend_by_rows(torch.nn.Module(), query, key, value, mask, scaling=0.25)
+
+    expected = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask[:, 0], 0.25)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)

@@ -29,6 +29,8 @@ from transformers.masking_utils import sdpa_mask
 BY_ROWS: Final[Literal["rows"]] = "rows"
 MAX_SCORES = 2**24  # 32 MB in bfloat16
 BLOCK_QUERIES = 128
+# A step of generation reads the newest token and a guess of those that follow.
+MAX_STEP_QUERIES = 32
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,15 @@ def attend_by_rows(
         )
         return torch.cat([beginning, rows], 1), None
 
-    if attention_mask is None and query.shape[2] == 1:
-        # No row is padded, and the newest token sees all others.
-        attention_mask = query.new_zeros(1, 1, 1, key.shape[2])
+    is_plain = more.get("position_bias") is None and more.get("softcap") is None
+    is_trained = torch.is_grad_enabled()
+    sees_all = attention_mask is None and query.shape[2] == 1  # no row is padded
+    is_step = query.shape[2] <= MAX_STEP_QUERIES and (sees_all or attention_mask is not None)
+    if is_step and is_plain and not is_trained:
+        return attend_step(query, key, value, attention_mask, scale), None
 
     # Unlike torch's own attention, this keeps the scores of padded rows in memory, so their number is limited.
     n_scores = query.shape[:3].numel() * key.shape[2]
-    is_plain = more.get("position_bias") is None and more.get("softcap") is None
-    is_trained = torch.is_grad_enabled()
     if attention_mask is not None and not is_trained and is_plain and n_scores <= MAX_SCORES:
         mask = _added_to_scores(attention_mask[:, 0], query.dtype)
         queries = query.transpose(1, 2)
@@ -147,6 +150,21 @@ def attend_by_rows(
         scaling=scaling,
         **more,
     )
+
+
+def attend_step(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Attention of a step of generation, in which N tokens see K: `query` is (rows, heads, N, D), `key` and `value` are
+    (rows, groups, K, D), and `mask` is (rows or 1, 1, N, K). Returns (rows, N, heads, D).
+
+    The queries of a group's heads become queries of one head, so that torch's own attention neither copies the keys for
+    each head nor needs them without gaps in memory."""
+    rows, heads, count, width = query.shape
+    groups = key.shape[1]
+    of_groups = query.reshape(rows, groups, heads // groups * count, width)
+    if mask is not None and count > 1:
+        mask = mask.repeat(1, 1, heads // groups, 1)
+    result = functional.scaled_dot_product_attention(of_groups, key, value, attn_mask=mask, scale=scale)
+    return result.reshape(rows, heads, count, -1).transpose(1, 2)
 
 
 def _added_to_scores(mask: Tensor, dtype: torch.dtype) -> Tensor:

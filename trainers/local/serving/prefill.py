@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from trainers.local.serving.growing_cache import new_cache
 from trainers.local.serving.model_cache import Base
 from trainers.local.serving.prefixes import (
     MIN_TOKENS_KEPT,
@@ -89,7 +90,7 @@ def _read_prompts(
         starts = _find_starts(base, model, adapter, rows)
     for part in _parts_of_similar_length(prompts, starts, base):
         of_part = [starts[prompt] for prompt in part]
-        cache = stack_starts(DynamicCache(config=model.config), of_part)
+        cache = stack_starts(new_cache(model.config), of_part)
         yield part, _read_part(model, part, cache, of_part)
 
 
@@ -128,7 +129,7 @@ def _find_starts(base: Base, model: Any, adapter: Path | None, rows: Sequence[Ro
         gained = sum(missing) - (shared - start.size)
         if gained < MIN_TOKENS_SAVED:
             continue
-        cache = stack_starts(DynamicCache(config=model.config), [start])
+        cache = stack_starts(new_cache(model.config), [start])
         prefix = _read_prefix(model, cache, start, common[:shared], base)
         base.prefixes.keep(adapter, prefix)
         for prompt in prompts:
@@ -167,7 +168,7 @@ def _read_as_one(base: Base, rows: Sequence[Row], *, fits: bool) -> BatchState:
 
 def _copy_start(model: Any, start: Start) -> DynamicCache:
     if start.prefix is None:
-        return DynamicCache(config=model.config)
+        return new_cache(model.config)
     return start.prefix.copy()
 
 

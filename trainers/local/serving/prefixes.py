@@ -222,8 +222,9 @@ def cut_row(cache: DynamicCache, row: int, places: Tensor) -> DynamicCache:
 
 
 def _cut_layer(layer: Any, row: int, places: Tensor) -> Any:
-    own = copy.copy(layer)
+    own = type(layer)()
     if layer.get_seq_length():  # a layer may read another's cache and have none
+        own.lazy_initialization(layer.keys, layer.values)
         own.keys = layer.keys[row, :, places][None]
         own.values = layer.values[row, :, places][None]
     return own
