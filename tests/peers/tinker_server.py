@@ -4,8 +4,9 @@
 each answer. It is strict: a key has to be the right one, a run's requests have to come in their order, each once, and a
 base has to be trainable. A run's loss falls with the tokens that it has learnt.
 
-FOLDER/faults.json, read at each request, has `lose`: paths whose answers are lost after they were carried out; and
-`refuse`: paths with the status to answer. FOLDER/state.json has what a test looks at.
+FOLDER/faults.json, read at each request, has `lose`: paths whose answers are lost after they were carried out;
+`refuse`: paths with the status to answer; and `gone`: runs whose session has ended. FOLDER/state.json has what a test
+looks at.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Tinker:
     calls: list[str] = field(default_factory=list)
     optimizer: list[dict[str, float]] = field(default_factory=list)
     trained: int = 0
+    gone: tuple[str, ...] = ()
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def write_state(self) -> None:
@@ -215,6 +217,8 @@ class Tinker:
     def run(self, name: str) -> Run:
         if name not in self.runs:
             raise Refused(404, f"no run {name}")
+        if name in self.gone:
+            raise Refused(410, f"the session of {name} has ended")
         return self.runs[name]
 
     def find(self, path: str) -> tuple[Run, dict[str, Any]]:
@@ -356,6 +360,9 @@ class Handler(BaseHTTPRequestHandler):
             if path.startswith(start) and (start != "/training_runs/" or self.command == "DELETE"):
                 raise Refused(status, "refused, as the test wants it")
         with self.peer.lock:
+            self.peer.gone = ()
+            if not path.startswith("/training_runs"):
+                self.peer.gone = tuple(self.faults().get("gone", ()))
             self.peer.calls.append(f"{self.command} {path}")
             try:
                 return self.answer_to(path, query, raw)

@@ -13,14 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.local.engines.tinker_peer import KEY, ROOT, TinkerPeer, install, start_peer
-from tests.local.trainer_server import examples, wait_for
+from tests.local.trainer_server import examples, serve_in_thread, upload, wait_for
 from trainers.local.engines.catalog import TINKER
+from trainers.local.engines.runner import EngineCrashed
 from trainers.local.engines.vendor_jobs import delete_at_vendor
 from trainers.local.engines.vendor_runner import train_hosted
 from trainers.local.job_directory import TrainingJob, read_events, read_job, read_json, write_job
@@ -158,6 +160,30 @@ def test_a_create_whose_answer_is_lost_makes_no_second_run(folder: Path, peer: T
     assert done(folder)["trained_tokens"] == peer.state["trained"]
 
 
+def test_a_run_that_ended_with_its_session_is_replaced(folder: Path, peer: TinkerPeer) -> None:
+    peer.break_down(lose=["/create_model"])
+    kill_once(folder, lambda: bool(peer.state["runs"]))
+    peer.break_down(gone=[run["id"] for run in peer.state["runs"]])
+    train(folder)
+    assert [run["steps"] for run in peer.state["runs"]] == [0, STEPS]
+
+
+def test_without_credit_the_job_waits_and_says_so(folder: Path, peer: TinkerPeer) -> None:
+    peer.break_down(refuse={"/forward_backward": 402})
+    command = [sys.executable, "-m", "trainers.local.train", str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        warning = "tinker has stopped for billing: add credit to the account, and the job goes on by itself."
+        wait_for(lambda: warning in messages(folder), bool, 120)
+        peer.break_down()
+        assert process.wait(120) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert messages(folder).count(warning) == 1
+    assert done(folder)["step"] == STEPS
+
+
 def test_a_kill_within_a_step_goes_on_from_the_newest_state(folder: Path, peer: TinkerPeer) -> None:
     kill_once(folder, lambda: any(run["steps"] >= 6 and run["checkpoints"] for run in peer.state["runs"]))
     peer.break_down(lose=["/optim_step"])
@@ -210,6 +236,34 @@ def test_states_that_could_not_be_deleted_are_deleted_with_the_job(folder: Path,
     assert all(run["checkpoints"] == [] for run in peer.state["runs"])
 
 
+def test_a_job_is_cancelled_between_steps_and_its_states_are_deleted_with_it(
+    tmp_path: Path, tiny_model_dir: Path, peer: TinkerPeer
+) -> None:
+    install(tmp_path / "trainer" / "engines")
+    peer.break_down(lose=["/save_weights"])
+    command = (sys.executable, "-m", "trainers.local.train")
+    with (
+        serve_in_thread(tmp_path / "trainer", {"tiny": str(tiny_model_dir)}, command) as served,
+        served.client() as client,
+    ):
+        job = client.fine_tuning.jobs.create(
+            model="tiny",
+            training_file=upload(client, examples(24)),
+            metadata={HOSTED_BASE: BASE},
+            extra_body={"hyperparameters": {"engine": "tinker", "n_epochs": 2, "batch_size": 4}},
+        )
+        wait_for(lambda: any(run["checkpoints"] for run in peer.state["runs"]), bool, 120)
+        assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        trained = peer.state["trained"]
+        peer.break_down(refuse={"/training_runs/": 403})
+        with pytest.raises(openai.APIStatusError, match="could not be deleted"):
+            client.delete(f"/fine_tuning/jobs/{job.id}", cast_to=object, options={"max_retries": 0})
+        peer.break_down()
+        client.delete(f"/fine_tuning/jobs/{job.id}", cast_to=object)
+    assert all(run["checkpoints"] == [] for run in peer.state["runs"])
+    assert peer.state["trained"] == trained
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -227,6 +281,21 @@ def test_what_tinker_cant_train_is_refused_before_rows_are_sent(
     change(folder, **changes)
     assert sentence in fail(folder).message
     assert "POST /forward_backward" not in peer.state["calls"]
+
+
+def test_a_refusal_of_a_step_ends_the_job_with_the_vendors_words(folder: Path, peer: TinkerPeer) -> None:
+    peer.break_down(refuse={"/forward_backward": 400})
+    assert "refused, as the test wants it" in fail(folder).message
+
+
+def test_a_run_that_ends_while_it_trains_only_ends_the_attempt(folder: Path, peer: TinkerPeer) -> None:
+    peer.break_down(refuse={"/save_weights": 410})
+    with pytest.raises(EngineCrashed, match="tinker ended with exit code 1"):
+        train(folder)
+    peer.break_down()
+    train(folder)
+    assert list(losses(folder)) == list(range(1, STEPS + 1))
+    assert peer.state["runs"][-1]["steps"] == STEPS
 
 
 def test_a_wrong_key_is_named_without_being_quoted(

@@ -64,10 +64,21 @@ class TinkerPeer:
     folder: Path
     address: str
 
-    def break_down(self, *, lose: Sequence[str] = (), refuse: Mapping[str, int] | None = None) -> None:
-        """Loses answers at these paths after they were carried out, and refuses others, until it is called again."""
+    def break_down(
+        self,
+        *,
+        lose: Sequence[str] = (),
+        refuse: Mapping[str, int] | None = None,
+        gone: Sequence[str] = (),
+    ) -> None:
+        """Loses answers at these paths after they were carried out, refuses others, and ends the sessions of runs.
+
+        It does so until it is called again.
+        """
         temporary = self.folder / "faults.tmp"
-        temporary.write_text(json.dumps({"lose": list(lose), "refuse": dict(refuse or {})}))
+        temporary.write_text(
+            json.dumps({"lose": list(lose), "refuse": dict(refuse or {}), "gone": list(gone)})
+        )
         temporary.replace(self.folder / "faults.json")
 
     @property

@@ -35,6 +35,8 @@ from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPause
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step
 from trainers.local.training.schedule import START, Position, steps_an_epoch
 
+BILLING = "paused due to billing status"  # in a line of the package's log
+
 
 def train_hosted(engine: Engine, folder: Path, job: TrainingJob) -> None:
     """Trains the job in `folder` and ends with adapter/ and DONE.
@@ -75,6 +77,7 @@ class HostedRun:
     position: Position = START
     total: int = 0
     sent: int = 0
+    is_billing_told: bool = False
 
     def train(self) -> None:
         self.started = time.monotonic() - self.logger.seconds_known
@@ -138,10 +141,19 @@ class HostedRun:
                 if message is not None:
                     self._handle(message)
                 elif line.strip():
+                    self._warn_of_billing(line)
                     last_lines = [*last_lines, line][-LAST_LINES:]
             if process.returncode != 0:
                 quoted = " / ".join(" ".join(line.split())[:200] for line in last_lines) or "nothing"
                 raise EngineCrashed(f"{self.engine.name} ended with exit code {process.returncode}: {quoted}")
+
+    def _warn_of_billing(self, line: str) -> None:
+        """The package waits by itself until the account has credit again, and says so in its log only."""
+        if BILLING in line and not self.is_billing_told:
+            self.is_billing_told = True
+            self.logger.warn(
+                f"{self.engine.name} has stopped for billing: add credit to the account, and the job goes on by itself."
+            )
 
     def _handle(self, message: dict[str, Any]) -> None:
         match message["kind"]:

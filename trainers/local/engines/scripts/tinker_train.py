@@ -1,7 +1,7 @@
 """Runs in Tinker's environment: `python train.py config.json` trains LoRA at Tinker on tokenized rows.
 
-Prints a line of JSON for everything that the driver has to know, by its `kind`: resumed, step, saved,
-result, refused, left.
+Prints a line of JSON for everything that the driver has to know, by its `kind`: resumed, step, saved, result,
+refused, left.
 Continues from the newest state that the job has at Tinker. Imports nothing of this project.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,15 @@ STEPS = OUTPUT / "steps.jsonl"  # a line for each step sent, and one for each st
 BEGAN = OUTPUT / "began"  # written before anything is trained
 RESULT = OUTPUT / "result.json"  # written once the adapter is complete
 DOWNLOAD_TIMEOUT_S = 60
-REFUSALS = (
-    tinker.BadRequestError,
-    tinker.AuthenticationError,
-    tinker.PermissionDeniedError,
-    tinker.NotFoundError,
-    tinker.UnprocessableEntityError,
-)
+LASTING = (tinker.BadRequestError, tinker.UnprocessableEntityError)
+# Once it trains, these only say that the run has ended, and another attempt begins with a new one.
+AT_THE_START = (*LASTING, tinker.AuthenticationError, tinker.PermissionDeniedError, tinker.NotFoundError)
 
 
 def main(config: dict[str, Any]) -> None:
     OUTPUT.mkdir(exist_ok=True)
-    rest = tinker.RestClient()
+    with refusals_told(AT_THE_START):
+        rest = tinker.RestClient()
     if not RESULT.exists():
         train(config, rest)
     tell("result", sent=tokens_sent())
@@ -46,16 +45,19 @@ def main(config: dict[str, Any]) -> None:
 
 
 def train(config: dict[str, Any], rest: tinker.RestClient) -> None:
-    check_base(config["base"], rest)
+    with refusals_told(AT_THE_START):
+        check_base(config["base"], rest)
     cut_partial_line(STEPS)
     service = tinker.ServiceClient(user_metadata={JOB: config["job"]})
-    client, done = open_client(config, service, rest)
+    with refusals_told(AT_THE_START):
+        client, done = open_client(config, service, rest)
     tell("resumed", step=done, sent=tokens_sent())
     repeat_lines(config["logged"], done)
     rows = read_lines(Path(config["rows"]))
     steps = read_lines(Path(config["steps"]))
     for number in range(done + 1, len(steps) + 1):
-        train_step(client, config, number, steps[number - 1], rows)
+        with refusals_told(LASTING):
+            train_step(client, config, number, steps[number - 1], rows)
         if number % config["save_steps"] == 0 or number == len(steps):
             save_state(client, config, number)
     export(client, config, rest)
@@ -84,8 +86,14 @@ def open_client(
         loading = service.create_training_client_from_state_with_optimizer(path, user_metadata=mine)
         return loading.result(), step
     if runs and not BEGAN.exists():
-        # The answer to an earlier create was lost. Nothing has been trained in that run, so it is as good as a new one.
-        return adopt(service, runs[0].training_run_id), 0
+        # The answer to an earlier create was lost. Nothing has been trained in that run, so it is as good as a new one,
+        # unless Tinker has ended it with its session.
+        try:
+            return adopt(config, service, runs[0].training_run_id), 0
+        except (tinker.APIStatusError, tinker.RequestFailedError) as error:
+            print(
+                f"The run {runs[0].training_run_id} can't be used any more: {first_line(error)}", flush=True
+            )
     creating = service.create_lora_training_client(
         config["base"],
         rank=config["rank"],
@@ -96,11 +104,16 @@ def open_client(
     return creating.result(), 0
 
 
-def adopt(service: tinker.ServiceClient, run: str) -> tinker.TrainingClient:
-    """Returns a client for a run of an earlier session. The package offers that for saved states only."""
+def adopt(config: dict[str, Any], service: tinker.ServiceClient, run: str) -> tinker.TrainingClient:
+    """Returns a client for a run of an earlier session, which the package offers for saved states only.
+
+    Saves a state to see whether the run still takes requests.
+    """
     holder = service.holder
     info = holder.run_coroutine_threadsafe(fetch_training_info(holder, run)).result()
-    return tinker.TrainingClient(holder, holder.get_training_client_id(), run, info=info)
+    client = tinker.TrainingClient(holder, holder.get_training_client_id(), run, info=info)
+    save_state(client, config, 0)
+    return client
 
 
 def repeat_lines(logged: int, done: int) -> None:
@@ -229,6 +242,19 @@ def tell(kind: str, **facts: object) -> None:
     print(json.dumps({"kind": kind, **facts}), flush=True)
 
 
+@contextmanager
+def refusals_told(kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Ends the process with a sentence if Tinker refuses in one of these ways, since another attempt would fail too."""
+    try:
+        yield
+    except kinds as error:
+        refuse("engine", f"Tinker refused the job: {first_line(error)}.")
+    except tinker.RequestFailedError as error:
+        if error.category != tinker.types.RequestErrorCategory.User:
+            raise
+        refuse("engine", f"Tinker refused the job: {first_line(error)}.")
+
+
 def refuse(param: str, message: str) -> None:
     tell("refused", param=param, message=message)
     sys.exit(1)
@@ -239,11 +265,4 @@ def first_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    except REFUSALS as error:
-        refuse("engine", f"Tinker refused the job: {first_line(error)}.")
-    except tinker.RequestFailedError as error:
-        if error.category == tinker.types.RequestErrorCategory.User:
-            refuse("engine", f"Tinker refused the job: {first_line(error)}.")
-        raise
+    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
