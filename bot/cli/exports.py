@@ -191,6 +191,8 @@ def _export_model(
         refuse(needs_extra("Exporting a tuned model", "local", ("export", name, "--to", to)))
     source = value_or_exit(find_model(settings, name))
     name = source.name or name
+    if to == "hub" and options["repo"]:
+        _check_hub(settings, name)
     # A folder's whole path would be no name for the folder to write.
     if "/" in name and not name.startswith("ft:"):
         name = Path(name).name
@@ -223,6 +225,16 @@ def _upload_adapter(settings: Settings, name: str, options: Mapping[str, Any]) -
     with exit_on_storage_error(), _copied_context(settings) as context:
         uploaded = upload_adapter(settings, COREWEAVE, name, folders, options["base_id"], click.echo, context)
     value_or_exit(uploaded)
+
+
+def _check_hub(settings: Settings, name: str) -> None:
+    """Ends the command if the rules about data keep a model's rows from the hub."""
+    from bot.services.serving.adapter_exports import hub_refusal
+
+    with exit_on_storage_error(), _copied_context(settings) as context:
+        refusal = hub_refusal(context, name)
+    if refusal is not None:
+        refuse(refusal.text)
 
 
 @contextmanager

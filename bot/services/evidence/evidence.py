@@ -22,6 +22,7 @@ from storage.store import Store
 from trainers.dataset import Report
 from trainers.evaluation.quality_threshold import judge_candidates
 from trainers.evaluation.results import Comparison, Curve, MeasuredCandidate, find_best
+from trainers.providers.pricing import PriceList
 
 
 def load_evidence(
@@ -204,6 +205,15 @@ def request_usd_of(settings: Settings, plan: Plan, usd: Decimal | None) -> Decim
     if plan.hosting is not None and plan.hosting.by_token is not None:
         return usd  # nothing idles that costs money
     return request_usd(settings, plan.provider, plan.base_model, usd)
+
+
+def request_usd_at(settings: Settings, prices: PriceList, candidate: MeasuredCandidate) -> Decimal | None:
+    """Returns the USD of 1,000 requests in production to a candidate that was measured at these prices, as
+    `request_usd` does."""
+    if any(row.model == candidate.model and row.served_by for row in prices.rows):
+        return candidate.usd_per_1000  # by the token, so that nothing idles that costs money
+    provider, _, model = (candidate.model or "").partition("/")
+    return request_usd(settings, provider, model, candidate.usd_per_1000)
 
 
 def request_usd(settings: Settings, provider: str, model: str, usd: Decimal | None) -> Decimal | None:

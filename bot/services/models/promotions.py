@@ -203,7 +203,7 @@ def decide_by_sealed(
     if used == what:
         return Refusal(f"{code(model.name)} is already in use.")
     on_holdout = promotion_evidence.promotion_proof(context, what, used)
-    proof = sealed_tests.sealed_proof_of(context, model, used, comparison, on_holdout)
+    proof = sealed_tests.sealed_proof_of(context, model, used, plan, comparison, on_holdout)
     objections = find_objections(proof)
     refusal = promotables.refusal(context, what)
     if refusal is None and objections:

@@ -7,7 +7,6 @@ nothing.
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 
 from bot.cards.common import freeze as freeze_cards
 from bot.cards.common.candidates import promotable_name, table_name
@@ -86,10 +85,12 @@ def sealed_proof_of(
     context: AppContext,
     model: Model,
     used: Promotable | None,
+    plan: ComparisonPlan,
     comparison: Comparison,
     on_holdout: PromotionEvidence,
 ) -> PromotionEvidence:
-    """Returns the proof with the scores and comparisons on the sealed rows in place of those on the holdout."""
+    """Returns the proof with the scores and comparisons on the sealed rows in place of those on the holdout. `plan` is
+    that of the comparison."""
     candidates = {candidate.identity: candidate for candidate in comparison.candidates}
     own = candidates.pop(_candidate_of(model), None)
     theirs = None
@@ -103,10 +104,10 @@ def sealed_proof_of(
     others = []
     for candidate in candidates.values():
         name = table_name(candidate.identity)
-        others.append(_compare_candidates(context, name, own, candidate, opened))
+        others.append(_compare_candidates(context, plan, name, own, candidate, opened))
     against_used = None
     if used and theirs:
-        against_used = _compare_candidates(context, promotable_name(used), own, theirs, opened)
+        against_used = _compare_candidates(context, plan, promotable_name(used), own, theirs, opened)
     return replace(
         on_holdout,
         candidate=own,
@@ -117,18 +118,18 @@ def sealed_proof_of(
 
 
 def _compare_candidates(
-    context: AppContext, name: str, candidate: MeasuredCandidate, other: MeasuredCandidate, opened: int
+    context: AppContext,
+    plan: ComparisonPlan,
+    name: str,
+    candidate: MeasuredCandidate,
+    other: MeasuredCandidate,
+    opened: int,
 ) -> ModelComparison:
     """Compares two models on sealed rows that were opened for the `opened`-th time."""
-    own_usd = _usd(context, candidate)
-    other_usd = _usd(context, other)
+    prices = PriceList.from_json(plan.prices)
+    own_usd = evidence.request_usd_at(context.settings, prices, candidate)
+    other_usd = evidence.request_usd_at(context.settings, prices, other)
     return compare_models(name, candidate.scores, other.scores, own_usd, other_usd, look=opened)
-
-
-def _usd(context: AppContext, candidate: MeasuredCandidate) -> Decimal | None:
-    """Returns the USD of 1,000 requests in production."""
-    provider, _, model = (candidate.model or "").partition("/")
-    return evidence.request_usd(context.settings, provider, model, candidate.usd_per_1000)
 
 
 def _candidate_of(model: Model) -> Candidate:

@@ -1,10 +1,12 @@
 """`finetune export NAME --to coreweave`: uploads the adapter of a tuned model to a vendor that serves it by the token.
-Loads no model and needs no torch: the adapter's files are uploaded as they were trained."""
+Loads no model and needs no torch: the adapter's files are uploaded as they were trained. Also says whether a model may
+be uploaded to a hub."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bot.cards.common.blocks import code
@@ -16,6 +18,7 @@ from bot.services.datasets import data_policy
 from bot.services.datasets.data_policy import Forbidden, Unsure
 from bot.settings import Settings
 from bot.values.runs import Refusal
+from storage.records import Run
 from trainers.client.client import find_key
 from trainers.deployments import open_deployments
 from trainers.deployments.adapters import (
@@ -29,6 +32,8 @@ from trainers.deployments.coreweave import EXPORT_PREFIX
 from trainers.errors import TrainerError
 from trainers.methods import METHODS
 from trainers.providers.providers import ModelRow
+from trainers.rentals.prices import PROVIDER as HUB
+from trainers.rentals.prices import WHO
 from trainers.types import Price
 
 UNPRICED = Price(None, None, None, None)
@@ -53,7 +58,7 @@ def upload_adapter(
         adapter = read_adapter(folder / "adapter")
     except AdapterUnusable as unusable:
         return Refusal(str(unusable))
-    forbidden = _rows_refusal(context, provider, job)
+    forbidden = _rows_refusal(context, provider, _run_of(context, job))
     if forbidden:
         return forbidden
     server = _find_server(settings, provider, job, base_id)
@@ -107,12 +112,32 @@ def _job_of_run(context: AppContext | None, model: str) -> str | None:
     return context.store.runs.of_model(tuned).job_id
 
 
-def _rows_refusal(context: AppContext | None, provider: str, job: AdapterJob) -> Refusal | None:
-    """Returns why weights that have learned from a dataset's rows may not go to a provider, None if they may. Of a job
-    that no run of the bot has started, no rules are known."""
-    run = None
-    if context is not None:
-        run = context.store.runs.with_job(job.id)
+def hub_refusal(context: AppContext | None, model: str) -> Refusal | None:
+    """Returns why the weights of a run's model may not be uploaded to Hugging Face's hub, by the rules about its rows
+    for the provider `hf`; None if they may. Without rented machines the settings have no such row, but the rules may
+    name it."""
+    if context is None:
+        return None
+    ours = context.settings.provider("local")
+    if context.settings.provider(HUB) is None and ours is not None:
+        hub = replace(ours, provider=replace(ours.provider, name=HUB), title=WHO, stays_here=False)
+        providers = (*context.settings.providers, hub)
+        context = replace(context, settings=replace(context.settings, providers=providers))
+    tuned = context.store.model(model)
+    if tuned is None:
+        return None
+    return _rows_refusal(context, HUB, context.store.runs.of_model(tuned))
+
+
+def _run_of(context: AppContext | None, job: AdapterJob) -> Run | None:
+    if context is None:
+        return None
+    return context.store.runs.with_job(job.id)
+
+
+def _rows_refusal(context: AppContext | None, provider: str, run: Run | None) -> Refusal | None:
+    """Returns why weights that have learned from a run's rows may not go to a provider, None if they may. Of a job that
+    no run of the bot has started, no rules are known."""
     if context is None or run is None:
         return None
     plan = plan_from_json(run.plan)
@@ -122,8 +147,8 @@ def _rows_refusal(context: AppContext | None, provider: str, job: AdapterJob) ->
         case Unsure():
             return Refusal(
                 f"The rows of {code(plan.dataset)} were never scanned for secrets and personal data, as they have not "
-                f"left this machine. Press Serve it by the token on the result of run {run.id} in Slack: the bot scans "
-                "them then."
+                "left this machine. Ask for something in Slack that sends them to a provider, like a baseline with its "
+                "model: the bot scans them then."
             )
     return None
 

@@ -15,7 +15,7 @@ import pytest
 
 from bot.rules.plans import plan_from_json
 from bot.services.serving import actuals
-from bot.services.serving.adapter_exports import upload_adapter
+from bot.services.serving.adapter_exports import hub_refusal, upload_adapter
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
@@ -273,6 +273,10 @@ def test_rows_that_may_not_leave_are_not_taught_to_a_model_there(
     )
     assert isinstance(refused, Refusal) and "tickets stay" in refused.text
     assert (printed, company.operations) == ([], [])
+    on_a_hub = hub_refusal(context, "tickets-1")
+    assert on_a_hub is not None and "tickets stay" in on_a_hub.text
+    assert context.settings.provider("hf") is None
+    assert hub_refusal(context, "a-model-of-nobody") is None
 
 
 @pytest.mark.deep
