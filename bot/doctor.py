@@ -302,7 +302,7 @@ def _check_trainer(settings: Settings, row: ProviderRow) -> Finding | None:
     # Some providers that only answer questions refuse to list their models.
     if refused and (row.trains or refused.status in (401, 403)):
         return Finding(False, row.title, str(refused))
-    if row.provider.can("adapters") and find_spec(PACKAGE) is None:
+    if row.takes_uploads and find_spec(PACKAGE) is None:
         missing = needs_extra("Uploading adapters", EXTRA, ["doctor"])
         return Finding(False, row.title, f"answers, and serves adapters by the token. {missing}")
     if not row.trains:

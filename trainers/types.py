@@ -33,7 +33,7 @@ Ability = Literal[
     "estimate",  # estimates the cost of a job in advance
     "own_id",  # we choose the job's id, so creating it twice makes only one job
     "deploy",  # a tuned model must be deployed to answer, and is billed by the hour until that is stopped
-    "adapters",  # serves adapters that our own trainer made, by the token, once they are uploaded
+    "adapters",  # serves adapters by the token: those that our own trainer made, or that another provider did
     "limits",  # publishes the allowed hyperparameters of each model
 ]
 Dialect = Literal["openai", "together", "fireworks"]
@@ -48,7 +48,7 @@ KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
 
 SUFFIX_LENGTH = 64  # OpenAI's maximum
 LEAST_SUFFIX = 24  # room for a mark of 16 characters, a dash, and a few readable characters
-DeployApi = Literal["coreweave", "crusoe", "fireworks", "together"]
+DeployApi = Literal["coreweave", "crusoe", "fireworks", "fireworks_serverless", "together"]
 
 PositiveInt = Annotated[int, Limits(gt=0)]
 Address = Annotated[str, re.compile("|https?://.*")]

@@ -365,6 +365,8 @@ def canonical_json(plan: Plan) -> str:
     hosting = fields.get("hosting")
     if isinstance(hosting, dict) and hosting["by_token"] is None:
         del hosting["by_token"]
+    elif isinstance(hosting, dict) and hosting["by_token"]["is_uploaded"]:
+        del hosting["by_token"]["is_uploaded"]
     for name in ("overridden", "taught"):
         if not fields[name]:
             del fields[name]

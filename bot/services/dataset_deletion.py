@@ -380,7 +380,7 @@ def _end(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) -
 def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str | None:
     """Deletes a copy at its trainer. Returns why something of it is still there, None if everything is gone."""
     vendor = context.deployments.get(copy.provider)
-    if copy.model and vendor is not None and vendor.serves_adapters:
+    if copy.model and vendor is not None and vendor.bills_tokens:
         return _delete_adapter(vendor, copy.model)
     trainer = context.trainers.get(copy.provider)
     if trainer is None:
@@ -447,13 +447,16 @@ def _uploaded_adapters(context: CoreContext, run: Run, model: Model) -> Iterator
     """Yields the adapter of a run at each vendor that serves it by the token, and what somebody may have uploaded from
     the terminal."""
     for record in context.store.deployments.of_run(run.id):
-        if record.by_token and record.state != "stopped":
+        vendor = context.deployments.get(record.provider)
+        if record.by_token and record.state != "stopped" and (vendor is None or vendor.takes_folders):
             yield RemoteCopy(record.provider, None, record.name)
     plan = plan_from_json(run.plan)
-    for row in token_serving.servers(context.settings):
+    for row in token_serving.servers_for(context.settings, plan):
         has_key = row.name in context.deployments
         if has_key and not isinstance(token_serving.server_for(context.settings, row.name, plan), Refusal):
-            yield RemoteCopy(row.name, None, f"{EXPORT_PREFIX}{model.name}")
+            # What the vendor has trained itself it knows by the model's own name.
+            name = f"{EXPORT_PREFIX}{model.name}" if row.takes_uploads else model.provider_model
+            yield RemoteCopy(row.name, None, name)
 
 
 def _copies_of_curves(measurements: Sequence[Measurement]) -> list[RemoteCopy]:

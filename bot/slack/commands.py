@@ -544,6 +544,8 @@ def _show_subject(call: Call, subject: Subject) -> Reply:
     if subject.is_measurement:
         return measurements.current_card(call.context, subject.number, call.person, call.channel)
     summary = runs.summarize(call.context, subject.number, call.person, call.channel)
+    if not isinstance(summary, Refusal):
+        runs.refresh_result(call.context, summary.run)
     return card_or_refusal(summary, run_cards.details_card)
 
 

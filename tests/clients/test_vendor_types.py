@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from tests.clients.environment import PROGRAMS, python_with_vendors
 from tests.peers.deployments import HostingService
+from tests.peers.fireworks_serverless import FireworksServerless
 from tests.peers.hosted import Hosted
 from tests.trainers.client.test_dialects import BASES, Site, open_site
 from trainers.deployments import open_deployments
@@ -211,6 +213,33 @@ def test_machines_at_fireworks(machines: tuple[HostingService, Deployments, Host
                 f"{FIREWORKS}.deployment_create_params.DeploymentCreateParams",
                 sent(server, "POST /deployments"),
             ),
+        )
+        == []
+    )
+
+
+def test_models_that_fireworks_serves_by_the_token(fireworks: Site) -> None:
+    service = FireworksServerless(models=(BASES["fireworks"],), shared_bases=(BASES["fireworks"],))
+    fireworks.server.service = fireworks.service = service
+    service.address = fireworks.server.url
+    job = fireworks.wait_for(fireworks.trainer.create(fireworks.spec(fireworks.upload())))
+    provider = replace(
+        fireworks.trainer.provider,
+        abilities=frozenset({"chat", "adapters"}),
+        deploy_api="fireworks_serverless",
+        deploy_base_url=fireworks.trainer.provider.base_url,
+    )
+    deployments = open_deployments(provider, fireworks.server.key)
+    assert deployments is not None
+    with closing(deployments):
+        deployments.start(MACHINE, str(job.fine_tuned_model), BASES["fireworks"], 0)
+    route = "/accounts/acme/deployedModels"
+    (row,) = ask(service, "GET", route)["deployedModels"]
+    assert (
+        problems(
+            (f"{FIREWORKS}.shared.deployed_model.DeployedModel", row),
+            (f"{FIREWORKS}.lora_load_params.LoraLoadParams", sent(fireworks.server, f"POST {route}")),
+            (f"{FIREWORKS}.model.Model", ask(service, "GET", f"/{job.fine_tuned_model}")),
         )
         == []
     )

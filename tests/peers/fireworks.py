@@ -103,12 +103,19 @@ class Fireworks(Vendor):
             return 404, _status("NOT_FOUND", f"No model {name}.")
         if method == "DELETE":
             self.deleted_models.add(name)
-        return 200, {
+        row = {
             "name": name,
             "state": "READY",
             "tunable": name in self.models,
             "supportsTools": self.supports_tools,
         }
+        base = next(
+            (job.request["baseModel"] for job in self.jobs.values() if self.tuned_name(job) == name), None
+        )
+        if base is not None:
+            row["kind"] = "HF_PEFT_ADDON"
+            row["peftDetails"] = {"baseModel": base, "r": 8, "targetModules": ["q_proj", "v_proj"]}
+        return 200, row
 
     def _dataset_call(self, method: str, name: str, verb: str, body: dict[str, Any]) -> Reply:
         if method == "POST" and not name:

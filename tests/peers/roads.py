@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tests.peers.crusoe import Crusoe
 from tests.peers.deployments import HostingService
 from tests.peers.fireworks import Fireworks
+from tests.peers.fireworks_serverless import FireworksServerless
 from tests.peers.service import Query, Reply
 from tests.peers.together import Together
 
@@ -28,7 +29,7 @@ class TogetherRoad(HostingService, Together):
 
 
 @dataclass
-class FireworksRoad(HostingService, Fireworks):
+class FireworksRoad(FireworksServerless, HostingService, Fireworks):
     def answer_to(
         self, method: str, path: str, query: Query, headers: Mapping[str, str], body: dict[str, Any]
     ) -> Reply:

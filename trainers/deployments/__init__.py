@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from trainers.deployments.coreweave import CoreweaveDeployments
 from trainers.deployments.crusoe import CrusoeDeployments
 from trainers.deployments.fireworks import FireworksDeployments
+from trainers.deployments.fireworks_serverless import FireworksServerless
 from trainers.deployments.port import Deployments
 from trainers.deployments.together import TogetherDeployments
 from trainers.types import DeployApi, Provider
@@ -15,6 +16,7 @@ VENDORS: Mapping[DeployApi, type[Deployments]] = {
     "coreweave": CoreweaveDeployments,
     "crusoe": CrusoeDeployments,
     "fireworks": FireworksDeployments,
+    "fireworks_serverless": FireworksServerless,
     "together": TogetherDeployments,
 }
 

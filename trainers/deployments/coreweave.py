@@ -35,7 +35,8 @@ UNCLEAR = frozenset({408, 409, 429})
 
 
 class CoreweaveDeployments(Deployments):
-    serves_adapters = True
+    bills_tokens = True
+    takes_folders = True
 
     def usd_per_hour(self, base_model: str) -> Decimal | None:
         return None
@@ -57,7 +58,7 @@ class CoreweaveDeployments(Deployments):
     def _list_all(self) -> Iterable[Deployment]:
         return self._stored(PREFIX)
 
-    def find(self, name: str) -> Sequence[Deployment]:
+    def find(self, name: str, model: str = "") -> Sequence[Deployment]:
         return [deployment for deployment in self._stored(name) if deployment.name == name]
 
     def stop(self, deployment: Deployment) -> None:

@@ -52,7 +52,7 @@ class FireworksDeployments(Deployments):
         rows = self._pages("listing the deployments", path, "deployments", "pageToken", "nextPageToken")
         return map(self._read_deployment, rows)
 
-    def find(self, name: str) -> Sequence[Deployment]:
+    def find(self, name: str, model: str = "") -> Sequence[Deployment]:
         action = self._action(f"looking at the deployment {name!r}")
         row = self._look_up(action, f"/deployments/{name}")
         if row is None:

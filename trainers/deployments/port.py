@@ -1,4 +1,5 @@
-"""A tuned model on a dedicated machine at a vendor, and the interface of a vendor's API for such machines.
+"""A tuned model on a dedicated machine at a vendor, or served there by the token, and the interface of a vendor's API
+for both.
 
 The caller decides what runs, for how long, and who pays.
 """
@@ -39,10 +40,11 @@ class Deployment:
 
 class Deployments(ApiClient):
     """A vendor's deployments. Every method raises only TrainerError and its subclasses. No POST is retried.
-    `serves_adapters`: what is deployed is an adapter that was trained elsewhere; `start` gets its folder as the
-    model."""
+    `bills_tokens`: what is deployed costs nothing while nobody asks. `takes_folders`: it is an adapter that was trained
+    elsewhere; `start` gets its folder as the model."""
 
-    serves_adapters = False
+    bills_tokens = False
+    takes_folders = False
 
     def usd_per_hour(self, base_model: str) -> Decimal | None:
         """Returns the price of deploying a model tuned from this base, or None if the vendor doesn't say. Raises
@@ -63,9 +65,10 @@ class Deployments(ApiClient):
         """Returns every deployment in the vendor's list, in any order."""
         raise NotImplementedError
 
-    def find(self, name: str) -> Sequence[Deployment]:
+    def find(self, name: str, model: str = "") -> Sequence[Deployment]:
         """Returns the deployments of this name that are not stopped, oldest first. An empty result proves nothing,
-        since the vendor's list may lag."""
+        since the vendor's list may lag. Where we can't choose names, they are found by their `model`, by the vendor's
+        name of it."""
         return [deployment for deployment in self.list_running() if deployment.name == name]
 
     def stop(self, deployment: Deployment) -> None:
@@ -73,7 +76,8 @@ class Deployments(ApiClient):
         raise NotImplementedError
 
     def delete_adapter(self, name: str) -> None:
-        """Deletes an uploaded adapter, no matter who uploaded it. Does nothing if it is already gone."""
+        """Deletes an uploaded adapter, or takes back a model that was trained there, no matter who did it. Does nothing
+        if it is already gone."""
         raise NotImplementedError
 
     @property

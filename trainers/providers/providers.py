@@ -152,9 +152,10 @@ class ProviderRow:
     `serving` says how a tuned model is served: "included" at once, "adapter" beside others, "dedicated" on a machine
     that costs `serving_usd_per_hour` until it is stopped (automatically after `idle_stop_s` without a question),
     "download" elsewhere, "on_request" if the provider agrees. `data_terms` is the address of its terms on the data that
-    it gets, which a team accepts before it sends an adapter there. `rents`: each training runs on its own machine,
-    rented by the minute; `rental` is its price, once that has been looked up. `engine`: our own trainer trains its
-    models at a vendor, who is paid by the token and gets the rows; they answer here.
+    it gets, which a team accepts before it sends an adapter there. `serves_models_of` is the provider whose tuned
+    models it serves by the token; None means adapters of our own trainer, which are uploaded. `rents`: each training
+    runs on its own machine, rented by the minute; `rental` is its price, once that has been looked up. `engine`: our
+    own trainer trains its models at a vendor, who is paid by the token and gets the rows; they answer here.
     """
 
     provider: Annotated[Provider, Key(is_inline=True)]
@@ -186,6 +187,7 @@ class ProviderRow:
         str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
     ] = None
     engine: Literal["tinker"] | None = None
+    serves_models_of: str | None = None
     rents: Annotated[bool, SET_BY_CALLER] = False
     rental: Annotated[Rental | None, SET_BY_CALLER] = None
 
@@ -197,6 +199,11 @@ class ProviderRow:
     def is_hosted(self) -> bool:
         """True if a tuned model is served only on a machine that is billed by the hour."""
         return self.serving == "dedicated"
+
+    @property
+    def takes_uploads(self) -> bool:
+        """True if adapters that our own trainer made are uploaded to it."""
+        return self.provider.can("adapters") and self.serves_models_of is None
 
     @property
     def scales_to_zero(self) -> bool:

@@ -233,7 +233,13 @@ def leaves_line(terms: TokenTerms) -> str:
     under = ""
     if terms.data_terms:
         under = f". Its terms on data: {terms.data_terms}"
-    return f"The weights, which have learned from the rows, and each question go to {escape(terms.provider)}{under}"
+    provider = escape(terms.provider)
+    if not terms.is_uploaded:
+        return (
+            "The weights, which have learned from the rows, are there already; each question goes to "
+            f"{provider}{under}"
+        )
+    return f"The weights, which have learned from the rows, and each question go to {provider}{under}"
 
 
 def token_price(terms: TokenTerms) -> str:

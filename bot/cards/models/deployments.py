@@ -23,7 +23,7 @@ from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
 from bot.cards.common.plan_money import an_hour
 from bot.cards.common.words import capitalize, charge, duration, money, pluralize, shorten, utc_time
-from bot.cards.models.token_serving import STATES_BY_TOKEN
+from bot.cards.models.token_serving import LOADED, SERVE_AGAIN, STATES_BY_TOKEN
 from bot.rules.models.deployments import StopReason
 from storage.deployments import DeploymentRecord, DeploymentState
 from trainers.deployments.port import Deployment
@@ -69,7 +69,8 @@ REASONS: Mapping[StopReason, str] = {
 class DeploymentSummary:
     """A deployment with what its card shows. `title` is the vendor's. `run_micros` is the total cost of its run, None
     while the run is open. `hour_micros` is the current price of an hour; `today_micros` the cost since midnight UTC.
-    `token_price` is the price in words of what is served by the token."""
+    `token_price` is the price in words of what is served by the token; `is_uploaded` is false if the vendor had its
+    weights before."""
 
     record: DeploymentRecord
     title: str
@@ -77,11 +78,12 @@ class DeploymentSummary:
     hour_micros: int | None = None
     today_micros: int = 0
     token_price: str = ""
+    is_uploaded: bool = True
 
 
 def card(summary: DeploymentSummary) -> Message:
     record = summary.record
-    headline = f"{shorten(record.model)} {_state(record)} at {summary.title}"
+    headline = f"{shorten(record.model)} {_state(summary)} at {summary.title}"
     parts = Parts([Headline(headline), Facts(_facts(summary))])
     if record.state in ("stopping", "stopped") and record.reason is not None:
         parts.text(f"{capitalize(_reason(record))}.")
@@ -101,7 +103,7 @@ def line(summary: DeploymentSummary) -> str:
     """A line in status and Home."""
     record = summary.record
     if record.by_token:
-        return f"• *{escape(shorten(record.model))}* {_state(record)} at {escape(summary.title)}"
+        return f"• *{escape(shorten(record.model))}* {_state(summary)} at {escape(summary.title)}"
     text = (
         f"• *{escape(shorten(record.model))}* {STATES[record.state]} at {escape(summary.title)}: "
         f"{an_hour(record.micros_per_hour)}, {charge(record.micros)} so far"
@@ -139,7 +141,7 @@ def _running_line(summary: DeploymentSummary, name_of: Callable[[str], str]) -> 
     record = summary.record
     if record.by_token:
         by = escape(name_of(record.person))
-        return f"• *{escape(record.model)}* {_state(record)} at {escape(summary.title)}, by {by}"
+        return f"• *{escape(record.model)}* {_state(summary)} at {escape(summary.title)}, by {by}"
     text = (
         f"• *{escape(record.model)}* {STATES[record.state]} at {escape(summary.title)}, for "
         f"{escape(name_of(record.person))}: "
@@ -159,7 +161,7 @@ def waits_text(title: str, micros_per_hour: int) -> str:
 
 def lost_text(summary: DeploymentSummary) -> str:
     """A run's note when measuring needs a person to start its model again."""
-    again = _again(summary.record)
+    again = _again(summary)
     return (
         f"Its model is not running at {summary.title}: {_reason(summary.record)}. Press {again} on its card to "
         "continue measuring. Otherwise the run ends after a day, and the model is kept."
@@ -188,7 +190,7 @@ def in_use_stopped(summary: DeploymentSummary, dataset: str, machine: str) -> st
     if record.by_token:
         return (
             f"{code(record.model)}, in use for {code(dataset)}, is not served at {escape(summary.title)} any more: "
-            f"{_reason(record)}. If its trainer doesn't answer either, press *{_again(record)}* on {machine}, or go "
+            f"{_reason(record)}. If its trainer doesn't answer either, press *{_again(summary)}* on {machine}, or go "
             f"back with `/finetune rollback {dataset}`."
         )
     return (
@@ -248,16 +250,21 @@ def found_again(model: str, title: str) -> str:
     return f"{code(model)} runs at {escape(title)} after all: the vendor lists its machine again."
 
 
-def _again(record: DeploymentRecord) -> str:
-    if record.by_token:
+def _again(summary: DeploymentSummary) -> str:
+    if not summary.record.by_token:
+        return "Start again"
+    if summary.is_uploaded:
         return "Upload again"
-    return "Start again"
+    return SERVE_AGAIN
 
 
-def _state(record: DeploymentRecord) -> str:
-    if record.by_token:
-        return STATES_BY_TOKEN[record.state]
-    return STATES[record.state]
+def _state(summary: DeploymentSummary) -> str:
+    state = summary.record.state
+    if not summary.record.by_token:
+        return STATES[state]
+    if state == "starting" and not summary.is_uploaded:
+        return LOADED
+    return STATES_BY_TOKEN[state]
 
 
 def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
@@ -300,26 +307,25 @@ def _reason(record: DeploymentRecord) -> str:
     return text.format(idle=duration(record.idle_stop_s))
 
 
-def _buttons_by_token(record: DeploymentRecord) -> list[CardBlock]:
+def _buttons_by_token(summary: DeploymentSummary) -> list[CardBlock]:
+    record = summary.record
     number = str(record.id)
     parts = Parts()
     if record.state in ("starting", "ready"):
-        sure = confirm(
-            "Take it back?",
-            "The adapter is deleted there. Programs get its answers from its trainer again, if that can answer.",
-            "Take it back",
-            "Not now",
-        )
+        means = "The adapter is deleted there. Programs get its answers from its trainer again, if that can answer."
+        if not summary.is_uploaded:
+            means = "The model stays there. Programs get no answer until it is served again, or runs on a machine."
+        sure = confirm("Take it back?", means, "Take it back", "Not now")
         parts.buttons(button("Take it back", STOP, number, style="danger", confirm=sure))
     elif record.state == "stopped" and record.run_id is not None and record.reason != "deleted":
-        parts.buttons(button("Upload again", START, number))
+        parts.buttons(button(_again(summary), START, number))
     return parts
 
 
 def _buttons(summary: DeploymentSummary) -> list[CardBlock]:
     record = summary.record
     if record.by_token:
-        return _buttons_by_token(record)
+        return _buttons_by_token(summary)
     number = str(record.id)
     price = an_hour(record.micros_per_hour)
     buttons: list[Block] = []

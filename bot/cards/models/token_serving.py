@@ -18,6 +18,8 @@ STATES_BY_TOKEN: Mapping[DeploymentState, str] = {
     "stopping": "is being taken back",
     "stopped": "is no longer served by the token",
 }
+LOADED = "is being loaded"  # instead of "is being uploaded", where the vendor has the weights
+SERVE_AGAIN = "Serve it again"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def serve_buttons(run_id: int, offer: TokenOffer | None) -> Sequence[Block]:
     sure = confirm(
         "Serve it by the token?",
         f"It is {token_line(offer.terms)}. {leaves_line(offer.terms)}",
-        "Upload it",
+        "Upload it" if offer.terms.is_uploaded else "Serve it",
         "Not now",
     )
     return [button("Serve it by the token", SERVE, f"{run_id} {offer.provider}", confirm=sure)]
@@ -66,3 +68,11 @@ def why_not_line(offer: TokenOffer | None) -> str:
 def not_uploaded_refusal(model: str, title: str, card: str) -> str:
     """`card` is the link to the deployment's card."""
     return f"`{model}` is not served at {escape(title)} now. Press *Upload again* on {card}."
+
+
+def not_loaded_refusal(model: str, title: str, card: str) -> str:
+    """As above, where the vendor has the weights, and could run them on a machine too."""
+    return (
+        f"`{model}` is not served at {escape(title)} now. Press *{SERVE_AGAIN}* on {card}, or *Start again* on that of "
+        "its machine."
+    )

@@ -44,7 +44,8 @@ class TokenTerms:
     `provider` is its name in the settings, and `base_model` its name for the base. `input` and `output` are USD per
     million tokens, as decimal texts. `most_rank` is the largest rank of an adapter that it serves, None if there is no
     limit. `data_terms` is the address of its terms on data, '' if the settings name none. `account` is the account or
-    project to which the adapter goes."""
+    project to which the adapter goes. `is_uploaded` is false if the vendor has trained the model, and so has its
+    weights."""
 
     provider: str
     base_model: str
@@ -53,6 +54,7 @@ class TokenTerms:
     most_rank: int | None = None
     data_terms: str = ""
     account: str = ""
+    is_uploaded: bool = True
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def is_machine_stopped(store: Store, run: Run, plan: Plan) -> bool:
     """True if the model is served by the hour, and its machine is stopped."""
     if plan.hosting is None or plan.hosting.by_token is not None:
         return False
-    machines = store.deployments.of_run(run.id)
+    machines = [record for record in store.deployments.of_run(run.id) if not record.by_token]
     return bool(machines) and machines[0].state == "stopped"
 
 

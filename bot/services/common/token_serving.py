@@ -46,14 +46,25 @@ class TokenServer:
             most_rank=self.base.most_rank,
             data_terms=self.row.data_terms or "",
             account=self.row.provider.account,
+            is_uploaded=self.row.takes_uploads,
         )
         return Hosting.served_by_token(terms)
 
 
-def servers(settings: Settings) -> Iterator[ProviderRow]:
-    """Yields the vendors that serve adapters by the token."""
+def upload_servers(settings: Settings) -> Iterator[ProviderRow]:
+    """Yields the vendors that serve uploaded adapters by the token."""
     for row in settings.providers:
-        if row.provider.can("adapters"):
+        if row.takes_uploads:
+            yield row
+
+
+def servers_for(settings: Settings, plan: Plan) -> Iterator[ProviderRow]:
+    """Yields the vendors that may serve by the token what was trained where a plan was."""
+    is_by_hour = plan.hosting is not None and plan.hosting.by_token is None
+    for row in settings.providers:
+        is_its_trainers = row.serves_models_of is not None and row.serves_models_of == plan.provider
+        # What runs on a vendor's machine was trained there, so there is no adapter here.
+        if is_its_trainers or (row.takes_uploads and not is_by_hour):
             yield row
 
 
@@ -62,8 +73,15 @@ def find_server(settings: Settings, question: Question, target: Target) -> Token
     if question.serve is None:
         return None
     row = settings.provider(question.serve)
-    if row is None or not row.provider.can("adapters"):
-        names = " or ".join(f"`serve={each.name}`" for each in servers(settings)) or "no provider here"
+    if row is not None and row.serves_models_of is not None:
+        trainer = escape(settings.title_of(row.serves_models_of))
+        return Refusal(
+            f"{escape(row.title)} serves what was tuned at {trainer}: press *Serve it by the token* on such a result. "
+            "Without `serve=` the model answers where it is trained.",
+            "serve",
+        )
+    if row is None or not row.takes_uploads:
+        names = " or ".join(f"`serve={each.name}`" for each in upload_servers(settings)) or "no provider here"
         return Refusal(
             f"{code(question.serve)} serves no adapters by the token; {names} does. Without `serve=` the model answers "
             "where it is trained.",
@@ -100,13 +118,11 @@ def server_for(settings: Settings, name: str, plan: Plan) -> TokenServer | Refus
     if planned is not None and planned.row.name == name:
         return planned
     row = settings.provider(name)
-    trained = settings.provider(plan.provider)
-    base = trained.model(plan.base_model) if trained else None
-    if row is None or base is None:
-        return Refusal(f"The settings have no {plan.provider}/{plan.base_model} any more.")
+    if row is None:
+        return Refusal(f"There is no provider {name} any more.")
     if METHODS[plan.method].is_for_encoders:
         return Refusal("An encoder answers here, at no cost.")
-    served = find_base(settings, row, base)
+    served = _served_base(settings, row, plan)
     if isinstance(served, Refusal):
         return served
     problem = rank_problem(
@@ -120,13 +136,13 @@ def server_for(settings: Settings, name: str, plan: Plan) -> TokenServer | Refus
 def offer_of(context: AppContext, run: Run, plan: Plan) -> TokenOffer | None:
     """Returns whether the result's model can be served by the token, or why not; None if no such vendor has a key
     here, or it is served elsewhere already."""
-    if plan.hosting is not None or run.model is None or any_live(context, run):
+    is_planned_so = plan.hosting is not None and plan.hosting.by_token is not None
+    if run.model is None or is_planned_so or METHODS[plan.method].is_for_encoders or any_live(context, run):
         return None
     trained = context.settings.provider(plan.provider)
-    if trained is None or not trained.keeps_models_here or METHODS[plan.method].is_for_encoders:
-        return None
-    for row in servers(context.settings):
-        if row.name not in context.deployments:
+    for row in servers_for(context.settings, plan):
+        is_adapter_elsewhere = row.takes_uploads and not (trained and trained.keeps_models_here)
+        if row.name not in context.deployments or is_adapter_elsewhere:
             continue
         server = server_for(context.settings, row.name, plan)
         if isinstance(server, Refusal):
@@ -152,7 +168,7 @@ def no_access_text(context: AppContext, row: ProviderRow) -> str | None:
     """Returns why nothing can be uploaded to a vendor from here, None if it can."""
     if row.name not in context.deployments:
         return f"There is no key for {escape(row.title)}: set {row.provider.variables} where the bot runs."
-    if find_spec(PACKAGE) is None:
+    if row.takes_uploads and find_spec(PACKAGE) is None:
         return needs_extra(f"Uploading to {escape(row.title)}", EXTRA)
     return None
 
@@ -167,21 +183,43 @@ def find_base(settings: Settings, row: ProviderRow, model: ModelRow) -> ModelRow
     if source is not None:
         names.add(source.lower())
     for base in row.models:
-        if names.isdisjoint(base.names):
-            continue
-        if base.price.input is None or base.price.output is None:
-            return Refusal(
-                f"The price of {code(base.name)} at {escape(row.title)} is unknown: set `input` and `output` under "
-                f"[providers.{row.name}.models] in finetune.toml.",
-                "serve",
-            )
-        return base
+        if not names.isdisjoint(base.names):
+            return _priced(row, base)
     served = ", ".join(code(base.name) for base in row.models)
     return Refusal(
         f"{escape(row.title)} serves adapters of {served}, and not of {code(model.name)}. Train one of those; if it is "
         "one of them by another name, say so with `base_name` in its row in finetune.toml.",
         "serve",
     )
+
+
+def _served_base(settings: Settings, row: ProviderRow, plan: Plan) -> ModelRow | Refusal:
+    """Returns the row of a plan's base at a vendor that serves what was trained where the plan was."""
+    if row.serves_models_of is None:
+        trained = settings.provider(plan.provider)
+        base = trained.model(plan.base_model) if trained else None
+        if base is None:
+            return Refusal(f"The settings have no {plan.provider}/{plan.base_model} any more.")
+        return find_base(settings, row, base)
+    # The same company knows the base by the same name.
+    same_base = row.model(plan.base_model)
+    if same_base is not None and row.serves_models_of == plan.provider:
+        return _priced(row, same_base)
+    served = ", ".join(code(base.name) for base in row.models)
+    trainer = escape(settings.title_of(row.serves_models_of))
+    return Refusal(
+        f"{escape(row.title)} serves what was tuned at {trainer} from {served}, and not from {code(plan.base_model)}."
+    )
+
+
+def _priced(row: ProviderRow, base: ModelRow) -> ModelRow | Refusal:
+    if base.price.input is None or base.price.output is None:
+        return Refusal(
+            f"The price of {code(base.name)} at {escape(row.title)} is unknown: set `input` and `output` under "
+            f"[providers.{row.name}.models] in finetune.toml.",
+            "serve",
+        )
+    return base
 
 
 def rank_of(hyperparameters: Mapping[str, Hyperparameter]) -> int:

@@ -40,7 +40,7 @@ from bot.services.common.hardware import (
     training_time,
 )
 from bot.services.common.targets import find_trainable, with_target_defaults
-from bot.services.common.token_serving import TokenServer, find_base, find_server, servers
+from bot.services.common.token_serving import TokenServer, find_base, find_server, upload_servers
 from bot.services.evidence.evaluation_worker import MAX_TOKENS_VERDICT, max_tokens, report_max_tokens
 from bot.settings import Settings
 from bot.values.estimate_basis import EstimateBasis
@@ -313,7 +313,7 @@ def _price_by_token(settings: Settings, target: Target, tuned: PriceRow) -> Pric
     if not tuned.is_hosted:
         return None
     prices = []
-    for row in servers(settings):
+    for row in upload_servers(settings):
         base = find_base(settings, row, target.model)
         if not isinstance(base, Refusal):
             prices.append(served_price(tuned, row, base))

@@ -263,9 +263,8 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
     result = checked_judges.with_current_checks(context, plan, result)
     name = context.link(card_of(context, run), f"Run {run.id}")
     machine = None
-    is_by_hour = plan.hosting is not None and plan.hosting.by_token is None
-    if is_by_hour and context.store.deployments.of_run(run.id):
-        machine = link_to_machine(context, run.id)
+    if plan.hosting is not None and plan.hosting.by_token is None:
+        machine = _link_to_hourly_machine(context, run.id)
     after = load_after_result(context.store, run, plan, result)
     message = result_views.card(
         run,
@@ -280,6 +279,18 @@ def _show_result(context: AppContext, run: Run, plan: Plan, result: RunResult) -
         by_token=token_serving.offer_of(context, run, plan),
     )
     _show(context, run, result_card_of(run), message, topic="results")
+
+
+def _link_to_hourly_machine(context: AppContext, run_id: int) -> str | None:
+    """Returns a link to the card of the run's newest machine by the hour; None if it had none, or if its model is
+    served by the token now."""
+    records = context.store.deployments.of_run(run_id)
+    if records and records[0].by_token and records[0].state != "stopped":
+        return None
+    for record in records:
+        if not record.by_token:
+            return context.link(f"deployment {record.id}", "its card")
+    return None
 
 
 def update_results_about(context: AppContext, dataset: str, candidate: Candidate) -> None:

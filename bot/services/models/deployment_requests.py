@@ -23,7 +23,7 @@ from storage.records import Run
 
 def serve_by_token(context: AppContext, value: str, person: str) -> Refusal | None:
     """Handles the button on a result: `value` is the run's number and the vendor. The weights have learned from the
-    rows, so a vendor that may not get the rows doesn't get them either."""
+    rows, so a vendor that may not get the rows doesn't get them or serve them either."""
     number, _, name = value.partition(" ")
     run = context.store.runs.get(int(number))
     gone = Refusal("There is no such model any more.")
@@ -55,9 +55,10 @@ def _upload_refusal(context: AppContext, run: Run, plan: Plan, server: TokenServ
     against = data_policy.egress_now(context, run.dataset_id, [server.row.name], plan.overridden)
     if isinstance(against, Unsure | Forbidden):
         return Refusal(against.reason)
-    folder = adapter_serving.find_folder(context.settings, run)
-    if isinstance(folder, Refusal):
-        return folder
+    if server.row.takes_uploads:
+        folder = adapter_serving.find_folder(context.settings, run)
+        if isinstance(folder, Refusal):
+            return folder
     return None
 
 

@@ -25,7 +25,9 @@ def running(store: Store, settings: Settings, now: float) -> list[DeploymentSumm
     for record in store.deployments.live():
         title = settings.title_of(record.provider)
         cost = store.deployments.cost_of_day(day, record.id)
-        summaries.append(DeploymentSummary(record, title, today_micros=cost))
+        summaries.append(
+            DeploymentSummary(record, title, today_micros=cost, is_uploaded=_is_uploaded(settings, record))
+        )
     return summaries
 
 
@@ -54,9 +56,15 @@ def summary_of(context: AppContext, record: DeploymentRecord) -> DeploymentSumma
         price = ""
         if not isinstance(server, Refusal) and server.hosting.by_token is not None:
             price = token_price(server.hosting.by_token)
-        return DeploymentSummary(record, title, token_price=price)
+        is_uploaded = _is_uploaded(context.settings, record)
+        return DeploymentSummary(record, title, token_price=price, is_uploaded=is_uploaded)
     hour = hourly_prices.current_price(context, plan)
     return DeploymentSummary(record, title, run_micros=run.actual_micros, hour_micros=hour)
+
+
+def _is_uploaded(settings: Settings, record: DeploymentRecord) -> bool:
+    row = settings.provider(record.provider)
+    return row is None or row.takes_uploads
 
 
 def show(context: AppContext, record: DeploymentRecord, *, is_progress: bool = False) -> None:

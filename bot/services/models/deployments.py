@@ -149,7 +149,7 @@ def handle_step_failure(context: AppContext, record: DeploymentRecord) -> None:
 
 
 def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) -> None:
-    running = vendor.find(record.name)
+    running = vendor.find(record.name, _vendors_model(context, record))
     # A request whose answer was lost may have started a machine all the same; then a second one was requested.
     for extra in running[1:]:
         log.error("%s runs twice at %s: %s is stopped", record.name, record.provider, extra.id)
@@ -172,6 +172,12 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
             _stop(context, vendor, stopping, first)
     else:
         _take_status(context, record, first)
+
+
+def _vendors_model(context: AppContext, record: DeploymentRecord) -> str:
+    """Returns the trainer's name of the deployed model, '' if the model is gone."""
+    model = context.store.model(record.model)
+    return model.provider_model if model else ""
 
 
 def _request(
@@ -229,7 +235,7 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         return
     base = plan_from_json(run.plan).base_model
     deployed = model.provider_model
-    if record.by_token and vendor.serves_adapters:
+    if record.by_token and vendor.takes_folders:
         adapter = adapter_serving.adapter_of(context, run, record)
         if isinstance(adapter, Refusal):
             _end(context, record, "refused", adapter.text)

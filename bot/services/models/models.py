@@ -18,7 +18,7 @@ from bot.cards.models.call_instructions import Calling
 from bot.cards.models.deployments import stopped_refusal
 from bot.cards.models.models import InUse, ModelEntry
 from bot.cards.models.promotions import PromotionSummary, SealedProof
-from bot.cards.models.token_serving import not_uploaded_refusal
+from bot.cards.models.token_serving import not_loaded_refusal, not_uploaded_refusal
 from bot.context import AppContext, CoreContext
 from bot.rules.facts import Looks
 from bot.rules.models.promotion import PromotionEvidence, alias_for, compare_models, find_objections
@@ -74,6 +74,10 @@ def machine_refusal(context: AppContext, model: Model) -> Refusal | None:
     if terms is not None:
         title = context.settings.title_of(terms.provider)
         return Refusal(not_uploaded_refusal(model.name, title, machine))
+    newest = deployment_of(context, model)
+    if newest is not None and newest.by_token:
+        title = context.settings.title_of(newest.provider)
+        return Refusal(not_loaded_refusal(model.name, title, machine))
     title = context.settings.title_of(model.provider)
     return Refusal(stopped_refusal(model.name, title, machine))
 

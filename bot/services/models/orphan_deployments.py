@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 def sweep(context: AppContext) -> None:
     """Reads one list of machines per vendor. A vendor that can't be reached is tried again next time."""
     for provider, vendor in context.deployments.items():
-        if vendor.serves_adapters:
-            continue  # what nobody asks there costs nothing, and each look starts a process
+        if vendor.bills_tokens:
+            continue  # what nobody asks there costs nothing, and a look may start a process
         try:
             _sweep(context, provider, vendor)
         except TrainerError as trouble:

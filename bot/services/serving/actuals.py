@@ -271,7 +271,7 @@ def _cost_of_model(
         tuned = rates_from_row(result.prices[0])
         traffic = Traffic()
     if machine is not None:
-        counted = replace(counted, micros=machine)
+        counted = _with_machine(context, counted, of_month, machine)
     elif total.unknown:
         counted = replace(counted, cost_unknown="no_tokens")
     elif isinstance(tuned, Rates):
@@ -285,6 +285,21 @@ def _cost_of_model(
     usd = rules.alternative_usd(use, inputs, share)
     other = alternative_name(result.alternative)
     return replace(counted, alternative=other, alternative_micros=to_micros(usd))
+
+
+def _with_machine(context: AppContext, counted: ActualMonth, of_month: MonthUse, micros: int) -> ActualMonth:
+    """Adds the hours of a machine, and the calls of the days on which the model was served by the token instead."""
+    served = call_costs.served_days(context, of_month.promotion, of_month.days)
+    if not served:
+        return replace(counted, micros=micros)
+    by_token = sum((of_month.days[day] for day in served), Usage())
+    if by_token.unknown:
+        return replace(counted, cost_unknown="no_tokens")
+    rates = call_costs.served_rates(context, of_month.promotion)
+    if rates is None:
+        return replace(counted, cost_unknown="no_price")
+    usd = call_costs.tokens_usd(by_token, rates)
+    return replace(counted, micros=micros + to_micros(usd))
 
 
 def _with_calls(

@@ -203,9 +203,10 @@ def _todays_model(context: AppContext, dataset: str) -> Before | None:
 
 def served_days(context: AppContext, promotion: Promotion, days: Collection[str]) -> frozenset[str]:
     """Returns those of the days (ISO) on which a tuned model was served by the token although its plan has it answer at
-    its trainer. The day of a change counts, so that costs are rather overstated."""
+    its trainer or on a machine. The day of a change counts, so that costs are rather overstated."""
     model = models.model_of(context, promotion)
-    if models.plan_of(context, model).hosting is not None:
+    hosting = models.plan_of(context, model).hosting
+    if hosting is not None and hosting.by_token is not None:
         return frozenset()
     served = set[str]()
     for record in context.store.deployments.of_run(model.run_id):

@@ -53,6 +53,13 @@ def summarize(context: AppContext, number: int, person: str, channel: str | None
     return replace(summary, may_be_used=may_be_used)
 
 
+def refresh_result(context: AppContext, run: Run) -> None:
+    """Edits the card of a result somebody asks about: a key that was added since, or a newer version, may allow more
+    with its model than the card offers."""
+    with context.store.transaction():
+        notifications.update_result(context, run)
+
+
 def details(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
     """Returns the run with the accuracy of its estimates. Unlike `summarize` it reads no files, which are needed to
     tell whether the model may be promoted."""

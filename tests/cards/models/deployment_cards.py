@@ -29,6 +29,7 @@ TERMS = TokenTerms(
     most_rank=16,
     data_terms="https://vendor.example/terms",
 )
+LOADED = replace(TERMS, is_uploaded=False)
 OFFER = TokenOffer("coreweave", "Somebody's Inference", TERMS)
 RESULT = replace(
     builders.result(), hosting_micros=1_375_000, actual_micros=1_415_000, estimated_micros=2_790_000
@@ -96,6 +97,12 @@ def cards() -> dict[str, Message]:
         "adapter-uploading": deployments.card(_by_token("starting")),
         "adapter-served": deployments.card(_by_token("ready")),
         "adapter-taken-back": deployments.card(_by_token("stopped", reason="asked")),
+        "result-can-be-loaded-by-token": results.card(
+            builders.run("done"), builders.plan(), builders.result(), by_token=replace(OFFER, terms=LOADED)
+        ),
+        "model-loading": deployments.card(replace(_by_token("starting"), is_uploaded=False)),
+        "model-loaded": deployments.card(replace(_by_token("ready"), is_uploaded=False)),
+        "model-unloaded": deployments.card(replace(_by_token("stopped", reason="asked"), is_uploaded=False)),
         "result-hosted": results.card(
             builders.run("done", actual_micros=1_415_000), plan, RESULT, machine="its card"
         ),

@@ -31,7 +31,16 @@ def test_some_shipped_rows_train_and_others_only_answer() -> None:
     trains = [row.name for row in rows if row.trains]
     assert trains == ["local", "openai", "nebius", "crusoe", "azure", "fireworks", "together", "tinker"]
     chats = {row.name: row for row in rows if not row.trains}
-    assert list(chats) == ["openrouter", "groq", "google", "anthropic", "coreweave", "vllm", "ollama"]
+    assert list(chats) == [
+        "openrouter",
+        "groq",
+        "google",
+        "anthropic",
+        "coreweave",
+        "fireworks-serverless",
+        "vllm",
+        "ollama",
+    ]
     assert [name for name, row in chats.items() if row.provider.key_env is None] == ["vllm", "ollama"]
     assert all(row.keeps_models_here == (row.provider.key_env is None) for row in chats.values())
 
