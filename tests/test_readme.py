@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from trainers.providers.providers import load_providers
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -48,6 +50,23 @@ def test_every_file_and_test_that_the_docs_name_exists(page: Path) -> None:
         if not path.exists() or (test and f"def {test}(" not in path.read_text(encoding="utf-8")):
             missing.append(f"{name}::{test}")
     assert missing == []
+
+
+def test_the_table_of_vendors_says_what_each_road_was_tried_with() -> None:
+    """As the pickers do, which read it from the providers' rows."""
+    page = (ROOT / "docs" / "vendors.md").read_text(encoding="utf-8")
+    table = page[page.index("| target |") :].partition("\n\n")[0]
+    written = {}
+    for line in table.splitlines()[2:]:
+        target, *_, tried_with = (cell.strip() for cell in line.strip("|").split(" | "))
+        name = re.search(r"serve=([\w-]+)", target) or re.search(r"`([\w-]+)/", target)
+        assert name is not None, target
+        written[name[1]] = tried_with
+    rows = {row.name: row.tried_with for row in load_providers()}
+    rows["hf"] = ("stand-in",)
+    # What is no target has no line, and the model of a row without a road was trained nowhere.
+    del rows["fireworks-serverless"]
+    assert written == {name: ", ".join(words) for name, words in rows.items() if words}
 
 
 def test_the_stories_that_docs_quote_stand_in_the_tests() -> None:

@@ -37,6 +37,9 @@ Ability = Literal[
     "limits",  # publishes the allowed hyperparameters of each model
 ]
 Dialect = Literal["openai", "together", "fireworks"]
+TriedWith = Literal["stand-in", "SDK-typed", "live"]
+"""What the road of a provider was tried with: a stand-in of its servers, whose answers and our requests fit the types
+of its own package, or the service itself."""
 
 Hyperparameter = int | float | str
 Role = Literal["system", "developer", "user", "assistant", "tool"]

@@ -435,14 +435,15 @@ def prices(models: tuple[str, ...], is_full: bool, as_json: bool) -> None:
     from bot.cli import estimates
     from trainers.providers.pricing import UnknownPrice
 
-    rows = estimates.prices(load(), models)
+    settings = load()
+    rows = estimates.prices(settings, models)
     if as_json:
         show_json(estimates.prices_json(rows))
     if wants_text(as_json=as_json):
         shown_by = ""
         if not models and not is_full:
             shown_by = "finetune prices --all"
-        show(estimates.prices_parts(rows, shown_by))
+        show(estimates.prices_parts(settings, rows, shown_by))
     if any(isinstance(row, UnknownPrice) for row in rows):
         sys.exit(EXIT_BLOCKED)
 

@@ -232,9 +232,13 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
     return tuple(rows)
 
 
-def prices_parts(rows: Sequence[PriceRow | UnknownPrice], shown_by: str = "") -> tuple[CardBlock, ...]:
+def prices_parts(
+    settings: Settings, rows: Sequence[PriceRow | UnknownPrice], shown_by: str = ""
+) -> tuple[CardBlock, ...]:
     """`shown_by` is the command that shows what is left out; '' if nothing is."""
-    return listing(rows, utc_today(), is_detailed=True, shown_by=shown_by).parts
+    return listing(
+        rows, utc_today(), is_detailed=True, shown_by=shown_by, tried_with=settings.tried_with
+    ).parts
 
 
 def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:

@@ -284,6 +284,7 @@ def _rented_row(ours: ProviderRow) -> ProviderRow:
         cluster="https://huggingface.co",
         stays_here=False,
         rents=True,
+        tried_with=("stand-in",),
     )
 
 
@@ -300,7 +301,8 @@ def _own_trainer_row(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
     if trainer.cluster is None:
         return row
     title = f"the Ray cluster at {trainer.cluster}"
-    return replace(row, title=title, cluster=trainer.cluster, stays_here=trainer.ray_is_ours)
+    # On a cluster it was tried by other means than on this machine.
+    return replace(row, title=title, cluster=trainer.cluster, stays_here=trainer.ray_is_ours, tried_with=())
 
 
 def _with_hourly_price(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow:

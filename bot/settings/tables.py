@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +19,7 @@ from trainers.encoders import DEFAULT_ENCODER
 from trainers.providers.pricing import PriceRow
 from trainers.providers.providers import ProviderRow
 from trainers.typed_tables import SET_BY_CALLER, Key, Limits
+from trainers.types import TriedWith
 
 PACKAGED_TARGET = "minilm-encoder"
 RAY_ADDRESS = "http://127.0.0.1:8265"  # the default of trainers.local
@@ -395,6 +396,11 @@ class Settings:
         """Returns the provider's name for people. For a provider that is no longer configured, returns `provider`."""
         row = self.provider(provider)
         return row.title if row else provider
+
+    @property
+    def tried_with(self) -> Mapping[str, Sequence[TriedWith]]:
+        """What the road of each provider was tried with."""
+        return {row.name: row.tried_with for row in self.providers}
 
     def thinks(self, model: str) -> bool:
         """True if the model 'provider/model' generates thinking tokens, which are billed, before its answer."""

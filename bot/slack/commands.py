@@ -303,7 +303,10 @@ def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
     if not names and not is_full:
         shown_by = f"`{COMMAND} prices {help_cards.ALL}`"
     return prices.listing(
-        candidates.look_up_prices(call.context, names), call.context.today(), shown_by=shown_by
+        candidates.look_up_prices(call.context, names),
+        call.context.today(),
+        shown_by=shown_by,
+        tried_with=call.context.settings.tried_with,
     )
 
 

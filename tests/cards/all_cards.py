@@ -14,6 +14,7 @@ from bot.cards.common import help as help_cards
 from bot.cards.common.blocks import Message
 from bot.cards.common.help import NearCommand
 from bot.cards.common.message_topics import ChosenTopics
+from bot.cards.common.prices import tried_text
 from bot.cards.datasets import data_policy, dataset_columns, datasets, documents
 from bot.cards.datasets.documents import DocumentEntry, DocumentUse
 from bot.cards.decisions import estimate_form, estimates, plan_details, plans, run_again
@@ -273,7 +274,13 @@ def _views() -> dict[str, Json]:
         "form-estimate": estimate_form.form(
             "C0TICKETS",
             EstimateChoices(
-                ["tickets", "faq"], [TARGET, "openai/gpt-4.1"], marks={"openai/gpt-4.1": "old price"}
+                ["tickets", "faq"],
+                [TARGET, "openai/gpt-4.1"],
+                marks={"openai/gpt-4.1": "old price"},
+                tried_with={
+                    TARGET: tried_text(["live"]),
+                    "openai/gpt-4.1": tried_text(["stand-in", "SDK-typed"]),
+                },
             ),
         ),
         "form-estimate-before": estimate_form.form(

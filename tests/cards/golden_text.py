@@ -83,6 +83,8 @@ def _field(block: Json) -> Iterator[str]:
     first = [element["initial_option"]] if "initial_option" in element else element.get("initial_options", [])
     for option in element.get("options", []):
         yield f"  {'(x)' if option in first else '( )'} {option['text']['text']} = {option['value']}"
+        if "description" in option:
+            yield f"      {option['description']['text']}"
     if "hint" in block:
         yield f"  {block['hint']['text']}"
 

@@ -188,6 +188,8 @@ def _options(element: Json, at: str) -> Iterator[str]:
     for option in element["options"]:
         yield from _text(option.get("text"), f"{at}: option text", 75)
         yield from _length(option.get("value"), f"{at}: option value", 1, 150)
+        if "description" in option:
+            yield from _text(option["description"], f"{at}: option description", 75)
     yield from _unique(_values(element["options"], "value"), "option value", at)
     if "initial_option" in element and element["initial_option"] not in element["options"]:
         yield f"{at}: the initial option is none of the options"

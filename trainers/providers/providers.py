@@ -19,7 +19,7 @@ from trainers.models.chat_parameters import thinks
 from trainers.models.model_list import RELEASE_SUFFIX, find_listed_model, strip_effort
 from trainers.rentals.prices import Rental
 from trainers.typed_tables import SET_BY_CALLER, Fault, Key, KeyPath, Limits, read_table, title_of
-from trainers.types import Hyperparameter, PositiveInt, Price, Provider
+from trainers.types import Hyperparameter, PositiveInt, Price, Provider, TriedWith
 
 Table = Mapping[str, Any]
 
@@ -153,9 +153,10 @@ class ProviderRow:
     that costs `serving_usd_per_hour` until it is stopped (automatically after `idle_stop_s` without a question),
     "download" elsewhere, "on_request" if the provider agrees. `data_terms` is the address of its terms on the data that
     it gets, which a team accepts before it sends an adapter there. `serves_models_of` is the provider whose tuned
-    models it serves by the token; None means adapters of our own trainer, which are uploaded. `rents`: each training
-    runs on its own machine, rented by the minute; `rental` is its price, once that has been looked up. `engine`: our
-    own trainer trains its models at a vendor, who is paid by the token and gets the rows; they answer here.
+    models it serves by the token; None means adapters of our own trainer, which are uploaded. `tried_with` says how the
+    road was tried, empty if nobody says. `rents`: each training runs on its own machine, rented by the minute; `rental`
+    is its price, once that has been looked up. `engine`: our own trainer trains its models at a vendor, who is paid by
+    the token and gets the rows; they answer here.
     """
 
     provider: Annotated[Provider, Key(is_inline=True)]
@@ -188,6 +189,7 @@ class ProviderRow:
     ] = None
     engine: Literal["tinker"] | None = None
     serves_models_of: str | None = None
+    tried_with: tuple[TriedWith, ...] = ()
     rents: Annotated[bool, SET_BY_CALLER] = False
     rental: Annotated[Rental | None, SET_BY_CALLER] = None
 

@@ -79,10 +79,11 @@ def select_input(
     *,
     initial: str | None = None,
     marks: Mapping[str, str] = NO_MARKS,
+    descriptions: Mapping[str, str] = NO_MARKS,
 ) -> Block:
-    """A select. `marks` adds words to some options. If there are no options, or only names too long for one, the field
-    takes typed text instead."""
-    entries = [_marked(entry, marks) for entry in _options(options)]
+    """A select. `marks` adds words to some options, and `descriptions` a line below some. If there are no options, or
+    only names too long for one, the field takes typed text instead."""
+    entries = [_described(_marked(entry, marks), descriptions) for entry in _options(options)]
     if not entries:
         # Slack refuses a select without options.
         return text_input(name, label, "its name", optional=False)
@@ -190,6 +191,13 @@ def _marked(option: Block, marks: Mapping[str, str]) -> Block:
     end = f" ({mark})"
     name = shorten(option["value"], LONGEST_OPTION - len(end))
     return _option(option["value"], name + end)
+
+
+def _described(option: Block, descriptions: Mapping[str, str]) -> Block:
+    text = descriptions.get(option["value"])
+    if not text:
+        return option
+    return {**option, "description": plain(text, LONGEST_OPTION)}
 
 
 def _option(value: str, words: str) -> Block:

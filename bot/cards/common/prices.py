@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from types import MappingProxyType
 
 from bot.cards.common.blocks import Figure, Message, Table, button, cut, escape
 from bot.cards.common.builder import Parts
@@ -15,7 +16,7 @@ from bot.rules.prices import MissingPrice, is_near_end, missing_keys
 from trainers.money import rate, usd
 from trainers.providers.pricing import PriceRow, UnknownPrice
 from trainers.rentals import prices as rentals
-from trainers.types import Price
+from trainers.types import Price, TriedWith
 
 SHOWN_ROWS = 25
 TABLE_ROWS = 60
@@ -24,16 +25,26 @@ SHOWN_NOTES = 8
 HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
 UNIT = HEADING[0]
 OLD_PRICES = "these prices are over half a year old: check the vendor's page"
+NOTHING_TRIED: Mapping[str, Sequence[TriedWith]] = MappingProxyType({})
+PROOFS: Mapping[TriedWith, str] = {
+    "stand-in": "a stand-in",
+    "SDK-typed": "the vendor's own types",
+}
 UNKNOWN = Price(None, None, None, None)
 Row = tuple[str, str, str, str, str, str]
 
 
 def listing(
-    rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detailed: bool = False, shown_by: str = ""
+    rows: Sequence[PriceRow | UnknownPrice],
+    read_on: date,
+    *,
+    is_detailed: bool = False,
+    shown_by: str = "",
+    tried_with: Mapping[str, Sequence[TriedWith]] = NOTHING_TRIED,
 ) -> Message:
     """Prices as of the day `read_on`. `is_detailed` lists everything, which Slack has no room for. If a command that
     shows all of them is named (`shown_by`), models that have ended, can't be trained any more or have no known price
-    are only counted."""
+    are only counted. `tried_with` says with what the road of each provider was tried."""
     priced = [row for row in rows if isinstance(row, PriceRow)]
     unknown = [row for row in rows if isinstance(row, UnknownPrice)]
     if not rows:
@@ -56,8 +67,38 @@ def listing(
         parts.text(f"{hidden}: {shown_by}")
     if shown_by and not is_detailed:
         parts.buttons(button("Estimate", ESTIMATE, "prices"))
+    parts.note(_tried_note(shown, tried_with))
     parts.note(_sources(shown, read_on, is_detailed=is_detailed))
     return parts.titled(title)
+
+
+def tried_text(tried: Sequence[TriedWith]) -> str:
+    """With what the road of a provider was tried, for people who choose one; '' if nobody says."""
+    words = _tried_words(tried)
+    return f"Tried {words}" if words else ""
+
+
+def _tried_words(tried: Sequence[TriedWith]) -> str:
+    if not tried:
+        return ""
+    if "live" in tried:
+        return "live"
+    words = " and ".join(PROOFS[proof] for proof in tried)
+    return f"with {words}, not live"
+
+
+def _tried_note(shown: Sequence[PriceRow], tried: Mapping[str, Sequence[TriedWith]]) -> str:
+    """A line for the providers among these whose models can be tuned."""
+    tuned = dict.fromkeys(row.model.partition("/")[0] for row in shown if row.kind == "tuned")
+    providers_by_words: dict[str, list[str]] = {}
+    for provider in tuned:
+        words = _tried_words(tried.get(provider, ()))
+        if words:
+            providers_by_words.setdefault(words, []).append(provider)
+    tried_so = [f"{escape(', '.join(names))} {words}" for words, names in providers_by_words.items()]
+    if not tried_so:
+        return ""
+    return f"Tried: {'; '.join(tried_so)}."
 
 
 def _is_worth_a_line(row: PriceRow, today: date) -> bool:

@@ -48,12 +48,13 @@ class AskedEstimate:
 @dataclass(frozen=True)
 class EstimateChoices:
     """What the form offers. `cheapest` is the cheapest capable model that can be asked here. `marks` are words about
-    the prices of some targets."""
+    the prices of some targets, and `tried_with` says with what the road of each was tried."""
 
     datasets: Sequence[str]
     targets: Sequence[str]
     cheapest: str | None = None
     marks: Mapping[str, str] = new_field(default_factory=dict)
+    tried_with: Mapping[str, str] = new_field(default_factory=dict)
 
 
 def form(
@@ -91,7 +92,14 @@ def form(
         field("volume", "Requests per month", "20,000", "Or the input tokens of a month: 10M tokens."),
         field("current", "Model that you prompt today", "gpt-4o", cheapest),
         forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
-        forms.select_input("target", "Model to train", targets, initial=asked_target, marks=choices.marks),
+        forms.select_input(
+            "target",
+            "Model to train",
+            targets,
+            initial=asked_target,
+            marks=choices.marks,
+            descriptions=choices.tried_with,
+        ),
     ]
     others = {
         "hours": field("hours", "Hours of staff time, one-off", "16", "Empty: not counted."),

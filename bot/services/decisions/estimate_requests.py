@@ -22,7 +22,7 @@ from bot.cards.common.candidates import alternative_name
 from bot.cards.common.candidates import candidate_name as kind_name
 from bot.cards.common.general import text_message
 from bot.cards.common.payback import forecast_chart
-from bot.cards.common.prices import price_mark
+from bot.cards.common.prices import price_mark, tried_text
 from bot.cards.common.reasons import because_text
 from bot.cards.decisions import estimates as views
 from bot.cards.decisions.aims import aim_facts
@@ -180,19 +180,21 @@ def form_choices(context: AppContext, person: str, channel: str) -> EstimateChoi
     day = context.today()
     targets = []
     marks = {}
+    tried_with = {}
     for row in context.settings.providers:
         for model in row.models:
             if not row.trains or not model_verdict(row, model, day).may_train:
                 continue
             name = f"{row.name}/{model.name}"
             targets.append(name)
+            tried_with[name] = tried_text(row.tried_with)
             mark = price_mark(tuned_price(row, model), day)
             if mark:
                 marks[name] = mark
     cheapest = candidates.cheapest_capable(context.settings, context.trainers, day)
     names = datasets.usable_names(context, person, channel)
     targets += starting_models.names(context, names)
-    return EstimateChoices(names, targets, cheapest.model if cheapest else None, marks)
+    return EstimateChoices(names, targets, cheapest.model if cheapest else None, marks, tried_with)
 
 
 def share(context: AppContext, number: int, person: str) -> str | Refusal:

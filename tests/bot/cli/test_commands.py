@@ -193,6 +193,12 @@ def test_json_is_valid_and_the_exit_code_is_that_of_the_text(line: str, code: in
     assert json.loads(result.stdout or "[]") or line.startswith("log")
 
 
+def test_the_list_of_prices_says_what_each_road_was_tried_with() -> None:
+    output = " ".join(finetune("prices").stdout.split())
+    assert "Tried: local live; " in output
+    assert re.search(r"crusoe[\w, -]* with a stand-in, not live", output), output
+
+
 def test_the_doctor_lists_problems_for_people_too() -> None:
     result = finetune("doctor")
     assert result.exit_code == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 from decimal import Decimal
@@ -347,6 +348,22 @@ def test_a_retired_model_is_offered_by_no_form_and_asked_by_no_comparison(make_w
     assert "acme-old" not in str(evaluations_services.form_choices(world.service.context, ANA.id, PRIVATE.id))
     assert "acme-old" not in world.type("/finetune prices")
     assert "2020-01-31, over" in world.type("/finetune prices all")
+
+
+def test_people_who_choose_a_road_read_what_it_was_tried_with(world: World) -> None:
+    world.seed_dataset()
+    world.slack.command(ANA.id, PRIVATE.id, "/finetune estimate")
+    form = world.slack.view(ANA.id)
+    assert form is not None
+    (field,) = (block for block in form.blocks if block["block_id"] == "target")
+    below = {option["value"]: option.get("description") for option in field["element"]["options"]}
+    assert below["together/Qwen/Qwen3-8B"]["text"] == (
+        "Tried with a stand-in and the vendor's own types, not live"
+    )
+    assert below["local/smollm2-135m"]["text"] == "Tried live"
+    assert below[TARGET] is None, "nobody says so of a row of the team's own"
+    prices = world.type("/finetune prices")
+    assert re.search(r"together[\w, -]* with a stand-in and the vendor's own types, not live", prices), prices
 
 
 def test_a_missing_price_says_where_to_add_it(make_world: MakeWorld) -> None:

@@ -27,6 +27,7 @@ from trainers.dataset.rows import Columns, ShownRow
 from trainers.documents import Unreadable
 from trainers.evaluation.results import MeasuredCandidate
 from trainers.models.tokens import Spread
+from trainers.providers.providers import load_providers
 
 DAY = date(2026, 11, 25)
 _SPREAD = Spread(total=8_400, mean=60.0, p50=58, p95=90, max=120)
@@ -174,6 +175,9 @@ def _others() -> dict[str, Message]:
     return {
         "prices": prices.listing(PRICES, DAY),
         "prices-short": prices.listing(PRICES[:-1], DAY, shown_by="`/finetune prices all`"),
+        "prices-tried": prices.listing(
+            PRICES, DAY, tried_with={row.name: row.tried_with for row in load_providers()}
+        ),
         "prices-unknown": prices.listing(PRICES[-1:], DAY),
         "prices-none": prices.listing((), DAY),
         "preference-asked": judge_agreement.question_card("3 17", *texts, done=4, wanted=30),
