@@ -5,7 +5,7 @@
 #   make check                                                             style, types, walls, dependencies
 #   make clients                                                           other people's clients, for tests/clients
 #   make bench                                                             the benchmarks
-#   make gpu [ENGINES=DATA/engines]                                        what is proven of this machine's GPU, in ten minutes
+#   make gpu [ENGINES=DATA/engines]                                        this machine's GPU: checks, and beside TRL, Unsloth, vLLM
 #   make chaos [KILLS=40]                                                  what is proven of money, at full length
 #   make fuzz                                                              10,000 things that nobody would send
 #   make audit                                                             known vulnerabilities in the versions that we run
@@ -155,10 +155,25 @@ bench-training: setup
 bench-serving: setup
 	@$(BIN)/python benchmarks/serving.py
 
-# One table and .cache/gpu.json. Without a CUDA GPU what needs none runs on the CPU. MODEL=FOLDER tries another base.
+# What is compared with ours on a GPU, each in an environment of its own. PyTorch is the one with CUDA.
+GPU := .cache/gpu
+$(GPU)/.ready: constraints.txt
+	@$(PYTHON) -m venv $(GPU)/trl
+	@$(GPU)/trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  trl peft datasets accelerate liger-kernel kernels
+	@test -n "$(ENGINES)" || $(BIN)/python -m trainers.local.engines --data $(GPU) install unsloth
+	@test -n "$(ENGINES)" || $(BIN)/python -m trainers.local.engines --data $(GPU) install vllm
+	@touch $@
+
+# Checks and .cache/gpu.json; then the comparison, for which docs/gpus.md has a place. Without a CUDA GPU the checks that
+# need none run on the CPU. MODEL=FOLDER tries another base, ENGINES=DATA/engines uses engines that are installed there.
+GPU_ENGINES = $(or $(ENGINES),$(GPU)/engines)
 gpu: setup
 	@! command -v nvidia-smi >/dev/null || $(PIP) --quiet -e '.[all,dev,quantized,liger]'
-	@$(BIN)/python benchmarks/gpu.py --model "$(MODEL)" $(if $(ENGINES),--engines "$(ENGINES)")
+	@! command -v nvidia-smi >/dev/null || $(MAKE) --no-print-directory $(GPU)/.ready \
+	  || echo "Not everything could be installed: the tables say what is missing."
+	@$(BIN)/python benchmarks/gpu.py --model "$(MODEL)" --engines "$(GPU_ENGINES)"
+	@$(BIN)/python benchmarks/peers.py $(if $(filter-out file,$(origin MODEL)),--model "$(MODEL)") --engines "$(GPU_ENGINES)"
 
 clean:
 	rm -rf $(VENV) .cache .demo build *.egg-info

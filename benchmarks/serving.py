@@ -140,12 +140,13 @@ def write_prompts(
 
 
 @contextmanager
-def run_server(model: Path, cache: Path, dtype: str) -> Iterator[openai.OpenAI]:
+def run_server(model: Path, cache: Path, dtype: str, *more: str) -> Iterator[openai.OpenAI]:
+    """`more` are further options of the trainer."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "trainer.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "trainers.local", "--port", "0", "--data", str(cache / "data"),
-             "--model", f"{BASE}={model}", "--exit-with-parent"],
+             "--model", f"{BASE}={model}", "--exit-with-parent", *more],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT,
             env={**os.environ, "FINETUNE_TRAINER_KEY": KEY, "FINETUNE_DTYPE": dtype},
         )  # fmt: skip

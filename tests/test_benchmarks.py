@@ -29,6 +29,10 @@ SHORT = {
     ),
     "memory": ("--words", "5000"),
     "measured": ("2", "8", "--evaluated", "1", "--settle", "0.5"),
+    "peers": (
+        *("--device", "cpu", "--data", DATA, "--model", MODEL, "--rows", "labels"),
+        *("--steps", "4", "--batch", "2", "--questions", "2"),
+    ),
     "prefix": ("--model", MODEL, "--dtype", "fp32", "--repeats", "1", "--questions", "2", "--callers", "2"),
     "roads": ("--data", DATA),
     "sampling": ("--words", "2000", "--rows", "1", "2", "--repeats", "1", "--device", "cpu"),
