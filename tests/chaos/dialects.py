@@ -68,6 +68,19 @@ class DialectStorm(Storm):
             return StormySigning(RecordedTogether(**settings), weather=self._weather)
         return StormySigning(RecordedFireworks(**settings), weather=self._weather)
 
+    @property
+    def _points(self) -> tuple[str, ...]:
+        """An upload to Together has two more steps, each of which can be the last."""
+        if self.dialect != "together":
+            return super()._points
+        steps = [
+            step
+            for number in range(1, 9)
+            for step in (f"PUT /signed/uploads/file-{number}", f"POST /files/file-{number}/preprocess")
+        ]
+        moments = [f"{step} {moment}" for step in steps for moment in ("arrived", "done")]
+        return (*super()._points, *moments)
+
     def _provider_row(self) -> str:
         lines = DIALECTS[self.dialect].format(chat=self.provider.url.removesuffix("/v1"))
         return provider_row(self.provider, ABILITIES[self.dialect], lines)

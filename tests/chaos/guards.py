@@ -66,6 +66,7 @@ PLAIN = "bot/services/plain_questions.py"
 TRYING = "tests/bot/serving/test_story_try_budget.py"
 BOUND = "tests/bot/decisions/test_story_plan_integrity.py"
 DIALECTS = "tests/trainers/client/test_dialects.py"
+TOGETHER_UPLOADS = "tests/trainers/client/test_together_uploads.py"
 REQUESTS = "tests/trainers/client/test_requests.py"
 UNASKED = "tests/bot/monitoring/test_unasked.py"
 HERE = "tests/chaos/test_guards.py"
@@ -120,6 +121,34 @@ GUARDS = (
         '            "suffix": payloads.fit_suffix(self.provider, spec.suffix, spec.key),',
         '            "suffix": spec.suffix,',
         f"{DIALECTS}::test_togethers_suffix_holds_our_mark_in_40_characters",
+    ),
+    Guard(
+        "the address for a file at Together gets no key",
+        "trainers/client/dialects/together_uploads.py",
+        'content=file, options={"headers": headers}',
+        "content=file, options={}",
+        f"{TOGETHER_UPLOADS}::test_the_address_gets_the_bytes_and_nothing_that_names_us",
+    ),
+    Guard(
+        "a file at Together is checked before its use",
+        "trainers/client/dialects/together_uploads.py",
+        "            checked = self._request_check(file_id, action)\n",
+        "            checked = row\n",
+        f"{TOGETHER_UPLOADS}::test_an_upload_that_was_cut_off_is_found_again_and_ends_as_one_usable_file",
+    ),
+    Guard(
+        "a file that the vendor says it has is compared",
+        "trainers/client/dialects/together_uploads.py",
+        "            if not self._has_bytes(row, name, sha256, uploads.file_size(path, action)):\n",
+        "            if False:\n",
+        f"{TOGETHER_UPLOADS}::test_a_file_that_the_vendor_says_it_has_is_refused_if_it_is_another",
+    ),
+    Guard(
+        "a model is looked for before it is loaded",
+        "trainers/deployments/fireworks_serverless.py",
+        '            if row.get("model") == model:\n',
+        "            if False:\n",
+        "tests/trainers/providers/test_serverless_models.py::test_a_load_whose_answer_was_lost_is_not_requested_again",
     ),
     Guard(
         "a signed link gets no key",

@@ -28,6 +28,7 @@ from tests.peers.hosted import (
     HANG,
     NOTHING_BUT_500,
     RESET,
+    SIGNED,
     WAIT_503,
     Fault,
     Hosted,
@@ -63,7 +64,8 @@ class Weather:
 
     def provider_fault(self, route: str) -> Fault | None:
         is_stop = route.startswith("DELETE") and ("/deployments/" in route or "/endpoints/" in route)
-        is_change = is_stop or (route.startswith("POST") and "chat" not in route)
+        is_sending = route.startswith("PUT") and SIGNED in route
+        is_change = is_stop or is_sending or (route.startswith("POST") and "chat" not in route)
         if is_change and self.strikes(self.posts):
             return self.chance.choice(PROVIDER_FAULTS)
         return None
