@@ -1,9 +1,10 @@
-"""Computes layers of a loaded model faster: a linear layer together with its LoRA matrices, an RMS norm in one step,
-and the last layer's MLP only at the tokens that the head reads."""
+"""Computes layers of a loaded model faster: a linear layer together with its LoRA matrices, RMS norms in one step, and
+the last layer's MLP only at the tokens that the head reads."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,13 +106,15 @@ class _Product(torch.autograd.Function):
 
 
 def fuse_norms(model: nn.Module) -> None:
-    """Makes RMS norms compute in one step, if a trial shows that they are plain RMS norms. Their weights are not
-    touched."""
+    """Makes RMS norms compute in one step, if a trial shows that they are plain RMS norms or those of Gemma and
+    Qwen 3.5. Their weights are not touched."""
     for module in model.modules():
-        if not hasattr(module, "variance_epsilon"):
-            continue
-        if is_plain_norm(module):
+        if hasattr(module, "variance_epsilon") and is_plain_norm(module):
             module.forward = partial(apply_norm, module)
+            continue
+        shift = find_shift(module)
+        if shift is not None:
+            module.forward = WideNorm(module, shift)
 
 
 @contextmanager
@@ -120,7 +123,8 @@ def unfuse_norms(model: nn.Module) -> Iterator[None]:
     fused = {}
     for module in model.modules():
         forward = vars(module).get("forward")
-        if isinstance(forward, partial) and forward.func is apply_norm:
+        is_plain = isinstance(forward, partial) and forward.func is apply_norm
+        if is_plain or isinstance(forward, WideNorm):
             fused[module] = vars(module).pop("forward")
     try:
         yield
@@ -132,24 +136,84 @@ def unfuse_norms(model: nn.Module) -> Iterator[None]:
 def is_plain_norm(module: Any) -> bool:
     """True if the module computes w · (x / rms) for a few made-up tokens. Gemma's norms, for example, use 1 + w, and
     Cohere's subtract the mean."""
+    if not _has_one_input(module):
+        return False
+    tokens = _trial_tokens(module.weight)
+    with torch.no_grad():
+        own = type(module).forward(module, tokens)
+        # Not by apply_norm: as long as the weight may be trained, that would compare the module with itself.
+        fused = _Norm.apply(tokens, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
+    return _are_close(fused, own)
+
+
+def find_shift(module: Any) -> float | None:
+    """Returns 1.0 if the module computes (1 + w) · (x / rms) for a few made-up tokens, 0.0 if it computes w · (x / rms)
+    as Gemma does, with all of it in float32, and otherwise None."""
+    is_norm = type(module).__name__.endswith("RMSNorm") and isinstance(getattr(module, "eps", None), float)
+    # In Falcon Mamba it is a buffer that the norm never uses, of another width.
+    has_weight = isinstance(getattr(module, "weight", None), nn.Parameter)
+    if not is_norm or not has_weight or not _has_one_input(module):
+        return None
+    tokens = _trial_tokens(module.weight)
+    with torch.no_grad():
+        own = type(module).forward(module, tokens)
+        for shift in (1.0, 0.0):
+            if _are_close(WideNorm(module, shift).compute(tokens), own):
+                return shift
+    return None
+
+
+def _has_one_input(module: Any) -> bool:
     weight: Tensor = module.weight
     parameters = inspect.signature(type(module).forward).parameters
     takes_gate = len(parameters) > len(("self", "x"))  # in hybrid models
     has_heads = weight.dim() != 1  # Cohere has norms with a weight for each head
-    if weight.is_meta or takes_gate or has_heads:
-        return False
+    return not (weight.is_meta or takes_gate or has_heads)
+
+
+def _trial_tokens(weight: Tensor) -> Tensor:
     n_numbers = 3 * weight.numel()
     numbers = torch.linspace(-2, 3, n_numbers, device=weight.device, dtype=weight.dtype)
     tokens = numbers.view(3, -1)
     tokens[-1] *= 1e-3  # so short that ε counts
-    with torch.no_grad():
-        own = type(module).forward(module, tokens)
-        # Not by apply_norm: as long as the weight may be trained, that would compare the module with itself.
-        fused = _Norm.apply(tokens, weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
+    return tokens
+
+
+def _are_close(fused: Tensor, own: Tensor) -> bool:
+    if fused.dtype != own.dtype:
+        return False
     tolerance = 2 * torch.finfo(own.dtype).eps
     if own.dtype == torch.float32:
         tolerance = FLOAT32_TOLERANCE
     return torch.allclose(own, fused, rtol=tolerance)
+
+
+@dataclass
+class WideNorm:
+    """The forward of a norm that computes (w + shift) · (x / rms) in float32 and rounds its result once."""
+
+    module: Any
+    shift: float
+    _scale: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.module.weight.requires_grad:
+            y: Tensor = type(self.module).forward(self.module, x)
+            return y
+        return self.compute(x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        if self._scale is None or self._scale.device != x.device:
+            self._scale = self._make_scale()
+        y: Tensor = _WideNorm.apply(x, self._scale, self.module.eps)  # type: ignore[no-untyped-call]
+        return y
+
+    def _make_scale(self) -> Tensor:
+        """The weight is frozen, so this is computed once and not in each pass."""
+        weight = self.module.weight.detach()
+        with torch.inference_mode(False):  # a tensor of inference mode could never be used in training
+            scale: Tensor = (weight.float() + self.shift) * math.sqrt(weight.numel())
+        return scale
 
 
 def apply_norm(module: Any, x: Tensor) -> Tensor:
@@ -194,6 +258,35 @@ class _Norm(torch.autograd.Function):
         along = sum_along * inverse.pow(3) / x.shape[-1]
         x_gradient = weighed.mul_(inverse)
         x_gradient.addcmul_(wide, along, value=-1)
+        return x_gradient.to(x.dtype), None, None
+
+
+class _WideNorm(torch.autograd.Function):
+    """An RMS norm in float32 as one autograd function. Only the states and one number per token are kept for the
+    backward pass, instead of three float32 copies of the states:
+
+        y  = c · x · r            r = 1 / √(|x|² + nε)        x: (…, n)   c: √n · weight (n,), in float32
+        ∂x = r (g c) - r³ x Σ(g c x)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
+        wide = x.float()
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        inverse = length.square_().add_(x.shape[-1] * epsilon).rsqrt_()
+        ctx.save_for_backward(x, scale, inverse)
+        scaled: Tensor = (wide * inverse).mul_(scale)
+        return scaled.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        x, scale, inverse = ctx.saved_tensors
+        wide = x.float()
+        (gradient,) = gradients
+        weighed = gradient.float() * scale
+        along = (weighed * wide).sum(-1, keepdim=True)
+        along.mul_(inverse.pow(3))
+        x_gradient = weighed.mul_(inverse).addcmul_(wide, along, value=-1)
         return x_gradient.to(x.dtype), None, None
 
 
