@@ -27,6 +27,7 @@ SHORT = {
         *("--data", DATA, "--model", MODEL, "--steps", "3", "--json", f"{MODEL}-gpu.json"),
         *("--check", "LoRA", "--check", "kernels", "--check", "packed attention", "--check", "Liger"),
     ),
+    "launches": ("--families", "llama", "lfm2", "--rows", "3"),
     "memory": ("--words", "5000"),
     "measured": ("2", "8", "--evaluated", "1", "--settle", "0.5"),
     "peers": (
@@ -48,7 +49,7 @@ SHORT = {
     "words": ("--short", "--model", MODEL),
 }
 
-SLOW = SHORT.keys() - {"checking", "roads", "startup"}  # 10 to 50 s each even so
+SLOW = SHORT.keys() - {"checking", "launches", "roads", "startup"}  # 10 to 50 s each even so
 
 
 def test_each_benchmark_has_a_short_form() -> None:

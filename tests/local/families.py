@@ -286,6 +286,27 @@ def gpt_oss() -> Any:
     return config("gpt_oss", num_local_experts=4, num_experts_per_tok=2, sliding_window=64)
 
 
+def mixture(family: str) -> Any:
+    """A mixture of experts whose first layer is dense, with the attention of DeepSeek's or GLM's."""
+    return config(
+        family,
+        num_key_value_heads=4,
+        head_dim=8,
+        kv_lora_rank=16,
+        q_lora_rank=16,
+        qk_nope_head_dim=16,
+        qk_rope_head_dim=8,
+        v_head_dim=16,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        n_group=1,
+        topk_group=1,
+        n_shared_experts=1,
+        first_k_dense_replace=1,
+    )
+
+
 def store_in_mxfp4(folder: Path) -> None:
     """Stores experts as gpt-oss's authors do: two numbers in a byte, and one exponent for 32 numbers."""
     import torch
@@ -317,7 +338,7 @@ def mamba2() -> Any:
 
 LINEAR = frozenset({"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj"})
 GEMMA4_LAYERS = frozenset({"per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"})
-# Models with several kinds of layers, and states that each token updates: rows are neither packed nor padded.
+# Models with several kinds of layers, and states that each token updates: rows are padded, not packed.
 HYBRIDS = {
     "gpt-oss": Family(
         gpt_oss,

@@ -26,6 +26,7 @@ from trainers.local.job_directory import read_json
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import AnswerEnd, ChatMessage, Piece, Request, Sampling, Target
 from trainers.local.train import run_training
+from trainers.local.training import packing
 from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import find_targets
@@ -35,6 +36,7 @@ from trainers.packages import install_line
 pytestmark = pytest.mark.usefixtures("exact_numbers")
 SETTINGS = Parameters(n_epochs=4, batch_size=2, learning_rate=2e-2, lora_r=8, lora_alpha=16)
 KINDS: tuple[Quantization, ...] = ("none", "nf4", "int8")
+SIDE_BY_SIDE = "Rows of similar length are computed side by side, the shorter ones padded"
 GREEDY = Sampling(temperature=0, top_p=1, max_tokens=6, stop=(), seed=None)
 # One of each kind of architecture; a change to training or templates is tried with all of them by `-m slow`.
 OFTEN_TRIED = ("llama-3", "llama-4-scout", "mistral-small-24b", "phi-4", "gpt-oss", "qwen-3.5")
@@ -153,9 +155,30 @@ def test_a_family_is_trained_and_its_adapter_answers(
     assert config["base_model_name_or_path"] == str(base)
     target = Target(str(base), folder / "adapter")
     assert [ask(generator, target, label).strip() for label in QUESTIONS] == list(QUESTIONS)
-    if name in FAMILIES:
-        messages = event_messages(folder)
-        assert not any(message.startswith("Rows are computed one by one") for message in messages)
+    messages = event_messages(folder)
+    assert not any(message.startswith("Rows are computed one by one") for message in messages)
+    assert (SIDE_BY_SIDE in messages) is (name in HYBRIDS)
+
+
+def test_a_job_learns_the_same_from_padded_rows_as_from_rows_one_by_one(
+    bases: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = base_of(bases, "lfm-2")
+    settings = replace(SETTINGS, n_epochs=1, batch_size=6)
+    padded = make_job(tmp_path / "padded", base, rows_file, settings, validation=rows_file)
+    assert run_training(padded) == 0, read_failure(padded)
+    assert SIDE_BY_SIDE in event_messages(padded)
+    monkeypatch.setattr(packing, "TRIAL_TOKENS", ())  # without rows, the trial can't run
+    alone = make_job(tmp_path / "alone", base, rows_file, settings, validation=rows_file)
+    assert run_training(alone) == 0, read_failure(alone)
+    (warning,) = [message for message in event_messages(alone, "warn") if message.startswith("Rows are")]
+    assert "one by one, which takes longer: the trial with padded rows did not run" in warning
+    assert train_losses(padded) == pytest.approx(train_losses(alone), rel=1e-5)
+    trained, expected = (
+        load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (padded, alone)
+    )
+    for name, weight in expected.items():
+        torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-4)
 
 
 @pytest.mark.deep

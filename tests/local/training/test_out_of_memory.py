@@ -310,6 +310,8 @@ def test_a_step_has_as_many_of_the_longest_rows_as_are_computed_at_a_time() -> N
     assert (work.length, work.batch, work.answer, work.rank) == (1024, 8, 256, 4)
     alone = work_of_step(LONG_ROWS, settings, replace(PACKS, packs=False), 8192)
     assert alone.batch == 1
+    padded = work_of_step(LONG_ROWS, settings, replace(PACKS, packs=False, pads=True), 8192)
+    assert padded.batch == 8
 
 
 def test_a_family_without_a_formula_begins_unreduced() -> None:

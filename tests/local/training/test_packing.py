@@ -1,4 +1,4 @@
-"""Rows packed into one sequence have the loss and gradients that they have one by one."""
+"""Rows packed into one sequence, or padded side by side, have the loss and gradients that they have one by one."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, masking_utils
 
 from tests.local import families
-from trainers.local.kernels.fused_layers import trim_last_mlp
+from trainers.local.kernels.chunked_loss import find_chunked_head
+from trainers.local.kernels.fused_layers import fuse_norms, trim_last_mlp
+from trainers.local.training.base_model import add_lora
 from trainers.local.training.data import Row
 from trainers.local.training.model_structure import choose_class, linear_layers
 from trainers.local.training.packing import (
     PACKED_FAMILIES,
     Abilities,
     fill_packs,
+    fill_padded,
     find_abilities,
     measure,
     pack_rows,
+    pad_rows,
+    padded_width,
+    padding_refusal,
     shared_prefix_length,
     width,
 )
+from trainers.methods import Parameters
 
 CPU = torch.device("cpu")
 
@@ -50,6 +57,18 @@ CHANGES: dict[str, dict[str, Any]] = {
     "smollm3": {"no_rope_layer_interval": 2},
     "llama4_text": {"intermediate_size_mlp": 64, "num_local_experts": 2, "no_rope_layer_interval": 2},
 }
+
+
+PADDED: dict[str, Any] = {
+    "qwen3_5": families.qwen3_5,
+    "gemma4_text": families.gemma4,
+    "gpt_oss": families.gpt_oss,
+    "lfm2": families.HYBRIDS["lfm-2"].config,
+    "deepseek_v3": lambda: families.mixture("deepseek_v3"),
+    "glm4_moe": lambda: families.mixture("glm4_moe"),
+    "falcon_h1": families.HYBRIDS["falcon-h1"].config,
+}
+LONG_ROW = row([*range(10, 80), 2], {69, 70})  # more than a chunk of linear attention
 
 
 def tiny(family: str, attention: str = "sdpa", **changes: Any) -> Any:
@@ -202,3 +221,130 @@ def test_a_family_that_ignores_the_layout_has_no_loss() -> None:
     model = tiny("llama", "sdpa")
     pack = pack_rows([*ROWS, *ROWS], CPU, torch.float32, by_rows=True)
     assert measure(model, pack, find_abilities(model, longest=13)).total.isnan()
+
+
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")  # peft's own, for fused experts
+@pytest.mark.parametrize("family", PADDED)
+def test_rows_side_by_side_have_the_loss_and_gradient_of_single_rows(family: str) -> None:
+    base = padded_base(PADDED[family]())
+    able = replace(find_abilities(base, longest=71), head=find_chunked_head(base))
+    assert not able.packs and able.head is not None
+    assert padding_refusal(base, able, longest=300) is None
+    model = add_lora(base, Parameters(lora_r=4))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # zeros at first, so that A would have no gradient
+            torch.nn.init.normal_(weight, std=0.1)
+    learnt = [weight for weight in model.parameters() if weight.requires_grad]
+    rows = [*ROWS, LONG_ROW]
+    alone = torch.stack([measure(model, pack_rows([each], CPU, torch.float32), able).total for each in rows])
+    together = measure(model, pad_rows(rows, CPU), replace(able, pads=True))
+    assert together.total.item() == pytest.approx(alone.sum().item(), rel=1e-5)
+    assert together.tokens == 10
+    pairs = zip(
+        torch.autograd.grad(together.total, learnt), torch.autograd.grad(alone.sum(), learnt), strict=True
+    )
+    for padded, plain in pairs:
+        assert plain.any()
+        torch.testing.assert_close(padded, plain, rtol=0, atol=1e-4 * float(plain.abs().max()))
+
+
+def padded_base(config: Any) -> Any:
+    torch.manual_seed(3)
+    choice = choose_class("toy", config)
+    base = choice.model_class._from_config(choice.config, dtype=torch.float32)
+    base.requires_grad_(False)
+    fuse_norms(base)
+    return base.eval()
+
+
+@pytest.mark.parametrize("selects", [True, False])
+def test_a_padded_model_whose_head_stands_not_alone_has_the_same_loss(selects: bool) -> None:
+    model = tiny("llama")
+    able = Abilities(packs=False, selects=selects, pads=True)
+    padded = measure(model, pad_rows(ROWS, CPU), able).total.item()
+    assert padded == pytest.approx(loss_of_single_rows(model, ROWS).item(), rel=1e-5)
+
+
+def test_many_learnt_tokens_of_padded_rows_are_computed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama").requires_grad_(False)
+    able = Abilities(packs=False, selects=True, pads=True, head=find_chunked_head(model))
+    at_once = measure(model, pad_rows(ROWS, CPU), able)
+    for name in ("MANY_LOGITS", "CHUNK_LOGITS"):
+        monkeypatch.setattr(f"trainers.local.kernels.chunked_loss.{name}", 400 * 3)
+    in_chunks = measure(model, pad_rows(ROWS, CPU), able)
+    assert in_chunks.total.item() == pytest.approx(at_once.total.item(), rel=1e-6)
+    assert in_chunks.right == at_once.right
+
+
+def test_rows_are_padded_behind_with_a_token_of_their_own() -> None:
+    pack = pad_rows([ROWS[1], ROWS[3]], CPU)
+    assert pack.input_ids.tolist() == [[5, 6, 7, 8, 30, 30], [5, 6, 7, 8, 40, 60]]
+    assert pack.positions.tolist() == [[0, 1, 2, 3, 4, 5]] * 2
+    assert pack.predicting.tolist() == [3, 4, 6 + 5]
+    assert pack.targets.tolist() == [30, 2, 2]
+
+
+def row_of(length: int) -> Row:
+    return row([7] * (length + 1), {length})
+
+
+def test_rows_of_similar_length_are_padded_together() -> None:
+    rows = [row_of(length) for length in (100, 10, 95, 11, 90, 10)]
+
+    def lengths(limit: int, device: torch.device) -> list[list[int]]:
+        return [[each.last_target for each in group] for group in fill_padded(rows, limit, device)]
+
+    assert lengths(1000, CPU) == [[100, 95, 90], [11, 10, 10]]
+    assert lengths(200, CPU) == [[100, 95], [90], [11, 10, 10]]
+    assert lengths(20, CPU) == [[100], [95], [90], [11], [10, 10]]
+    # On a GPU a pass costs more than some padding.
+    assert lengths(1000, torch.device("cuda")) == [[100, 95, 90, 11], [10, 10]]
+    assert padded_width(rows[:2]) == 200
+
+
+def test_rows_are_not_padded_if_padding_changes_their_loss() -> None:
+    model = tiny("llama").requires_grad_(False)
+    able = find_abilities(model, longest=13)
+    assert padding_refusal(model, able, longest=13) is None
+
+    def centre(module: torch.nn.Module, inputs: Any, states: torch.Tensor) -> torch.Tensor:
+        return states - states.mean(1, keepdim=True)  # over all places, those behind a row included
+
+    model.get_input_embeddings().register_forward_hook(centre)
+    refusal = padding_refusal(model, able, longest=13)
+    assert refusal is not None and refusal.startswith("padding changes the loss of rows (by ")
+
+
+def test_rows_are_not_padded_if_the_trial_fails() -> None:
+    model = tiny("llama").requires_grad_(False)
+
+    def want_one_row(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if len(inputs[0]) > 1:
+            raise ValueError("one row at a time")
+
+    model.get_input_embeddings().register_forward_pre_hook(want_one_row)
+    refusal = padding_refusal(model, find_abilities(model, longest=13), longest=13)
+    assert refusal == "the trial with padded rows did not run: ValueError one row at a time"
+
+
+def test_rows_are_not_padded_if_the_longest_changes_the_positions_of_all() -> None:
+    model = tiny("phi3", rope_parameters=families.LONG_ROPE, original_max_position_embeddings=20)
+    able = find_abilities(model, longest=20)
+    assert padding_refusal(model, able, longest=20) is None
+    refusal = padding_refusal(model, able, longest=21)
+    assert refusal == "rows of more than 20 tokens change how this model computes the positions of all"
+
+
+def test_no_pass_waits_for_a_search_for_packed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers' search copies a number from the device."""
+    model = tiny("llama")
+    searches: list[torch.Tensor] = []
+
+    def search(position_ids: torch.Tensor) -> None:
+        searches.append(position_ids)
+
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", search)
+    measure(model, pad_rows(ROWS, CPU), Abilities(packs=False, selects=True, pads=True))
+    assert searches == []
+    model(input_ids=pad_rows(ROWS, CPU).input_ids, use_cache=False)
+    assert len(searches) == 1

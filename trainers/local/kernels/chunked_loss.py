@@ -68,6 +68,19 @@ class ChunkedHead:
             total: Tensor = call(**inputs).logits
         return total, right[0]
 
+    def select(self, call: Callable[..., Any], inputs: Mapping[str, Any], predicting: Tensor) -> Tensor:
+        """Returns the logits (K, words) at the positions `predicting` (K,) in all rows one after the other."""
+        decode = self.decoder.forward
+
+        def decode_and_select(*args: Any, **kwargs: Any) -> Any:
+            outputs = decode(*args, **kwargs)
+            states = outputs.last_hidden_state.flatten(0, 1).index_select(0, predicting)
+            return _with_states(outputs, states[None])
+
+        with _replaced(self.decoder, decode_and_select):
+            logits: Tensor = call(**inputs).logits
+        return logits.squeeze(0)  # not [0], whose backward pass would copy all logits
+
     @contextmanager
     def _finished_by(self, finish: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Iterator[None]:
         """Makes the model return as logits what `finish` returns for the decoder's states (rows, T, hidden) and for the

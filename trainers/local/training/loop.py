@@ -485,8 +485,8 @@ def find_faulty_line(state: TrainState[R, P], batch: Sequence[R]) -> int | None:
 
 
 def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> Iterator[list[R]]:
-    """Yields the rows in batches, in an order that depends on seed and epoch only. Rows are not grouped by length,
-    since nothing is padded."""
+    """Yields the rows in batches, in an order that depends on seed and epoch only. Which rows are learnt together
+    doesn't depend on their length; only those of a step are padded to each other, if at all."""
     dice = torch.Generator().manual_seed(seed + epoch)
     order = torch.randperm(len(rows), generator=dice)
     for places in torch.split(order, size):

@@ -124,7 +124,7 @@ def work_of_step(rows: Rows, settings: Parameters, able: Abilities, usual: int) 
     """Describes the largest step: as many of the longest rows as are computed at a time."""
     length = min(rows.longest, settings.max_length)
     count = 1
-    if able.packs:
+    if able.combines:
         count = max(1, min(settings.batch_size, usual // length))
     return Work(
         METHODS_OF_SIZING[settings.quantization],

@@ -4,8 +4,13 @@
     positions  0 1 2  3 4 5  3 4
     seen by b  p p p         b b        each row sees the common beginning and itself, through a mask or a layout
 
-Tokens after a row's last supervised token are never computed. A model that would see across rows all the same, such as
-a recurrent one, gets one row at a time. This module builds tensors and computes the loss; it neither reads rows nor
+A model that would see across rows all the same, such as a recurrent one, gets rows of similar length side by side:
+
+    ids        p p p a a a              no mask: a token never sees those behind it, so padding changes no loss
+               p p p b b .
+
+If a trial on the loaded model shows that padding does change it, the model gets one row at a time. Tokens after a row's
+last supervised token are never computed. This module builds tensors and computes the loss; it neither reads rows nor
 trains.
 """
 
@@ -14,19 +19,22 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import masking_utils
 
 from trainers.local.kernels.block_attention import BY_BLOCKS, MAX_MASKED_TOKENS, Blocks, build_blocks
 from trainers.local.kernels.chunked_loss import ChunkedHead
 from trainers.local.kernels.fused_layers import KeptPositions
 from trainers.local.kernels.shared_prefix_attention import BY_ROWS, RowLayout, build_row_layout
 from trainers.local.training.data import Row
+from trainers.local.training.finite_numbers import number_format
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,9 +45,19 @@ PACKED_FAMILIES = (
     *("gemma3_text", "gemma3", "mistral3", "ministral3", "llama4_text"),
     *("granite", "glm4", "olmo3", "cohere2", "qwen3_moe", "mixtral"),
 )
+# The share of the computed tokens that may be padding. On a GPU a pass of few tokens takes as long as one of many; on a
+# CPU every token takes its time.
+MOST_PADDING = 0.3
+MOST_PADDING_CPU = 0.1
 # Packs of so many tokens where attention needs a mask: at 8,192 it would compute all pairs of tokens without flash
 # kernels, and on MPS keep 4 GB of scores a layer.
 MASKED_TOKENS = 2048
+# Made-up rows for the trial of padding, if the job has so long ones: more than a chunk of linear attention and of a
+# state space. Of each about 16 tokens are predicted.
+TRIAL_TOKENS = (5, 70, 260)
+TRIAL_TARGETS = 16
+TOLERANCE = 1e-5  # of a row's loss
+TOLERANCE_NARROW = 0.01  # for bfloat16, float16 and products in 8 bits, which round differently for more rows
 
 
 class Model(Protocol):
@@ -54,11 +72,11 @@ class Output(Protocol):
 
 @dataclass(frozen=True)
 class Pack:
-    """T tokens in one sequence, of which K predict a supervised token.
+    """T tokens in one sequence, or B rows padded to T tokens, of which K predict a supervised token.
 
-    `input_ids` and `positions` are (1, T). `mask` (1, 1, T, T) is added to the attention scores; None means the plain
-    causal mask. If attention is computed by rows or by blocks, `layout` replaces the mask. `predicting` (K,) are
-    positions in the sequence, and `targets` (K,) the token ids to predict there.
+    `input_ids` and `positions` are (1, T) or (B, T). `mask` (1, 1, T, T) is added to the attention scores; None means
+    the plain causal mask. If attention is computed by rows or by blocks, `layout` replaces the mask. `predicting` (K,)
+    are positions in all rows one after the other, and `targets` (K,) the token ids to predict there.
     """
 
     input_ids: Tensor
@@ -71,10 +89,11 @@ class Pack:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a model can do. `packs`: rows in one sequence, of at most `widest` tokens, don't see each other. `selects`:
-    the head can be applied to selected tokens only. `by_rows`, `by_blocks`: attention takes a layout. `kept_positions`:
-    the last layer's feed-forward part is computed only at these positions. `head`: the head works in chunks of
-    tokens if their logits are many."""
+    """What a model can do. `packs`: rows in one sequence, of at most `widest` tokens, don't see each other. `pads`: it
+    doesn't pack, but padding behind a row doesn't change the row's loss. `selects`: the head can be applied to selected
+    tokens only. `places`: it can be told the tokens' positions. `by_rows`, `by_blocks`: attention takes a layout.
+    `kept_positions`: the last layer's feed-forward part is computed only at these positions. `head`: the head works in
+    chunks of tokens if their logits are many."""
 
     packs: bool
     selects: bool
@@ -83,6 +102,13 @@ class Abilities:
     by_blocks: bool = False
     kept_positions: KeptPositions | None = None
     head: ChunkedHead | None = None
+    pads: bool = False
+    places: bool = False
+
+    @property
+    def combines(self) -> bool:
+        """True if one pass can compute several rows."""
+        return self.packs or self.pads
 
 
 @dataclass(frozen=True)
@@ -111,7 +137,56 @@ def find_abilities(model: PreTrainedModel, longest: int) -> Abilities:
         widest=widest,
         by_rows=attention == BY_ROWS,
         by_blocks=attention == BY_BLOCKS,
+        places="position_ids" in parameters,
     )
+
+
+def padding_refusal(model: Any, able: Abilities, longest: int) -> str | None:
+    """Returns why rows of at most `longest` tokens can't be computed side by side, or None if a trial shows that each
+    then has the loss that it has alone. `model` is the loaded base."""
+    limit = max_unstretched_length(model.config.get_text_config().to_dict())
+    if longest > limit:
+        return f"rows of more than {limit:,} tokens change how this model computes the positions of all"
+    rows = _trial_rows(model, longest)
+    device = model.get_input_embeddings().weight.device
+    padding = replace(able, pads=True)
+    try:
+        with torch.no_grad():
+            alone = [_loss_of_each(model, [row], pad_rows([row], device), able) for row in rows]
+            padded = _loss_of_each(model, rows, pad_rows(rows, device), padding)
+    except torch.OutOfMemoryError:
+        raise
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        sentence, _, _ = str(error).strip().partition("\n")
+        return f"the trial with padded rows did not run: {type(error).__name__} {sentence[:200]}".strip()
+    expected = torch.cat(alone)
+    difference = float(((padded - expected) / expected).abs().max())
+    is_rounded = number_format(model) != torch.float32 or getattr(model, "is_loaded_in_8bit", False)
+    tolerance = TOLERANCE_NARROW if is_rounded else TOLERANCE
+    if difference <= tolerance:  # False for nan
+        return None
+    return f"padding changes the loss of rows (by {difference:.1g} of it)"
+
+
+def _trial_rows(model: Any, longest: int) -> list[Row]:
+    words = len(model.get_input_embeddings().weight)
+    dice = torch.Generator().manual_seed(0)
+    rows = []
+    for wanted in TRIAL_TOKENS:
+        count = max(2, min(wanted, longest))
+        # The middle half of the vocabulary: tokens that stand for pictures are near one of its ends.
+        ids = torch.randint(words // 4, 3 * words // 4, (count,), generator=dice).tolist()
+        apart = max(1, count // TRIAL_TARGETS)
+        rows.append(Row(0, ids, [place > 0 and place % apart == 0 for place in range(count)]))
+    return rows
+
+
+def _loss_of_each(model: Any, rows: Sequence[Row], pack: Pack, able: Abilities) -> Tensor:
+    """Returns the summed loss of each row (rows,)."""
+    logits = _logits(model, _inputs(pack, able), pack, able).float()
+    losses = functional.cross_entropy(logits, pack.targets, reduction="none")
+    parts = torch.split(losses, [sum(row.supervised) for row in rows])
+    return torch.stack([part.sum() for part in parts])
 
 
 def max_packed_length(text: Mapping[str, Any]) -> int:
@@ -122,6 +197,14 @@ def max_packed_length(text: Mapping[str, Any]) -> int:
     row (dynamic, and longrope of Phi-4-mini) would be stretched for all rows of a pack.
     """
     limits = [text.get("sliding_window"), text.get("attention_chunk_size")]
+    present = [int(limit) for limit in limits if limit]
+    return min([*present, max_unstretched_length(text)])
+
+
+def max_unstretched_length(text: Mapping[str, Any]) -> int:
+    """Returns how long the longest of several rows may be so that the positions of all are computed as for each
+    alone."""
+    limits = []
     for rope in _stretching_ropes(text):
         own = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
         limits.append(own or text.get("max_position_embeddings"))
@@ -190,6 +273,54 @@ def width(rows: Sequence[Row]) -> int:
     apart = sum(len(row.ids) for row in rows)
     repeated = (len(rows) - 1) * shared_prefix_length(rows)
     return apart - repeated
+
+
+def padded_width(rows: Sequence[Row]) -> int:
+    """Returns the number of tokens that are computed for these rows side by side, with their padding."""
+    return len(rows) * max(row.last_target for row in rows)
+
+
+def fill_padded(rows: Sequence[Row], limit: int, device: torch.device) -> list[list[Row]]:
+    """Groups rows of similar length, the longest first, so that a group takes at most `limit` tokens with its padding,
+    and little of that. A longer row is a group of its own."""
+    most_padding = MOST_PADDING_CPU if device.type == "cpu" else MOST_PADDING
+    groups: list[list[Row]] = []
+    longest = 0
+    read = 0  # tokens of the last group without its padding
+    for row in sorted(rows, key=lambda row: row.last_target, reverse=True):
+        length = row.last_target
+        if groups:
+            computed = longest * (len(groups[-1]) + 1)
+            padding = computed - read - length
+            if computed <= limit and padding <= most_padding * computed:
+                groups[-1].append(row)
+                read += length
+                continue
+        groups.append([row])
+        longest = read = length
+    return groups
+
+
+def pad_rows(rows: Sequence[Row], device: torch.device) -> Pack:
+    """Returns the rows side by side."""
+    longest = max(row.last_target for row in rows)
+    ids = []
+    predicting: list[int] = []
+    targets: list[int] = []
+    for place, row in enumerate(rows):
+        end = row.last_target  # the last target is predicted, never read
+        # Padded with the row's own last token, since any other might mean something to the model, such as a picture.
+        ids.append([*row.ids[:end], *[row.ids[end - 1]] * (longest - end)])
+        learnt = [position for position in range(1, end + 1) if row.supervised[position]]
+        predicting += [place * longest + position - 1 for position in learnt]
+        targets += [row.ids[position] for position in learnt]
+    return Pack(
+        input_ids=torch.tensor(ids, device=device),
+        positions=torch.arange(longest, device=device).expand(len(rows), -1),
+        mask=None,
+        predicting=torch.tensor(predicting, device=device),
+        targets=torch.tensor(targets, device=device),
+    )
 
 
 def pack_rows(
@@ -271,31 +402,59 @@ def attention_mask(owners: Sequence[int], device: torch.device, dtype: torch.dty
 def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
     """Computes the loss of a pack. The head is applied only to the K tokens that predict a supervised token, or to all
     if the model can't select."""
-    inputs: dict[str, Any] = {"input_ids": pack.input_ids, "use_cache": False}
-    if able.packs:
-        inputs["position_ids"] = pack.positions
-        inputs["attention_mask"] = pack.mask
-    if pack.layout is not None:
-        inputs["attention_mask"] = _unused_mask(pack.layout, pack.input_ids.device)
-        inputs["row_layout"] = pack.layout
+    inputs = _inputs(pack, able)
     if able.kept_positions is not None:
         able.kept_positions.keep(pack.predicting, pack.input_ids.shape[1])
-    at_head = len(pack.predicting) if able.selects else pack.input_ids.shape[1]
+    at_head = len(pack.predicting) if able.selects else pack.input_ids.numel()
     if able.head is not None and able.head.pays_for(at_head):
-        total, correct = able.head.measure(model, inputs, pack.predicting, pack.targets)
+        with _without_search_for_packs():
+            total, correct = able.head.measure(model, inputs, pack.predicting, pack.targets)
         return Loss(total, len(pack.targets), int(correct))
-
-    if able.selects:
-        inputs["logits_to_keep"] = pack.predicting
-    logits = model(**inputs).logits[0]
-    if not able.selects:
-        logits = logits[pack.predicting]
-    logits = logits.float()  # (K, vocabulary)
+    logits = _logits(model, inputs, pack, able).float()
     # A sum, since the mean is over the tokens of the whole batch, which may take several packs.
     total = functional.cross_entropy(logits, pack.targets, reduction="sum")
     likeliest = logits.detach().argmax(-1)
     right = int((likeliest == pack.targets).sum())
     return Loss(total, len(pack.targets), right)
+
+
+def _inputs(pack: Pack, able: Abilities) -> dict[str, Any]:
+    inputs: dict[str, Any] = {"input_ids": pack.input_ids, "use_cache": False}
+    if able.packs or (able.pads and able.places):
+        inputs["position_ids"] = pack.positions
+        inputs["attention_mask"] = pack.mask
+    if pack.layout is not None:
+        inputs["attention_mask"] = _unused_mask(pack.layout, pack.input_ids.device)
+        inputs["row_layout"] = pack.layout
+    return inputs
+
+
+def _logits(model: Model, inputs: dict[str, Any], pack: Pack, able: Abilities) -> Tensor:
+    """Returns the logits (K, vocabulary) at the tokens that predict a supervised one."""
+    is_one_sequence = len(pack.input_ids) == 1
+    with _without_search_for_packs():
+        if able.selects and is_one_sequence:
+            # This selects the same positions in every row.
+            return model(**inputs, logits_to_keep=pack.predicting).logits[0]
+        if able.head is not None:
+            return able.head.select(model, inputs, pack.predicting)
+        return model(**inputs).logits.flatten(0, 1)[pack.predicting]
+
+
+@contextmanager
+def _without_search_for_packs() -> Iterator[None]:
+    """Keeps transformers from looking for packed rows in the positions at each pass, for which it waits until the GPU
+    has finished. A pack has its own mask or layout, and other rows stand alone."""
+    search = masking_utils.find_packed_sequence_indices
+
+    def find_none(position_ids: Tensor) -> None:
+        return None
+
+    masking_utils.find_packed_sequence_indices = find_none
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = search
 
 
 def _unused_mask(layout: RowLayout | Blocks, device: torch.device) -> Tensor:

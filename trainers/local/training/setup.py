@@ -15,7 +15,7 @@ from trainers.local.base_download import fetch_base
 from trainers.local.base_files import context_of_base, ensure_same_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, read_json, replace_json
 from trainers.local.kernels.block_attention import MAX_MASKED_TOKENS, choose_attention
-from trainers.local.kernels.chunked_loss import find_chunked_head
+from trainers.local.kernels.chunked_loss import ChunkedHead, find_chunked_head
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.kernels.liger import Kernels, choose_kernels
 from trainers.local.training import distributed
@@ -31,7 +31,7 @@ from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses, TrainingFailed
 from trainers.local.training.memory import choose_first_room, usable_memory
 from trainers.local.training.metrics_logger import MetricsLogger
-from trainers.local.training.packing import Abilities, find_abilities, usual_tokens
+from trainers.local.training.packing import Abilities, find_abilities, padding_refusal, usual_tokens
 from trainers.local.training.schedule import UNREDUCED, Room
 from trainers.local.training.sharding import device_memory, is_sharding_wanted, shard_layers
 from trainers.methods import Parameters
@@ -87,25 +87,47 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
         keep_trainable(base)  # before anything is computed without gradients
         head = find_chunked_head(base)
+        alone = _find_reason_to_compute_alone(base, longest, head)
         if is_sharded:
             shard_layers(base, device)
     able = _choose_abilities(base, training, job, longest, device, logger)
     able = replace(able, head=head)
+    if not able.packs:
+        # All compute in the same way, or their shares of a step would take different times.
+        able = replace(able, pads=not distributed.any_process(alone is not None))
 
     logger.log(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     report_kernels(folder, kernels, logger)
     report_rows(logger, "Training", training, settings.max_length)
     if validation:
         report_rows(logger, "Validation", validation, settings.max_length)
-    if not able.packs:
-        logger.log("Rows are computed one by one: packing is not supported for this model's family")
-    if not able.selects and head is None:
+    report_passes(logger, able, alone)
+    # Selecting takes the same positions of all rows, so it doesn't serve padded ones.
+    selects = able.selects and not able.pads
+    if not selects and head is None:
         logger.log("Logits are computed at every token: this model can't select tokens")
     report_processes(logger, is_sharded)
     room = UNREDUCED
     if not is_sharded:
         room = _find_first_room(base, training, settings, able, device, logger)
     return TrainingSetup(base, training, validation, able, device, dtype, is_sharded, room)
+
+
+def _find_reason_to_compute_alone(base: Any, longest: int, head: ChunkedHead | None) -> str | None:
+    """Returns why a pass can't have several rows of at most `longest` tokens, or None if they can be packed or
+    padded."""
+    able = replace(find_abilities(base, longest), head=head)
+    if able.packs:
+        return None
+    return padding_refusal(base, able, longest)
+
+
+def report_passes(logger: MetricsLogger, able: Abilities, alone: str | None) -> None:
+    if able.pads:
+        logger.log("Rows of similar length are computed side by side, the shorter ones padded")
+    elif not able.packs:
+        why = alone or "another process found that padding changes their loss"
+        logger.warn(f"Rows are computed one by one, which takes longer: {why}")
 
 
 def _choose_abilities(

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with LoRA: the loss on the supervised tokens of packed chats."""
+"""Supervised fine-tuning with LoRA: the loss on the supervised tokens of packed or padded chats."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ from trainers.local.training.packing import (
     Loss,
     Pack,
     fill_packs,
+    fill_padded,
     measure,
     pack_rows,
+    pad_rows,
+    padded_width,
     usual_tokens,
     width,
 )
@@ -77,7 +80,7 @@ class Sft(TrainingMethod[Row, Scores]):
         self.able = setup.able
         self.device = setup.device
         self.dtype = setup.dtype
-        self.packs = setup.able.packs
+        self.packs = setup.able.combines
         self.is_sharded = setup.is_sharded
         self.usual_tokens = usual_tokens(setup.device, setup.able)
         self.first_room = setup.first_room
@@ -92,9 +95,13 @@ class Sft(TrainingMethod[Row, Scores]):
         return row.line
 
     def width(self, rows: Sequence[Row]) -> int:
+        if self.able.pads:
+            return padded_width(rows)
         return width(rows)
 
     def fill(self, rows: Sequence[Row], limit: int) -> list[list[Row]]:
+        if self.able.pads:
+            return fill_padded(rows, limit, self.device)
         return fill_packs(rows, limit)
 
     def look_ahead(self, parts: Sequence[Sequence[Row]]) -> None:
@@ -195,6 +202,8 @@ def _are_same(rows: Sequence[Row], others: Sequence[Row]) -> bool:
 
 def build_pack(rows: Sequence[Row], *, model: PeftModel, able: Abilities) -> Pack:
     weight = next(model.parameters())
+    if able.pads:
+        return pad_rows(rows, weight.device)
     return pack_rows(
         rows,
         weight.device,
