@@ -18,6 +18,7 @@ from trainers.local.kernels.block_attention import MAX_MASKED_TOKENS, choose_att
 from trainers.local.kernels.chunked_loss import ChunkedHead, find_chunked_head
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.kernels.liger import Kernels, choose_kernels
+from trainers.local.kernels.state_layers import describe_slow_layers
 from trainers.local.training import distributed
 from trainers.local.training.base_model import (
     check_vocabulary,
@@ -85,6 +86,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
         check_vocabulary(base, job.base_name, training, validation)
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
+        slow_layers = describe_slow_layers(base, device)
         keep_trainable(base)  # before anything is computed without gradients
         head = find_chunked_head(base)
         alone = _find_reason_to_compute_alone(base, longest, head)
@@ -98,6 +100,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
 
     logger.log(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     report_kernels(folder, kernels, logger)
+    report_slow_layers(logger, slow_layers, device)
     report_rows(logger, "Training", training, settings.max_length)
     if validation:
         report_rows(logger, "Validation", validation, settings.max_length)
@@ -210,6 +213,16 @@ def report_processes(logger: MetricsLogger, is_sharded: bool) -> None:
     if is_sharded:
         how = "dividing the base among them"
     logger.log(f"{distributed.size()} processes share each batch, {how}")
+
+
+def report_slow_layers(logger: MetricsLogger, sentence: str | None, device: torch.device) -> None:
+    """Warns where the kernels that `sentence` names could be installed."""
+    if sentence is None:
+        return
+    if device.type == "cuda":
+        logger.warn(sentence)
+    else:
+        logger.log(sentence)
 
 
 def report_kernels(folder: Path, kernels: Kernels | None, logger: MetricsLogger) -> None:

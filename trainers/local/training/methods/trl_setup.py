@@ -25,6 +25,7 @@ from trainers.local.base_download import fetch_base
 from trainers.local.base_files import ensure_same_base
 from trainers.local.job_directory import TrainingJob
 from trainers.local.kernels.liger import choose_kernels
+from trainers.local.kernels.state_layers import describe_slow_layers
 from trainers.local.peft import LoraConfig, PeftModel
 from trainers.local.training import distributed, loop
 from trainers.local.training.base_model import (
@@ -47,6 +48,7 @@ from trainers.local.training.setup import (
     needs_sharding,
     report_kernels,
     report_processes,
+    report_slow_layers,
     sharding_refusal,
 )
 from trainers.methods import METHODS, Parameters
@@ -117,6 +119,7 @@ def prepare_base(
     where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
     logger.log(f"Training {job.base_name} on {METHODS[job.method].examples} {where}, with TRL's loss")
     report_kernels(folder, kernels, logger)
+    report_slow_layers(logger, describe_slow_layers(base, device), device)
     report_processes(logger, is_sharded=False)
     return TrlBase(model, lora, expected, tokenizer, settings, training, validation, device, dtype)
 
