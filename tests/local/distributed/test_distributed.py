@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.local.families import HYBRIDS, make_family
 from tests.local.preferences import write_pairs
 from tests.local.runs import (
     Process,
@@ -85,6 +86,23 @@ def test_two_processes_train_the_same_adapter_as_one(
     messages = event_messages(folder)
     assert f"2 processes share each batch, {how}" in messages
     assert sum("adapter saved" in message for message in messages) == 1
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_with_padded_rows_train_the_same_adapter_as_one(sharding: Any, tmp_path: Path) -> None:
+    base = make_family(tmp_path / "base", HYBRIDS["qwen-3.5"])
+    folders = []
+    for name in ("single", "team"):
+        root = tmp_path / name
+        root.mkdir()
+        folders.append(make_distributed_job(root, base, Parameters(batch_size=4, sharding=sharding)))
+    alone, together = folders
+    assert run_training(alone) == 0, read_failure(alone)
+    assert run_processes(together, 2) == [0, 0], read_failure(together)
+    assert_close_results(together, alone)
+    for folder in folders:
+        assert any("the shorter ones padded" in message for message in event_messages(folder))
 
 
 def run_in_chunks(folder: Path, checkpoint_s: float, rank: int, count: int, port: int) -> None:

@@ -89,7 +89,10 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         slow_layers = describe_slow_layers(base, device)
         keep_trainable(base)  # before anything is computed without gradients
         head = find_chunked_head(base)
-        alone = _find_reason_to_compute_alone(base, longest, head)
+        alone = None
+        # A base that will be divided is in main memory now, where a trial takes its time, so one process is enough.
+        if distributed.is_first() or not is_sharded:
+            alone = _find_reason_to_compute_alone(base, longest, head)
         if is_sharded:
             shard_layers(base, device)
     able = _choose_abilities(base, training, job, longest, device, logger)
