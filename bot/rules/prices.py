@@ -128,7 +128,7 @@ def missing_keys(row: PriceRow) -> tuple[str, ...]:
     """Returns the keys that have to be added to finetune.toml before the row can be priced."""
     price = row.price
     needed = [("input", price.input), ("output", price.output)]
-    if row.kind == "tuned" and row.usd_per_hour is None:
+    if row.kind == "tuned" and row.usd_per_hour is None and not row.is_trained_elsewhere:
         needed.append(("training", price.training))
     if row.is_hosted:
         needed.append(("serving_usd_per_hour", row.hosted_usd_per_hour))

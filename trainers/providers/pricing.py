@@ -141,6 +141,11 @@ class PriceRow:
         return self.usd_per_hour is not None and not self.served_by
 
     @property
+    def is_trained_elsewhere(self) -> bool:
+        """True if its provider serves tuned models and trains none."""
+        return self.model.startswith(f"{self.served_by}/")
+
+    @property
     def said_by(self) -> str:
         return dated_source(self.source, self.as_of)
 
@@ -301,6 +306,9 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
     idle_window_s: int | None = None
     if provider.scales_to_zero:
         idle_window_s = provider.idle_stop_s
+    served_by = ""
+    if not provider.trains:
+        served_by = provider.name
     return PriceRow(
         model=f"{provider.name}/{model.name}",
         kind="tuned",
@@ -314,6 +322,7 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
         is_hosted=provider.is_hosted,
         hosted_usd_per_hour=hourly_price,
         idle_window_s=idle_window_s,
+        served_by=served_by,
         prices_from=provider.prices_from,
         closed_since=closed_since,
         closed_to_new=provider.closed_to_new,

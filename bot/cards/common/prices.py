@@ -193,7 +193,7 @@ def _training(row: PriceRow, today: date) -> str:
         return f"{usd(row.usd_per_hour)} an hour"
     if row.usd_per_hour is not None:
         return "free"
-    if row.kind == "tuned":
+    if row.kind == "tuned" and not row.is_trained_elsewhere:
         return "unknown"
     return "–"
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import pytest
 
+from bot.rules.prices import missing_keys
 from trainers.providers.own_prices import read_own_prices
 from trainers.providers.pricing import (
     PriceList,
@@ -46,6 +47,15 @@ def find_tuned(name: str, model: str) -> PriceRow:
     row = provider(name).model(model)
     assert row is not None
     return tuned_price(provider(name), row)
+
+
+def test_who_only_serves_tuned_models_has_no_training_price_to_add() -> None:
+    served = find_tuned("coreweave", "meta-llama/Llama-3.1-8B-Instruct")
+    assert served.is_trained_elsewhere and served.price.training is None
+    assert missing_keys(served) == ()
+    trained = find_tuned("nebius", "meta-llama/Llama-3.1-8B-Instruct")
+    assert not trained.is_trained_elsewhere
+    assert "training" in missing_keys(trained)
 
 
 @pytest.mark.parametrize(
