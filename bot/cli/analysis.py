@@ -430,6 +430,8 @@ def import_traces(
 def prices(models: tuple[str, ...], is_full: bool, as_json: bool) -> None:
     """List what MODELS cost, with the source and date of each price; by default all models that can be tuned.
 
+    The name of a provider, like together, stands for all of its models.
+
     Exits with 1 if a model's price is unknown.
     """
     from bot.cli import estimates

@@ -48,7 +48,13 @@ from trainers.evaluation.comparison import merge_comparisons
 from trainers.evaluation.quality_threshold import rejudge_comparison
 from trainers.evaluation.results import Comparison, Scoring
 from trainers.hyperparameters import sweep_to_lists
-from trainers.providers.pricing import PriceRow, UnknownPrice, find_prompted_price, tuned_price
+from trainers.providers.pricing import (
+    PriceRow,
+    UnknownPrice,
+    find_prompted_price,
+    tuned_price,
+    tuned_prices,
+)
 
 
 def estimate(
@@ -211,13 +217,18 @@ def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
 
 
 def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | UnknownPrice, ...]:
-    """Returns each name's price for prompting, and its price for tuning if a provider tunes it. Without names, returns
-    the user's own prices and every model that can be tuned."""
+    """Returns each name's price for prompting, and its price for tuning if a provider tunes it. The name of a provider
+    stands for all models that it tunes. Without names, returns the user's own prices and every model that can be
+    tuned."""
     if not names:
-        tuned = [tuned_price(provider, model) for provider in settings.providers for model in provider.models]
+        tuned = [price for provider in settings.providers for price in tuned_prices(provider)]
         return (*settings.prices, *tuned)
     rows: list[PriceRow | UnknownPrice] = []
     for name in dict.fromkeys(names):
+        named = settings.provider(name)
+        if named is not None and named.models:
+            rows += tuned_prices(named)
+            continue
         tuned = []
         for provider in settings.providers:
             model = provider.model(name.removeprefix(f"{provider.name}/"))

@@ -330,6 +330,11 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
     )
 
 
+def tuned_prices(provider: ProviderRow) -> list[PriceRow]:
+    """Returns the price of each model that can be tuned at a provider."""
+    return [tuned_price(provider, model) for model in provider.models]
+
+
 def served_price(trained: PriceRow, server: ProviderRow, base: ModelRow) -> PriceRow:
     """Returns the price of a tuned model that `server` serves by the token as an adapter of `base`, given the one at
     its trainer: an adapter's tokens cost what the base's cost."""

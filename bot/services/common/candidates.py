@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -494,20 +494,31 @@ def _unknown_model(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
 
 
 def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow | UnknownPrice]:
-    """Returns the prices of asking these models. Without names: the prices from finetune.toml, then each configured
-    model untuned and tuned, those of providers with a key first."""
+    """Returns the prices of asking these models; the name of a provider stands for all of its models. Without names:
+    the prices from finetune.toml, then each configured model untuned and tuned, those of providers with a key first."""
+    rows: list[PriceRow | UnknownPrice] = []
+    for name in names:
+        provider = context.settings.provider(name)
+        if provider is not None and provider.models:
+            rows += _prices_at(context, provider)
+        else:
+            rows.append(_look_up_price(context, name))
     if names:
-        return [_look_up_price(context, name) for name in names]
-    rows: list[PriceRow | UnknownPrice] = list(context.settings.prices)
-    today = context.today()
+        return rows
+    rows += context.settings.prices
     for provider in sorted(context.settings.providers, key=lambda row: row.name not in context.trainers):
-        for model in provider.models:
-            untuned = price_of(context.settings, provider, model.name, today)
-            tuned = tuned_price(provider, model)
-            if isinstance(untuned, PriceRow) and untuned != tuned:
-                rows.append(untuned)
-            rows.append(tuned)
+        rows += _prices_at(context, provider)
     return rows
+
+
+def _prices_at(context: AppContext, provider: ProviderRow) -> Iterator[PriceRow]:
+    """Yields the price of each configured model, untuned and tuned."""
+    for model in provider.models:
+        untuned = price_of(context.settings, provider, model.name, context.today())
+        tuned = tuned_price(provider, model)
+        if isinstance(untuned, PriceRow) and untuned != tuned:
+            yield untuned
+        yield tuned
 
 
 def _look_up_price(context: AppContext, name: str) -> PriceRow | UnknownPrice:

@@ -199,6 +199,13 @@ def test_the_list_of_prices_says_what_each_road_was_tried_with() -> None:
     assert re.search(r"crusoe[\w, -]* with a stand-in, not live", output), output
 
 
+def test_a_provider_stands_for_its_models_in_the_list_of_prices() -> None:
+    output = finetune("prices", "crusoe").stdout
+    assert output.startswith("Prices of 3 models")
+    assert "crusoe/Qwen/Qwen3.5-9B" in output
+    assert "gpt-4" not in output
+
+
 def test_the_doctor_lists_problems_for_people_too() -> None:
     result = finetune("doctor")
     assert result.exit_code == 1

@@ -364,6 +364,8 @@ def test_people_who_choose_a_road_read_what_it_was_tried_with(world: World) -> N
     assert below[TARGET] is None, "nobody says so of a row of the team's own"
     prices = world.type("/finetune prices")
     assert re.search(r"together[\w, -]* with a stand-in and the vendor's own types, not live", prices), prices
+    of_provider = world.type("/finetune prices together")
+    assert "together/Qwen/Qwen3-8B" in of_provider and "crusoe/" not in of_provider
 
 
 def test_a_missing_price_says_where_to_add_it(make_world: MakeWorld) -> None:
