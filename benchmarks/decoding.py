@@ -70,7 +70,8 @@ def main() -> int:
 
 def compare(base: Base, count: int, tokens: int, answer: int, repeats: int) -> dict[str, list[float]]:
     dice = random.Random(SEED)
-    words = range(100, 40_000)
+    vocabulary = base._bare.config.get_text_config().vocab_size
+    words = range(100, vocabulary)
     prompts = [tuple(dice.choices(words, k=tokens)) for _ in range(count)]
     times: dict[str, list[float]] = {name: [] for name in CACHES}
     for _ in range(repeats):

@@ -19,6 +19,10 @@ SHORT = {
     "acks": ("20", "250", "--model", MODEL),
     "beside": (*("--data", DATA, "--model", MODEL, "--questions", "4", "--callers", "2", "--settle", "0.5"),),
     "checking": ("100", "1"),
+    "decoding": (
+        *("--model", MODEL, "--rows", "2", "--tokens", "20", "--answer", "4", "--dtype", "fp32"),
+        *("--repeats", "1"),
+    ),
     "door": ("--short",),
     "evidence": ("--short",),
     "free_candidates": ("--short",),
