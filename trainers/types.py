@@ -51,7 +51,7 @@ KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
 
 SUFFIX_LENGTH = 64  # OpenAI's maximum
 LEAST_SUFFIX = 24  # room for a mark of 16 characters, a dash, and a few readable characters
-DeployApi = Literal["coreweave", "crusoe", "fireworks", "fireworks_serverless", "together"]
+DeployApi = Literal["coreweave", "crusoe", "fireworks", "fireworks_serverless", "tinker", "together"]
 
 PositiveInt = Annotated[int, Limits(gt=0)]
 Address = Annotated[str, re.compile("|https?://.*")]

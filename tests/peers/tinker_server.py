@@ -31,6 +31,7 @@ KEY = "tml-stand-in"
 BASES = ("Qwen/Qwen3-8B", "Qwen/Qwen3.5-4B")
 MOST_RANK = 32
 FIRST_LOSS = 3.0
+LABELS = ("billing", "refund", "shipping")
 
 
 @dataclass
@@ -61,9 +62,11 @@ class Tinker:
     done: dict[tuple[str, int], str] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    chats: list[dict[str, Any]] = field(default_factory=list)
     optimizer: list[dict[str, float]] = field(default_factory=list)
     trained: int = 0
     gone: tuple[str, ...] = ()
+    looked_for: set[str] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def write_state(self) -> None:
@@ -82,6 +85,7 @@ class Tinker:
             "trained": self.trained,
             "deleted": self.deleted,
             "calls": self.calls,
+            "chats": self.chats,
             "optimizer": self.optimizer,
         }
         temporary = self.folder / "state.tmp"
@@ -175,6 +179,38 @@ class Tinker:
             path if isinstance(path, dict) else self.remember_path(request, path, types.SaveWeightsResponse)
         )
 
+    def save_weights_for_sampler(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = types.SaveWeightsForSamplerRequest.model_validate(body)
+        path = self.save(request, "sampler", "sampler_weights")
+        kind = types.SaveWeightsForSamplerResponseInternal
+        return path if isinstance(path, dict) else self.remember_path(request, path, kind)
+
+    def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Answers like a program with OpenAI's API: a tuned model with the label that the text names."""
+        model = str(body["model"])
+        text = str(body["messages"][-1]["content"])
+        answer = LABELS[0]
+        if model.startswith("tinker://"):
+            _, stored = self.find(model)
+            if stored["checkpoint_type"] != "sampler":
+                raise Refused(400, "these weights are not for answers")
+            answer = next((label for label in LABELS if label in text), LABELS[0])
+        elif model not in BASES:
+            raise Refused(404, f"no model {model}")
+        usage = {"prompt_tokens": len(text.split()), "completion_tokens": 1}
+        usage["total_tokens"] = usage["prompt_tokens"] + 1
+        self.chats.append({"model": model, **usage})
+        message = {"role": "assistant", "content": answer}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return {
+            "id": f"chatcmpl-{uuid.uuid4()}",
+            "object": "chat.completion",
+            "created": 1,
+            "model": model,
+            "choices": [choice],
+            "usage": usage,
+        }
+
     def save_weights_external(self, body: dict[str, Any]) -> dict[str, Any]:
         request = types.SaveWeightsExternalRequest.model_validate(body)
         path = self.save(request, "external", "external_weights")
@@ -250,6 +286,13 @@ class Tinker:
             self.answers[name] = ("application/json", answer.model_dump_json().encode())
         return {"request_id": name}
 
+    def retrieve(self, name: str) -> tuple[str, bytes]:
+        """Returns what a request has come to, at the second look."""
+        if name not in self.looked_for:
+            self.looked_for.add(name)
+            raise Refused(408, "not done yet")
+        return self.answers[name]
+
     def info(self, body: dict[str, Any]) -> dict[str, Any]:
         run = self.run(types.GetInfoRequest.model_validate(body).model_id)
         data = {
@@ -287,6 +330,14 @@ class Tinker:
     def list_checkpoints(self, run: Run) -> dict[str, Any]:
         rows = list(run.checkpoints.values())
         return types.CheckpointsListResponse.model_validate({"checkpoints": rows}).model_dump(mode="json")
+
+    def all_checkpoints(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        offset = int(query["offset"][0])
+        limit = int(query["limit"][0])
+        rows = [stored for run in self.runs.values() for stored in run.checkpoints.values()]
+        cursor = {"offset": offset, "limit": limit, "total_count": len(rows)}
+        body = {"checkpoints": rows[offset : offset + limit], "cursor": cursor}
+        return types.CheckpointsListResponse.model_validate(body).model_dump(mode="json")
 
     def urls(self, run: Run, checkpoint: str) -> dict[str, Any]:
         self.find(f"tinker://{run.id}/{checkpoint}")
@@ -353,6 +404,13 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers.get("X-API-Key"):
                 raise Refused(400, "a signed address gets no key")
             return "application/octet-stream", (self.peer.folder / "adapter" / Path(path).name).read_bytes()
+        if path == "/oai/api/v1/chat/completions":
+            if self.headers.get("Authorization") != f"Bearer {KEY}":
+                raise Refused(401, "this key is not valid")
+            with self.peer.lock:
+                body = self.peer.chat(json.loads(raw))
+                self.peer.write_state()
+            return as_json(body)
         if self.headers.get("X-API-Key") != KEY:
             raise Refused(401, "this key is not valid")
         refusals = self.faults().get("refuse", {})
@@ -376,7 +434,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(raw) if raw else {}
         match (self.command, *path.strip("/").split("/")):
             case ("POST", "retrieve_future"):
-                return peer.answers[types.FutureRetrieveRequest.model_validate(body).request_id]
+                return peer.retrieve(types.FutureRetrieveRequest.model_validate(body).request_id)
             case ("POST", "client", "config"):
                 return as_json({"use_pyqwest_transport": False})
             case ("POST", "client", "dynamic_config"):
@@ -395,6 +453,12 @@ class Handler(BaseHTTPRequestHandler):
                 return as_json(peer.save_weights(body))
             case ("POST", "save_weights_external"):
                 return as_json(peer.save_weights_external(body))
+            case ("POST", "save_weights_for_sampler"):
+                return as_json(peer.save_weights_for_sampler(body))
+            case ("POST", "sessions", _, "finish"):
+                return as_json({})
+            case ("GET", "checkpoints"):
+                return as_json(peer.all_checkpoints(query))
             case ("POST", "get_info"):
                 return as_json(peer.info(body))
             case ("GET", "get_server_capabilities"):

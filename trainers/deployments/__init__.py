@@ -9,6 +9,7 @@ from trainers.deployments.crusoe import CrusoeDeployments
 from trainers.deployments.fireworks import FireworksDeployments
 from trainers.deployments.fireworks_serverless import FireworksServerless
 from trainers.deployments.port import Deployments
+from trainers.deployments.tinker import TinkerDeployments
 from trainers.deployments.together import TogetherDeployments
 from trainers.types import DeployApi, Provider
 
@@ -17,6 +18,7 @@ VENDORS: Mapping[DeployApi, type[Deployments]] = {
     "crusoe": CrusoeDeployments,
     "fireworks": FireworksDeployments,
     "fireworks_serverless": FireworksServerless,
+    "tinker": TinkerDeployments,
     "together": TogetherDeployments,
 }
 

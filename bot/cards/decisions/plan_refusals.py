@@ -50,7 +50,7 @@ def hosted_engine_text(title: str, data_terms: str | None, model: ModelRow) -> s
     text = f"Its rows are sent to {title}, which trains {model.base_name}"
     if model.price.training is not None:
         text += f" at ${model.price.training:f} per million tokens"
-    text += "; the tuned model answers here."
+    text += "."
     if data_terms:
         text += f" An approval accepts {title}'s terms: {data_terms}"
     return text

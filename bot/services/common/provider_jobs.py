@@ -24,7 +24,7 @@ from bot.values.runs import Progress
 from storage.records import Run, RunState
 from trainers.client.client import Trainer
 from trainers.errors import FileChanged, InvalidResponse, Refused, TrainerError, Uncertain
-from trainers.methods import HOSTED_BASE
+from trainers.methods import HOSTED_BASE, HOSTED_STATE
 from trainers.money import from_micros
 from trainers.providers.pricing import PriceList
 from trainers.types import QUEUED_STATUSES, Event, Hyperparameter, Job, JobSpec
@@ -372,6 +372,9 @@ def job_spec(run: Run, plan: Plan, ready: UploadedFiles) -> JobSpec:
         metadata |= rental.metadata
     if plan.destination and plan.destination.hosted_base:
         metadata[HOSTED_BASE] = plan.destination.hosted_base
+        terms = plan.hosting.by_token if plan.hosting else None
+        if terms is not None and not terms.is_uploaded:
+            metadata[HOSTED_STATE] = "kept"
     return JobSpec(
         key=run.key,
         model=plan.model_id,

@@ -73,14 +73,11 @@ def find_server(settings: Settings, question: Question, target: Target) -> Token
     if question.serve is None:
         return None
     row = settings.provider(question.serve)
-    if row is not None and row.serves_models_of is not None:
-        trainer = escape(settings.title_of(row.serves_models_of))
+    if row is not None and row.serves_models_of is not None and row.serves_models_of != target.row.name:
         return Refusal(
-            f"{escape(row.title)} serves what was tuned at {trainer}: press *Serve it by the token* on such a result. "
-            "Without `serve=` the model answers where it is trained.",
-            "serve",
+            f"{_whose_models(settings, row)} Without `serve=` the model answers where it is trained.", "serve"
         )
-    if row is None or not row.takes_uploads:
+    if row is None or not row.provider.can("adapters"):
         names = " or ".join(f"`serve={each.name}`" for each in upload_servers(settings)) or "no provider here"
         return Refusal(
             f"{code(question.serve)} serves no adapters by the token; {names} does. Without `serve=` the model answers "
@@ -98,6 +95,22 @@ def find_server(settings: Settings, question: Question, target: Target) -> Token
         if problem:
             return Refusal(problem, "serve")
     return TokenServer(row, base)
+
+
+def _whose_models(settings: Settings, row: ProviderRow) -> str:
+    """Says which models a vendor serves that takes no uploads, and how a team gets there."""
+    trainer = str(row.serves_models_of)
+    what = f"{escape(row.title)} serves what was tuned at {escape(settings.title_of(trainer))}"
+    if serves_planned(settings, row):
+        return f"{what}: choose a target that starts with `{trainer}/`."
+    return f"{what}: press *Serve it by the token* on such a result."
+
+
+def serves_planned(settings: Settings, row: ProviderRow) -> bool:
+    """True if a vendor serves what our own trainer has trained there, for which the plan has to say so: only then does
+    the job leave its last state there."""
+    trainer = settings.provider(row.serves_models_of or "")
+    return trainer is not None and trainer.engine is not None
 
 
 def planned_server(settings: Settings, hosting: Hosting | None) -> TokenServer | None:
@@ -142,7 +155,11 @@ def offer_of(context: AppContext, run: Run, plan: Plan) -> TokenOffer | None:
     trained = context.settings.provider(plan.provider)
     for row in servers_for(context.settings, plan):
         is_adapter_elsewhere = row.takes_uploads and not (trained and trained.keeps_models_here)
-        if row.name not in context.deployments or is_adapter_elsewhere:
+        if (
+            row.name not in context.deployments
+            or is_adapter_elsewhere
+            or serves_planned(context.settings, row)
+        ):
             continue
         server = server_for(context.settings, row.name, plan)
         if isinstance(server, Refusal):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from transformers import AutoModelForCausalLM
 from demo.people import BEN
 from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
 from tests.bot.props import tickets_csv
+from tests.bot.serving.test_story_programs import deploy, door_of, look_until_it_answers
 from tests.bot.world import MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir as tiny_model_dir
 from tests.local.engines.tinker_peer import TinkerPeer, install, start_peer
-from tests.local.trainer_server import KEY, STUB, serve_in_thread
+from tests.local.trainer_server import KEY, STUB, free_port, serve_in_thread
+from tests.peers.programs import ask, five_lines, open_client
 from trainers.host import TINKER_KEY
 from trainers.local.training.base_model import silence_peft_warning
 from trainers.money import to_micros
+from trainers.recipes.folder import RecipeFolder
 
 TRAIN = (sys.executable, "-m", "trainers.local.train")
 START = "/finetune start tickets current=gpt-4o volume=100M target=tinker/tiny epochs=1"
@@ -67,10 +71,20 @@ def road(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[World]:
     monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
-    install(tmp_path / "trainer" / "engines")
-    with serve_in_thread(tmp_path / "trainer", {"tiny": str(tiny_model_dir)}, TRAIN) as served:
+    data = tmp_path / "data" / "trainer"
+    install(data / "engines")
+    with serve_in_thread(data, {"tiny": str(tiny_model_dir)}, TRAIN) as served:
         # Its tokenizer counts the tokens, which are more than those of the vocabulary that is assumed otherwise.
-        yield make_world(rules_of(served.url, f'[trainer.models]\ntiny = "{tiny_model_dir}"\n'))
+        more = f"""
+[trainer.models]
+tiny = "{tiny_model_dir}"
+[providers.tinker-inference]
+base_url = "{peer.address}/oai/api/v1"
+deploy_base_url = "{peer.address}/api/v1"
+requests_per_minute = 6000
+"""
+        rules = rules_of(served.url, more)
+        yield make_world(replace(rules, serving=f"127.0.0.1:{free_port()}"))
 
 
 @pytest.mark.deep
@@ -103,6 +117,68 @@ def test_a_run_is_approved_trained_at_tinker_billed_by_the_token_and_deleted(
     delete(road, BEN)
     wait_for_deletion(road)
     assert peer.state["runs"][0]["checkpoints"] == []
+
+
+@pytest.mark.deep
+def test_a_model_is_served_there_by_the_token_taken_back_and_deleted(road: World, peer: TinkerPeer) -> None:
+    assert road.upload_and_check(tickets_csv(90)).state == "ready"
+    assert road.type(f"{START} serve=tinker-inference") == ""
+    road.send()
+    card = road.find_message("Run 1", "The tuned model:")
+    assert "served by tinker-inference" in card, card
+
+    # The weights are saved and the answer to that is lost: the next look finds them by their name.
+    peer.break_down(lose=["/save_weights_for_sampler"])
+    road.approve()
+    road.tick_until(lambda: names(peer, "sampler_weights"), "the weights", seconds=300)
+    peer.break_down()
+    road.tick_until(lambda: road.run().state == "done", "the run to be done", seconds=300)
+    road.send()
+    [weights] = names(peer, "sampler_weights")
+    assert weights.startswith("sampler_weights/ft-run1-")
+    [served] = {chat["model"] for chat in peer.state["chats"]} - {QWEN}
+    assert served.endswith(f"/{weights}")
+    tokens = sum(chat["prompt_tokens"] for chat in peer.state["chats"])
+    answered = sum(chat["completion_tokens"] for chat in peer.state["chats"])
+    trained = Decimal("0.44") * peer.state["trained"]
+    bill = (trained + Decimal("0.195") * tokens + Decimal("0.60") * answered) / 1_000_000
+    assert road.run().actual_micros == road.ledger()["settle"] == to_micros(bill)
+
+    call_and_roll_back(road, peer, served)
+    assert delete(road, BEN).closed
+    road.pass_time(3600)
+    wait_for_deletion(road)
+    assert all(run["checkpoints"] == [] for run in peer.state["runs"])
+
+
+def names(peer: TinkerPeer, part: str) -> list[str]:
+    """The names of the checkpoints of one kind."""
+    stored = [name for run in peer.state["runs"] for name in run["checkpoints"]]
+    return [name for name in stored if name.startswith(f"{part}/")]
+
+
+def call_and_roll_back(world: World, peer: TinkerPeer, served: str) -> None:
+    deploy(world, "tickets-1")
+    folder = RecipeFolder(world.service.settings.recipes)
+    published = folder.published("team/tickets")
+    assert published is not None
+    assert (published.provider, published.model) == ("tinker-inference", served)
+    with door_of(world) as door:
+        look_until_it_answers(door)
+        lines = five_lines(world.find_message("is in use for tickets", "How to call it"))
+        with open_client(lines) as client:
+            assert ask(client, "team/tickets", "Order 4711: a question about refund") == "refund"
+    assert peer.state["chats"][-1]["model"] == served
+    world.type("/finetune rollback tickets", user=BEN)
+    world.tick(2)
+    assert folder.published("team/tickets").unavailable is not None
+
+
+def test_only_what_is_trained_there_is_served_there(make_world: MakeWorld, address: str) -> None:
+    world = make_world(rules_of(address))
+    world.seed_dataset()
+    answer = world.type(START.replace("tinker/", "local/") + " serve=tinker-inference")
+    assert "serves what was tuned at" in answer and "starts with `tinker/`" in answer
 
 
 def test_the_rules_about_data_are_asked_for_tinker_itself(make_world: MakeWorld, address: str) -> None:

@@ -38,6 +38,7 @@ def test_some_shipped_rows_train_and_others_only_answer() -> None:
         "anthropic",
         "coreweave",
         "fireworks-serverless",
+        "tinker-inference",
         "vllm",
         "ollama",
     ]

@@ -15,7 +15,7 @@ from trainers.local.engines.vendor_jobs import CONFIG, STATE_DAYS, hosted_base
 from trainers.local.job_directory import TrainingJob
 from trainers.local.training.loop import steps_after
 from trainers.local.training.schedule import MAX_NORM, learning_rate_share, steps_an_epoch
-from trainers.methods import Parameters
+from trainers.methods import HOSTED_STATE, Parameters
 
 TRAIN = f"{ROWS}/train.jsonl"
 STEPS = f"{ROWS}/steps.jsonl"
@@ -31,6 +31,7 @@ def build_config(job: TrainingJob, rows: int, logged: int, installation: Install
         "seed": job.seed,
         "weight_decay": settings.weight_decay,
         "max_norm": MAX_NORM,
+        "keeps_state": job.metadata.get(HOSTED_STATE) == "kept",
         "save_steps": save_steps(rows, settings),
         "ttl_seconds": STATE_DAYS * 86400,
         "logged": logged,

@@ -46,15 +46,20 @@ def newest_state(client: tinker.RestClient, runs: list[Any]) -> tuple[int, str] 
     return max(states, default=None)
 
 
-def forget(client: tinker.RestClient, job: str) -> None:
-    """Deletes all checkpoints of the job's runs. The runs themselves, which have no weights then, can't be deleted."""
-    for run in runs_of(client, job):
+def forget(client: tinker.RestClient, job: str, *, keeps_state: bool = False) -> None:
+    """Deletes all checkpoints of the job's runs, or all but the newest state. The runs themselves can't be deleted."""
+    runs = runs_of(client, job)
+    spared = newest_state(client, runs) if keeps_state else None
+    for run in runs:
         for checkpoint in client.list_checkpoints(run.training_run_id).result().checkpoints:
+            if spared is not None and checkpoint.tinker_path == spared[1]:
+                continue
             try:
                 client.delete_checkpoint_from_tinker_path(checkpoint.tinker_path).result()
             except tinker.NotFoundError:
                 continue  # it expired meanwhile
-    FORGOTTEN.touch()
+    if spared is None:
+        FORGOTTEN.touch()
 
 
 if __name__ == "__main__":

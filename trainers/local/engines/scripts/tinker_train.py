@@ -39,7 +39,7 @@ def main(config: dict[str, Any]) -> None:
         train(config, rest)
     tell("result", sent=tokens_sent())
     try:
-        forget(rest, config["job"])
+        forget(rest, config["job"], keeps_state=config["keeps_state"])
     except tinker.TinkerError as error:
         tell("left", message=first_line(error))
 
