@@ -1,5 +1,6 @@
-"""Compares roads for Llama 3.1 8B: trained on a GPU rented by the minute and served by the token, or trained at a
-vendor and served on its machine by the hour. `python benchmarks/roads.py`
+"""Compares roads for a model of 8 billion parameters: Llama 3.1 8B, trained on a GPU rented by the minute and served
+by the token, or trained at a vendor and served on its machine by the hour; and Qwen3-8B, trained and served by the
+token. `python benchmarks/roads.py`
 
 The prices are those of trainers/providers.toml, each with its date; only the rented GPU's is named here, since it is
 otherwise asked when a plan is made. Nothing is trained and nobody is asked.
@@ -36,6 +37,7 @@ SETTINGS = f"""
 data = "data"
 [trainer.models]
 "llama-3.1-8b" = "meta-llama/Llama-3.1-8B-Instruct"
+"qwen3-8b" = "Qwen/Qwen3-8B"
 [hf]
 hardware = "a100-large"
 image = "{IMAGE}"
@@ -51,6 +53,7 @@ class Road:
 
 ROADS = (
     Road("hf + coreweave, by the token", "hf/llama-3.1-8b", "coreweave"),
+    Road("tinker, trained and served there", "tinker/qwen3-8b", "tinker-inference"),
     Road("together, machine by the hour", "together/llama-3.1-8b"),
     Road("crusoe, machine by the hour", "crusoe/llama-3.1-8b"),
 )
@@ -72,19 +75,19 @@ def main() -> None:
 def _settings(folder: Path, usd_per_hour: Decimal) -> Settings:
     config = folder / "finetune.toml"
     config.write_text(SETTINGS, encoding="utf-8")
-    settings = load_settings({"HF_TOKEN": "none"}, config, need_slack=False)
+    settings = load_settings({"HF_TOKEN": "none", "TINKER_API_KEY": "none"}, config, need_slack=False)
     rental = Rental("a100-large", usd_per_hour / 60, MINUTES, "A100", "80 GB")
     return with_rental(settings, rental)
 
 
 def _print(settings: Settings, report: Report, current: str) -> None:
     print(f"{report.rows} rows; today {current}; USD a month, at input tokens a month")
-    print(f"{'road':32} {'tokens':>7} {'today':>10} {'tuned':>10} {'machines':>9} {'once':>7}  verdict")
+    print(f"{'road':34} {'tokens':>7} {'today':>10} {'tuned':>10} {'machines':>9} {'once':>7}  verdict")
     for road in ROADS:
         for volume in VOLUMES:
             result = _estimate(settings, report, current, road, volume)
             if isinstance(result, Refusal):
-                print(f"{road.title:32} {volume:>7} {result.text}")
+                print(f"{road.title:34} {volume:>7} {result.text}")
             else:
                 _print_line(road, volume, result)
 
@@ -92,14 +95,14 @@ def _print(settings: Settings, report: Report, current: str) -> None:
 def _print_line(road: Road, volume: str, result: EstimateResult) -> None:
     estimate = result.estimate
     if estimate is None:
-        print(f"{road.title:32} {volume:>7} a price is missing")
+        print(f"{road.title:34} {volume:>7} a price is missing")
         return
     today = estimate.monthly_before.total
     tuned = estimate.monthly_after.total
     machines = estimate.machines or ""
     once = estimate.one_off_usd
     verdict = f"{result.verdict.kind} ({result.verdict.rule})"
-    line = f"{road.title:32} {volume:>7} {today:>10,.2f} {tuned:>10,.2f} {machines:>9} {once:>7,.2f}"
+    line = f"{road.title:34} {volume:>7} {today:>10,.2f} {tuned:>10,.2f} {machines:>9} {once:>7,.2f}"
     print(f"{line}  {verdict}")
 
 
