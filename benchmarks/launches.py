@@ -45,13 +45,7 @@ BASELINE = "llama"
 CONFIGS: dict[str, Callable[[], Any]] = {
     BASELINE: lambda: families.config("llama"),
     "qwen3": lambda: families.config("qwen3"),
-    "qwen3_5": families.qwen3_5,
-    "gemma4_text": families.gemma4,
-    "gpt_oss": families.gpt_oss,
-    "lfm2": families.HYBRIDS["lfm-2"].config,
-    "deepseek_v3": lambda: families.mixture("deepseek_v3"),
-    "glm4_moe": lambda: families.mixture("glm4_moe"),
-    "falcon_h1": families.HYBRIDS["falcon-h1"].config,
+    **families.PADDED,
 }
 MOST = 2.0  # times Llama's launches
 EQUAL = 1e-5  # relative

@@ -417,6 +417,18 @@ ONE_BY_ONE = {
 }
 
 
+# By transformers' names; none of them can be packed, and all can be padded.
+PADDED: dict[str, Callable[[], Any]] = {
+    "qwen3_5": qwen3_5,
+    "gemma4_text": gemma4,
+    "gpt_oss": gpt_oss,
+    "lfm2": HYBRIDS["lfm-2"].config,
+    "deepseek_v3": lambda: mixture("deepseek_v3"),
+    "glm4_moe": lambda: mixture("glm4_moe"),
+    "falcon_h1": HYBRIDS["falcon-h1"].config,
+}
+
+
 def make_family(folder: Path, family: Family) -> Path:
     """The complete model, including vision, as its authors publish it: safetensors, tokenizer, and template."""
     import torch

@@ -22,6 +22,7 @@ from trainers.types import Provider
 
 PREFIX = "ft-run"  # of our deployments' names
 PAGE = 100
+SDK_VERSION = "0.38.0"  # of the vendor's package, whose requests these are
 NAME = "finetune_deployment"  # key of the metadata of the run that saves the weights
 WAIT_S = 900.0  # for the vendor to load a state, and to save weights; less than the watchdog allows a vendor's thread
 POLL_S = 1.0
@@ -103,7 +104,12 @@ class TinkerDeployments(Deployments):
             self.stop(deployment)
 
     def _create_session(self, action: str, name: str) -> str:
-        body = {"tags": [], "user_metadata": {NAME: name}, "sdk_version": "0.38.0", "type": "create_session"}
+        body = {
+            "tags": [],
+            "user_metadata": {NAME: name},
+            "sdk_version": SDK_VERSION,
+            "type": "create_session",
+        }
         return required(self._post(action, "/create_session", body), "session_id", action)
 
     def _wait(self, action: str, promised: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -113,9 +119,8 @@ class TinkerDeployments(Deployments):
         while time.monotonic() < deadline:
             try:
                 answer = self._post(action, "/retrieve_future", {"request_id": request})
-            except Uncertain:  # while it isn't done, the answer is a 408
-                time.sleep(POLL_S)
-                continue
+            except Uncertain:  # not done yet (a 408), or the answer was lost
+                answer = {"type": "try_again"}
             if answer.get("type") == "try_again":
                 time.sleep(POLL_S)
                 continue

@@ -235,10 +235,7 @@ def leaves_line(terms: TokenTerms) -> str:
         under = f". Its terms on data: {terms.data_terms}"
     provider = escape(terms.provider)
     if not terms.is_uploaded:
-        return (
-            "The weights, which have learned from the rows, are there already; each question goes to "
-            f"{provider}{under}"
-        )
+        return f"The weights, which have learned from the rows, stay at {provider}, and each question goes there{under}"
     return f"The weights, which have learned from the rows, and each question go to {provider}{under}"
 
 

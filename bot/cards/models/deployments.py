@@ -23,7 +23,7 @@ from bot.cards.common.builder import Parts
 from bot.cards.common.general import text_message
 from bot.cards.common.plan_money import an_hour
 from bot.cards.common.words import capitalize, charge, duration, money, pluralize, shorten, utc_time
-from bot.cards.models.token_serving import LOADED, SERVE_AGAIN, STATES_BY_TOKEN
+from bot.cards.models.token_serving import LOADED, STATES_BY_TOKEN, again_button
 from bot.rules.models.deployments import StopReason
 from storage.deployments import DeploymentRecord, DeploymentState
 from trainers.deployments.port import Deployment
@@ -70,7 +70,7 @@ class DeploymentSummary:
     """A deployment with what its card shows. `title` is the vendor's. `run_micros` is the total cost of its run, None
     while the run is open. `hour_micros` is the current price of an hour; `today_micros` the cost since midnight UTC.
     `token_price` is the price in words of what is served by the token; `is_uploaded` is false if the vendor had its
-    weights before."""
+    weights before, and `answers_here` true if its trainer answers while it is not served there."""
 
     record: DeploymentRecord
     title: str
@@ -79,6 +79,7 @@ class DeploymentSummary:
     today_micros: int = 0
     token_price: str = ""
     is_uploaded: bool = True
+    answers_here: bool = False
 
 
 def card(summary: DeploymentSummary) -> Message:
@@ -253,9 +254,7 @@ def found_again(model: str, title: str) -> str:
 def _again(summary: DeploymentSummary) -> str:
     if not summary.record.by_token:
         return "Start again"
-    if summary.is_uploaded:
-        return "Upload again"
-    return SERVE_AGAIN
+    return again_button(is_uploaded=summary.is_uploaded)
 
 
 def _state(summary: DeploymentSummary) -> str:
@@ -312,14 +311,19 @@ def _buttons_by_token(summary: DeploymentSummary) -> list[CardBlock]:
     number = str(record.id)
     parts = Parts()
     if record.state in ("starting", "ready"):
-        means = "The adapter is deleted there. Programs get its answers from its trainer again, if that can answer."
-        if not summary.is_uploaded:
-            means = "The model stays there. Programs get no answer until it is served again, or runs on a machine."
-        sure = confirm("Take it back?", means, "Take it back", "Not now")
+        sure = confirm("Take it back?", _taken_back_means(summary), "Take it back", "Not now")
         parts.buttons(button("Take it back", STOP, number, style="danger", confirm=sure))
     elif record.state == "stopped" and record.run_id is not None and record.reason != "deleted":
         parts.buttons(button(_again(summary), START, number))
     return parts
+
+
+def _taken_back_means(summary: DeploymentSummary) -> str:
+    if not summary.is_uploaded:
+        return "What was trained there stays there. Programs get no answer until it is served again."
+    if summary.answers_here:
+        return "The adapter is deleted there. Programs get its answers from its trainer again, if that can answer."
+    return "The adapter is deleted there. Programs get no answer until it is uploaded again."
 
 
 def _buttons(summary: DeploymentSummary) -> list[CardBlock]:

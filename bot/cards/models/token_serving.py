@@ -19,6 +19,7 @@ STATES_BY_TOKEN: Mapping[DeploymentState, str] = {
     "stopped": "is no longer served by the token",
 }
 LOADED = "is being loaded"  # instead of "is being uploaded", where the vendor has the weights
+UPLOAD_AGAIN = "Upload again"
 SERVE_AGAIN = "Serve it again"
 
 
@@ -41,9 +42,12 @@ def accepted_terms(hosting: Hosting) -> str:
     return f"{terms.provider}: {terms.data_terms or 'no address is configured'}"
 
 
-def waits_text(title: str) -> str:
-    """A run's note until its model is uploaded."""
-    return f"Its adapter is being uploaded to {escape(title)}. Measuring begins once it answers there."
+def waits_text(terms: TokenTerms, title: str) -> str:
+    """A run's note until its model answers at the vendor of this title."""
+    what = f"Its adapter is being uploaded to {escape(title)}"
+    if not terms.is_uploaded:
+        what = f"Its model {LOADED} at {escape(title)}"
+    return f"{what}. Measuring begins once it answers there."
 
 
 def serve_buttons(run_id: int, offer: TokenOffer | None) -> Sequence[Block]:
@@ -65,14 +69,20 @@ def why_not_line(offer: TokenOffer | None) -> str:
     return f"Not by the token: {offer.why_not}"
 
 
-def not_uploaded_refusal(model: str, title: str, card: str) -> str:
+def again_button(*, is_uploaded: bool) -> str:
+    """The button that serves a model again. `is_uploaded` is false if the vendor has the weights."""
+    if is_uploaded:
+        return UPLOAD_AGAIN
+    return SERVE_AGAIN
+
+
+def not_served_refusal(model: str, title: str, card: str, *, is_uploaded: bool) -> str:
     """`card` is the link to the deployment's card."""
-    return f"`{model}` is not served at {escape(title)} now. Press *Upload again* on {card}."
+    again = again_button(is_uploaded=is_uploaded)
+    return f"`{model}` is not served at {escape(title)} now. Press *{again}* on {card}."
 
 
 def not_loaded_refusal(model: str, title: str, card: str) -> str:
-    """As above, where the vendor has the weights, and could run them on a machine too."""
-    return (
-        f"`{model}` is not served at {escape(title)} now. Press *{SERVE_AGAIN}* on {card}, or *Start again* on that of "
-        "its machine."
-    )
+    """As above, where the vendor could run the weights on a machine too."""
+    served = not_served_refusal(model, title, card, is_uploaded=False).removesuffix(".")
+    return f"{served}, or *Start again* on that of its machine."

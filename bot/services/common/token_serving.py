@@ -152,20 +152,24 @@ def offer_of(context: AppContext, run: Run, plan: Plan) -> TokenOffer | None:
     is_planned_so = plan.hosting is not None and plan.hosting.by_token is not None
     if run.model is None or is_planned_so or METHODS[plan.method].is_for_encoders or any_live(context, run):
         return None
-    trained = context.settings.provider(plan.provider)
     for row in servers_for(context.settings, plan):
-        is_adapter_elsewhere = row.takes_uploads and not (trained and trained.keeps_models_here)
-        if (
-            row.name not in context.deployments
-            or is_adapter_elsewhere
-            or serves_planned(context.settings, row)
-        ):
+        if not _may_offer(context, row, plan):
             continue
         server = server_for(context.settings, row.name, plan)
         if isinstance(server, Refusal):
             return TokenOffer(row.name, row.title, why_not=server.text)
         return TokenOffer(row.name, row.title, server.hosting.by_token)
     return None
+
+
+def _may_offer(context: AppContext, row: ProviderRow, plan: Plan) -> bool:
+    """True if a model that no plan wanted to be served by this vendor can be brought there from here."""
+    if row.name not in context.deployments or serves_planned(context.settings, row):
+        return False
+    if not row.takes_uploads:
+        return True
+    trained = context.settings.provider(plan.provider)
+    return trained is not None and trained.keeps_models_here
 
 
 def any_live(context: CoreContext, run: Run) -> bool:

@@ -56,8 +56,13 @@ def summary_of(context: AppContext, record: DeploymentRecord) -> DeploymentSumma
         price = ""
         if not isinstance(server, Refusal) and server.hosting.by_token is not None:
             price = token_price(server.hosting.by_token)
-        is_uploaded = _is_uploaded(context.settings, record)
-        return DeploymentSummary(record, title, token_price=price, is_uploaded=is_uploaded)
+        return DeploymentSummary(
+            record,
+            title,
+            token_price=price,
+            is_uploaded=_is_uploaded(context.settings, record),
+            answers_here=plan.hosting is None,
+        )
     hour = hourly_prices.current_price(context, plan)
     return DeploymentSummary(record, title, run_micros=run.actual_micros, hour_micros=hour)
 

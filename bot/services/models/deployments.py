@@ -88,7 +88,8 @@ def serving_state(context: AppContext, run: Run, plan: Plan, planned: Hosting) -
 
 def _waits_text(context: AppContext, plan: Plan, planned: Hosting) -> str:
     if planned.by_token is not None:
-        return token_views.waits_text(context.settings.title_of(planned.by_token.provider))
+        title = context.settings.title_of(planned.by_token.provider)
+        return token_views.waits_text(planned.by_token, title)
     return views.waits_text(context.settings.title_of(plan.provider), planned.micros_per_hour)
 
 

@@ -18,7 +18,7 @@ from bot.cards.models.call_instructions import Calling
 from bot.cards.models.deployments import stopped_refusal
 from bot.cards.models.models import InUse, ModelEntry
 from bot.cards.models.promotions import PromotionSummary, SealedProof
-from bot.cards.models.token_serving import not_loaded_refusal, not_uploaded_refusal
+from bot.cards.models.token_serving import not_loaded_refusal, not_served_refusal
 from bot.context import AppContext, CoreContext
 from bot.rules.facts import Looks
 from bot.rules.models.promotion import PromotionEvidence, alias_for, compare_models, find_objections
@@ -73,7 +73,7 @@ def machine_refusal(context: AppContext, model: Model) -> Refusal | None:
     terms = plan.hosting.by_token
     if terms is not None:
         title = context.settings.title_of(terms.provider)
-        return Refusal(not_uploaded_refusal(model.name, title, machine))
+        return Refusal(not_served_refusal(model.name, title, machine, is_uploaded=terms.is_uploaded))
     newest = deployment_of(context, model)
     if newest is not None and newest.by_token:
         title = context.settings.title_of(newest.provider)

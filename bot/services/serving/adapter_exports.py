@@ -36,6 +36,7 @@ from trainers.rentals.prices import PROVIDER as HUB
 from trainers.rentals.prices import WHO
 from trainers.types import Price
 
+CHECKPOINT = ":ckpt-step-"  # between the trainer's name for a model and a step
 UNPRICED = Price(None, None, None, None)
 
 
@@ -123,10 +124,18 @@ def hub_refusal(context: AppContext | None, model: str) -> Refusal | None:
         hub = replace(ours, provider=replace(ours.provider, name=HUB), title=WHO, stays_here=False)
         providers = (*context.settings.providers, hub)
         context = replace(context, settings=replace(context.settings, providers=providers))
+    return _rows_refusal(context, HUB, _run_named(context, model))
+
+
+def _run_named(context: AppContext, model: str) -> Run | None:
+    """Finds the run of a model by its name, its trainer's name for it or a checkpoint, or its job's id or folder."""
     tuned = context.store.model(model)
     if tuned is None:
-        return None
-    return _rows_refusal(context, HUB, context.store.runs.of_model(tuned))
+        at_trainer, _, _ = model.partition(CHECKPOINT)
+        tuned = next(iter(context.store.models_at_provider(at_trainer)), None)
+    if tuned is not None:
+        return context.store.runs.of_model(tuned)
+    return context.store.runs.with_job(Path(model).name)
 
 
 def _run_of(context: AppContext | None, job: AdapterJob) -> Run | None:

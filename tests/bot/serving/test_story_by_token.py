@@ -275,6 +275,10 @@ def test_rows_that_may_not_leave_are_not_taught_to_a_model_there(
     assert (printed, company.operations) == ([], [])
     on_a_hub = hub_refusal(context, "tickets-1")
     assert on_a_hub is not None and "tickets stay" in on_a_hub.text
+    tuned = world.store.model("tickets-1")
+    assert tuned is not None
+    checkpoint = f"{tuned.provider_model}:ckpt-step-3"
+    assert hub_refusal(context, checkpoint) == hub_refusal(context, str(folder.parent)) == on_a_hub
     assert context.settings.provider("hf") is None
     assert hub_refusal(context, "a-model-of-nobody") is None
 

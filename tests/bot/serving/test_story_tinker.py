@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from demo.people import BEN
 from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
@@ -24,7 +21,6 @@ from tests.local.engines.tinker_peer import TinkerPeer, install, start_peer
 from tests.local.trainer_server import KEY, STUB, free_port, serve_in_thread
 from tests.peers.programs import ask, five_lines, open_client
 from trainers.host import TINKER_KEY
-from trainers.local.training.base_model import silence_peft_warning
 from trainers.money import to_micros
 from trainers.recipes.folder import RecipeFolder
 
@@ -52,13 +48,7 @@ def address(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def peer(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinkerPeer]:
-    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    with silence_peft_warning():
-        tuned = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
-        tuned.save_pretrained(tmp_path / "peer" / "adapter")
-    with start_peer(tmp_path / "peer") as started:
-        for name, value in started.environment.items():
-            monkeypatch.setenv(name, value)
+    with start_peer(tmp_path / "peer", tiny_model_dir, 16, monkeypatch) as started:
         yield started
 
 

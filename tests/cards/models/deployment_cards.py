@@ -94,8 +94,9 @@ def cards() -> dict[str, Message]:
         "result-can-not-be-served-by-token": results.card(
             builders.run("done"), builders.plan(), builders.result(), by_token=no_offer
         ),
-        "adapter-uploading": deployments.card(_by_token("starting")),
-        "adapter-served": deployments.card(_by_token("ready")),
+        "adapter-uploading": deployments.card(replace(_by_token("starting"), answers_here=True)),
+        "adapter-served": deployments.card(replace(_by_token("ready"), answers_here=True)),
+        "adapter-served-by-plan": deployments.card(_by_token("ready")),
         "adapter-taken-back": deployments.card(_by_token("stopped", reason="asked")),
         "result-can-be-loaded-by-token": results.card(
             builders.run("done"), builders.plan(), builders.result(), by_token=replace(OFFER, terms=LOADED)

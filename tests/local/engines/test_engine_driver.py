@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from tests.local.engines.conftest import Behave, change_settings, facts
 from tests.local.trainer_server import wait_for
 from trainers.local.engines.artifacts import read_results
+from trainers.local.engines.attempt import EngineCrashed
 from trainers.local.engines.catalog import LLAMAFACTORY, lock_engine
 from trainers.local.engines.process import kill_leftover
-from trainers.local.engines.runner import EngineCrashed, train_with_engine
+from trainers.local.engines.runner import train_with_engine
 from trainers.local.job_directory import read_events, read_job, read_json
 from trainers.local.training.errors import TrainingFailed, TrainingPaused
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.local.engines.conftest import Behave, change_settings
+from trainers.local.engines.attempt import EngineCrashed
 from trainers.local.engines.catalog import LLAMAFACTORY
-from trainers.local.engines.runner import SAVING_S, EngineCrashed, StepTimes, train_with_engine
+from trainers.local.engines.runner import SAVING_S, StepTimes, train_with_engine
 from trainers.local.job_directory import read_events, read_job, read_json, replace_json
 from trainers.local.training.errors import TrainingFailed
 

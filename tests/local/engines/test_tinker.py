@@ -15,18 +15,15 @@ from typing import Any
 
 import openai
 import pytest
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from tests.local.engines.tinker_peer import KEY, ROOT, TinkerPeer, install, start_peer
 from tests.local.trainer_server import examples, serve_in_thread, upload, wait_for
+from trainers.local.engines.attempt import EngineCrashed
 from trainers.local.engines.catalog import TINKER
-from trainers.local.engines.runner import EngineCrashed
 from trainers.local.engines.vendor_jobs import delete_at_vendor
 from trainers.local.engines.vendor_runner import train_hosted
 from trainers.local.job_directory import TrainingJob, read_events, read_job, read_json, write_job
-from trainers.local.training.base_model import silence_peft_warning
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import HOSTED_BASE, Parameters
 
@@ -37,13 +34,7 @@ STEPS = 12  # 2 epochs of 6 steps
 
 @pytest.fixture
 def peer(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinkerPeer]:
-    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    with silence_peft_warning():
-        tuned = get_peft_model(model, LoraConfig(r=8, lora_alpha=32, target_modules="all-linear"))
-        tuned.save_pretrained(tmp_path / "peer" / "adapter")
-    with start_peer(tmp_path / "peer") as started:
-        for name, value in started.environment.items():
-            monkeypatch.setenv(name, value)
+    with start_peer(tmp_path / "peer", tiny_model_dir, 8, monkeypatch) as started:
         yield started
 
 

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from tests.local.trainer_server import wait_for
 from trainers.host import TINKER_KEY
 from trainers.local.engines.catalog import TINKER
+from trainers.local.training.base_model import silence_peft_warning
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVER = ROOT / "tests" / "peers" / "tinker_server.py"
@@ -92,9 +95,25 @@ class TinkerPeer:
 
 
 @contextmanager
-def start_peer(folder: Path) -> Iterator[TinkerPeer]:
-    """Starts the stand-in. `folder` gets adapter/, whose files it exports."""
-    folder.mkdir(exist_ok=True)
+def start_peer(folder: Path, base: Path, rank: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinkerPeer]:
+    """Starts the stand-in, and sets its address and key in the environment. What it exports is an adapter of `base`
+    with this rank."""
+    write_adapter(folder / "adapter", base, rank)
+    with _running(folder) as peer:
+        for name, value in peer.environment.items():
+            monkeypatch.setenv(name, value)
+        yield peer
+
+
+def write_adapter(folder: Path, base: Path, rank: int) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    with silence_peft_warning():
+        tuned = get_peft_model(model, LoraConfig(r=rank, lora_alpha=32, target_modules="all-linear"))
+        tuned.save_pretrained(folder)
+
+
+@contextmanager
+def _running(folder: Path) -> Iterator[TinkerPeer]:
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen([str(tinker_python()), str(SERVER), str(folder)], stdout=log, stderr=log)
     try:

@@ -59,15 +59,6 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-PADDED: dict[str, Any] = {
-    "qwen3_5": families.qwen3_5,
-    "gemma4_text": families.gemma4,
-    "gpt_oss": families.gpt_oss,
-    "lfm2": families.HYBRIDS["lfm-2"].config,
-    "deepseek_v3": lambda: families.mixture("deepseek_v3"),
-    "glm4_moe": lambda: families.mixture("glm4_moe"),
-    "falcon_h1": families.HYBRIDS["falcon-h1"].config,
-}
 LONG_ROW = row([*range(10, 80), 2], {69, 70})  # more than a chunk of linear attention
 
 
@@ -224,9 +215,9 @@ def test_a_family_that_ignores_the_layout_has_no_loss() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")  # peft's own, for fused experts
-@pytest.mark.parametrize("family", PADDED)
+@pytest.mark.parametrize("family", families.PADDED)
 def test_rows_side_by_side_have_the_loss_and_gradient_of_single_rows(family: str) -> None:
-    base = padded_base(PADDED[family]())
+    base = padded_base(families.PADDED[family]())
     able = replace(find_abilities(base, longest=71), head=find_chunked_head(base))
     assert not able.packs and able.head is not None
     assert padding_refusal(base, able, longest=300) is None

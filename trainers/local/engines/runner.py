@@ -22,16 +22,15 @@ from trainers.local.engines.artifacts import (
     read_results,
     remove_unlogged,
 )
-from trainers.local.engines.catalog import (
-    Engine,
-    Installation,
-    engines_folder,
-    find_installation,
-    lock_engine,
+from trainers.local.engines.attempt import (
+    LAST_LINES,
+    NOTE_INTERVAL_S,
+    attempt,
+    crash,
+    failure,
 )
+from trainers.local.engines.catalog import Engine, Installation
 from trainers.local.engines.compatibility import (
-    Refusal,
-    find_refusal,
     refuse_int8_on_cpu,
     refuse_key,
     refuse_unknown_keys,
@@ -49,7 +48,7 @@ from trainers.local.engines.plan import OUTPUT, EngineConfig, EnginePlan, engine
 from trainers.local.engines.process import GRACE_S, LOG, follow_log, run_engine
 from trainers.local.engines.workdir import prepare
 from trainers.local.job_directory import TrainingJob, read_json, replace_json
-from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_on_full_disk
+from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step
 from trainers.local.training.schedule import (
     START,
@@ -64,12 +63,6 @@ from trainers.local.training.schedule import (
 STOP_FILE = "STOP"  # read by scripts/callback.py
 RECENT = 10
 SAVING_S = 2.0  # the time until a checkpoint is written and found
-LAST_LINES = 3  # the lines of a crashed engine's log that an error quotes
-NOTE_INTERVAL_S = 5.0
-
-
-class EngineCrashed(Exception):
-    """The engine ended without a result, for an unknown reason. The job can be resumed from its last checkpoint."""
 
 
 def train_with_engine(engine: Engine, folder: Path, job: TrainingJob) -> None:
@@ -78,26 +71,8 @@ def train_with_engine(engine: Engine, folder: Path, job: TrainingJob) -> None:
     Raises TrainingFailed if another attempt would fail too, EngineCrashed if another attempt may succeed, and
     TrainingPaused.
     """
-    root = engines_folder(folder)
-    refusal = find_refusal(root, job.settings)
-    if refusal:
-        raise _failure(refusal)
-    installation = find_installation(root, engine)
-    if installation is None:  # removed after find_refusal
-        raise TrainingFailed("engine_not_installed", "The engine is not installed on this trainer.", "engine")
-
-    with lock_engine(installation.home, alone=False) as is_ours:
-        if not is_ours:
-            text = f"The engine {engine.name} is being installed or removed. Start the job again afterwards."
-            raise TrainingFailed("engine_busy", text, "engine")
-        logger = MetricsLogger(folder, job.integrations, job.settings.ceiling_s)
-        is_done = False
-        try:
-            with pause_on_full_disk(folder):
-                EngineRun(engine, installation, folder, job, logger).train()
-            is_done = True
-        finally:
-            logger.end(is_done=is_done)
+    with attempt(engine, folder, job) as (installation, logger):
+        EngineRun(engine, installation, folder, job, logger).train()
 
 
 @dataclass
@@ -128,7 +103,7 @@ class EngineRun:
             refusal = refuse_int8_on_cpu(self.job.settings)
         refusal = refusal or refuse_unknown_keys(self.engine, self.installation, config.keys)
         if refusal:
-            raise _failure(refusal)
+            raise failure(refusal)
         script = write_files(self.home, config)
 
         self._resume(started)
@@ -225,9 +200,7 @@ class EngineRun:
                     break
             self._publish_checkpoints()
             if self.stop is None and process.returncode != 0:
-                lines = [" ".join(line.split())[:200] for line in last_lines]
-                text = " / ".join(lines) or "nothing"
-                raise EngineCrashed(f"{self.engine.name} ended with exit code {process.returncode}: {text}")
+                raise crash(self.engine, process.returncode, last_lines)
 
     def _is_over(self) -> bool:
         """True if nothing more is expected from the engine. At a ceiling it still validates and saves a last
@@ -253,11 +226,11 @@ class EngineRun:
             case ValidatedStep():
                 self._record_validation(line)
             case Trouble(code="engine_config_changed"):
-                raise _failure(refuse_key(self.engine, self.installation, line.key))
+                raise failure(refuse_key(self.engine, self.installation, line.key))
             case Trouble(code="disk_full"):
                 raise OSError(errno.ENOSPC, f"{self.engine.name} could not write", str(self.home))
             case Trouble(code="engine_cannot"):
-                raise _failure(refuse_unquantized(self.engine, self.job.settings.quantization, line.message))
+                raise failure(refuse_unquantized(self.engine, self.job.settings.quantization, line.message))
             case Trouble():
                 text = (
                     "The memory is full. Set batch_size, max_length or lora_r lower, or use a smaller model."
@@ -416,10 +389,6 @@ def engine_environment() -> dict[str, str]:
     for name in ("PYTHONPATH", "PYTHONHOME"):
         inherited.pop(name, None)
     return {"CUDA_VISIBLE_DEVICES": "0", "OMP_WAIT_POLICY": "passive"} | inherited
-
-
-def _failure(refusal: Refusal) -> TrainingFailed:
-    return TrainingFailed(refusal.code, refusal.message, refusal.param)
 
 
 def _explain_step(line: TrainedStep, step: int) -> TrainingFailed:

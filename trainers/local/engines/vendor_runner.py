@@ -14,28 +14,19 @@ from typing import Any
 from trainers.local.base_download import fetch_tokenizer
 from trainers.local.base_files import ensure_same_base
 from trainers.local.engines.artifacts import finish_job, read_results
-from trainers.local.engines.catalog import (
-    Engine,
-    Installation,
-    engines_folder,
-    find_installation,
-    lock_engine,
-)
-from trainers.local.engines.compatibility import find_refusal
+from trainers.local.engines.attempt import LAST_LINES, NOTE_INTERVAL_S, attempt, crash
+from trainers.local.engines.catalog import Engine, Installation
 from trainers.local.engines.plan import OUTPUT, ROWS, engine_folder, write_files
 from trainers.local.engines.process import LOG, follow_log, run_engine
-from trainers.local.engines.runner import LAST_LINES, NOTE_INTERVAL_S, EngineCrashed
 from trainers.local.engines.tinker import STEPS, TRAIN, build_config, write_steps
 from trainers.local.engines.vendor_jobs import STATE_DAYS, hosted_base, refuse_job, vendor_environment
 from trainers.local.engines.workdir import write_rows
 from trainers.local.job_directory import TrainingJob
 from trainers.local.training.base_model import load_tokenizer
 from trainers.local.training.data import read_rows, report_rows
-from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_on_full_disk
+from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step
 from trainers.local.training.schedule import START, Position, steps_an_epoch
-
-BILLING = "paused due to billing status"  # in a line of the package's log
 
 
 def train_hosted(engine: Engine, folder: Path, job: TrainingJob) -> None:
@@ -44,25 +35,8 @@ def train_hosted(engine: Engine, folder: Path, job: TrainingJob) -> None:
     Raises TrainingFailed if another attempt would fail too, EngineCrashed if another attempt may succeed, and
     TrainingPaused.
     """
-    root = engines_folder(folder)
-    refusal = find_refusal(root, job.settings) or refuse_job(job)
-    if refusal:
-        raise TrainingFailed(refusal.code, refusal.message, refusal.param)
-    installation = find_installation(root, engine)
-    if installation is None:  # removed after find_refusal
-        raise TrainingFailed("engine_not_installed", "The engine is not installed on this trainer.", "engine")
-    with lock_engine(installation.home, alone=False) as is_ours:
-        if not is_ours:
-            text = f"The engine {engine.name} is being installed or removed. Start the job again afterwards."
-            raise TrainingFailed("engine_busy", text, "engine")
-        logger = MetricsLogger(folder, job.integrations)
-        is_done = False
-        try:
-            with pause_on_full_disk(folder):
-                HostedRun(engine, installation, folder, job, logger).train()
-            is_done = True
-        finally:
-            logger.end(is_done=is_done)
+    with attempt(engine, folder, job, refuse_job(job)) as (installation, logger):
+        HostedRun(engine, installation, folder, job, logger).train()
 
 
 @dataclass
@@ -77,7 +51,7 @@ class HostedRun:
     position: Position = START
     total: int = 0
     sent: int = 0
-    is_billing_told: bool = False
+    is_unpaid_told: bool = False
 
     def train(self) -> None:
         self.started = time.monotonic() - self.logger.seconds_known
@@ -141,19 +115,18 @@ class HostedRun:
                 if message is not None:
                     self._handle(message)
                 elif line.strip():
-                    self._warn_of_billing(line)
                     last_lines = [*last_lines, line][-LAST_LINES:]
             if process.returncode != 0:
-                quoted = " / ".join(" ".join(line.split())[:200] for line in last_lines) or "nothing"
-                raise EngineCrashed(f"{self.engine.name} ended with exit code {process.returncode}: {quoted}")
+                raise crash(self.engine, process.returncode, last_lines)
 
-    def _warn_of_billing(self, line: str) -> None:
-        """The package waits by itself until the account has credit again, and says so in its log only."""
-        if BILLING in line and not self.is_billing_told:
-            self.is_billing_told = True
-            self.logger.warn(
-                f"{self.engine.name} has stopped for billing: add credit to the account, and the job goes on by itself."
-            )
+    def _warn_of_credit(self) -> None:
+        """The package waits by itself until the account has credit again, and repeats that each minute."""
+        if self.is_unpaid_told:
+            return
+        self.is_unpaid_told = True
+        self.logger.warn(
+            f"{self.engine.name} has stopped for billing: add credit to the account, and the job goes on by itself."
+        )
 
     def _handle(self, message: dict[str, Any]) -> None:
         match message["kind"]:
@@ -164,6 +137,8 @@ class HostedRun:
                 self._record_step(message)
             case "saved":
                 self.logger.log(f"State of step {message['step']}/{self.total} saved at {self.engine.name}")
+            case "unpaid":
+                self._warn_of_credit()
             case "result":
                 self.sent = message["sent"]
             case "refused":

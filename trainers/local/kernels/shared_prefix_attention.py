@@ -8,8 +8,9 @@ instead of 33.
     rows    a a a .    P P P a a a .  queries and keys, padded to the longest row; a padded key is in no query's past,
             b b b b    P P P b b b b  and the result of a padded query is dropped
 
-This attention is registered with transformers as "rows". Generation passes no layout but rows padded to one length,
-which the same products compute. Training without a layout, and rows with too many scores, use torch's own attention.
+This attention is registered with transformers as "rows". Generation passes no layout but rows padded to one length:
+prompts are computed by the same products, and the few new tokens of a step by torch's own attention. So are training
+without a layout, and rows with too many scores.
 """
 
 from __future__ import annotations

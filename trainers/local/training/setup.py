@@ -55,6 +55,18 @@ class TrainingSetup:
     first_room: Room = UNREDUCED
 
 
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base before it gets adapters. `kernels` are None on a CPU, `slow_layers` says which layers compute slowly
+    here, and `alone` why each row is computed by itself; both are None if there is nothing to say."""
+
+    model: Any
+    kernels: Kernels | None
+    slow_layers: str | None
+    head: ChunkedHead | None
+    alone: str | None
+
+
 def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> TrainingSetup:
     """Reads the rows and loads the base. Raises TrainingFailed or TrainingPaused."""
     device = best_device()
@@ -63,19 +75,9 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         ensure_same_base(folder, source, job.base_name)
     family = load_config(job.base).model_type
     dtype = distributed.broadcast(best_dtype(device, family))  # the machines of a cluster may differ
-    tokenizer = load_tokenizer(job.base)
     settings = cap_to_context(job.settings, job.base, logger)
-    length = settings.max_length
-    too_long = settings.too_long
-    cache = folder / KEPT_ROWS
-    validation = None
-    with distributed.rank_zero_first():
-        training = read_rows(Path(job.training_file), tokenizer, length, "training_file", too_long, cache)
-        longest = training.longest
-        if job.validation_file is not None:
-            file = Path(job.validation_file)
-            validation = read_rows(file, tokenizer, length, "validation_file", too_long, cache)
-            longest = max(longest, validation.longest)
+    training, validation = _read_files(folder, job, settings)
+    longest = _longest(training, validation)
     distributed.check_pause(pauses)
 
     is_sharded = needs_sharding(settings, source, device)
@@ -83,40 +85,75 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
         raise sharding_refusal("the trials of a sweep")
     # A base that doesn't fit into one GPU is in main memory until it is divided: one copy at a time.
     with distributed.one_at_a_time() if is_sharded else nullcontext():
-        base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
-        check_vocabulary(base, job.base_name, training, validation)
-        kernels = choose_kernels(base, device, is_sharded=is_sharded)
-        slow_layers = describe_slow_layers(base, device)
-        keep_trainable(base)  # before anything is computed without gradients
-        head = find_chunked_head(base)
-        alone = None
-        # A base that will be divided is in main memory now, where a trial takes its time, so one process is enough.
-        if distributed.is_first() or not is_sharded:
-            alone = _find_reason_to_compute_alone(base, longest, head)
-        if is_sharded:
-            shard_layers(base, device)
+        loaded = _load(job, settings, training, validation, device, dtype, is_sharded=is_sharded)
+    base = loaded.model
     able = _choose_abilities(base, training, job, longest, device, logger)
-    able = replace(able, head=head)
+    able = replace(able, head=loaded.head)
     if not able.packs:
         # All compute in the same way, or their shares of a step would take different times.
-        able = replace(able, pads=not distributed.any_process(alone is not None))
+        able = replace(able, pads=not distributed.any_process(loaded.alone is not None))
 
     logger.log(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
-    report_kernels(folder, kernels, logger)
-    report_slow_layers(logger, slow_layers, device)
     report_rows(logger, "Training", training, settings.max_length)
     if validation:
         report_rows(logger, "Validation", validation, settings.max_length)
-    report_passes(logger, able, alone)
-    # Selecting takes the same positions of all rows, so it doesn't serve padded ones.
-    selects = able.selects and not able.pads
-    if not selects and head is None:
-        logger.log("Logits are computed at every token: this model can't select tokens")
+    report_kernels(folder, loaded.kernels, logger)
+    report_slow_layers(logger, loaded.slow_layers, device)
+    report_passes(logger, able, loaded.alone)
     report_processes(logger, is_sharded)
     room = UNREDUCED
     if not is_sharded:
         room = _find_first_room(base, training, settings, able, device, logger)
     return TrainingSetup(base, training, validation, able, device, dtype, is_sharded, room)
+
+
+def _read_files(folder: Path, job: TrainingJob, settings: Parameters) -> tuple[Rows, Rows | None]:
+    """Returns the rows to train on, and those to validate with, if the job has some. One process tokenizes them."""
+    tokenizer = load_tokenizer(job.base)
+    length = settings.max_length
+    too_long = settings.too_long
+    cache = folder / KEPT_ROWS
+    validation = None
+    with distributed.rank_zero_first():
+        training = read_rows(Path(job.training_file), tokenizer, length, "training_file", too_long, cache)
+        if job.validation_file is not None:
+            file = Path(job.validation_file)
+            validation = read_rows(file, tokenizer, length, "validation_file", too_long, cache)
+    return training, validation
+
+
+def _longest(training: Rows, validation: Rows | None) -> int:
+    """Returns the tokens of the longest row."""
+    longest = training.longest
+    if validation is not None:
+        longest = max(longest, validation.longest)
+    return longest
+
+
+def _load(
+    job: TrainingJob,
+    settings: Parameters,
+    training: Rows,
+    validation: Rows | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    is_sharded: bool,
+) -> LoadedBase:
+    base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
+    check_vocabulary(base, job.base_name, training, validation)
+    kernels = choose_kernels(base, device, is_sharded=is_sharded)
+    slow_layers = describe_slow_layers(base, device)
+    keep_trainable(base)  # before anything is computed without gradients
+    head = find_chunked_head(base)
+    alone = None
+    # A base that will be divided is in main memory now, where a trial takes its time, so one process is enough.
+    if distributed.is_first() or not is_sharded:
+        longest = _longest(training, validation)
+        alone = _find_reason_to_compute_alone(base, longest, head)
+    if is_sharded:
+        shard_layers(base, device)
+    return LoadedBase(base, kernels, slow_layers, head, alone)
 
 
 def _find_reason_to_compute_alone(base: Any, longest: int, head: ChunkedHead | None) -> str | None:
@@ -134,6 +171,10 @@ def report_passes(logger: MetricsLogger, able: Abilities, alone: str | None) -> 
     elif not able.packs:
         why = alone or "another process found that padding changes their loss"
         logger.warn(f"Rows are computed one by one, which takes longer: {why}")
+    # Selecting takes the same positions of all rows, so it doesn't serve padded ones.
+    selects = able.selects and not able.pads
+    if not selects and able.head is None:
+        logger.log("Logits are computed at every token: this model can't select tokens")
 
 
 def _choose_abilities(

@@ -52,7 +52,10 @@ def vllm_keys() -> dict[str, list[str]]:
 
 def tinker_keys() -> dict[str, list[str]]:
     from tinker import ServiceClient
+    from tinker.lib.internal_client_holder import InternalClientHolder
     from tinker.lib.public_interfaces.training_client import fetch_training_info  # noqa: F401  the driver needs it
+
+    InternalClientHolder._should_pause_on_billing  # noqa: B018  and this
 
     return {"create": list(inspect.signature(ServiceClient.create_lora_training_client).parameters)}
 

@@ -1,13 +1,13 @@
 """Runs in Tinker's environment: `python train.py config.json` trains LoRA at Tinker on tokenized rows.
 
-Prints a line of JSON for everything that the driver has to know, by its `kind`: resumed, step, saved, result,
-refused, left.
-Continues from the newest state that the job has at Tinker. Imports nothing of this project.
+Prints a line of JSON for everything that the driver has to know, by its `kind`: resumed, step, saved, unpaid, result,
+refused, left. Continues from the newest state that the job has at Tinker. Imports nothing of this project.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import tinker
+from tinker.lib import internal_client_holder
 from tinker.lib.public_interfaces.training_client import fetch_training_info
 from tinker_runs import JOB, forget, newest_state, runs_of
 
@@ -26,13 +27,26 @@ STEPS = OUTPUT / "steps.jsonl"  # a line for each step sent, and one for each st
 BEGAN = OUTPUT / "began"  # written before anything is trained
 RESULT = OUTPUT / "result.json"  # written once the adapter is complete
 DOWNLOAD_TIMEOUT_S = 60
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+# The package's function that logs, about once a minute, that it waits until the account has credit again.
+WAITS_FOR_CREDIT = internal_client_holder.InternalClientHolder._should_pause_on_billing.__name__
 LASTING = (tinker.BadRequestError, tinker.UnprocessableEntityError)
 # Once it trains, these only say that the run has ended, and another attempt begins with a new one.
 AT_THE_START = (*LASTING, tinker.AuthenticationError, tinker.PermissionDeniedError, tinker.NotFoundError)
 
 
+class CreditWatch(logging.Handler):
+    """Tells the driver when the package waits for credit."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.funcName == WAITS_FOR_CREDIT:
+            tell("unpaid")
+
+
 def main(config: dict[str, Any]) -> None:
     OUTPUT.mkdir(exist_ok=True)
+    internal_client_holder.logger.addHandler(CreditWatch())
     with refusals_told(AT_THE_START):
         rest = tinker.RestClient()
     if not RESULT.exists():
@@ -58,8 +72,9 @@ def train(config: dict[str, Any], rest: tinker.RestClient) -> None:
     for number in range(done + 1, len(steps) + 1):
         with refusals_told(LASTING):
             train_step(client, config, number, steps[number - 1], rows)
-        if number % config["save_steps"] == 0 or number == len(steps):
-            save_state(client, config, number)
+        is_last = number == len(steps)
+        if is_last or number % config["save_steps"] == 0:
+            save_state(client, config, number, expires=not (is_last and config["keeps_state"]))
     export(client, config, rest)
 
 
@@ -133,32 +148,50 @@ def train_step(
 ) -> None:
     """Trains one step. The loss is the mean over the learnt tokens of the step, as in our own loop."""
     chosen = [rows[place] for place in step["rows"]]
-    learnt = sum(label != IGNORED for row in chosen for label in row["labels"][1:])
+    learnt = sum(map(count_learnt, chosen))
     data = [datum(row, 1 / max(learnt, 1)) for row in chosen]
     tokens = sum(len(row["input_ids"]) - 1 for row in chosen)
     BEGAN.touch()
     note({"step": number, "tokens": tokens})
     # The optimizer's step is sent before the gradients are there, which saves a round trip.
     backward = client.forward_backward(data, "cross_entropy")
-    update = client.optim_step(
-        tinker.AdamParams(
-            learning_rate=step["rate"],
-            beta1=0.9,
-            beta2=0.999,
-            eps=1e-8,
-            weight_decay=config["weight_decay"],
-            grad_clip_norm=config["max_norm"],
-        )
-    )
+    update = client.optim_step(optimizer(config, step["rate"]))
     outputs = backward.result().loss_fn_outputs
     update.result()
+    line = {
+        "step": number,
+        "loss": summed_loss(data, outputs),
+        "rate": step["rate"],
+        "sent": tokens_sent(),
+    }
+    note(line)
+    tell("step", **line)
+
+
+def optimizer(config: dict[str, Any], rate: float) -> tinker.AdamParams:
+    return tinker.AdamParams(
+        learning_rate=rate,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        eps=EPSILON,
+        weight_decay=config["weight_decay"],
+        grad_clip_norm=config["max_norm"],
+    )
+
+
+def count_learnt(row: dict[str, Any]) -> int:
+    """Returns how many tokens of a row are learnt. The first is predicted by none."""
+    predicted = row["labels"][1:]
+    return sum(label != IGNORED for label in predicted)
+
+
+def summed_loss(data: list[tinker.Datum], outputs: list[dict[str, Any]]) -> float:
     loss = 0.0
     for sent, output in zip(data, outputs, strict=True):
         weights = sent.loss_fn_inputs["weights"].to_numpy()
-        loss -= float(output["logprobs"].to_numpy() @ weights)
-    line = {"step": number, "loss": loss, "rate": step["rate"], "sent": tokens_sent()}
-    note(line)
-    tell("step", **line)
+        logprobs = output["logprobs"].to_numpy()
+        loss -= float(logprobs @ weights)
+    return loss
 
 
 def datum(row: dict[str, Any], weight: float) -> tinker.Datum:
@@ -170,10 +203,15 @@ def datum(row: dict[str, Any], weight: float) -> tinker.Datum:
     )
 
 
-def save_state(client: tinker.TrainingClient, config: dict[str, Any], number: int) -> None:
+def save_state(
+    client: tinker.TrainingClient, config: dict[str, Any], number: int, *, expires: bool = True
+) -> None:
+    lifetime_s = None
+    if expires:
+        lifetime_s = config["ttl_seconds"]
     saving = client.save_state(
         f"step-{number:06}",
-        ttl_seconds=config["ttl_seconds"],
+        ttl_seconds=lifetime_s,
         user_metadata={JOB: config["job"]},
     )
     remember_state(number, saving.result().path)
