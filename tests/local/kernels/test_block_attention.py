@@ -34,9 +34,9 @@ pytestmark = [
 def _backward_on_a_cpu() -> Iterator[None]:
     """Its kernels for CPUs have no backward pass, so it refuses gradients; its plain tensors have one."""
     torch.compiler.reset()
-    with pytest.MonkeyPatch.context() as patch:
+    # By torch's own means: to undo a patch of its settings, pytest would delete them.
+    with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(recompile_limit=100):
         patch.setattr(flex, "_validate_device", lambda *_: None)
-        patch.setattr(torch._dynamo.config, "recompile_limit", 100)
         patch.setattr(block_attention, "ROWS", (60, 200, 100, 80))
         yield
     torch.compiler.reset()

@@ -100,17 +100,20 @@ def keep_row(base: Base, row: Row, state: BatchState, number: int) -> None:
         return
     places = state.mask[number].nonzero()[:, 0]
     ids = tuple(row.ids[: len(places)])  # without tokens that were chosen, but not read
-    new_tokens = len(ids) - base.prefixes.find(row.adapter, ids).size
-    if new_tokens < MIN_TOKENS_KEPT:
+    present = base.prefixes.find(row.adapter, ids)
+    if len(ids) - present.size < MIN_TOKENS_KEPT:
         return
+    is_alone = len(state.mask) == 1
+    has_padding = len(places) < state.mask.shape[1]
     if base.can_join:
         # Less than all places if the answer ended within a guess.
         cache = cut_row(state.cache, number, places[: len(ids)])
-    elif len(state.mask) == 1 and len(places) == state.mask.shape[1]:
+    elif is_alone and not has_padding:
         cache = state.cache
     else:
-        return  # padding is in it, which can't be cut out
-    base.prefixes.keep(row.adapter, CachedPrefix(ids, cache, base.can_join))
+        return  # padding can't be cut out
+    prefix = CachedPrefix(ids, cache, base.can_join)
+    base.prefixes.keep(row.adapter, prefix)
 
 
 def _find_starts(base: Base, model: Any, adapter: Path | None, rows: Sequence[Row]) -> dict[Ids, Start]:
@@ -125,16 +128,16 @@ def _find_starts(base: Base, model: Any, adapter: Path | None, rows: Sequence[Ro
         shared = shared_length(prompts)
         common = prompts[0][: shared + 1]  # with one more, since one is always left to be read
         start = base.prefixes.find(adapter, common)
-        missing = [shared - starts[prompt].size for prompt in prompts if starts[prompt].size < shared]
-        gained = sum(missing) - (shared - start.size)
+        behind = [prompt for prompt in prompts if starts[prompt].size < shared]
+        missing = sum(shared - starts[prompt].size for prompt in behind)
+        gained = missing - (shared - start.size)
         if gained < MIN_TOKENS_SAVED:
             continue
         cache = stack_starts(new_cache(model.config), [start])
         prefix = _read_prefix(model, cache, start, common[:shared], base)
         base.prefixes.keep(adapter, prefix)
-        for prompt in prompts:
-            if starts[prompt].size < shared:
-                starts[prompt] = Start(prefix, shared)
+        for prompt in behind:
+            starts[prompt] = Start(prefix, shared)
     return starts
 
 
@@ -219,7 +222,9 @@ def _read_part(
     """Reads prompts of which `cache` has the tokens of `starts`, padded in front."""
     device = model.device
     sizes = [start.size for start in starts]
-    rests = [prompt[size:] for prompt, size in zip(prompts, sizes, strict=True)]
+    rests = []
+    for prompt, size in zip(prompts, sizes, strict=True):
+        rests.append(prompt[size:])
     ids = _pad_left(rests, device)
     own = _mask(list(map(len, rests)), device)
     # Padding is masked, so its position doesn't matter, but it must be a valid one.
@@ -242,7 +247,10 @@ def _read_part(
 def _pad_left(rows: Sequence[Ids], device: torch.device) -> Tensor:
     """Returns ids as (rows, longest)."""
     longest = max(map(len, rows))
-    padded = [[*[0] * (longest - len(row)), *row] for row in rows]
+    padded = []
+    for row in rows:
+        padding = [0] * (longest - len(row))
+        padded.append([*padding, *row])
     return torch.tensor(padded, device=device)
 
 

@@ -247,21 +247,28 @@ def _fill_layer(target: Any, number: int, starts: Sequence[Start]) -> None:
         return
     target.lazy_initialization(first.keys, first.values)
     if len(set(starts)) == 1:  # the model's first pass copies it for each row
-        rows = len(starts)
-        size = starts[0].size
-        target.keys = first.keys[:, :, :size].expand(rows, -1, -1, -1)
-        target.values = first.values[:, :, :size].expand(rows, -1, -1, -1)
+        keys, values = _beginning(first, starts[0].size)
+        target.keys = keys.expand(len(starts), -1, -1, -1)
+        target.values = values.expand(len(starts), -1, -1, -1)
         return
-    keys = []
-    values = []
+    keys_of_rows = []
+    values_of_rows = []
     for start in starts:
         layer: Any = first  # without a prefix nothing is taken of it
         if start.prefix is not None:
             layer = start.prefix.cache.layers[number]
-        keys.append(layer.keys[:, :, : start.size])
-        values.append(layer.values[:, :, : start.size])
-    target.keys = join_rows(keys)
-    target.values = join_rows(values)
+        keys, values = _beginning(layer, start.size)
+        keys_of_rows.append(keys)
+        values_of_rows.append(values)
+    target.keys = join_rows(keys_of_rows)
+    target.values = join_rows(values_of_rows)
+
+
+def _beginning(layer: Any, size: int) -> tuple[Tensor, Tensor]:
+    """Returns the keys and values of the first `size` positions."""
+    keys: Tensor = layer.keys[:, :, :size]
+    values: Tensor = layer.values[:, :, :size]
+    return keys, values
 
 
 def join_rows(tensors: Sequence[Tensor]) -> Tensor:

@@ -160,24 +160,34 @@ def padding_refusal(model: Any, able: Abilities, longest: int) -> str | None:
         sentence, _, _ = str(error).strip().partition("\n")
         return f"the trial with padded rows did not run: {type(error).__name__} {sentence[:200]}".strip()
     expected = torch.cat(alone)
-    difference = float(((padded - expected) / expected).abs().max())
-    is_rounded = number_format(model) != torch.float32 or getattr(model, "is_loaded_in_8bit", False)
-    tolerance = TOLERANCE_NARROW if is_rounded else TOLERANCE
-    if difference <= tolerance:  # False for nan
+    relative = (padded - expected) / expected
+    difference = float(relative.abs().max())
+    if difference <= _tolerance(model):  # False for nan
         return None
     return f"padding changes the loss of rows (by {difference:.1g} of it)"
 
 
+def _tolerance(model: Any) -> float:
+    is_in_8_bits = getattr(model, "is_loaded_in_8bit", False)
+    if is_in_8_bits or number_format(model) != torch.float32:
+        return TOLERANCE_NARROW
+    return TOLERANCE
+
+
 def _trial_rows(model: Any, longest: int) -> list[Row]:
     words = len(model.get_input_embeddings().weight)
+    # The middle half of the vocabulary: tokens that stand for pictures are near one of its ends.
+    first = words // 4
+    end = 3 * words // 4
     dice = torch.Generator().manual_seed(0)
     rows = []
     for wanted in TRIAL_TOKENS:
         count = max(2, min(wanted, longest))
-        # The middle half of the vocabulary: tokens that stand for pictures are near one of its ends.
-        ids = torch.randint(words // 4, 3 * words // 4, (count,), generator=dice).tolist()
+        ids = torch.randint(first, end, (count,), generator=dice)
         apart = max(1, count // TRIAL_TARGETS)
-        rows.append(Row(0, ids, [place > 0 and place % apart == 0 for place in range(count)]))
+        supervised = [place % apart == 0 for place in range(count)]
+        supervised[0] = False  # no token is before the first
+        rows.append(Row(0, ids.tolist(), supervised))
     return rows
 
 
@@ -283,7 +293,9 @@ def padded_width(rows: Sequence[Row]) -> int:
 def fill_padded(rows: Sequence[Row], limit: int, device: torch.device) -> list[list[Row]]:
     """Groups rows of similar length, the longest first, so that a group takes at most `limit` tokens with its padding,
     and little of that. A longer row is a group of its own."""
-    most_padding = MOST_PADDING_CPU if device.type == "cpu" else MOST_PADDING
+    most_padding = MOST_PADDING
+    if device.type == "cpu":
+        most_padding = MOST_PADDING_CPU
     groups: list[list[Row]] = []
     longest = 0
     read = 0  # tokens of the last group without its padding
@@ -309,11 +321,16 @@ def pad_rows(rows: Sequence[Row], device: torch.device) -> Pack:
     targets: list[int] = []
     for place, row in enumerate(rows):
         end = row.last_target  # the last target is predicted, never read
-        # Padded with the row's own last token, since any other might mean something to the model, such as a picture.
-        ids.append([*row.ids[:end], *[row.ids[end - 1]] * (longest - end)])
-        learnt = [position for position in range(1, end + 1) if row.supervised[position]]
-        predicting += [place * longest + position - 1 for position in learnt]
-        targets += [row.ids[position] for position in learnt]
+        own = row.ids[:end]
+        # Any other token than one of the row's own might mean something to the model, such as a picture.
+        padding = [own[-1]] * (longest - end)
+        ids.append([*own, *padding])
+        before = place * longest
+        for position in range(1, end + 1):
+            if row.supervised[position]:
+                # A token is predicted at the position before it.
+                predicting.append(before + position - 1)
+                targets.append(row.ids[position])
     return Pack(
         input_ids=torch.tensor(ids, device=device),
         positions=torch.arange(longest, device=device).expand(len(rows), -1),

@@ -49,7 +49,9 @@ def newest_state(client: tinker.RestClient, runs: list[Any]) -> tuple[int, str] 
 def forget(client: tinker.RestClient, job: str, *, keeps_state: bool = False) -> None:
     """Deletes all checkpoints of the job's runs, or all but the newest state. The runs themselves can't be deleted."""
     runs = runs_of(client, job)
-    spared = newest_state(client, runs) if keeps_state else None
+    spared = None
+    if keeps_state:
+        spared = newest_state(client, runs)
     for run in runs:
         for checkpoint in client.list_checkpoints(run.training_run_id).result().checkpoints:
             if spared is not None and checkpoint.tinker_path == spared[1]:

@@ -196,7 +196,10 @@ def summed_loss(data: list[tinker.Datum], outputs: list[dict[str, Any]]) -> floa
 
 def datum(row: dict[str, Any], weight: float) -> tinker.Datum:
     ids = row["input_ids"]
-    weights = [0.0 if label == IGNORED else weight for label in row["labels"][1:]]
+    weights = []
+    for label in row["labels"][1:]:
+        is_learnt = label != IGNORED
+        weights.append(weight * is_learnt)
     return tinker.Datum(
         model_input=tinker.ModelInput.from_ints(ids[:-1]),
         loss_fn_inputs={"target_tokens": ids[1:], "weights": weights},
@@ -299,7 +302,8 @@ def refuse(param: str, message: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+    first, _, _ = str(error).partition("\n")
+    return first[:300] or type(error).__name__
 
 
 if __name__ == "__main__":
