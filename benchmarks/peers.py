@@ -51,7 +51,8 @@ from trainers.methods import Parameters  # noqa: E402
 from trainers.models.base_models import why_untrainable  # noqa: E402
 
 PAGE = ROOT / "docs" / "gpus.md"
-START, END = "<!-- peers: written by make gpu -->\n", "<!-- end of peers -->\n"
+START = "<!-- peers: written by make gpu -->\n"
+END = "<!-- end of peers -->\n"
 FAVOURITE = "meta-llama/Llama-3.1-8B-Instruct"
 WORKLOADS = ("labels", "replies")
 TRAINERS = ("ours", "trl", "unsloth")

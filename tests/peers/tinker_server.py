@@ -79,6 +79,9 @@ class Tinker:
                     "metadata": run.metadata,
                     "steps": run.steps,
                     "checkpoints": sorted(run.checkpoints),
+                    "expiring": sorted(
+                        name for name, stored in run.checkpoints.items() if stored["expires_at"]
+                    ),
                 }
                 for run in self.runs.values()
             ],

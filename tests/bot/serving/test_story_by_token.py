@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from bot.rules.plans import plan_from_json
-from bot.services.serving import actuals
 from bot.services.serving.adapter_exports import hub_refusal, upload_adapter
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.workspace import wait_until
 from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
 from tests.bot.props import LABELS, tickets_csv
-from tests.bot.serving.test_story_programs import deploy, door_of, look_until_it_answers
+from tests.bot.serving.test_story_programs import deploy
+from tests.bot.serving.the_door import ask_by_the_door, month_with_the_call
 from tests.bot.world import MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir as tiny_model_dir
 from tests.local.rentals.test_rented_machines import IMAGE
@@ -30,7 +30,6 @@ from tests.local.trainer_server import KEY as TRAINER_KEY
 from tests.local.trainer_server import free_port, serve_in_thread
 from tests.peers import wandb_company
 from tests.peers.hf_jobs import HfPeer
-from tests.peers.programs import ask, five_lines, open_client
 from tests.peers.wandb_company import LLAMA, Company
 from tests.trainers.providers.test_adapters import write_adapter
 from trainers.local.job_directory import TrainingJob, write_job
@@ -151,22 +150,11 @@ def promote_and_call(world: World, company: Company, called: str) -> None:
     published = folder.published("team/tickets")
     assert published is not None and published.unavailable is None
     assert (published.provider, published.model) == ("coreweave", called)
-    with door_of(world) as door:
-        look_until_it_answers(door)
-        lines = five_lines(world.find_message("is in use for tickets", "How to call it"))
-        before = company.tokens
-        with open_client(lines) as client:
-            assert ask(client, "team/tickets", QUESTION) == "refund"
-        assert company.chats[-1]["model"] == called and company.chats[-1]["project"] == wandb_company.PROJECT
-        spent = (company.tokens - before) * Decimal("0.22") / 1_000_000
-
-        def is_billed() -> bool:
-            actuals.update(world.service.context, {})
-            months = world.store.actuals.of("tickets")
-            return bool(months) and months[-1].calls == 1
-
-        wait_until(is_billed, "the call to be counted", seconds=30)
-    (month,) = world.store.actuals.of("tickets")
+    before = company.tokens
+    assert ask_by_the_door(world, QUESTION) == "refund"
+    assert company.chats[-1]["model"] == called and company.chats[-1]["project"] == wandb_company.PROJECT
+    spent = (company.tokens - before) * Decimal("0.22") / 1_000_000
+    month = month_with_the_call(world)
     assert month.micros == to_micros(spent) > 0, (month, spent)
 
 

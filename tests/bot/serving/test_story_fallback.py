@@ -25,7 +25,7 @@ from tests.bot.measurements import CHAT, PRICES, measure
 from tests.bot.models.test_story_use_candidate import answer_right
 from tests.bot.props import tickets_csv
 from tests.bot.saved_worlds import reached_once
-from tests.bot.serving.test_story_programs import door_of, look_until_it_answers
+from tests.bot.serving.the_door import door_of, look_until_it_answers
 from tests.bot.world import CLEO, MakeWorld, Rules, World
 from tests.local.trainer_server import free_port
 from tests.peers.hosted import Fault

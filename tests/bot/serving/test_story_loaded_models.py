@@ -8,17 +8,15 @@ from datetime import timedelta
 
 import pytest
 
-from bot.services.serving import actuals
 from demo.people import ANA, BEN
-from demo.workspace import wait_until
 from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
 from tests.bot.hosting import road_world
 from tests.bot.props import tickets_csv
-from tests.bot.serving.test_story_programs import deploy, door_of, look_until_it_answers
+from tests.bot.serving.test_story_programs import deploy
+from tests.bot.serving.the_door import ask_by_the_door, month_with_the_call
 from tests.bot.world import MODEL, MakeWorld, World
 from tests.local.trainer_server import free_port
 from tests.peers.hosted import COMMIT_THEN_RESET
-from tests.peers.programs import ask, five_lines, open_client
 from tests.peers.roads import FireworksRoad
 from trainers.money import to_micros
 from trainers.recipes.folder import RecipeFolder
@@ -104,22 +102,11 @@ def test_a_model_is_loaded_by_the_token_billed_by_the_day_and_taken_back(make_wo
     published = RecipeFolder(world.service.settings.recipes).published("team/tickets")
     assert published is not None
     assert (published.provider, published.model) == ("acme-serverless", model)
-    with door_of(world) as door:
-        look_until_it_answers(door)
-        lines = five_lines(world.find_message("is in use for tickets", "How to call it"))
-        before = service.token_bill
-        with open_client(lines) as client:
-            assert ask(client, "team/tickets", QUESTION) == "refund"
-        spent = service.token_bill - before
-        assert service.token_chats[-1]["model"] == model and spent > 0
-
-        def is_billed() -> bool:
-            actuals.update(world.service.context, {})
-            months = world.store.actuals.of("tickets")
-            return bool(months) and months[-1].calls == 1
-
-        wait_until(is_billed, "the call to be counted", seconds=30)
-    (month,) = world.store.actuals.of("tickets")
+    before = service.token_bill
+    assert ask_by_the_door(world, QUESTION) == "refund"
+    spent = service.token_bill - before
+    assert service.token_chats[-1]["model"] == model and spent > 0
+    month = month_with_the_call(world)
     assert month.micros == machine + to_micros(spent), (month, machine, spent)
 
     # A day without a question stops nothing that costs nothing.

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import openai
@@ -20,6 +18,7 @@ from demo.workspace import wait_until
 from tests.bot.hosting import host, hosting_rules
 from tests.bot.measurements import ACME, CHAT, PRICES, comparison_of, measure
 from tests.bot.props import LABELS, tickets_csv
+from tests.bot.serving.the_door import door_of, look_until_it_answers
 from tests.bot.world import CLEO, MakeWorld, Rules, World
 from tests.local.trainer_server import free_port
 from tests.peers.programs import CallingProgram, ask, call_once, five_lines, open_client
@@ -28,32 +27,6 @@ from trainers.recipes.folder import RecipeFolder
 
 NAME = "team/tickets"
 QUESTION = "Order 4711: a question about refund"
-
-
-@contextmanager
-def door_of(world: World) -> Iterator[DoorProcess]:
-    """The bot's own care for the door, with the keys that it has. No door is left behind."""
-    door = DoorProcess(world.service.settings)
-    try:
-        yield door
-    finally:
-        serving = replace(door.settings.serving, address="")
-        DoorProcess(replace(door.settings, serving=serving)).look()
-        for child in door._children:
-            child.wait(60)
-
-
-def look_until_it_answers(door: DoorProcess) -> None:
-    serving = door.settings.serving
-
-    def answers() -> bool:
-        door._next_start = 0.0
-        if ask_door(serving.host, serving.port) is None and not door._children:
-            door.look()
-        door._children = [child for child in door._children if child.poll() is None]
-        return ask_door(serving.host, serving.port) is not None
-
-    wait_until(answers, "the door to answer", seconds=60)
 
 
 def kill(door: DoorProcess) -> None:

@@ -14,12 +14,12 @@ import pytest
 from demo.people import BEN
 from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
 from tests.bot.props import tickets_csv
-from tests.bot.serving.test_story_programs import deploy, door_of, look_until_it_answers
+from tests.bot.serving.test_story_programs import deploy
+from tests.bot.serving.the_door import ask_by_the_door
 from tests.bot.world import MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir as tiny_model_dir
 from tests.local.engines.tinker_peer import TinkerPeer, install, start_peer
 from tests.local.trainer_server import KEY, STUB, free_port, serve_in_thread
-from tests.peers.programs import ask, five_lines, open_client
 from trainers.host import TINKER_KEY
 from trainers.money import to_micros
 from trainers.recipes.folder import RecipeFolder
@@ -134,7 +134,10 @@ def test_a_model_is_served_there_by_the_token_taken_back_and_deleted(road: World
     bill = (trained + Decimal("0.195") * tokens + Decimal("0.60") * answered) / 1_000_000
     assert road.run().actual_micros == road.ledger()["settle"] == to_micros(bill)
 
+    [state] = names(peer, "weights")
+    assert state not in peer.state["runs"][0]["expiring"], "else it could not be served again some day"
     call_and_roll_back(road, peer, served)
+    take_back_and_serve_again(road, peer)
     assert delete(road, BEN).closed
     road.pass_time(3600)
     wait_for_deletion(road)
@@ -147,17 +150,27 @@ def names(peer: TinkerPeer, part: str) -> list[str]:
     return [name for name in stored if name.startswith(f"{part}/")]
 
 
+def take_back_and_serve_again(world: World, peer: TinkerPeer) -> None:
+    world.click(BEN, "stop_deployment")
+    world.tick_until(lambda: not names(peer, "sampler_weights"), "the weights to be deleted")
+    world.tick_until(lambda: not world.store.deployments.live(), "the end")
+    world.send()
+    refused = world.type("/finetune try tickets-1 a question about refund")
+    assert "is not served at Tinker's inference now. Press *Serve it again*" in refused, refused
+    world.click(BEN, "start_deployment")
+    world.tick_until(lambda: names(peer, "sampler_weights"), "other weights")
+    world.tick_until(lambda: world.store.deployments.live()[0].state == "ready", "the model")
+    world.type("/finetune try tickets-1 a question about refund")
+    assert "refund" in world.tick_until_answered()
+
+
 def call_and_roll_back(world: World, peer: TinkerPeer, served: str) -> None:
     deploy(world, "tickets-1")
     folder = RecipeFolder(world.service.settings.recipes)
     published = folder.published("team/tickets")
     assert published is not None
     assert (published.provider, published.model) == ("tinker-inference", served)
-    with door_of(world) as door:
-        look_until_it_answers(door)
-        lines = five_lines(world.find_message("is in use for tickets", "How to call it"))
-        with open_client(lines) as client:
-            assert ask(client, "team/tickets", "Order 4711: a question about refund") == "refund"
+    assert ask_by_the_door(world, "Order 4711: a question about refund") == "refund"
     assert peer.state["chats"][-1]["model"] == served
     world.type("/finetune rollback tickets", user=BEN)
     world.tick(2)

@@ -22,7 +22,8 @@ from trainers.methods import Parameters
 PACKAGES = ("causal_conv1d", "fla", "mamba_ssm")
 INSTALLED = [package for package in PACKAGES if find_spec(package)]
 pytestmark = pytest.mark.skipif(bool(INSTALLED), reason=f"installed: {', '.join(INSTALLED)}")
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
 
 
 def toy(name: str) -> Any:
