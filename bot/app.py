@@ -26,7 +26,7 @@ from bot.provider_threads import ProviderThreads
 from bot.reconciler import maintain, reconcile
 from bot.scheduler import RECONCILE, SEND, Scheduler
 from bot.services.common import settings_history
-from bot.services.common.provider_clients import open_all_deployments, open_trainers
+from bot.services.common.provider_clients import open_all_billing, open_all_deployments, open_trainers
 from bot.services.serving import publications
 from bot.settings import Settings, SettingsProblems, SlackSettings
 from bot.slack import register
@@ -145,6 +145,7 @@ class Service:
             started_at=clock(),
             answers_programs=lambda: self.door.trouble is None,
             commands=PlainCommands(finetune, help_list, reply_to),
+            billing=open_all_billing(self.settings),
         )
 
     def _build_health(self, clock: Callable[[], float]) -> Health | None:
@@ -222,6 +223,8 @@ class Service:
             trainer.close()
         for deployments in self.context.deployments.values():
             deployments.close()
+        for billing in self.context.billing.values():
+            billing.close()
         self.workers.close()
         if self.embedded:
             self.embedded.stop()
@@ -238,6 +241,8 @@ def _watch_calls(context: AppContext) -> None:
         metrics.watch_provider(name)
     for deployments in context.deployments.values():
         deployments.observe = metrics.note_provider_call
+    for billing in context.billing.values():
+        billing.observe = metrics.note_provider_call
 
 
 def _open_embedded_trainer(settings: Settings) -> EmbeddedTrainer | None:

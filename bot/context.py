@@ -24,6 +24,7 @@ from storage.questions import PlainQuestion as PlainQuestion  # for bot.slack, t
 from storage.records import Draft, Topic
 from storage.store import Store
 from trainers.client.client import Trainer
+from trainers.client.vendor_bills import Billing
 from trainers.deployments.port import Deployments
 
 
@@ -146,7 +147,8 @@ class AppContext:
 
     `settings` are replaced when a provider announces that models end (reconciler.py) or the price of a machine's hour
     (services/common/hourly_prices.py), and by nothing else. `trainers` are by provider name, only for providers with a
-    key; `deployments` are those that run models by the hour or by the token. `troubles` are the installation's current
+    key; `deployments` are those that run models by the hour or by the token, and `billing` those whose bills we may
+    read (empty in the terminal, which books nothing). `troubles` are the installation's current
     problems by subject, for /healthz; `started_at` is the process' start and `checked_at` says when each subject was
     last checked, both in unix seconds. `answers_programs` says whether programs that call what is in use get an answer,
     by the last look. `commands` are Slack's.
@@ -167,6 +169,7 @@ class AppContext:
     started_at: float
     answers_programs: Callable[[], bool]
     commands: Commands
+    billing: Mapping[str, Billing] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
     checked_at: dict[str, float] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +28,7 @@ from bot.cards.common.prices import where_to_add
 from bot.cards.common.terminal import plain_text
 from bot.cards.common.words import pluralize
 from bot.cards.plain_questions import reading_record
+from bot.cards.training.vendor_bills import key_refused
 from bot.door_process import LOG_FILE, ask_door
 from bot.embedded_trainer import missing_packages
 from bot.outbox_sender import SCOPES, granted_scopes
@@ -53,11 +54,12 @@ from storage.deployments import deployment_names
 from storage.questions import plain_counts_in
 from trainers.client.client import find_key
 from trainers.client.dialects import open_trainer
+from trainers.client.vendor_bills import Billing, find_billing_key
 from trainers.deployments import open_deployments
 from trainers.deployments.coreweave import EXTRA, PACKAGE
 from trainers.encoders import DEFAULT_ENCODER, MULTILINGUAL_ENCODER, EncoderError, multilingual
 from trainers.encoders.embedding import find_encoder, is_hub_id
-from trainers.errors import TrainerError
+from trainers.errors import Refused, TrainerError
 from trainers.models.base_models import why_not_served
 from trainers.money import usd_micros
 from trainers.packages import install_line, needs_extra
@@ -100,6 +102,7 @@ def examine() -> list[Finding]:
         findings += _check_approvers_and_budget(settings)
         findings += _check_trainers(settings)
         findings += _check_machines(settings)
+        findings += _check_bills(settings)
         findings += _check_prices(settings, datetime.now(UTC).date())
         findings += _check_assistant(settings, datetime.now(UTC).date())
         findings.append(_check_encoder(settings))
@@ -334,6 +337,30 @@ def _check_machines(settings: Settings) -> Iterator[Finding]:
         else:
             text = f"{pluralize(len(names), 'machine runs', 'machines run')} by the hour, none unknown"
             yield Finding(True, f"machines at {row.title}", text)
+
+
+def _check_bills(settings: Settings) -> Iterator[Finding]:
+    """Checks whether we may read what vendors bill, where one lists it."""
+    now = time.time()
+    for row in settings.providers:
+        variable = row.provider.billing_key_env
+        if variable is None:
+            continue
+        subject = f"{row.title}'s bills"
+        key = find_billing_key(os.environ, row.provider)
+        if key is None:
+            text = f"not read, as {variable} is not set: a run there costs its tokens times the list price"
+            yield Finding(True, subject, text)
+            continue
+        try:
+            with closing(Billing(row.provider, key)) as billing:
+                billing.usage(now, now)
+        except Refused as refused:
+            yield Finding(False, subject, plain_text(key_refused(row.title, variable, refused.status)))
+        except TrainerError as error:
+            yield Finding(False, subject, str(error))
+        else:
+            yield Finding(True, subject, "can be read: runs there are corrected to what they were billed")
 
 
 def _check_prices(settings: Settings, today: date) -> Iterator[Finding]:

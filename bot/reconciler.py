@@ -61,7 +61,14 @@ from bot.services.serving import (
     questions,
     recipes,
 )
-from bot.services.training import interventions, orphan_jobs, reports, run_results, training
+from bot.services.training import (
+    interventions,
+    orphan_jobs,
+    reports,
+    run_results,
+    training,
+    vendor_bills,
+)
 from bot.settings import store_model_ends, with_announced_ends
 from bot.values.learning_curves import provider_of
 from storage import backup
@@ -478,6 +485,7 @@ MAINTENANCE: tuple[tuple[Callable[[AppContext], None], str], ...] = (
     (apply_retention, "the retention"),
     (retention.expire, "the retention of old runs"),
     (orphan_jobs.sweep, "stray jobs"),
+    (vendor_bills.sweep, "the bills of vendors"),
     (orphan_deployments.sweep, "models that run by the hour"),
     (unused_deployments.tell_unused, "machines that are kept for nothing"),
     (provider_jobs.delete_unneeded_uploads, "uploaded files"),

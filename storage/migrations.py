@@ -30,7 +30,7 @@ from storage.schemas import (
 )
 
 # Versions are compared by these names as texts, so a new one has to sort after all others.
-NEWEST = "m042_deployments_by_token"  # the last step below
+NEWEST = "m043_vendor_bills"  # the last step below
 migrations = Migrations("finetune")
 
 # So that no tick or list reads all that ever was. Partial ones serve queries that repeat their condition word for word.
@@ -354,6 +354,18 @@ CREATE INDEX plain_questions_by_month ON plain_questions (month, day);
 CREATE INDEX plain_questions_waiting ON plain_questions (id) WHERE outcome IS NULL;
 """
 
+# A run's bill at the vendor that trained it. `refused_at` is when people were first told that it can't be read.
+VENDOR_BILLS = """
+CREATE TABLE vendor_bills (
+    run_id INTEGER PRIMARY KEY REFERENCES runs (id),
+    state TEXT NOT NULL CHECK (state IN ('open', 'booked', 'given_up')),
+    booked_micros INTEGER,
+    billed_micros INTEGER,
+    refused_at REAL,
+    at REAL NOT NULL
+);
+"""
+
 
 def _execute(db: SqliteUtils, script: str) -> None:
     """Executes a script statement by statement, because `executescript` would commit the migration's transaction."""
@@ -442,4 +454,5 @@ _add(
         "m042_deployments_by_token",
         "ALTER TABLE deployments ADD COLUMN by_token INTEGER NOT NULL DEFAULT 0;",
     ),
+    ("m043_vendor_bills", VENDOR_BILLS),
 )

@@ -1,4 +1,4 @@
-"""The commitments of a month, the spending freeze, and estimates stored for sharing."""
+"""The commitments of a month, the bills of vendors, the spending freeze, and estimates stored for sharing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from storage.database import Table
-from storage.records import StoredEstimate
+from storage.records import Run, StoredEstimate
 
 # 3600000 are an hour's milliseconds, and adding half of them rounds, per day as in deployments.py.
 COMMITMENTS_SQL = """
@@ -100,6 +100,46 @@ class Ledger(Table):
         """Records a warning. Returns False if one was recorded for this month, percentage and budget before."""
         values = {"month": month, "whose": whose, "percent": percent, "at": now}
         return self._db.insert_once("budget_warnings", values) is not None
+
+
+class VendorBills(Table):
+    """The bills of runs at vendors that list what they bill. A bill is open until it is booked or given up."""
+
+    def waiting(self, provider: str, since: float) -> list[Run]:
+        """Returns the ended runs at a provider whose bill is open, and those that have ended since `since` (unix
+        seconds) and have none yet, oldest first."""
+        return self._db.all(
+            Run,
+            "SELECT runs.* FROM runs LEFT JOIN vendor_bills bills ON bills.run_id = runs.id"
+            " WHERE runs.provider = ? AND runs.job_id IS NOT NULL AND runs.state IN ('done', 'failed', 'cancelled')"
+            " AND (bills.state = 'open' OR (bills.state IS NULL AND runs.state_since >= ?))"
+            " AND EXISTS (SELECT 1 FROM ledger WHERE ledger.run_id = runs.id AND ledger.kind = 'settle')"
+            " ORDER BY runs.id",
+            (provider, since),
+        )
+
+    def open(self, run: Run, *, now: float) -> None:
+        """Opens the run's bill, unless it has one."""
+        self._db.insert_once("vendor_bills", {"run_id": run.id, "state": "open", "at": now})
+
+    def refuse(self, run: Run, *, now: float) -> bool:
+        """Records that the vendor doesn't show us the bill. Returns False if that was recorded before."""
+        sql = "UPDATE vendor_bills SET refused_at = ? WHERE run_id = ? AND refused_at IS NULL"
+        return self._db.change(sql, (now, run.id)) == 1
+
+    def book(self, run: Run, *, booked_micros: int, billed_micros: int, now: float) -> bool:
+        """Records what was booked for the run's training and what the vendor bills for it. Returns False if the bill is
+        not open any more."""
+        sql = (
+            "UPDATE vendor_bills SET state = 'booked', booked_micros = ?, billed_micros = ?, at = ?"
+            " WHERE run_id = ? AND state = 'open'"
+        )
+        return self._db.change(sql, (booked_micros, billed_micros, now, run.id)) == 1
+
+    def give_up(self, run: Run, *, now: float) -> bool:
+        """Returns False if the bill is not open any more."""
+        sql = "UPDATE vendor_bills SET state = 'given_up', at = ? WHERE run_id = ? AND state = 'open'"
+        return self._db.change(sql, (now, run.id)) == 1
 
 
 @dataclass(frozen=True)

@@ -254,6 +254,16 @@ class Runs(Table):
         values = {"run_id": run.id, "month": month, "kind": kind, "micros": micros, "at": now}
         return self._db.insert_once("ledger", values) is not None
 
+    def settled(self, run: Run) -> int:
+        """Returns the micro-dollars that the run was settled with, 0 if it was not."""
+        sql = "SELECT coalesce(sum(micros), 0) FROM ledger WHERE run_id = ? AND kind = 'settle'"
+        return int(self._db.value(sql, (run.id,)))
+
+    def correct_settlement(self, run: Run, micros: int) -> None:
+        """Replaces what the run was settled with, once its vendor's bill is known. It counts in the month in which it
+        was reserved, as before."""
+        self._db.change("UPDATE ledger SET micros = ? WHERE run_id = ? AND kind = 'settle'", (micros, run.id))
+
     def committed(self, month: str) -> int:
         """Returns the micro-dollars reserved or spent in a month. A reservation counts until it is settled or
         released."""

@@ -21,7 +21,7 @@ from storage.deployments import Deployments
 from storage.evaluations import AnswerCache, HumanVerdicts, Measurements, Preferences, SentQuestions
 from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, MessageSettings, Outbox
-from storage.money import Estimates, Freezes, Ledger
+from storage.money import Estimates, Freezes, Ledger, VendorBills
 from storage.monitoring.live_tests import ComparedCalls, LiveTests
 from storage.monitoring.monthly_measurements import MonthlyMeasurements
 from storage.monitoring.proposals import Proposals, WatchMeasurements
@@ -74,6 +74,7 @@ class Store:
         self.tried_answers = TriedAnswers(self.database)
         self.plain_questions = PlainQuestions(self.database)
         self.ledger = Ledger(self.database)
+        self.vendor_bills = VendorBills(self.database)
         self.interventions = Interventions(self.database)
         self.replacements = Replacements(self.database)
         self.promotions = Promotions(self.database)

@@ -18,6 +18,7 @@ TINKER_SETTINGS = (
     "TINKER_BASE_URL",
     "TINKER_PROJECT_ID",
 )  # for its engine's process, see docs/tinker.md
+TINKER_ADMIN_KEY = "TINKER_ADMIN_KEY"  # reads the bills there; the bot's alone, no trainer gets it
 TRAINER_KEYS = (*HUB_KEYS, *TRACKER_KEYS, *TINKER_SETTINGS, "FINETUNE_RAY_TOKEN")
 # Addresses of the hub and the trackers; see docs/base-models.md and docs/jobs.md.
 TRAINER_SETTINGS = ("HF_HOME", "HF_ENDPOINT", "WANDB_MODE", "MLFLOW_TRACKING_URI")

@@ -385,6 +385,7 @@ BUILTIN = "builtin"
 TINKER = "tinker"  # trains at a vendor, to whom it sends the rows
 HOSTED_STATE = "hosted_state"  # key of a job's metadata: "kept" if its last state stays there, to be served
 HOSTED_BASE = "hosted_base"  # key of a job's metadata: the base's name at that vendor
+HOSTED_JOB = "finetune_job"  # key of the metadata of what a job has at that vendor: the job's id
 # These give an adapter its shape, so a training that goes on from it can't change them.
 ADAPTER_SETTINGS = ("lora_r", "lora_alpha", "target_modules", "quantization")
 METHODS: Mapping[str, Method] = {

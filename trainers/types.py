@@ -74,7 +74,8 @@ class Provider:
 
     `base_url` ends in /v1. `key_env` names the environment variable of the key, and `account_env` that of the
     `account`, which replaces {account} in addresses. `deploy_api` is the API by which a tuned model is deployed on a
-    machine, at `deploy_base_url` or, if that is empty, `base_url`.
+    machine, at `deploy_base_url` or, if that is empty, `base_url`. At `billing_base_url` an administrator, whose key is
+    in `billing_key_env`, reads what the account is billed.
 
     `model_lookup` is "catalogue" if jobs must name a model by the id that the list of models gives besides its name.
     `hyperparameter_names` maps our names to the provider's. In `hyperparameter_limits`, two numbers are a range, three
@@ -103,6 +104,14 @@ class Provider:
     chat_base_url: Annotated[Address, Key(wants=ADDRESS)] = ""
     deploy_base_url: Annotated[Address, Key(wants=ADDRESS)] = ""
     deploy_api: DeployApi | None = None
+    billing_base_url: Annotated[Address, Key(wants=ADDRESS)] = ""
+    billing_key_env: Annotated[
+        Variable | None,
+        Key(
+            wants="the name of the environment variable that holds an administrator's key, like ACME_ADMIN_KEY",
+            is_secret=True,
+        ),
+    ] = None
     account_env: Annotated[
         Variable | None,
         Key(
@@ -313,3 +322,29 @@ class Price:
     input: Decimal | None
     cached_input: Decimal | None
     output: Decimal | None
+
+
+UsageKind = Literal["training", "sampling", "checkpoint", "storage", "other"]
+
+
+@dataclass(frozen=True)
+class BilledUsage:
+    """An hour's usage of one kind, which ended at `ends_at` (unix seconds). `session` is None if the vendor attributes
+    it to none, as it does with storage. `usd` is before credits, and None while the vendor has no price for it;
+    checkpoint operations never get one."""
+
+    kind: UsageKind
+    session: str | None
+    ends_at: float
+    usd: Decimal | None
+
+
+@dataclass(frozen=True)
+class UsageList:
+    """`metadata` is what each session was created with, by the session's id. Prices of usage before `invoiced_until`
+    (unix seconds) follow from the vendor's invoice; later ones are its list prices and may change. None means that
+    none follows from an invoice."""
+
+    usage: tuple[BilledUsage, ...]
+    metadata: Mapping[str, Mapping[str, str]]
+    invoiced_until: float | None

@@ -17,12 +17,14 @@ from dotenv import dotenv_values
 
 from bot.command_options import AmbiguousValueError
 from bot.settings import CONFIG_FILE, Settings, SettingsProblems, load_settings
-from trainers.host import TRAINER_KEYS, TRAINER_SETTINGS
+from trainers.host import TINKER_ADMIN_KEY, TRAINER_KEYS, TRAINER_SETTINGS
 
 if TYPE_CHECKING:
     from bot.values.runs import Refusal
 
 T = TypeVar("T")
+# Variables that are loaded from .env beside SLACK_… and FINETUNE_….
+OTHERS = (*TRAINER_KEYS, *TRAINER_SETTINGS, TINKER_ADMIN_KEY)
 # 1 is an answer of no; 2 is a command that can't be carried out, as in click's own errors.
 EXIT_BLOCKED = 1
 EXIT_UNUSABLE = 2
@@ -68,7 +70,7 @@ def load_dot_env(path: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         refuse(f"{path} can't be read: {error}. It should be UTF-8 text that belongs to this user.")
     for name, value in values.items():
-        if name.startswith(("SLACK_", "FINETUNE_")) or name in (*TRAINER_KEYS, *TRAINER_SETTINGS):
+        if name.startswith(("SLACK_", "FINETUNE_")) or name in OTHERS:
             # What the shell has set counts more than the file.
             os.environ.setdefault(name, value)
     others = [name for name in values if name not in os.environ]
@@ -79,7 +81,8 @@ def load_dot_env(path: Path) -> None:
         rows = load_settings(need_slack=False).providers
         keys: set[str] = set()
         for row in rows:
-            keys.update(filter(None, (row.provider.key_env, row.provider.account_env)))
+            provider = row.provider
+            keys.update(filter(None, (provider.key_env, provider.account_env, provider.billing_key_env)))
     except SettingsProblems:
         return  # a command that needs the settings reports this itself
     os.environ.update({name: values[name] for name in others if name in keys})

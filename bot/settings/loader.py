@@ -16,7 +16,7 @@ from bot.settings.model_ends import with_announced_ends
 from bot.settings.policy import build_policy
 from bot.settings.tables import RentingSettings, Settings, SettingsTable, SlackSettings, TrainerSettings
 from bot.settings.toml_file import TomlFile, line_numbers
-from trainers.host import TINKER_KEY
+from trainers.host import TINKER_ADMIN_KEY, TINKER_KEY
 from trainers.packages import install_line
 from trainers.providers.own_prices import read_own_prices
 from trainers.providers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
@@ -105,7 +105,8 @@ def collect_secrets(settings: Settings, environment: Mapping[str, str]) -> tuple
     secrets = [slack.bot_token, slack.app_token, slack.signing_secret]
     for row in settings.providers:
         secrets.append(environment.get(row.provider.key_env or "", ""))
-    secrets.append(environment.get(TINKER_KEY, ""))
+        secrets.append(environment.get(row.provider.billing_key_env or "", ""))
+    secrets += [environment.get(name, "") for name in (TINKER_KEY, TINKER_ADMIN_KEY)]
     return tuple(filter(None, secrets))
 
 
@@ -153,7 +154,8 @@ def _token_problems(environment: Mapping[str, str], name: str, pattern: re.Patte
 def _key_problems(rows: Sequence[ProviderRow], environment: Mapping[str, str]) -> list[str]:
     """Returns a sentence for each key that no HTTP header can hold. It never quotes the key."""
     problems = []
-    for name in sorted({row.provider.key_env for row in rows if row.provider.key_env}):
+    names = {row.provider.key_env for row in rows} | {row.provider.billing_key_env for row in rows}
+    for name in sorted(filter(None, names)):
         if not environment.get(name, "").isascii():
             problems.append(
                 f"{name} is a placeholder or was cut off: a key has ASCII characters only. Copy it again into .env, "

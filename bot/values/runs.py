@@ -11,6 +11,7 @@ from typing import Literal
 from bot.rules.judge_agreement import HumanAgreement, JudgeChecks
 from bot.rules.models.promotion import ModelComparison
 from bot.rules.plans import VerdictKind
+from bot.rules.training.vendor_bills import VendorBill
 from bot.values.evaluations import JudgeProgress
 from trainers.evaluation.results import Comparison
 from trainers.evaluation.statistics import LabelLoss
@@ -295,7 +296,8 @@ class RunResult(JsonValue):
     Money is in micro-dollars and includes machines that are billed by the hour. `hosting_micros` is the part of the
     actual cost that the tuned model's machine had caused by then, and up to `lost_micros` of it may have been paid for
     answers that were lost; `vendor_micros` is the vendor's estimate of the training. `is_uncounted` is True if the
-    trainer reported no trained tokens: the planned ones are booked instead. `names_fields` is True if the base model's
+    trainer reported no trained tokens: the planned ones are booked instead. `bill` is what the vendor bills for the
+    training, once that is final; None where the list price was booked. `names_fields` is True if the base model's
     prompt named the fields of answers in JSON.
 
     `beside` is a Comparison as JSON: the tuned model, the best alternative measured on the same rows, and the test of
@@ -358,6 +360,11 @@ class RunResult(JsonValue):
     partial: ScoreChange | None = None
     is_base_ahead: bool | None = None
     start: str = ""
+    bill: VendorBill | None = None
+
+    def with_bill(self, bill: VendorBill, change: int) -> RunResult:
+        """Returns the result with the vendor's bill, which changes the actual cost by so many micro-dollars."""
+        return replace(self, bill=bill, actual_micros=self.actual_micros + change)
 
     @property
     def comparison(self) -> Comparison | None:

@@ -12,7 +12,8 @@ Json = Mapping[str, Any]
 
 NEVER = {
     "an exclamation mark": re.compile(r"(?<!<)!"),
-    "a raw float": re.compile(r"\d\.\d{4,}"),
+    # What a vendor bills has four decimals, so that it can be found in its console.
+    "a raw float": re.compile(r"(?<![\d$,.])\d+\.\d{4,}|\d\.\d{5,}"),
     "a Python value": re.compile(r"\b(None(?! of\b)|nan|inf|True|False)\b|Decimal\("),
     "a double space or a space before a stop": re.compile(r"[a-z]  [a-z]| [,.](\s|$)"),
     "a doubled stop": re.compile(r"\.\.|[?]\."),

@@ -7,6 +7,10 @@ base has to be trainable. A run's loss falls with the tokens that it has learnt.
 FOLDER/faults.json, read at each request, has `lose`: paths whose answers are lost after they were carried out;
 `refuse`: paths with the status to answer; and `gone`: runs whose session has ended. FOLDER/state.json has what a test
 looks at.
+
+FOLDER/billing.json, read at each request too, has what a test decides about the bill, in unix seconds: `now`, the time;
+`listed_until`, up to which usage is listed; `invoiced_until`, up to which its prices follow from an invoice, at `rate`
+USD per million tokens; and `usage` of others to add. Usage of a day that is over has no price before its invoice.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 import math
 import sys
 import threading
+import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,6 +33,10 @@ from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 
 KEY = "tml-stand-in"
+ADMIN_KEY = "tml-stand-in-admin"  # of somebody who may see the bill
+LIST_RATE = 0.44  # USD per million tokens
+STORAGE_RATE = 0.10  # USD per GB and month
+HOUR_S = 3600
 BASES = ("Qwen/Qwen3-8B", "Qwen/Qwen3.5-4B")
 MOST_RANK = 32
 FIRST_LOSS = 3.0
@@ -65,6 +74,7 @@ class Tinker:
     chats: list[dict[str, Any]] = field(default_factory=list)
     optimizer: list[dict[str, float]] = field(default_factory=list)
     trained: int = 0
+    usage: list[dict[str, Any]] = field(default_factory=list)
     gone: tuple[str, ...] = ()
     looked_for: set[str] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -157,6 +167,7 @@ class Tinker:
             offsets.append(offsets[-1] + values.nbytes)
             run.pending += int((weights > 0).sum())
             self.trained += len(inputs)
+            self.note_usage(run, {"type": "training", "token_count": len(inputs)})
         tensor = record.fields["logprobs"]
         tensor.dtype = pb.DTYPE_FLOAT32
         tensor.data = np.concatenate(logprobs).tobytes()
@@ -243,10 +254,67 @@ class Tinker:
             "steps": run.steps,
             "learnt": run.learnt,
         }
+        self.note_usage(run, {"type": "checkpoint", "count": 1})
+        self.note_usage(None, {"type": "storage", "gigabyte_hours": 0.5})
         return f"tinker://{run.id}/{part}/{request.path}"
 
     def remember_path(self, request: Any, path: str, kind: Any) -> dict[str, Any]:
         return self.remember(self.run(request.model_id), request.seq_id, kind(path=path))
+
+    # What an administrator asks for.
+
+    def note_usage(self, run: Run | None, info: dict[str, Any]) -> None:
+        """Notes usage of this hour for the session that has created the run; storage belongs to none."""
+        event: dict[str, Any] = {"at": self.billing_settings()["now"], "event_info": info}
+        if run is not None:
+            session, _, _ = run.id.partition(":train:")
+            event |= {"session_id": session, "base_model": run.base}
+        self.usage.append(event)
+
+    def billing_settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "now": time.time(),
+            "listed_until": math.inf,
+            "invoiced_until": None,
+            "rate": LIST_RATE,
+            "usage": [],
+        }
+        path = self.folder / "billing.json"
+        if path.exists():
+            settings |= json.loads(path.read_text())
+        return settings
+
+    def list_usage(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        settings = self.billing_settings()
+        values = {name: value for name, (value,) in query.items()}
+        try:
+            request = types.GetBillingUsageRequest.model_validate(values)
+        except ValueError as error:
+            raise Refused(422, str(error)) from error
+        start = request.starting_on.timestamp()
+        end = request.ending_before.timestamp()
+        if start % HOUR_S or end % HOUR_S or not start < end <= start + 14 * 24 * HOUR_S:
+            raise Refused(422, "a window has whole hours, and 14 days at most")
+        if start > settings["now"]:
+            raise Refused(422, "the window begins in the future")
+        events = [billing_event(noted, settings) for noted in (*self.usage, *settings["usage"])]
+        listed = []
+        for event in events:
+            ended_at = event["bucket_end"].timestamp()
+            if start <= event["bucket_start"].timestamp() < end and ended_at <= settings["listed_until"]:
+                listed.append(event)
+        ids = {event.get("session_id") for event in listed} - {None}
+        metadata = {
+            **self.sessions,
+            **{noted.get("session_id"): noted.get("metadata") for noted in settings["usage"]},
+        }
+        body: dict[str, Any] = {
+            "data": sorted(listed, key=lambda event: event["bucket_start"]),
+            "sessions": {session: {"user_metadata": metadata[session]} for session in ids},
+        }
+        if settings["invoiced_until"] is not None:
+            body["cost_data_through"] = datetime.fromtimestamp(settings["invoiced_until"], UTC)
+        return types.BillingUsageResponse.model_validate(body).model_dump(mode="json")
 
     # Parts of these.
 
@@ -352,6 +420,32 @@ class Tinker:
         return types.ExternalWeightsUrlsResponse.model_validate(body).model_dump(mode="json")
 
 
+def billing_event(noted: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the event of some usage, priced as far as it can be by now."""
+    start = datetime.fromtimestamp(noted["at"] // HOUR_S * HOUR_S, UTC)
+    event = {
+        "bucket_start": start,
+        "bucket_end": start + timedelta(hours=1),
+        "base_model": noted.get("base_model"),
+        "session_id": noted.get("session_id"),
+        "event_info": noted["event_info"],
+    }
+    invoiced_until = settings["invoiced_until"]
+    is_invoiced = invoiced_until is not None and event["bucket_end"].timestamp() <= invoiced_until
+    is_of_today = start.date() == datetime.fromtimestamp(settings["now"], UTC).date()
+    info = noted["event_info"]
+    if info["type"] == "checkpoint" or not (is_invoiced or is_of_today):
+        return event
+    if info["type"] == "storage":
+        event["effective_rate_usd_per_gigabyte_month"] = STORAGE_RATE
+        event["estimated_cost_usd"] = STORAGE_RATE * info["gigabyte_hours"] / 720
+        return event
+    rate = settings["rate"] if is_invoiced else LIST_RATE
+    event["effective_rate_usd_per_million_tokens"] = rate
+    event["estimated_cost_usd"] = rate * info["token_count"] / 1_000_000
+    return event
+
+
 class Refused(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -414,7 +508,9 @@ class Handler(BaseHTTPRequestHandler):
                 body = self.peer.chat(json.loads(raw))
                 self.peer.write_state()
             return as_json(body)
-        if self.headers.get("X-API-Key") != KEY:
+        if path == "/billing/usage/events":
+            return self.answer_administrator(query)
+        if self.headers.get("X-API-Key") not in (KEY, ADMIN_KEY):
             raise Refused(401, "this key is not valid")
         refusals = self.faults().get("refuse", {})
         for start, status in refusals.items():
@@ -429,6 +525,17 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer_to(path, query, raw)
             finally:
                 self.peer.write_state()
+
+    def answer_administrator(self, query: dict[str, list[str]]) -> tuple[str, bytes]:
+        key = self.headers.get("X-API-Key")
+        with self.peer.lock:
+            self.peer.calls.append("GET /billing/usage/events")
+            self.peer.write_state()
+            if key == KEY:
+                raise Refused(403, "this takes billing view access")
+            if key != ADMIN_KEY:
+                raise Refused(401, "this key is not valid")
+            return as_json(self.peer.list_usage(query))
 
     def answer_to(self, path: str, query: dict[str, list[str]], raw: bytes) -> tuple[str, bytes]:
         peer = self.peer

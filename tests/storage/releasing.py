@@ -198,6 +198,11 @@ INSERT INTO deployments (id, run_id, provider, model, name, state, channel, pers
     day_micros, used_at, created_at, updated_at, by_token) VALUES (2, 1, 'coreweave', 'ft:1', 'ft-2', 'stopped', 'C1',
     'U1', 0, 0, 0, 2300.0, 2300.0, 2300.0, 1);
 """,
+    "m043_vendor_bills": """
+INSERT INTO vendor_bills (run_id, state, booked_micros, billed_micros, refused_at, at)
+    VALUES (1, 'booked', 410000, 412300, NULL, 2400.0);
+INSERT INTO vendor_bills (run_id, state, refused_at, at) VALUES (2, 'open', 2401.0, 2400.0);
+""",
     "m034_fallbacks": """
 INSERT INTO fallbacks (id, dataset, candidate, measurement, recipe, person, channel, at)
     VALUES (1, 'tickets', '{"rung": "encoder", "model": null, "shots": null}', 1, 'ab56', 'U1', 'C1', 1900.0);

@@ -6,4 +6,5 @@ PUBLIC_MODULES = (
     "dialects",
     "payloads",
     "uploads",
+    "vendor_bills",
 )

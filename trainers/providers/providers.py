@@ -565,6 +565,7 @@ def _provider_row(
         base_url=complete(provider.base_url),
         chat_base_url=complete(provider.chat_base_url),
         deploy_base_url=complete(provider.deploy_base_url),
+        billing_base_url=complete(provider.billing_base_url),
         headers={header: complete(text) for header, text in provider.headers.items()},
     )
     # By such a mistake, rows would leave this machine unnoticed.

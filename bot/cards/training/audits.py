@@ -36,6 +36,8 @@ WORDS = {
     "trained": "saw its training finish",
     "stray job": "found a job that should not exist",
     "done": "measured it and posted the result",
+    "billed": "read its bill at the vendor",
+    "bill given up": "found no final bill at its vendor",
     "failed": "noted that it failed",
     "cancelled": "noted that it was cancelled",
     "restored": "restored it from a backup",

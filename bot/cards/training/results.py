@@ -288,6 +288,8 @@ def _cost(run: Run, plan: Plan, result: RunResult, *, is_stopped: bool) -> str:
         text += f"; exceeds the approved {charge(plan.maximum_micros)}"
     if result.is_uncounted:
         text += "; calculated from the planned tokens, since the vendor reports none"
+    elif result.bill is not None:
+        text += f"; {charge(result.bill.micros)} of it by the vendor's bill for the training"
     elif plan.destination and plan.destination.hosted_base:
         text += "; the tokens that were sent at their list price, since the vendor's bill follows later"
     return text

@@ -1,5 +1,5 @@
-"""Opens the clients of the providers in the settings: those that train and answer, and those that run models by the
-hour."""
+"""Opens the clients of the providers in the settings: those that train and answer, those that run models by the hour,
+and those that list what they bill."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from bot.settings import Settings
 from trainers.client.client import Trainer, find_key
 from trainers.client.dialects import open_trainer
+from trainers.client.vendor_bills import Billing, find_billing_key
 from trainers.deployments import open_deployments
 from trainers.deployments.port import Deployments
 
@@ -33,4 +34,14 @@ def open_all_deployments(settings: Settings) -> Mapping[str, Deployments]:
         deployments = open_deployments(row.provider, key) if key else None
         if deployments:
             opened[row.name] = deployments
+    return opened
+
+
+def open_all_billing(settings: Settings) -> Mapping[str, Billing]:
+    """Opens a client for every provider that lists what it bills and whose administrator's key is set."""
+    opened = {}
+    for row in settings.providers:
+        key = find_billing_key(os.environ, row.provider)
+        if key:
+            opened[row.name] = Billing(row.provider, key)
     return opened

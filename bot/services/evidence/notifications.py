@@ -211,6 +211,14 @@ def show_end(context: AppContext, run: Run, why: str) -> None:
     tell_requester(context, run, text, topic="problems", once=f"end dm {run.id}")
 
 
+def update_ended(context: AppContext, run: Run) -> None:
+    """Edits the card of an ended run whose cost has changed."""
+    if run.state == "done":
+        update_result(context, run)
+    elif run.error is not None:
+        _show(context, run, card_of(context, run), views.ended_card(run, plan_from_json(run.plan), run.error))
+
+
 def post_result(
     context: AppContext,
     run: Run,

@@ -8,4 +8,5 @@ PUBLIC_MODULES = (
     "run_results",
     "runs",
     "training",
+    "vendor_bills",
 )

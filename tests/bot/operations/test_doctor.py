@@ -30,6 +30,7 @@ from storage.database import sqlite_version, wal_is_safe
 from storage.store import Store
 from tests.bot.world import Rules, World
 from tests.cards.all_cards import messages
+from tests.local.engines.tinker_peer import ADMIN_KEY, KEY, start_bare_peer
 from tests.peers.hosted import NOT_AVAILABLE, Hosted
 from trainers.packages import install_line
 
@@ -333,6 +334,27 @@ def test_a_providers_refusal_is_reported_without_its_key(installation: Installat
         company.fail("GET /fine_tuning/jobs", NOT_AVAILABLE)
         installation.set_environment(OPENAI_API_KEY=company.key)
         assert not installation["OpenAI"].is_ok
+
+
+@pytest.mark.deep
+def test_the_doctor_says_whether_a_vendors_bill_can_be_read(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Tinker's bills" not in [finding.subject for finding in examine()]
+    with start_bare_peer(tmp_path / "peer", monkeypatch) as peer:
+        tinker = f'[providers.tinker]\nbilling_base_url = "{peer.address}/api/v1"\n'
+        installation.write_settings(('"models/tiny"', '"Qwen/Qwen3-8B"'), more=tinker)
+        assert installation["Tinker's bills"].is_ok
+        assert "as TINKER_ADMIN_KEY is not set" in installation["Tinker's bills"].text
+        installation.set_environment(TINKER_ADMIN_KEY=ADMIN_KEY)
+        assert installation["Tinker's bills"].text.startswith("can be read")
+        installation.set_environment(TINKER_ADMIN_KEY=KEY)
+        finding = installation["Tinker's bills"]
+        assert not finding.is_ok
+        assert "Tinker refuses the key in TINKER_ADMIN_KEY (HTTP 403)" in finding.text
+        assert KEY not in finding.text
+        installation.set_environment(TINKER_ADMIN_KEY="tml-…")
+        assert "TINKER_ADMIN_KEY is a placeholder" in " ".join(finding.text for finding in examine())
 
 
 def test_the_model_that_reads_questions_needs_a_key_and_a_price(installation: Installation) -> None:

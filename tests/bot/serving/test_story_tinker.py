@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.services.training import vendor_bills
 from demo.people import BEN
 from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
 from tests.bot.props import tickets_csv
@@ -18,9 +19,9 @@ from tests.bot.serving.test_story_programs import deploy
 from tests.bot.serving.the_door import ask_by_the_door
 from tests.bot.world import MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir as tiny_model_dir
-from tests.local.engines.tinker_peer import TinkerPeer, install, start_peer
+from tests.local.engines.tinker_peer import ADMIN_KEY, TinkerPeer, install, start_peer
 from tests.local.trainer_server import KEY, STUB, free_port, serve_in_thread
-from trainers.host import TINKER_KEY
+from trainers.host import TINKER_ADMIN_KEY, TINKER_KEY
 from trainers.money import to_micros
 from trainers.recipes.folder import RecipeFolder
 
@@ -49,6 +50,7 @@ def address(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def peer(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinkerPeer]:
     with start_peer(tmp_path / "peer", tiny_model_dir, 16, monkeypatch) as started:
+        monkeypatch.setenv(TINKER_ADMIN_KEY, ADMIN_KEY)
         yield started
 
 
@@ -68,6 +70,8 @@ def road(
         more = f"""
 [trainer.models]
 tiny = "{tiny_model_dir}"
+[providers.tinker]
+billing_base_url = "{peer.address}/api/v1"
 [providers.tinker-inference]
 base_url = "{peer.address}/oai/api/v1"
 deploy_base_url = "{peer.address}/api/v1"
@@ -101,12 +105,28 @@ def test_a_run_is_approved_trained_at_tinker_billed_by_the_token_and_deleted(
     [run] = peer.state["runs"]
     assert run["base"] == QWEN
     assert run["checkpoints"], "the refusal left them"
+    correct_by_the_bill(road, peer)
 
     # What could not be deleted at the end of the training goes with the dataset.
     peer.break_down()
     delete(road, BEN)
     wait_for_deletion(road)
     assert peer.state["runs"][0]["checkpoints"] == []
+
+
+def correct_by_the_bill(world: World, peer: TinkerPeer) -> None:
+    """The sessions of our own engine carry the job's id, by which the bill is theirs."""
+    before = world.ledger()["settle"]
+    rate = Decimal(4000)
+    invoiced_until = (world.run().state_since // 86400 + 1) * 86400
+    world.pass_time(2 * 86400)
+    peer.bill(now=world.clock, invoiced_until=invoiced_until, rate=float(rate))
+    vendor_bills.sweep(world.service.context)
+    world.send()
+    assert abs(world.ledger()["settle"] - to_micros(rate * peer.state["trained"] / 1_000_000)) <= 1
+    assert world.run().actual_micros == world.ledger()["settle"] > before
+    assert "Tinker's bill for run 1: $" in world.find_message("booked before: $0.0")
+    assert "of it by the vendor's bill" in world.find_message("Result of run 1")
 
 
 @pytest.mark.deep

@@ -9,6 +9,7 @@ from bot.cards.common.advice import Offered
 from bot.cards.common.blocks import Message
 from bot.cards.training import result_details, results
 from bot.rules.plans import Plan, TaughtRows
+from bot.rules.training.vendor_bills import VendorBill
 from bot.values.runs import Advice, AfterResult, RunResult, TimeInUse
 from storage.records import Run
 from tests.cards import builders, measurements
@@ -72,6 +73,7 @@ def cards() -> dict[str, Message]:
             builders.advised_plan(replace(builders.NOT_DECIDED, task="latency")),
             builders.result_with(184, beside=measurements.comparison_beside_prompted()),
         ),
+        "result-billed": (plan, builders.result().with_bill(VendorBill(41_230), 2_300)),
         "result-over-budget": (plan, replace(builders.result(), actual_micros=310_000)),
         "result-nothing-read": (
             predicted,

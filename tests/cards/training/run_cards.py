@@ -21,7 +21,7 @@ from bot.cards.status import (
     Status,
     UnreadableSummary,
 )
-from bot.cards.training import audits, runs
+from bot.cards.training import audits, runs, vendor_bills
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import (
@@ -35,6 +35,7 @@ from bot.rules.plans import (
     RunAgain,
     TaughtRows,
 )
+from bot.rules.training.vendor_bills import VendorBill
 from bot.values.evaluations import ComparisonProgress, CurvePlan
 from bot.values.runs import Progress
 from storage.money import Commitment, Freeze
@@ -235,6 +236,19 @@ def _special_plans(waiting: Run) -> dict[str, Message]:
     }
 
 
+def _bills(run: Run) -> dict[str, Message]:
+    """What a run's thread reads of the vendor's bill."""
+    trained = VendorBill(412_300)
+    with_storage = VendorBill(training_micros=402_300, storage_micros=10_000)
+    return {
+        "bill-corrected": vendor_bills.corrected("Tinker", run, trained, 410_000, 452_300),
+        "bill-corrected-in-parts": vendor_bills.corrected("Tinker", run, with_storage, 410_000, 452_300),
+        "bill-refused": vendor_bills.refused("Tinker", run, "TINKER_ADMIN_KEY", 403),
+        "bill-not-listed-there": vendor_bills.refused("Tinker", run, "TINKER_ADMIN_KEY", 404),
+        "bill-given-up": vendor_bills.given_up("Tinker", run, 14),
+    }
+
+
 def _runs() -> dict[str, Message]:
     plan, queued = builders.plan(), Progress(note="Waiting for a free place on the trainer.")
     because = [replace(approval, reason="quality counts here, *not* <@U1> cost") for approval in APPROVALS]
@@ -275,6 +289,7 @@ def _runs() -> dict[str, Message]:
         "run-needs-human": runs.card(builders.run("needs_human"), plan, TRAINING, NOW),
         "run-ended-failed": runs.ended_card(builders.run("failed"), plan, "Training failed: out of memory."),
         "run-ended-cancelled": runs.ended_card(builders.run("cancelled"), plan, f"Cancelled by <@{BEN}>."),
+        **_bills(builders.run("done")),
         "run-list": runs.listing(summaries),
         "run-audit": audits.card(audits.History(7, AUDITED)),
         "run-list-empty": runs.listing([]),

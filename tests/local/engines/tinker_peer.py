@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from tests.local.trainer_server import wait_for
 from trainers.host import TINKER_KEY
 from trainers.local.engines.catalog import TINKER
-from trainers.local.training.base_model import silence_peft_warning
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVER = ROOT / "tests" / "peers" / "tinker_server.py"
 KEY = "tml-stand-in"
+ADMIN_KEY = "tml-stand-in-admin"
 
 
 def tinker_python() -> Path:
@@ -84,6 +82,16 @@ class TinkerPeer:
         )
         temporary.replace(self.folder / "faults.json")
 
+    def bill(self, **settings: Any) -> None:
+        """Changes what the stand-in lists of its usage, see tinker_server.py; the rest stays as it was set before."""
+        path = self.folder / "billing.json"
+        before: dict[str, Any] = {}
+        if path.exists():
+            before = json.loads(path.read_text())
+        temporary = self.folder / "billing.tmp"
+        temporary.write_text(json.dumps(before | settings))
+        temporary.replace(path)
+
     @property
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
@@ -99,6 +107,14 @@ def start_peer(folder: Path, base: Path, rank: int, monkeypatch: pytest.MonkeyPa
     """Starts the stand-in, and sets its address and key in the environment. What it exports is an adapter of `base`
     with this rank."""
     write_adapter(folder / "adapter", base, rank)
+    with start_bare_peer(folder, monkeypatch) as peer:
+        yield peer
+
+
+@contextmanager
+def start_bare_peer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinkerPeer]:
+    """Like `start_peer`, without an adapter to export."""
+    folder.mkdir(exist_ok=True)
     with _running(folder) as peer:
         for name, value in peer.environment.items():
             monkeypatch.setenv(name, value)
@@ -106,6 +122,12 @@ def start_peer(folder: Path, base: Path, rank: int, monkeypatch: pytest.MonkeyPa
 
 
 def write_adapter(folder: Path, base: Path, rank: int) -> None:
+    # Only here: tests of the bill need no torch.
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from trainers.local.training.base_model import silence_peft_warning
+
     model: Any = AutoModelForCausalLM.from_pretrained(base)
     with silence_peft_warning():
         tuned = get_peft_model(model, LoraConfig(r=rank, lora_alpha=32, target_modules="all-linear"))
