@@ -69,6 +69,9 @@ DIALECTS = "tests/trainers/client/test_dialects.py"
 TOGETHER_UPLOADS = "tests/trainers/client/test_together_uploads.py"
 REQUESTS = "tests/trainers/client/test_requests.py"
 UNASKED = "tests/bot/monitoring/test_unasked.py"
+BILL = "tests/bot/serving/test_story_vendor_bill.py"
+BILLED = "tests/rules/training/test_vendor_bills.py"
+BILL_RULES = "bot/rules/training/vendor_bills.py"
 HERE = "tests/chaos/test_guards.py"
 
 GUARDS = (
@@ -1359,5 +1362,56 @@ GUARDS = (
         "        return (keys | self.learnt) - self.held",
         "        return keys - self.held",
         "tests/trainers/dataset/test_versions.py::test_a_question_that_a_model_has_learnt_is_never_held_out",
+    ),
+    # A vendor's bill corrects a run once, by what is its own and final.
+    Guard(
+        "a bill is booked once",
+        "bot/services/training/vendor_bills.py",
+        "        if not store.vendor_bills.book(run, booked_micros=booked, billed_micros=bill.micros, now=now):\n"
+        "            return\n",
+        "",
+        f"{BILL}::test_a_run_is_corrected_once_when_its_bill_is_final",
+    ),
+    Guard(
+        "a bill and what it corrects are one transaction",
+        "bot/services/training/vendor_bills.py",
+        "    with store.transaction():\n        settled",
+        "    if True:\n        settled",
+        f"{BILL}::test_a_kill_at_any_line_leaves_all_of_the_correction_or_nothing",
+    ),
+    Guard(
+        "a refused key is not asked again at once",
+        "bot/services/training/vendor_bills.py",
+        "        context.checked_at[_refusal(provider)] = context.clock()\n",
+        "",
+        f"{BILL}::test_a_key_without_the_right_is_told_once_and_asked_daily",
+    ),
+    Guard(
+        "others' usage is not billed to a run",
+        BILL_RULES,
+        "metadata.get(HOSTED_JOB) == job_id",
+        "metadata",
+        f"{BILLED}::test_the_parts_are_summed_apart_and_others_usage_is_left_out",
+    ),
+    Guard(
+        "list prices of today are no bill",
+        BILL_RULES,
+        "    if listed.invoiced_until is None or listed.invoiced_until < last:",
+        "    if listed.invoiced_until is None:",
+        f"{BILLED}::test_a_bill_waits_until_all_of_it_is_priced_by_an_invoice",
+    ),
+    Guard(
+        "usage without a price keeps a bill open",
+        BILL_RULES,
+        '            return "not priced"\n',
+        "            continue\n",
+        f"{BILLED}::test_a_bill_waits_until_all_of_it_is_priced_by_an_invoice",
+    ),
+    Guard(
+        "a bill replaces the training's figure alone",
+        BILL_RULES,
+        "    return max(settled - booked, 0) + bill.micros",
+        "    return bill.micros",
+        f"{BILLED}::test_only_what_was_booked_for_the_training_is_replaced",
     ),
 )

@@ -139,6 +139,7 @@ def test_a_dot_env_sets_only_our_own_variables(tmp_path: Path, monkeypatch: pyte
         "SLACK_BOT_TOKEN": "xoxb-1",
         "ACME_KEY": "sk-1",
         "HF_TOKEN": "hf-1",
+        "TINKER_ADMIN_KEY": "tml-1",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:2",
     }
     others = {"PYTHONPATH": str(tmp_path), "LD_PRELOAD": "x.so", "HTTPS_PROXY": "http://127.0.0.1:1"}

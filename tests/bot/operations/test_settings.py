@@ -10,7 +10,7 @@ import pytest
 from dotenv import dotenv_values
 
 from bot.resources import read_resource
-from bot.settings import SLACK_API, Settings, SettingsProblems, load_settings
+from bot.settings import SLACK_API, Settings, SettingsProblems, collect_secrets, load_settings
 from trainers.packages import install_line
 
 TOKENS = {"SLACK_BOT_TOKEN": "xoxb-canary-bot", "SLACK_APP_TOKEN": "xapp-canary-app"}
@@ -501,3 +501,10 @@ def test_the_shipped_env_example_is_refused_with_sentences(
     with pytest.raises(SettingsProblems) as raised:
         load_settings(values)
     assert [problem.split()[0] for problem in raised.value.problems] == ["SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"]
+
+
+def test_the_log_redacts_every_key_at_tinker(tmp_path: Path) -> None:
+    keys = {"TINKER_API_KEY": "tml-canary", "TINKER_ADMIN_KEY": "tml-canary-admin"}
+    for toml in ("", '[trainer.models]\nqwen3-8b = "Qwen/Qwen3-8B"\n'):
+        settings = read(tmp_path, toml, **keys)
+        assert set(keys.values()) <= set(collect_secrets(settings, keys))
