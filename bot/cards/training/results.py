@@ -291,7 +291,7 @@ def _cost(run: Run, plan: Plan, result: RunResult, *, is_stopped: bool) -> str:
     elif result.bill is not None:
         text += f"; {charge(result.bill.micros)} of it by the vendor's bill for the training"
     elif plan.destination and plan.destination.hosted_base:
-        text += "; the tokens that were sent at their list price, since the vendor's bill follows later"
+        text += "; the tokens that were sent at their list price, not the vendor's bill"
     return text
 
 
