@@ -181,6 +181,11 @@ class Promotions(Table):
         """Returns the current promotion of each dataset, ordered by the dataset's name."""
         return self._db.all(_promotion, "SELECT * FROM promotions WHERE ended_at IS NULL ORDER BY dataset")
 
+    def datasets(self) -> list[str]:
+        """Returns the datasets for which something is or was in use, by name."""
+        rows = self._db.rows("SELECT DISTINCT dataset FROM promotions ORDER BY dataset")
+        return [str(row["dataset"]) for row in rows]
+
     def current_of(self, model: str) -> list[Promotion]:
         """Returns the promotions by which this model is in use, ordered by the dataset's name."""
         sql = "SELECT * FROM promotions WHERE model = ? AND ended_at IS NULL ORDER BY dataset"

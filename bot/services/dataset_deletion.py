@@ -19,7 +19,6 @@ from bot.cards.datasets import dataset_deletion as views
 from bot.cards.datasets.dataset_deletion import DeletionScope
 from bot.cards.models import promotions as promotion_views
 from bot.context import AppContext, CoreContext
-from bot.rules.models.promotion import alias_for
 from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
 from bot.services import deletion_scope
@@ -41,6 +40,7 @@ from storage.records import (
     Run,
     StoredEstimate,
 )
+from trainers.client.client import Trainer
 from trainers.deployments.coreweave import EXPORT_PREFIX
 from trainers.deployments.port import Deployments
 from trainers.documents import TEXT_ENDING
@@ -205,7 +205,7 @@ def _erase_records(
     paths += _folders_of(ids, runs, measurements, estimates)
     serving = context.settings.recipes.name
     paths += [f"{serving}/recipes/{sha256}" for sha256 in recipes.learnt_from(context, ids)]
-    elsewhere = [*_copies_of_runs(context, runs, standing), *_copies_of_curves(measurements)]
+    elsewhere = [*_copies_of_runs(context, runs), *_copies_of_curves(measurements)]
     # Listed in the same transaction: once the rows are gone, nothing else knows of these files and copies.
     store.deletions.begin(deletion, paths, files, elsewhere)
     for promotion in standing:
@@ -387,9 +387,8 @@ def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str 
         return f"there is no key for {copy.provider} where the bot runs"
     deletes_jobs = trainer.provider.can("job_deletion")
     try:
-        # First the alias: programs then hear that it is gone, rather than an error from a model behind it.
-        if copy.alias:
-            trainer.delete_alias(copy.alias)
+        if copy.model and trainer.provider.can("aliases"):
+            _delete_aliases(trainer, copy.model)
         if copy.job_id and deletes_jobs:
             trainer.delete_job(copy.job_id)  # with its model
         elif copy.model:
@@ -399,6 +398,15 @@ def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str 
     if copy.job_id and not deletes_jobs:
         return "the record of the job stays there, which this trainer can't delete"
     return None
+
+
+def _delete_aliases(trainer: Trainer, model: str) -> None:
+    """Deletes all names by which programs call the model, before it is deleted: they then hear that it is gone, rather
+    than an error from a model behind it. A trainer deletes no model that has one."""
+    checkpoint = f"{model}:ckpt-step-"
+    for alias, target in trainer.aliases().items():
+        if target == model or target.startswith(checkpoint):
+            trainer.delete_alias(alias)
 
 
 def _delete_adapter(vendor: Deployments, name: str) -> TrainerError | None:
@@ -421,9 +429,7 @@ def _post_outcome(
     context.store.outbox.put(draft, now=context.clock())
 
 
-def _copies_of_runs(
-    context: CoreContext, runs: Sequence[Run], standing: Sequence[Promotion]
-) -> list[RemoteCopy]:
+def _copies_of_runs(context: CoreContext, runs: Sequence[Run]) -> list[RemoteCopy]:
     """Returns the jobs and models of these runs at their trainers."""
     copies = []
     for run in runs:
@@ -433,13 +439,9 @@ def _copies_of_runs(
         if model is None:
             copies.append(RemoteCopy(run.provider, run.job_id, None))
             continue
-        alias = None
-        for promotion in standing:
-            if promotion.model == model.name and models.has_alias(context, model):
-                alias = alias_for(promotion.dataset)
         # First, since the job's own folder has what they were uploaded from.
         copies += _uploaded_adapters(context, run, model)
-        copies.append(RemoteCopy(run.provider, run.job_id, model.provider_model, alias))
+        copies.append(RemoteCopy(run.provider, run.job_id, model.provider_model))
     return copies
 
 

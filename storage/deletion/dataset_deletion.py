@@ -124,12 +124,11 @@ class WaitingAsk:
 
 @dataclass(frozen=True)
 class RemoteCopy:
-    """A job or model that a run created at its trainer. `alias` is the name by which programs call the model."""
+    """A job or model that a run created at its trainer."""
 
     provider: str
     job_id: str | None
     model: str | None
-    alias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -271,5 +270,8 @@ class DatasetDeletions(Table):
 
 def _dataset_deletion(**row: Any) -> DatasetDeletion:
     lists = {name: tuple(json.loads(row[name])) for name in ("datasets", "paths", "files")}
-    elsewhere = tuple(RemoteCopy(**copy) for copy in json.loads(row["elsewhere"]))
-    return DatasetDeletion(**{**row, **lists, "elsewhere": elsewhere})
+    copies = []
+    for copy in json.loads(row["elsewhere"]):
+        copy.pop("alias", None)  # of a deletion that began before release 0.3
+        copies.append(RemoteCopy(**copy))
+    return DatasetDeletion(**{**row, **lists, "elsewhere": tuple(copies)})

@@ -51,6 +51,7 @@ WORDS = {
     "roll back": "took its model out of use",
     "rolled back to": "deployed its model again",
     "alias": "pointed the trainer's alias at its model",
+    "no_alias": "removed the trainer's alias of a model that is no longer in use",
     "strayed": "found the trainer's alias pointing at another model",
     "gone": "saw that its provider no longer has its model",
     "back": "saw that its provider has its model again",

@@ -161,6 +161,23 @@ def _check_aliases(context: AppContext, trainer: Trainer, ours: Mapping[str, Mod
         target = targets.get(alias)
         if target != model.provider_model:
             _set_again(context, promotion, model, target)
+    _delete_unused(context, trainer, ours, targets)
+
+
+def _delete_unused(
+    context: AppContext, trainer: Trainer, ours: Mapping[str, Model], targets: Mapping[str, str]
+) -> None:
+    """Deletes the aliases of datasets whose model here was taken out of use, or was replaced by what needs no alias.
+    Aliases that somebody else has set stay."""
+    current = {promotion.dataset: promotion.model for promotion in context.store.promotions.all_current()}
+    answering = {model.provider_model for model in ours.values()}
+    for dataset in context.store.promotions.datasets():
+        alias = alias_for(dataset)
+        if current.get(dataset) in ours or targets.get(alias) not in answering:
+            continue
+        trainer.delete_alias(alias)
+        detail = f"{alias} stands for nothing at {trainer.provider.name}"
+        context.audit("finetune", "no_alias", f"dataset {dataset}", detail)
 
 
 def _with_alias(context: AppContext, ours: Mapping[str, Model]) -> Iterator[tuple[Promotion, Model]]:

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from bot.cli import main
 from bot.reconciler import maintain
+from demo.people import BEN
 from tests.bot.models.test_story_promote import promote
 from tests.bot.world import MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
@@ -69,8 +70,26 @@ def test_the_alias_is_set_once_our_trainer_is_back(
                 )  # type: ignore[call-overload]
                 assert not streams or list(answer)
         assert_counted(world, 3)
+        assert_nothing_answers_after_a_rollback(world, served)
     finally:
         stop_trainer(served)
+
+
+def assert_nothing_answers_after_a_rollback(world: World, served: TrainerServer) -> None:
+    """Not even for programs that ask the trainer itself. An alias that a person has set there stays."""
+    world.service.context.trainers["local"].set_alias(
+        "team/mine", world.store.model("tickets-1").provider_model
+    )
+    world.type("/finetune rollback tickets", user=BEN)
+    world.tick(2)
+    maintain(world.service.context)
+    assert set(world.service.context.trainers["local"].aliases()) == {"team/mine"}
+    with (
+        openai.OpenAI(base_url=served.url, api_key=KEY, max_retries=0, timeout=60) as client,
+        pytest.raises(openai.NotFoundError),
+    ):
+        client.chat.completions.create(model="team/tickets", messages=QUESTION, max_tokens=4)  # type: ignore[arg-type]
+    assert "no_alias" in [entry.action for entry in world.store.audit.entries()]
 
 
 def assert_counted(world: World, calls: int) -> None:
