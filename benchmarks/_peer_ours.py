@@ -23,12 +23,13 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 from trainers.local.job_directory import read_events, read_job  # noqa: E402
-from trainers.local.training.checkpoints import CHECKPOINT_S, write_adapter  # noqa: E402
+from trainers.local.training.checkpoints import CHECKPOINT_S  # noqa: E402
 from trainers.local.training.errors import Pauses  # noqa: E402
 from trainers.local.training.loop import start_loop  # noqa: E402
 from trainers.local.training.methods import sft  # noqa: E402
 from trainers.local.training.metrics_logger import MetricsLogger, Step  # noqa: E402
 from trainers.local.training.model_structure import linear_layers  # noqa: E402
+from trainers.local.training.tuned_weights import write_tuned  # noqa: E402
 
 TOLD = (
     "Kernels: ",
@@ -64,7 +65,7 @@ def main(plan: dict[str, Any]) -> dict[str, object]:
     loop = start_loop(folder, job, method, logger, pauses)
     first = Path(plan["first_adapter"])
     first.mkdir()
-    write_adapter(first, method.model)
+    write_tuned(first, method.model)
     base: Any = method.model.get_base_model()
     layers = linear_layers(base)
     logger.start()

@@ -153,7 +153,7 @@ def run_step(model: Any, parts: Sequence[Sequence[Row]], able: Abilities) -> Ste
     loss = 0.0
     with LaunchCounter() as counter:
         for part in parts:
-            measured = measure_rows(model, part, able)
+            measured = measure_rows(model, part, able, torch.float32)
             measured.total.backward()
             loss += measured.total.item()
     model.zero_grad()

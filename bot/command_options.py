@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -39,7 +39,8 @@ KIND_ALIASES: Mapping[str, CandidateKind] = {
     "svm": "classical",
     "embeddings": "encoder",
 }
-OTHER_METHODS = {"sft": "supervised"}
+OTHER_METHODS = {"sft": "supervised", "all_weights": "full"}
+METHOD_HELP = [f"{name} from {methods.METHODS[name].examples}" for name in methods.TYPED_METHODS]
 MOST_SECONDS = 600  # a provider has no longer for an answer
 NAME_NOW = {"rungs": "candidates"}  # of options, by their name in 0.1.0
 MOST_PREDICTED = 10
@@ -100,12 +101,15 @@ class HyperparameterType(TextType):
         self._spec = spec
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Hyperparameter:
-        method = ctx.params["method"] if ctx else "supervised"  # already read: the option is eager
+        method: MethodName = "supervised"
+        if ctx:
+            method = ctx.params["method"]  # already read: the option is eager
         name = self._spec.name
-        if name not in methods.specs(method):
-            others = [other for other in methods.METHODS if name in methods.specs(other)]
+        allowed = methods.typed_specs(method)
+        if name not in allowed:
+            others = [other for other in methods.TYPED_METHODS if name in methods.typed_specs(other)]
             self.fail(f"it belongs to method={', '.join(others)}.", param, ctx)
-        spec = methods.specs(method)[name]  # limits may differ between methods
+        spec = allowed[name]  # limits may differ between methods
         try:
             return spec.parse(str(value))
         except ValueError:
@@ -277,12 +281,11 @@ def read_task(text: str) -> TaskKind | Misread:
 
 
 def read_method(text: str) -> MethodName | Misread:
-    names: tuple[MethodName, ...] = get_args(MethodName)
     word = OTHER_METHODS.get(text.lower(), text.lower())
-    for name in names:
+    for name in methods.TYPED_METHODS:
         if name == word:
             return name
-    return _unknown_name("method", word, names)
+    return _unknown_name("method", word, methods.TYPED_METHODS)
 
 
 def read_patience(text: str) -> int | Misread:
@@ -511,7 +514,7 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
             "training",
             "method",
             TextType("method", read_method),
-            f"How it learns: {', '.join(f'{each.name} from {each.examples}' for each in methods.METHODS.values())}.",
+            f"How it learns: {', '.join(METHOD_HELP)}.",
             default="supervised",
         ),
         *(_hyperparameter(key, spec) for key, spec in methods.options().items()),

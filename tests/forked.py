@@ -205,7 +205,7 @@ def _import(tests: Sequence[str]) -> None:
         import trainers.local.architecture
         import trainers.local.training.methods.dpo
         import trainers.local.training.methods.grpo
-        import trainers.local.training.sweep  # noqa: F401
+        import trainers.local.training.sweeps.sweep  # noqa: F401
 
         _prepare_loading()
         if tests:

@@ -8,6 +8,7 @@ Supervised training on chats:
 - learning_rate: 5e-4 x (2000 / hidden size of the base) ^ 0.781, at most 1e-3, rounded to two digits; for Qwen the
   power is 0.0775. If the hidden size is unknown: 3e-4. The formula is the Tinker cookbook's (hyperparam_utils.get_lr),
   fitted to LoRA on Llama and Qwen; the limit of 1e-3 was measured here on a 135M model.
+- learning_rate for all weights instead of an adapter: a tenth of that (Schulman et al. 2025, "LoRA Without Regret").
 
 Preference pairs (DPO):
 - n_epochs: as many passes as it takes to see 2,000 pairs, at most 3. More passes over few pairs only push the rejected
@@ -43,6 +44,7 @@ RATE_AT_2000 = 5e-4
 RATE_POWERS = {"qwen": 0.0775}
 RATE_POWER = 0.781
 PAIRS_SHARE = 40
+ALL_WEIGHTS_SHARE = 10
 BETA = 0.1
 ENCODER_RATE = 5e-5
 ENCODER_BATCH = 16

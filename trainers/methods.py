@@ -16,6 +16,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from trainers.hyperparameters import (
+    ALL_WEIGHTS_SHARE,
     BETA,
     ENCODER_BATCH,
     PAIRS_SHARE,
@@ -29,10 +30,10 @@ from trainers.hyperparameters import (
 )
 from trainers.models.tokens import OUR_ROW_TOKENS
 from trainers.money import to_micros
-from trainers.typed_tables import INVALID, Key, Limits, Reader, reader_of
+from trainers.typed_tables import INVALID, Key, Limits, Reader, parse_number, reader_of
 from trainers.types import Hyperparameter
 
-MethodName = Literal["supervised", "dpo", "grpo", "head", "full"]
+MethodName = Literal["supervised", "dpo", "grpo", "head", "full", "all_weights"]
 EngineName = Literal["builtin", "unsloth", "axolotl", "llamafactory", "tinker"]
 Quantization = Literal["none", "nf4", "int8"]
 Sharding = Literal["auto", "none", "fsdp"]
@@ -40,9 +41,6 @@ TooLong = Literal["leave_out", "truncate", "refuse"]
 Reward = Literal["exact", "json"]
 
 MIN_TRAINING_EXAMPLES = 10  # our trainer and most vendors refuse a training file with fewer
-
-_WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
-_NUMBER = re.compile(r"(?=[.0-9])[0-9]{0,9}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -353,9 +351,10 @@ class Method:
     `reads_pairs`: it trains on preference pairs. `epochs` and `batch` give the automatic number of passes and rows per
     step for a number of rows; the learning rate is the one for chats divided by `rate_divisor`. `is_plain`: its
     hyperparameters can be swept, its base can be sharded over GPUs, and engines other than ours support it. The other
-    methods need TRL, which holds one whole model, or train an encoder. `is_for_encoders`: its base is an encoder, which
-    embeds texts and generates none; it learns to choose from a fixed list of answers. `takes` are the names of its
-    hyperparameters, or None for all fields of `parameters`.
+    methods need TRL, which holds one whole model, or leave no adapter. `is_for_encoders`: its base is an encoder, which
+    embeds texts and generates none; it learns to choose from a fixed list of answers. `leaves_model`: its result is a
+    model with all its weights instead of an adapter. `takes` are the names of its hyperparameters, or None for all
+    fields of `parameters` but those that it `lacks`.
     """
 
     name: MethodName
@@ -367,7 +366,9 @@ class Method:
     rate_divisor: int = PAIRS_SHARE
     is_plain: bool = False
     is_for_encoders: bool = False
+    leaves_model: bool = False
     takes: frozenset[str] | None = None
+    lacks: tuple[str, ...] = ()
     batch: Callable[[int], int] = batch_for
 
     @property
@@ -375,6 +376,21 @@ class Method:
         if not self.is_plain:
             return (BUILTIN,)
         return ENGINES
+
+    @property
+    def option(self) -> str:
+        """What people type for it."""
+        if self.leaves_model:
+            return "full"
+        return self.name
+
+    @property
+    def leaves_adapter(self) -> bool:
+        return not (self.is_for_encoders or self.leaves_model)
+
+    @property
+    def needs_trl(self) -> bool:
+        return self.leaves_adapter and not self.is_plain
 
     def rate(self, rate_for_chats: float) -> float:
         return float(f"{rate_for_chats / self.rate_divisor:.2g}")
@@ -406,13 +422,44 @@ METHODS: Mapping[str, Method] = {
         "full",
         "full",
         Parameters,
-        "labels, with all of an encoder",
+        "labels or chats, with all weights of the model",
         epochs=encoder_epochs_for,
         is_for_encoders=True,
         takes=frozenset({"n_epochs", "batch_size", "learning_rate"}),
         batch=lambda rows: ENCODER_BATCH,
     ),
+    "all_weights": Method(
+        "all_weights",
+        "sft",
+        Parameters,
+        "chats, with all weights of the model",
+        epochs=epochs_for,
+        rate_divisor=ALL_WEIGHTS_SHARE,
+        leaves_model=True,
+        lacks=(
+            "lora_r",
+            "lora_alpha",
+            "lora_dropout",
+            "target_modules",
+            "quantization",
+            "sharding",
+            "engine",
+        ),
+    ),
 }
+
+
+TYPED_METHODS: tuple[MethodName, ...] = tuple(row.name for row in METHODS.values() if row.option == row.name)
+
+
+def suited_method(name: MethodName, *, is_encoder: bool) -> MethodName:
+    """Returns what a method that somebody names means for this kind of base. An encoder learns by `head` unless another
+    method is named, and `full` trains all weights of either kind. A method that doesn't suit the base stays as it
+    is."""
+    meanings: Mapping[MethodName, MethodName] = {"full": "all_weights"}
+    if is_encoder:
+        meanings = {"supervised": "head", "all_weights": "full"}
+    return meanings.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -461,15 +508,6 @@ class Spec:
         return self.read(value)  # type: ignore[no-any-return]
 
 
-def parse_number(text: str) -> int | float | None:
-    """Reads numbers like '8', '0.1' and '5e-4'. Returns None for any other text."""
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    return None
-
-
 @cache
 def specs(method: str = "supervised") -> Mapping[str, Spec]:
     """Returns the hyperparameters of a method by their names in requests. Fields without a Declaration, such as
@@ -484,9 +522,15 @@ def specs(method: str = "supervised") -> Mapping[str, Spec]:
                 name = field.name.removesuffix("_micros")
                 specs_by_name[name] = Spec(name, field.name, reader, field.default, declared)
     takes = METHODS[method].takes
-    if takes is None:
-        return specs_by_name
-    return {name: specs_by_name[name] for name in sorted(takes)}
+    if takes is not None:
+        return {name: specs_by_name[name] for name in sorted(takes)}
+    lacks = METHODS[method].lacks
+    return {name: spec for name, spec in specs_by_name.items() if name not in lacks}
+
+
+def typed_specs(method: MethodName) -> Mapping[str, Spec]:
+    """Returns the hyperparameters that can be typed with this method, whichever kind of base it is for."""
+    return {**specs(suited_method(method, is_encoder=False)), **specs(method)}
 
 
 def all_specs() -> Mapping[str, Spec]:

@@ -387,3 +387,16 @@ _SCALARS: Mapping[Any, _Scalar] = {
     date: _Scalar((date, datetime), _day, "a day without quotes, like 2027-01-14"),
     Decimal: _Scalar((int, str, Decimal), _dollars, 'US dollars in quotes, like "200.00"'),
 }
+
+
+_WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
+_NUMBER = re.compile(r"(?=[.0-9])[0-9]{0,9}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", re.ASCII)
+
+
+def parse_number(text: str) -> int | float | None:
+    """Reads numbers like '8', '0.1' and '5e-4'. Returns None for any other text."""
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    return None

@@ -270,6 +270,8 @@ def _table(planned: MemoryPlan) -> list[tuple[str, str, str]]:
 def _weights_why(work: Work, number_bytes: int, *, has_experts: bool) -> str:
     number = "bfloat16" if number_bytes == 2 else "float32"
     plain = f"{number_bytes} bytes each ({number})"
+    if work.method == "full" and number_bytes == 2:
+        return "4 bytes each (float32), in which they learn, and a copy in bfloat16 to compute with"
     if work.method == "qlora":
         layers = "linear layers and experts" if has_experts else "linear layers"
         return f"{layers} at 4.13 bits each (nf4, double quantisation), the rest at {plain}"
@@ -357,8 +359,6 @@ def _work_notes(planned: MemoryPlan) -> list[str]:
         )
     if any(work == replace(planned.work, batch=work.batch) for work in alternatives):
         notes.append("If memory is too small, the builtin engine computes fewer rows at a time by itself.")
-    if planned.work.method == "full":
-        notes.append("This trainer trains with LoRA only; full fine-tuning is shown for comparison.")
     return notes
 
 

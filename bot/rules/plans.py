@@ -21,6 +21,7 @@ from trainers.evaluation.results import Scoring, Standing
 from trainers.hyperparameters import Sweep, Value, combinations, hosted_epochs_for
 from trainers.json_values import from_object
 from trainers.methods import Basis, MethodName, resolve, specs
+from trainers.typed_tables import parse_number
 from trainers.types import Hyperparameter
 
 VerdictKind = Literal["go", "no_go", "unknown"]
@@ -476,7 +477,7 @@ def parse_sweep(text: str) -> Sweep | Misread:
         known_name = SWEEP_ALIASES.get(name, name)
         if known_name not in SWEEP_NAMES:
             return _unswept(name)
-        numbers = [methods.parse_number(number) for number in filter(None, values.split(","))]
+        numbers = [parse_number(number) for number in filter(None, values.split(","))]
         if any(number is None for number in numbers):
             return unreadable
         if known_name in dict(entries):
@@ -551,7 +552,7 @@ def find_sweep_conflict(question: Question, *, can_sweep: bool) -> SweepConflict
     if not can_sweep:
         return SweepConflict("one set a job")
     if not methods.METHODS[question.method].is_plain:
-        return SweepConflict("method", question.method)
+        return SweepConflict("method", methods.METHODS[question.method].option)
     engine = question.chosen.get("engine", methods.BUILTIN)
     if engine != methods.BUILTIN:
         return SweepConflict("engine", str(engine))

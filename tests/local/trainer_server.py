@@ -185,7 +185,7 @@ def check_answer(response: Any, checked: list[str]) -> None:
 
 def _without_departures(body: Any) -> Any:
     """Removes what we have beyond OpenAI's description: a status 'paused', which is in its example but not in its list
-    of statuses, MLflow, the methods of encoders, and embeddings in base64, which the SDK requests."""
+    of statuses, MLflow, methods of our own, and embeddings in base64, which the SDK requests."""
     if body.get("object") == "list":
         return {**body, "data": [_without_departures(item) for item in body["data"]]}
     if isinstance(body.get("embedding"), str):
@@ -195,7 +195,7 @@ def _without_departures(body: Any) -> Any:
     integrations = [item for item in body["integrations"] if item["type"] != "mlflow"]
     status = "running" if body["status"] == "paused" else body["status"]
     kind = body["method"]["type"]
-    method = {"type": "supervised"} if kind in ("head", "full") else body["method"]
+    method = {"type": "supervised"} if kind in ("head", "full", "all_weights") else body["method"]
     return {**body, "status": status, "integrations": integrations, "method": method}
 
 

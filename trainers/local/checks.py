@@ -86,7 +86,7 @@ def quantization_refusal(kind: str) -> str | None:
 
 
 def method_refusal(method: str) -> str | None:
-    if METHODS[method].is_plain or METHODS[method].is_for_encoders or find_spec("trl") is not None:
+    if not METHODS[method].needs_trl or find_spec("trl") is not None:
         return None
     return (
         f"The method {method} needs the package trl, which this trainer's environment lacks. "

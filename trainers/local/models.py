@@ -78,6 +78,12 @@ class Models:
             if METHODS[job.method].is_for_encoders:
                 text = f"A trained encoder can't be trained further. Name its base {job.base_name}, and send all rows."
                 raise invalid(text, "model")
+            if METHODS[job.method].leaves_model:
+                text = (
+                    f"'{name}' was trained with all its weights, and here only an adapter can be trained further. Name "
+                    f"its base {job.base_name}, and send all rows."
+                )
+                raise invalid(text, "model")
             settings = with_winning_settings(record.folder, job).settings
             model = TunedModel(name, adapter, record.folder, settings)
             return StartingPoint(job.base, job.base_name, model)
@@ -94,8 +100,15 @@ class Models:
             return Target(self._bases[name], None, is_encoder=name in self._encoders)
         record, adapter = self._find_tuned(name)
         job = record.job
+        if METHODS[job.method].leaves_model:
+            return Target(str(adapter), None)
         is_encoder = METHODS[job.method].is_for_encoders
         return Target(job.base, adapter, job.settings.quantization, is_encoder)
+
+    def folder_of(self, name: str) -> Path:
+        """Returns the folder of a tuned model or checkpoint. Raises ApiError (404)."""
+        _, folder = self._find_tuned(name)
+        return folder
 
     def _find_tuned(self, name: str) -> tuple[JobRecord, Path]:
         """Returns the job and the adapter's folder of a tuned model or checkpoint. Raises ApiError (404)."""

@@ -3,7 +3,7 @@ its last checkpoint.
 
 Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process is training it, 76 it is paused, 77
 it has to start again with fewer tokens at a time. The training itself is in training/methods, for a sweep in
-training/sweep.py, for another engine in engines/runner.py; each is imported only when it is needed."""
+training/sweeps/sweep.py, for another engine in engines/runner.py; each is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
         return import_module(f"trainers.local.training.methods.{method.module}").train(folder, job)  # type: ignore[no-any-return]
     with quick_imports():
         from trainers.local.training.checkpoints import CHECKPOINT_S
-        from trainers.local.training.sweep import train_sweep
+        from trainers.local.training.sweeps.sweep import train_sweep
 
         module = import_module(f"trainers.local.training.methods.{method.module}")
     if checkpoint_s is None:

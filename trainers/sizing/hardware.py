@@ -190,7 +190,7 @@ def adapt_to_memory(model: Architecture, work: Work, machine: Machine) -> Work:
     """Returns the settings to which the builtin engine falls back on a GPU with too little memory: first it recomputes
     activations, then it computes fewer rows at a time without changing what a step learns from. If nothing fits,
     returns the smallest of these."""
-    if machine.place.kind != "gpu" or work.pairs or work.method == "full":
+    if machine.place.kind != "gpu" or work.pairs:
         return work
     again = replace(work, checkpoints=True)
     smaller = [replace(again, batch=batch) for batch in _halve_down_to(work.batch, 1)]
@@ -219,10 +219,7 @@ def needed_bytes(model: Architecture, work: Work, place: Device) -> int:
 
 
 def _changes_by_kind(work: Work) -> Iterator[list[Work]]:
-    """Yields a list for each kind of change, in which the smallest change comes first; none for a full
-    training."""
-    if work.method == "full":
-        return
+    """Yields a list for each kind of change, in which the smallest change comes first."""
     batches = list(_halve_down_to(work.batch, 1))
     shortest = max(1, work.length // MAX_SHORTENING)
     lengths = list(_halve_down_to(work.length, shortest))
@@ -231,9 +228,11 @@ def _changes_by_kind(work: Work) -> Iterator[list[Work]]:
     if not work.checkpoints:
         yield [replace(work, checkpoints=True)]
     yield [replace(work, batch=batch) for batch in batches]
-    if work.method != "qlora":
+    if work.method not in ("qlora", "full"):
         yield [replace(work, method="qlora")]
     yield [_shorten(work, length) for length in lengths]
+    if work.method == "full":
+        return
     yield [small, *(replace(small, batch=batch) for batch in batches)]
     yield [_shorten(smallest, length) for length in lengths]
 

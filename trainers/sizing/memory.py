@@ -196,11 +196,8 @@ def estimate_memory(model: Architecture, work: Work, place: Device) -> Memory:
     trainable = trainable_parameters(model, work)
     if work.method == "full":
         adapter = 0
-        gradient = e
+        gradient = FLOAT32
         optimizer = ADAM
-        if place.narrow_copy:
-            # The optimizer also keeps a float32 copy (Rajbhandari et al. 2020, ZeRO, §3.1).
-            optimizer += FLOAT32
     else:
         # The adapter is stored in float32, and a step computes with a narrow copy.
         adapter = FLOAT32 + place.narrow_copy
@@ -217,8 +214,12 @@ def estimate_memory(model: Architecture, work: Work, place: Device) -> Memory:
     process = 0
     if place.kind == "cpu":
         process = PROCESS_CPU
+    weights = base_bytes(model, work.method, e)
+    if work.method == "full":
+        # Learnt in float32; a step computes with a narrow copy, which autocast makes.
+        weights = loaded_parameters(model) * (FLOAT32 + place.narrow_copy)
     return Memory(
-        weights=base_bytes(model, work.method, e),
+        weights=weights,
         adapter=trainable * adapter,
         gradients=trainable * gradient,
         optimizer=trainable * optimizer,

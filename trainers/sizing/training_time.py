@@ -9,6 +9,7 @@ keeps its rows apart, because attention is not computed by rows there.
 
 4·P are the operations per token: two forward and two for the gradient of the input. Frozen weights need no gradient of
 their own (Kaplan et al. 2020, Scaling Laws, §2.1, counts 2 and 4 with it). LoRA adds 6·r·(inputs + outputs) per matrix.
+If all weights are trained, it is 6·P without LoRA's.
 c, speed and pair are fitted to times measured on the machine, so they include what the formula leaves out, such as
 memory traffic and Python.
 
@@ -39,7 +40,7 @@ from pathlib import Path
 from trainers.json_values import from_object
 from trainers.sizing.architecture import Architecture
 from trainers.sizing.hardware import Machine, gpu_speed
-from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
+from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS, loaded_parameters
 
 CALIBRATION_FILE = "calibration.json"
 RECOMPUTE_SHARE = 1 / 3  # additional time if activations are recomputed in the backward pass
@@ -97,7 +98,7 @@ class Calibration:
 class RowLengths:
     """The rows of one epoch: `count` rows of `tokens` tokens on average. All rows begin with the same `shared` tokens,
     and the last `answer` tokens are learnt; `batch` rows per step. `recomputes`: activations are recomputed in the
-    backward pass."""
+    backward pass. `learns_all`: all weights are trained, and no adapter."""
 
     count: int
     tokens: float
@@ -107,6 +108,7 @@ class RowLengths:
     answer: float = 8
     rank: int = 16
     recomputes: bool = False
+    learns_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,11 +227,27 @@ def training_seconds(model: Architecture, rows: RowLengths, machine: Calibration
     tokens = rows_per_pack * own + rows.shared
     learnt = rows_per_pack * rows.answer
     pack = pack_seconds(model, tokens, rows.tokens, learnt, rows.rank, machine)
+    trained = model.lora_parameters(rows.rank)
+    if rows.learns_all:
+        pack += _own_gradients_s(model, tokens, learnt, rows.rank, machine)
+        trained = loaded_parameters(model)
     if rows.recomputes:
         pack *= 1 + RECOMPUTE_SHARE
-    update = model.lora_parameters(rows.rank) * machine.parameter_s
+    update = trained * machine.parameter_s
     step = packs * pack + update
     return machine.startup_s + steps * step
+
+
+def _own_gradients_s(
+    model: Architecture, tokens: float, learnt: float, rank: int, machine: Calibration
+) -> float:
+    """Returns by how many seconds a pack takes longer if all weights are trained instead of an adapter: two operations
+    more per token and weight, for the weight's own gradient, without the adapter's six."""
+    frozen = operations(model, 0)
+    adapter = operations(model, rank) - frozen
+    in_layers = tokens * (frozen / 2 - adapter)
+    head = 2 * learnt * model.vocab * model.hidden
+    return (in_layers + head) / machine.speed
 
 
 def pair_seconds(model: Architecture, rows: PairLengths, machine: Calibration) -> float | None:

@@ -38,7 +38,13 @@ SHOWN_SETTINGS = 4
 SHOWN_CHANGES = 6
 SHOWN_PLANS = 3
 SHOWN_DIFFERENCES = 2
-IN_TITLE = {"dpo": "DPO", "grpo": "GRPO", "head": "classifier only", "full": "whole encoder"}
+IN_TITLE = {
+    "dpo": "DPO",
+    "grpo": "GRPO",
+    "head": "classifier only",
+    "full": "whole encoder",
+    "all_weights": "all weights",
+}
 # What people call the fields of a question that a plan took over.
 CONTINUED = {
     "current": "today's model",
@@ -220,6 +226,8 @@ def _method(plan: Plan) -> str:
             text = "a classifier on the encoder, which stays as it is"
         case "full":
             text = "the whole encoder"
+        case "all_weights":
+            text = "all weights of the model, without an adapter"
     if plan.stopping:
         return f"{text}, stopped after {pluralize(plan.stopping.patience, 'validation')} without improvement"
     return text

@@ -70,6 +70,13 @@ def encoder_text(start: str, base: str) -> str:
     )
 
 
+def all_weights_text(start: str, base: str) -> str:
+    return (
+        f"All weights of {code(start)} were trained, and here only an adapter can be trained further. Train its base "
+        f"on all rows: `target={base}`."
+    )
+
+
 def conflict_text(conflict: StartConflict, start: StartingModel) -> str:
     base = f"`target={start.provider}/{start.base_model}`"
     match conflict.why:

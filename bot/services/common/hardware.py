@@ -101,11 +101,13 @@ def memory_headroom(
     chosen: Mapping[str, Hyperparameter],
     sweep: Sweep = (),
     machine: Machine | None = None,
+    *,
+    learns_all: bool = False,
 ) -> MemoryHeadroom:
     """Returns whether training fits, sized with the longest row and the largest values of a sweep, whose trials train
     one at a time. `machine` is this one by default."""
     machine = machine or this_machine()
-    work = _work(base, report, chosen, sweep)
+    work = _work(base, report, chosen, sweep, learns_all=learns_all)
     adapted = adapt_to_memory(base.architecture, work, machine)
     memory_fit = check_fit(base.architecture, adapted, machine)
     by_itself = ""
@@ -183,7 +185,14 @@ def guess_vendor_capacity(settings: Settings, target: Target, busy: Decimal) -> 
     return Capacity(reads, writes, busy, "guessed", Decimal(GUESS_FACTOR))
 
 
-def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep) -> Work:
+def _work(
+    base: Base,
+    report: Report,
+    chosen: Mapping[str, Hyperparameter],
+    sweep: Sweep,
+    *,
+    learns_all: bool = False,
+) -> Work:
     pairs = _pairs_of(report, chosen)
     if pairs:
         return _work_on_pairs(base, pairs, chosen)
@@ -198,8 +207,11 @@ def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], swee
         prompt = length - answer
         answer = _whole_number(chosen, "max_new_tokens", answer)
         length = min(prompt + answer, context)
+    method = _method(chosen)
+    if learns_all:
+        method = "full"
     return Work(
-        _method(chosen),
+        method,
         max(length, 1),
         batch=_whole_number(chosen, "batch_size", 8),
         rank=_whole_number(chosen, "lora_r", Work.rank),
@@ -234,7 +246,7 @@ def _in_4_bits(base: Base, work: Work, machine: Machine) -> int | None:
     """Returns the bytes that training would take in 4 bits, None if that wouldn't fit either or is already chosen."""
     in_4_bits = adapt_to_memory(base.architecture, replace(work, method="qlora"), machine)
     packed = check_fit(base.architecture, in_4_bits, machine)
-    if work.method == "qlora" or packed.standing != "fits":
+    if work.method in ("qlora", "full") or packed.standing != "fits":
         return None
     return packed.needed
 
@@ -298,12 +310,15 @@ def training_time(
     chosen: Mapping[str, Hyperparameter],
     sweep: Sweep = (),
     rented: Machine | None = None,
+    *,
+    learns_all: bool = False,
 ) -> TrainingTime | None:
     """Returns the time to train on `tokens` per epoch, as counted by the model's own tokenizer; None if nothing is
     known about the speed.
 
-    It is a guess if the machine's speed was not measured, or if the base model is loaded in 4 or 8 bits. The time of a
-    sweep is that of all trials in the rounds of trainers/hyperparameters.py, with the validations of each round.
+    It is a guess if the machine's speed was not measured, if the base model is loaded in 4 or 8 bits, or if all its
+    weights are trained, since the speed is measured with an adapter. The time of a sweep is that of all trials in the
+    rounds of trainers/hyperparameters.py, with the validations of each round.
     """
     measured = None
     if rented is None:
@@ -314,7 +329,7 @@ def training_time(
         return None
 
     pairs = _pairs_of(report, chosen)
-    is_guess = measured is None or _method(chosen) != "lora"
+    is_guess = measured is None or learns_all or _method(chosen) != "lora"
     if pairs:
         taken_s = _trl_seconds(base, _pair_lengths(base, pairs, report.n_train, chosen), speed)
         is_guess = is_guess or speed.word_s is None
@@ -322,9 +337,12 @@ def training_time(
         taken_s = _trl_seconds(base, _sample_lengths(report, tokens, chosen), speed)
         is_guess = is_guess or speed.word_s is None
     else:
-        adapted = adapt_to_memory(base.architecture, _work(base, report, chosen, sweep), trains_on)
+        work = _work(base, report, chosen, sweep, learns_all=learns_all)
+        adapted = adapt_to_memory(base.architecture, work, trains_on)
         recomputes = with_forced_checkpoints(base.architecture, adapted).checkpoints
-        taken_s = _row_seconds(base, report, tokens, chosen, sweep, speed, recomputes=recomputes)
+        taken_s = _row_seconds(
+            base, report, tokens, chosen, sweep, speed, recomputes=recomputes, learns_all=learns_all
+        )
 
     if is_guess:
         return _guessed_time(taken_s)
@@ -349,6 +367,7 @@ def _row_seconds(
     speed: Calibration,
     *,
     recomputes: bool,
+    learns_all: bool,
 ) -> float:
     """Returns the seconds to train on the rows, by one set of hyperparameters or by each of a sweep."""
     trials: list[Mapping[str, Hyperparameter]] = [chosen]
@@ -358,7 +377,7 @@ def _row_seconds(
     rows = []
     for trial in trials:
         lengths = _row_lengths(report, mean, trial)
-        rows.append(replace(lengths, recomputes=recomputes))
+        rows.append(replace(lengths, recomputes=recomputes, learns_all=learns_all))
     courses = [training_seconds(base.architecture, each, speed) - speed.startup_s for each in rows]
     if not sweep:
         return speed.startup_s + sum(courses)

@@ -79,6 +79,8 @@ def start_refusal(store: Store, settings: Settings, model: Model) -> Refusal | N
         return Refusal(lost, "target")
     if METHODS[plan.method].is_for_encoders:
         return Refusal(views.encoder_text(model.name, base), "target")
+    if METHODS[plan.method].leaves_model:
+        return Refusal(views.all_weights_text(model.name, base), "target")
     row = settings.provider(model.provider)
     if row is None or not row.provider.can("going_on"):
         able = [each.title for each in settings.providers if each.provider.can("going_on")]

@@ -23,7 +23,7 @@ from trainers.client.payloads import PLAIN_HYPERPARAMETERS
 from trainers.dataset import DEFAULT_LIMITS
 from trainers.encoders import TORCH_WEIGHTS, TORCH_WEIGHTS_PIN
 from trainers.errors import TrainerError
-from trainers.methods import BUILTIN, METHODS, TINKER, option_name, specs
+from trainers.methods import BUILTIN, METHODS, TINKER, option_name, specs, suited_method
 from trainers.models.tokens import (
     O200K,
     OUR_ROW_TOKENS,
@@ -122,11 +122,11 @@ def _sweeps(row: ProviderRow) -> bool:
 
 
 def with_target_defaults(question: Question, target: Target) -> Question:
-    """Returns the question with the target's default method: an encoder is trained by `head` unless a method is
-    named."""
-    if target.model.is_encoder and question.method == "supervised":
-        return replace(question, method="head")
-    return question
+    """Returns the question with the method that it means for this target."""
+    method = suited_method(question.method, is_encoder=target.model.is_encoder)
+    if method == question.method:
+        return question
+    return replace(question, method=method)
 
 
 def _wrong_kind_of_model(question: Question, target: Target) -> Refusal | None:
@@ -135,7 +135,7 @@ def _wrong_kind_of_model(question: Question, target: Target) -> Refusal | None:
     name = code(target.name)
     if target.model.is_encoder and not method.is_for_encoders:
         return Refusal(
-            f"{name} is an encoder, which learns labels: `method={method.name}` can't train it. Leave out `method=`.",
+            f"{name} is an encoder, which learns labels: `method={method.option}` can't train it. Leave out `method=`.",
             "method",
         )
     if method.is_for_encoders and not target.model.is_encoder:
@@ -144,6 +144,8 @@ def _wrong_kind_of_model(question: Question, target: Target) -> Refusal | None:
             "the target.",
             "method",
         )
+    if method.leaves_model:
+        return _misfit_for_all_weights(question, target)
     if not method.is_for_encoders:
         return None
     others = [option_name(option) for option in question.chosen if option not in specs(method.name)]
@@ -158,6 +160,31 @@ def _wrong_kind_of_model(question: Question, target: Target) -> Refusal | None:
     )
 
 
+def _misfit_for_all_weights(question: Question, target: Target) -> Refusal | None:
+    """Refuses what has no effect if all weights of a model are trained, and a target whose model wouldn't stay
+    there."""
+    row = target.row
+    if row.cluster is not None or row.rents:
+        return Refusal(
+            "`method=full` trains all weights and leaves a model of gigabytes, which has to stay where it was trained, "
+            f"and {row.title} sends it elsewhere. Leave it out, or choose a target that starts with `local/`.",
+            "method",
+        )
+    if target.start is not None:
+        return Refusal(
+            "`method=full` trains all weights of a base model, and this target is a model of yours. Leave it out, or "
+            "choose its base as the target.",
+            "method",
+        )
+    others = [option_name(option) for option in question.chosen if option not in specs("all_weights")]
+    if not others:
+        return None
+    return Refusal(
+        f"`{others[0]}=` has no effect with `method=full`, which trains all weights and no adapter: leave it out.",
+        others[0],
+    )
+
+
 def _unsupported(question: Question, target: Target) -> Refusal | None:
     """Refuses what the target's trainer can't do. Our own trainer on another machine refuses the rest when the
     job is created."""
@@ -165,20 +192,20 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
     method = METHODS[question.method]
     if method.reads_pairs and not row.provider.can("dpo"):
         return Refusal(
-            f"`method={method.name}` needs a trainer that takes preference pairs, which {row.title} does not. Leave it "
-            "out, or choose a target that starts with `local/`.",
+            f"`method={method.option}` needs a trainer that takes preference pairs, which {row.title} does not. Leave "
+            "it out, or choose a target that starts with `local/`.",
             "method",
         )
     if not (method.is_plain or method.reads_pairs or row.provider.can("sweep")):
         return Refusal(
-            f"`method={method.name}` needs our own trainer, and {row.title} has its own way to train. Leave it out, or "
-            "choose a target that starts with `local/`.",
+            f"`method={method.option}` needs our own trainer, and {row.title} has its own way to train. Leave it out, "
+            "or choose a target that starts with `local/`.",
             "method",
         )
     engine = question.chosen.get("engine", row.engine or BUILTIN)
     if row.engine is not None and method.name != "supervised":
         return Refusal(
-            f"`method={method.name}` can't be trained at {row.title}. Leave it out, or choose a target that starts "
+            f"`method={method.option}` can't be trained at {row.title}. Leave it out, or choose a target that starts "
             "with `local/`.",
             "method",
         )
@@ -186,7 +213,7 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
         return _wrong_engine(row)
     if engine not in method.engines:
         return Refusal(
-            f"`engine={engine}` can't train with `method={method.name}`. Leave out one of the two.",
+            f"`engine={engine}` can't train with `method={method.option}`. Leave out one of the two.",
             "engine",
         )
     extra = [option_name(name) for name in question.chosen if name not in PLAIN_HYPERPARAMETERS]

@@ -135,6 +135,8 @@ def server_for(settings: Settings, name: str, plan: Plan) -> TokenServer | Refus
         return Refusal(f"There is no provider {name} any more.")
     if METHODS[plan.method].is_for_encoders:
         return Refusal("An encoder answers here, at no cost.")
+    if METHODS[plan.method].leaves_model:
+        return Refusal("All weights of this model were trained, and vendors serve adapters by the token.")
     served = _served_base(settings, row, plan)
     if isinstance(served, Refusal):
         return served
@@ -150,7 +152,8 @@ def offer_of(context: AppContext, run: Run, plan: Plan) -> TokenOffer | None:
     """Returns whether the result's model can be served by the token, or why not; None if no such vendor has a key
     here, or it is served elsewhere already."""
     is_planned_so = plan.hosting is not None and plan.hosting.by_token is not None
-    if run.model is None or is_planned_so or METHODS[plan.method].is_for_encoders or any_live(context, run):
+    has_adapter = METHODS[plan.method].leaves_adapter
+    if run.model is None or is_planned_so or not has_adapter or any_live(context, run):
         return None
     for row in servers_for(context.settings, plan):
         if not _may_offer(context, row, plan):
@@ -252,6 +255,11 @@ def _unfit_training(row: ProviderRow, question: Question, target: Target) -> Ref
     title = escape(row.title)
     if target.model.is_encoder or METHODS[question.method].is_for_encoders:
         return Refusal(f"{title} serves chat models; an encoder answers here, at no cost.", "serve")
+    if METHODS[question.method].leaves_model:
+        return Refusal(
+            f"{title} serves adapters, and `method=full` trains all weights: leave out one of the two.",
+            "serve",
+        )
     if not (target.row.provider.can("sweep") and target.row.keeps_models_here):
         return Refusal(
             f"{title} serves adapters that our own trainer made on this machine or on a rented one: choose a target "

@@ -56,7 +56,7 @@ from bot.values.targets import (
 from trainers.client.payloads import accepted_hyperparameters
 from trainers.dataset import Report
 from trainers.dataset.checks import MAX_LABELS
-from trainers.hyperparameters import ENCODER_RATE, Sweep, count_full_trainings, rate_for
+from trainers.hyperparameters import ENCODER_RATE, count_full_trainings, rate_for
 from trainers.methods import ADAPTER_SETTINGS, METHODS, MethodName
 from trainers.models import chat_parameters
 from trainers.models.tokens import encoding_of
@@ -357,7 +357,7 @@ def _training_needs(
     else:
         tokens = counted_here.get(target.model.name, report.tokens.train)
         tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from this many answers to each question
-    room, time = _memory_and_time(settings, target, report, tokens, chosen, question.sweep)
+    room, time = _memory_and_time(settings, target, report, tokens, chosen, question)
     # a guess if the model's own tokenizer is neither on this machine nor published by its vendor
     is_assumed = target.model.name not in counted_here and encoding_of(target.model.name).assumed
     thinks = target.row.thinks(target.model.name)
@@ -442,10 +442,12 @@ def _memory_and_time(
     report: Report,
     tokens: int,
     hyperparameters: tuple[tuple[str, Hyperparameter], ...],
-    sweep: Sweep,
+    question: Question,
 ) -> tuple[MemoryHeadroom | None, TrainingTime | None]:
     """Returns the memory headroom and the duration of a training; `tokens` are one epoch's."""
     chosen = dict(hyperparameters)
+    sweep = question.sweep
+    learns_all = METHODS[question.method].leaves_model
     if target.model.is_encoder:
         is_here = target.row.cluster is None and target.row.keeps_models_here
         room, minutes = encoder_needs(target.model.name, report, tokens, chosen, is_here=is_here)
@@ -458,12 +460,12 @@ def _memory_and_time(
     base = local_base(settings, target.row, target.model)
     room = None
     if base:
-        room = memory_headroom(base, report, chosen, sweep)
+        room = memory_headroom(base, report, chosen, sweep, learns_all=learns_all)
     if target.model.usd_per_hour is None:
         return room, TrainingTime(HOSTED_MINUTES)
     by_size = None
     if base:
-        by_size = training_time(settings, base, report, tokens, chosen, sweep)
+        by_size = training_time(settings, base, report, tokens, chosen, sweep, learns_all=learns_all)
     total = round(tokens * count_full_trainings(sweep)) * int(chosen.get("n_epochs", 1))
     return room, stated_training_time(settings, target, total, by_size)
 

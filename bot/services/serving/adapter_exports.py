@@ -170,6 +170,10 @@ def _find_server(
         return Refusal(f"finetune.toml has no provider {provider}.")
     if job.method in METHODS and METHODS[job.method].is_for_encoders:
         return Refusal(f"{row.title} serves chat models; export an encoder with --to onnx.")
+    if job.method in METHODS and METHODS[job.method].leaves_model:
+        return Refusal(
+            f"{row.title} serves adapters, and all weights of this model were trained; use --to merged."
+        )
     ours = settings.provider("local")
     base = ours.model(job.base_name) if ours else None
     if base is None:

@@ -211,8 +211,8 @@ def test_an_encoder_is_estimated_but_refused_work_that_needs_a_chat_model(world:
         (f"{START} patience=2", "`patience=` has no effect on"),
         (f"{START} sweep=lora_r:8,16", "`sweep=` has no effect on"),
         (
-            "/finetune start tickets target=local/smollm2-135m method=full",
-            "is not an encoder: `method=full` can't train it",
+            "/finetune start tickets target=local/smollm2-135m method=head",
+            "is not an encoder: `method=head` can't train it",
         ),
         (
             "/finetune start poems target=local/minilm-encoder",

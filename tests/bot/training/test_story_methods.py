@@ -8,15 +8,21 @@ import openai
 import pytest
 
 from bot.rules.plans import plan_from_json
+from demo.people import BEN
+from tests.bot.datasets.test_story_deletion import delete
 from tests.bot.own_trainer import NOWHERE, own, train_to_the_end
 from tests.bot.own_trainer import sleeping_trainer as sleeping_trainer
 from tests.bot.props import tickets_csv
+from tests.bot.serving.test_story_programs import deploy
+from tests.bot.serving.the_door import ask_by_the_door
 from tests.bot.training.test_story_sweeps import details_of, thousand_tokens
 from tests.bot.world import START, MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
-from tests.local.trainer_server import KEY, TrainerServer, serve_in_process
+from tests.local.trainer_server import KEY, TrainerServer, free_port, serve_in_process
+from trainers.recipes.folder import RecipeFolder
 
 OWN = "/finetune start tickets target=local/smollm2-135m method=grpo"
+FULL = "/finetune start tickets target=local/tiny method=full"
 GRPO = "/finetune start tickets target=local/tiny method=grpo epochs=1"
 OPTIONS = "samples=4 max_new_tokens=6 lora_r=8 lora_alpha=8 dropout=0.1 learning_rate=5e-4 target_modules=q_proj,v_proj"
 
@@ -70,6 +76,55 @@ def test_what_a_method_cannot_do_is_refused_before_there_is_a_plan(world: World)
     assert "`method=dpo` learns from preference pairs" in world.type(OWN.replace("grpo", "dpo"))
     assert "can't be combined with `sweep=`" in world.type(f"{OWN} sweep=lora_r:2,4")
     assert "`engine=unsloth` can't train with `method=grpo`" in world.type(f"{OWN} engine=unsloth")
+    assert world.store.runs.newest(1) == []
+
+
+@pytest.mark.deep
+def test_all_weights_are_trained_measured_put_to_work_and_deleted(
+    make_world: MakeWorld,
+    tmp_path: Path,
+    tiny_model_dir: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    data = tmp_path / "trainer"
+    with serve_in_process(data, f"tiny={tiny_model_dir}") as served:
+        world = make_world(Rules(more=own(served.url, "0"), serving=f"127.0.0.1:{free_port()}"))
+        world.upload_and_check(tickets_csv(90))
+        assert world.type(f"{FULL} epochs=1 max_length=512") == ""
+        world.send()
+        card = world.find_message("train tiny on tickets (all weights)")
+        assert "all weights of the model, without an adapter" in card
+        assert "lora" not in card.lower()
+        world.approve()
+        world.tick_until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
+        assert world.run().state == "done", world.run().error
+        plan = plan_from_json(world.run().plan)
+        assert plan.method == "all_weights"
+        assert dict(plan.hyperparameters).keys() == {"n_epochs", "batch_size", "max_length"}
+
+        (job,) = data.glob("jobs/ftjob-*")
+        assert {path.name for path in (job / "adapter").iterdir()} >= {"model.safetensors", "config.json"}
+        refused = world.type(FULL.replace("local/tiny", "tickets-1"))
+        assert "All weights of `tickets-1` were trained" in refused
+
+        deploy(world, "tickets-1")
+        assert ask_by_the_door(world, "Order 4711: a question about refund") != ""
+        published = RecipeFolder(world.service.settings.recipes).published("team/tickets")
+        assert published is not None and published.unavailable is None
+        world.type("/finetune rollback tickets", user=BEN)
+        world.tick(2)
+        assert delete(world, BEN).closed
+        world.tick_until(lambda: not job.exists(), "the model to be deleted")
+
+
+def test_an_adapters_options_have_no_effect_on_all_weights(world: World) -> None:
+    world.seed_dataset()
+    full = OWN.replace("grpo", "full")
+    assert "belongs to method=supervised" in world.type(f"{full} lora_r=8")
+    assert "can't be combined with `sweep=`" in world.type(f"{full} sweep=learning_rate:1e-4,2e-4")
+    assert "it belongs to method=supervised" in world.type(f"{full} engine=unsloth")
+    assert "`method=full` needs our own trainer, and Acme Tuning" in world.type(f"{START} method=full")
     assert world.store.runs.newest(1) == []
 
 

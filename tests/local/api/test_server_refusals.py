@@ -190,7 +190,7 @@ CASES = [
     ),
     Case(
         *("unknown method", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "'method.type' is 'reinforcement'; allowed are supervised, dpo, grpo, head, full.",
+        "'method.type' is 'reinforcement'; allowed are supervised, dpo, grpo, head, full, all_weights.",
         body=job(method={"type": "reinforcement"}),
     ),
     Case(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.local.sweeps import make_sweep
 from tests.local.trainer_server import examples, free_port
 from trainers.hyperparameters import Sweep
 from trainers.local import launch
+from trainers.local.job_directory import read_job, write_job
 from trainers.local.jobs.backends import LocalBackend, backend_refusal
 from trainers.local.train import run_training
 from trainers.local.training import distributed, setup
@@ -103,6 +105,24 @@ def test_two_processes_with_padded_rows_train_the_same_adapter_as_one(sharding: 
     assert_close_results(together, alone)
     for folder in folders:
         assert any("the shorter ones padded" in message for message in event_messages(folder))
+
+
+@pytest.mark.deep
+def test_two_processes_train_the_same_weights_as_one(tmp_path: Path, tiny_model_dir: Path) -> None:
+    folders = []
+    for name in ("single", "team"):
+        root = tmp_path / name
+        root.mkdir()
+        folder = make_distributed_job(root, tiny_model_dir, Parameters(batch_size=4, learning_rate=1e-3))
+        write_job(folder, replace(read_job(folder), method="all_weights"))
+        folders.append(folder)
+    alone, together = folders
+    assert run_training(alone) == 0, read_failure(alone)
+    assert run_processes(together, 2) == [0, 0], read_failure(together)
+    ours, expected = (load_file(folder / "adapter" / "model.safetensors") for folder in (together, alone))
+    assert ours.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.allclose(ours[name], weight, atol=1e-5), name
 
 
 def run_in_chunks(folder: Path, checkpoint_s: float, rank: int, count: int, port: int) -> None:

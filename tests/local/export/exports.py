@@ -9,7 +9,7 @@ from typing import Any
 from tests.local.trainer_server import examples
 from trainers.local.export.order import ExportOrder
 from trainers.local.export.pipeline import export
-from trainers.local.job_directory import TrainingJob, replace_json, write_job
+from trainers.local.job_directory import TrainingJob, read_job, replace_json, write_job
 from trainers.local.train import run_training
 from trainers.methods import Parameters
 
@@ -18,9 +18,12 @@ MODEL = "ft:local/tiny:local:tickets:feedbeef"
 SETTINGS = Parameters(n_epochs=5, batch_size=4, learning_rate=2e-2, lora_r=4, lora_alpha=8)
 
 
-def tune(data: Path, base: Path, job_id: str = JOB) -> Path:
-    """Trains a job to its end. Returns its folder, where the trainer keeps it under `data`."""
+def tune(data: Path, base: Path, job_id: str = JOB, **changes: Any) -> Path:
+    """Trains a job to its end. Returns its folder, where the trainer keeps it under `data`. `changes` are fields of the
+    job."""
     folder = write_queued_job(data, base, job_id)
+    if changes:
+        write_job(folder, replace(read_job(folder), **changes))
     assert run_training(folder) == 0
     return folder
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.local.conftest import make_tokenizer
 from tests.local.runs import make_job
-from trainers.methods import Parameters
+from trainers.methods import MethodName, Parameters
 from trainers.models.base_models import Base, find_base
 from trainers.sizing.memory import (
     CHUNK_LOGITS,
@@ -25,6 +25,7 @@ from trainers.sizing.memory import (
     MANY_LOGITS,
     OLD_GPU_TOKENS,
     Device,
+    Method,
     Work,
     estimate_memory,
 )
@@ -45,6 +46,7 @@ class Case:
     words: int
     batch: int
     number: str = "bf16"
+    learns_all: bool = False
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,10 @@ def write_chats(folder: Path, base: Path, case: Case) -> Path:
     ]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     settings = Parameters(n_epochs=1, batch_size=case.batch, max_length=4096)
-    return make_job(folder, base, folder / "train.jsonl", settings)
+    method: MethodName = "supervised"
+    if case.learns_all:
+        method = "all_weights"
+    return make_job(folder, base, folder / "train.jsonl", settings, method=method)
 
 
 def measure_peaks(folders: Sequence[Path], number: str) -> list[int]:
@@ -111,7 +116,10 @@ def work_of_chats(base: Path, file: Path, case: Case) -> Work:
 
     rows = read_rows(file, load_tokenizer(str(base)), 4096, "training_file").rows
     answer = sum(rows[0].supervised)
-    return Work("lora", len(rows[0].ids), case.batch, answer=answer, shared=shared_prefix_length(rows))
+    method: Method = "lora"
+    if case.learns_all:
+        method = "full"
+    return Work(method, len(rows[0].ids), case.batch, answer=answer, shared=shared_prefix_length(rows))
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,15 @@ def test_larger_toy_trainings_take_as_much_more_memory_as_estimated(
 def test_smollm2_135m_takes_the_estimated_memory(tmp_path: Path, number: str) -> None:
     assert SMOLLM.exists(), MAKE_SMOLLM
     compare_totals(peaks_of(SMOLLM, [Case(80, 3, number), Case(280, 1, number)], tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_processes")
+@pytest.mark.parametrize("number", ["bf16", "fp32"])
+def test_all_weights_of_smollm2_135m_take_the_estimated_memory(tmp_path: Path, number: str) -> None:
+    assert SMOLLM.exists(), MAKE_SMOLLM
+    cases = [Case(80, 3, number, learns_all=True), Case(280, 1, number, learns_all=True)]
+    compare_totals(peaks_of(SMOLLM, cases, tmp_path))
 
 
 def test_estimates_use_the_engines_tokens_per_pack() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,25 @@ def test_a_family_trains_and_answers_as_transformers_does(
     generator.forget_texts()
     alone = [read_answer(submit(generator, target, each)) for each in chats]
     assert alone == expected_answers
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_all_weights_of_a_family_train_and_answer_as_transformers_does(
+    family: str, rows_file: Path, tmp_path: Path, generator: Generator
+) -> None:
+    base = make_toy(tmp_path / "base", family)
+    settings = replace(SETTINGS, learning_rate=2e-3)
+    folder = make_job(tmp_path / "job", base, rows_file, settings, method="all_weights")
+    assert run_training(folder) == 0, read_failure(folder)
+    if family not in CHOOSES_AT_RANDOM:
+        expected = first_loss(plain_model(base), base, rows_file)
+        assert abs(train_losses(folder)[0] - expected) < LOSS_TOLERANCE * expected
+
+    result = folder / "adapter"
+    tuned = plain_model(result)
+    chats = [chat(question) for question in QUESTIONS]
+    together = [submit(generator, Target(str(result), None), each) for each in chats]
+    assert [read_answer(answer) for answer in together] == [generate(tuned, result, each) for each in chats]
 
 
 @pytest.mark.parametrize("family", REFUSED)

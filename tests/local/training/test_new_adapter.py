@@ -29,12 +29,12 @@ from trainers.local.serving.values import Target
 from trainers.local.train import run_training
 from trainers.local.training import model_structure
 from trainers.local.training.base_model import add_lora, load_config, load_model, load_tokenizer
-from trainers.local.training.checkpoints import write_adapter
 from trainers.local.training.data import Row, read_rows
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.methods.sft import measure_rows
 from trainers.local.training.model_structure import choose_class
 from trainers.local.training.packing import find_abilities
+from trainers.local.training.tuned_weights import write_tuned
 from trainers.methods import DpoParameters, Parameters
 
 pytestmark = [
@@ -96,7 +96,7 @@ def tuned(base: Path, folder: Path) -> Any:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
     folder.mkdir()
-    write_adapter(folder, model)
+    write_tuned(folder, model)
     return model
 
 
@@ -119,7 +119,7 @@ def test_loss_and_answers_of_coheres_models_are_those_of_plain_transformers(
     able = find_abilities(model, longest=100)
     parts = [rows] if able.packs else [[row] for row in rows]
     with torch.no_grad():
-        loss = sum(measure_rows(model, part, able).total.item() for part in parts)
+        loss = sum(measure_rows(model, part, able, torch.float32).total.item() for part in parts)
         assert loss == pytest.approx(sum(plain_loss(reference, row).item() for row in rows), rel=1e-5)
     questions = [[{"role": "user", "content": text}] for text in (*QUESTIONS.values(), "a parcel " * 9)]
     answers = [submit(generator, Target(str(base), adapter), question) for question in questions]

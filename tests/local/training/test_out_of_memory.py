@@ -32,12 +32,14 @@ from trainers.local.training.packing import Abilities, fill_packs, width
 from trainers.local.training.schedule import FIRST_PATIENCE, UNREDUCED, Room
 from trainers.methods import Parameters, Quantization
 from trainers.models.base_models import find_preset
+from trainers.sizing.memory import Device
 
 pytestmark = pytest.mark.usefixtures("exact_numbers")
 SETTINGS = Parameters(n_epochs=1, batch_size=4, learning_rate=1e-2, lora_r=4, lora_alpha=8, lora_dropout=0.0)
 MEMORY_WAS_FULL = "Memory was full at step 1 with "
 
 GB = 10**9
+GPU = Device("gpu", 2)
 PACKS = Abilities(packs=True, selects=True)
 LONG_ROWS = Rows([Row(line, [1] * 1024, [False] * 768 + [True] * 256) for line in range(8)], 0, 0)
 
@@ -297,7 +299,8 @@ def test_activations_are_recomputed_before_fewer_tokens_are_computed_at_a_time(
     quantization: Quantization, memory: int, room: Room
 ) -> None:
     settings = Parameters(batch_size=8, quantization=quantization)
-    chosen, sentence = choose_first_room(mistral(), LONG_ROWS, settings, PACKS, 8192, memory)
+    work = work_of_step(LONG_ROWS, settings, PACKS, 8192)
+    chosen, sentence = choose_first_room(mistral(), work, quantization, GPU, memory)
     assert chosen == room
     assert bool(sentence) is (room != UNREDUCED)
     if sentence:
@@ -316,7 +319,8 @@ def test_a_step_has_as_many_of_the_longest_rows_as_are_computed_at_a_time() -> N
 
 def test_a_family_without_a_formula_begins_unreduced() -> None:
     base = SimpleNamespace(config=Config({"model_type": "mamba2"}), dtype=torch.bfloat16)
-    assert choose_first_room(base, LONG_ROWS, Parameters(), PACKS, 8192, GB) == (UNREDUCED, "")
+    work = work_of_step(LONG_ROWS, Parameters(), PACKS, 8192)
+    assert choose_first_room(base, work, "none", GPU, GB) == (UNREDUCED, "")
 
 
 def test_a_cpu_has_no_limit_of_its_own() -> None:

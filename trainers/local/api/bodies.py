@@ -167,6 +167,8 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
         if micros is not None:
             values[name] = f"{from_micros(micros).normalize():f}"
     usual_rate = rate_of_base(job.base, job.method)
+    if METHODS[job.method].leaves_model:
+        values = {name: value for name, value in values.items() if name in specs(job.method)}
     values["learning_rate_multiplier"] = round(settings.learning_rate / usual_rate, 6)
     values["sweep"] = sweep_to_lists(job.settings.sweep) or None
     # Until a trial has won, what differs between trials has no single value to show.
@@ -209,10 +211,13 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
     folders = {
         int(path.name.removeprefix("step-")): path for path in record.folder.glob("checkpoints/step-*[0-9]")
     }
+    written = "adapter_config.json"
+    if METHODS[record.job.method].leaves_model:
+        written = "config.json"
     bodies = []
     for step, folder in sorted(folders.items(), reverse=True):
         try:  # the folder itself changes once more at the job's end, when state.pt goes
-            saved_at = int((folder / "adapter_config.json").stat().st_mtime)
+            saved_at = int((folder / written).stat().st_mtime)
         except FileNotFoundError:  # it is being deleted, to be replaced by a newer one
             continue
         metrics: Body = {"step": step}

@@ -15,8 +15,7 @@ from safetensors.torch import load, save
 
 from trainers.local.job_directory import TrainingJob, atomic_folder, replace_json
 from trainers.local.training.checkpoints import (
-    KEPT_CHECKPOINTS,
-    WEIGHTS,
+    ADAPTER_CHECKPOINTS,
     checkpoint_folder,
     checkpoint_step,
     delete_old_checkpoints,
@@ -35,6 +34,7 @@ from trainers.local.training.schedule import (
     result_sentence,
     stop_sentence,
 )
+from trainers.local.training.tuned_weights import WEIGHTS
 
 CONFIG = "adapter_config.json"
 LAST_FILE = "trainer_state.json"  # transformers' Trainer writes it after all other files of a checkpoint
@@ -117,7 +117,7 @@ def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> I
         with suppress(FileNotFoundError):
             _publish(source, checkpoint_folder(job_folder, step), reached)
             yield step
-    delete_old_checkpoints(job_folder, position, KEPT_CHECKPOINTS)
+    delete_old_checkpoints(job_folder, position, ADAPTER_CHECKPOINTS)
 
 
 def finish_job(

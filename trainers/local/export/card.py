@@ -13,6 +13,7 @@ from trainers.export_formats import FORMATS
 from trainers.local.export.order import ExportOrder, WrittenExport, export_name
 from trainers.local.export.sources import Source, describe_file
 from trainers.local.export.weights import Base
+from trainers.methods import specs
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,24 @@ class Card:
 
     def render(self) -> ModelCard:
         form = FORMATS[self.order.to]
+        library = form.library
+        kind = form.relation
+        tags = list(self.tags)
+        if self.source.is_model:
+            tags.remove("lora")
+            if kind == "adapter":
+                kind = "finetune"
+                library = "transformers"
         relation = None  # the hub's relation of a model to its base, so only if that is on the hub
         if self.base.hub_id:
-            relation = form.relation
+            relation = kind
         front = ModelCardData(
             license=self.base.licence,
             base_model=self.base.hub_id,
             base_model_relation=relation,
-            library_name=form.library,
+            library_name=library,
             pipeline_tag=self.pipeline_tag,
-            tags=list(self.tags),
+            tags=tags,
         )
         parts = [
             f"---\n{front.to_yaml()}\n---",
@@ -64,8 +73,11 @@ class Card:
         step = ""
         if self.source.step is not None:
             step = f" (the checkpoint of step {self.source.step:,})"
+        how = "with LoRA"
+        if self.source.is_model:
+            how = "with all its weights"
         return (
-            f"{self.base.name}, fine-tuned with LoRA by job {self.source.job.id}{step}. The base "
+            f"{self.base.name}, fine-tuned {how} by job {self.source.job.id}{step}. The base "
             f"has {self.base.parameters:,} parameters; {licence}. Exported on {today()}, weights in {self.dtype}."
         )
 
@@ -91,9 +103,11 @@ class Card:
         return "\n".join(lines)
 
     def _settings(self) -> str:
+        job = self.source.job
+        used = {spec.field for spec in specs(job.method).values()}
         chosen = {}
-        for name, value in asdict(self.source.job.settings).items():
-            if value not in (None, ()):
+        for name, value in asdict(job.settings).items():
+            if name in used and value not in (None, ()):
                 chosen[name] = value
         chosen["seed"] = self.source.job.seed
         return settings_table(chosen)

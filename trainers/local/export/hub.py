@@ -1,9 +1,10 @@
-"""`--to hub`: writes the adapter and its card, and uploads them to a hub with Hugging Face's API, private by
-default."""
+"""`--to hub`: writes the adapter, or the model if all its weights were trained, with its card, and uploads them to a
+hub with Hugging Face's API, private by default."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -13,6 +14,7 @@ from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import (
     ADAPTER_DTYPE,
     ADAPTER_TOLERANCE,
+    TOLERANCES,
     ExportOrder,
     Plan,
     PreparedExport,
@@ -22,7 +24,7 @@ from trainers.local.export.order import (
 )
 from trainers.local.export.sources import WEIGHTS, Source
 from trainers.local.export.vllm import copy_adapter
-from trainers.local.export.weights import Base, load_with_adapter
+from trainers.local.export.weights import Base, load, load_with_adapter
 from trainers.models.base_models import HUB_ID
 
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105
@@ -30,6 +32,9 @@ TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105
 
 def plan(order: ExportOrder, source: Source, base: Base) -> Plan:
     check_upload(order.upload, base)
+    if source.is_model:
+        size = sum(path.stat().st_size for path in source.adapter.iterdir())
+        return Plan(base.dtype, 2 * size)
     return Plan(ADAPTER_DTYPE, 2 * (source.adapter / WEIGHTS).stat().st_size)
 
 
@@ -57,17 +62,29 @@ def check_upload(upload: Upload, base: Base) -> None:
 
 
 def write(prepared: PreparedExport, folder: Path, say: Say) -> WrittenExport:
+    model = prepared.order.upload.repo or "FOLDER_OR_HUB_ID"
+    if prepared.source.is_model:
+        shutil.copytree(prepared.source.adapter, folder, dirs_exist_ok=True)
+        agreement = compare_answers(prepared, load(folder), TOLERANCES[prepared.dtype], say)
+        return WrittenExport([agreement], model_usage(model))
     copy_adapter(prepared.source, prepared.base, folder)
     agreement = compare_answers(
         prepared, load_with_adapter(prepared.base.folder, folder), ADAPTER_TOLERANCE, say
     )
-    model = prepared.order.upload.repo or "FOLDER_OR_HUB_ID"
     usage = (
         "```python\nfrom peft import AutoPeftModelForCausalLM\n\n"
         f'model = AutoPeftModelForCausalLM.from_pretrained("{model}")\n```\n\n'
         f"The tokenizer and the chat template are those of {prepared.base.name}."
     )
     return WrittenExport([agreement], usage)
+
+
+def model_usage(model: str) -> str:
+    return (
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{model}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{model}")\n```'
+    )
 
 
 def upload(order: ExportOrder, say: Say) -> None:

@@ -1,4 +1,5 @@
-"""`--to merged`: merges base and adapter into one set of weights, as a transformers folder.
+"""`--to merged`: merges base and adapter into one set of weights, as a transformers folder. A model that was trained
+with all its weights is written as it is.
 
 W becomes W + B·A·alpha/r. In float32 the logits before and after differ only by rounding. A larger difference means
 that merging loses something that the adapter does, and the export is refused."""
@@ -18,7 +19,7 @@ from trainers.export_folder import ExportRefused
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import TOLERANCES, ExportOrder, Plan, PreparedExport, Say, WrittenExport
 from trainers.local.export.sources import Source
-from trainers.local.export.weights import BYTES, Base, load, load_with_adapter
+from trainers.local.export.weights import BYTES, Base, LoadedModel, load, load_with_adapter
 from trainers.local.serving.memory import release_memory
 from trainers.local.training.devices import best_device
 from trainers.models.chat_templates import with_thinking_off
@@ -29,13 +30,16 @@ LAST_POSITIONS = 8  # of each prompt, whose logits are compared
 
 @dataclass(frozen=True)
 class MergeResult:
-    """`difference` is the largest one between two logits, as a share of the largest logit."""
+    """`difference` is the largest one between two logits, as a share of the largest logit; None if there was no adapter
+    to merge."""
 
-    difference: float
+    difference: float | None
     end_tokens: Sequence[int]
 
     @property
     def check(self) -> str:
+        if self.difference is None:
+            return "all weights were trained, so no adapter had to be merged"
         share = f"{self.difference:.1e} of the largest"
         return f"merged in float32, the logits differ from those of base and adapter by {share}"
 
@@ -71,6 +75,30 @@ def check_mergeable(base: Base) -> None:
 
 def merge(prepared: PreparedExport, out: Path, dtype: str, say: Say) -> MergeResult:
     """Writes weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
+    difference = None
+    if prepared.source.is_model:
+        loaded = load(prepared.source.adapter)
+    else:
+        loaded, difference = _load_merged(prepared, say)
+    model = loaded.model
+    model.to(getattr(torch, dtype))
+    model.config.dtype = dtype
+    model.save_pretrained(out)
+    template = loaded.tokenizer.chat_template
+    if isinstance(template, dict):  # several templates by name
+        template = {name: with_thinking_off(text) for name, text in template.items()}
+    else:
+        template = with_thinking_off(template)
+    loaded.tokenizer.chat_template = template
+    loaded.tokenizer.save_pretrained(out)
+    result = MergeResult(difference, loaded.end_tokens)
+    del model, loaded
+    release_memory(best_device())
+    return result
+
+
+def _load_merged(prepared: PreparedExport, say: Say) -> tuple[LoadedModel, float]:
+    """Returns base and adapter as one model, and the largest difference that this makes. Raises ExportRefused."""
     base = prepared.base
     prompts = prepared.prompts
     say(f"Merging the adapter into {base.name} ({base.parameters:,} parameters)")
@@ -86,20 +114,7 @@ def merge(prepared: PreparedExport, out: Path, dtype: str, say: Say) -> MergeRes
             f"The merged weights compute different logits than base and adapter: they differ by {difference:.1e} of "
             f"the largest, and {MERGE_TOLERANCE:.0e} is allowed. Export the adapter itself: --to vllm or --to hub."
         )
-    merged.to(getattr(torch, dtype))
-    merged.config.dtype = dtype
-    merged.save_pretrained(out)
-    template = adapted.tokenizer.chat_template
-    if isinstance(template, dict):  # several templates by name
-        template = {name: with_thinking_off(text) for name, text in template.items()}
-    else:
-        template = with_thinking_off(template)
-    adapted.tokenizer.chat_template = template
-    adapted.tokenizer.save_pretrained(out)
-    result = MergeResult(difference, adapted.end_tokens)
-    del merged, adapted
-    release_memory(best_device())
-    return result
+    return LoadedModel(merged, adapted.tokenizer, adapted.end_tokens), difference
 
 
 @torch.inference_mode()

@@ -35,6 +35,8 @@ def export(order: ExportOrder, say: Say) -> Path:
     tokenizer = load_tokenizer(str(base.folder))
     prompts = [encode(tokenizer, question) for question in questions.questions]
     target = Target(str(base.folder), source.adapter)
+    if source.is_model:
+        target = Target(str(source.adapter), None)
     answers = served_answers(target, prompts)
     release_memory(best_device())  # the export is loaded next
     prepared = PreparedExport(order, source, base, questions, dtype, prompts, answers)
@@ -58,7 +60,7 @@ def _check_order(order: ExportOrder, source: Source) -> tuple[Base, Questions, s
     base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
     trained_on = adapter_base_fingerprint(source.adapter)  # None if it was trained before this was recorded
     now = base_fingerprint(base.folder)
-    if trained_on not in (None, now):
+    if not source.is_model and trained_on not in (None, now):
         raise ExportRefused(
             f"The weights of the base model in {base.folder} have changed since {source.name} was tuned, so its "
             "adapter does not fit them. Put the former weights back, or train again."

@@ -22,14 +22,15 @@ from trainers.methods import METHODS
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+MODEL_CONFIG = "config.json"
 QUESTIONS = 10
 ROLES = ("system", "developer", "user", "assistant")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A tuned model: the job that trained it, the job's folder, and the folder of its adapter. `step` is set only for a
-    checkpoint."""
+    """A tuned model: the job that trained it, the job's folder, and the folder of its adapter or, if all its weights
+    were trained, of the model. `step` is set only for a checkpoint."""
 
     name: str
     job: TrainingJob
@@ -40,6 +41,10 @@ class Source:
     @property
     def is_encoder(self) -> bool:
         return METHODS[self.job.method].is_for_encoders
+
+    @property
+    def is_model(self) -> bool:
+        return METHODS[self.job.method].leaves_model
 
 
 def find_source(model: str, data: Sequence[Path]) -> Source:
@@ -87,13 +92,12 @@ def _source_by_name(model: str, jobs: Jobs) -> Source | None:
     if name == record.model_name:
         _check_ended(record.folder, f"The job {record.job.id}")
     try:
-        adapter = Models({}, jobs).target(name).adapter
+        adapter = Models({}, jobs).folder_of(name)
     except ApiError as problem:
         folders = record.folder.glob("checkpoints/step-*")
         steps = sorted(int(folder.name.removeprefix("step-")) for folder in folders)
         stored = ", ".join(f"{record.model_name}:ckpt-step-{step}" for step in steps) or "none"
         raise ExportRefused(f"{problem.message} Available checkpoints: {stored}.") from problem
-    assert adapter is not None  # noqa: S101  there are no base models among Models({})
     step = None
     if ":ckpt-step-" in name:
         step = int(name.rpartition(":ckpt-step-")[2])
@@ -123,12 +127,14 @@ def _check_kept(folder: Path, subject: str) -> None:
 
 def _with_files(source: Source) -> Source:
     """Raises ExportRefused if a file of the adapter is missing."""
-    names = (WEIGHTS, CONFIG)
+    names: tuple[str, ...] = (WEIGHTS, CONFIG)
     if source.is_encoder:
         names = (DESCRIPTION, HEAD)
+    elif source.is_model:
+        names = (MODEL_CONFIG,)
     for name in names:
         if not (source.adapter / name).is_file():
-            raise ExportRefused(f"The adapter in {source.adapter} has no {name}, so it can't be exported.")
+            raise ExportRefused(f"The model in {source.adapter} has no {name}, so it can't be exported.")
     return source
 
 

@@ -62,7 +62,12 @@ def copy_adapter(source: Source, base: Base, out: Path) -> None:
 
 
 def check_vllm(source: Source) -> None:
-    """Raises ExportRefused if vLLM can't load the adapter."""
+    """Raises ExportRefused if there is no adapter, or vLLM can't load it."""
+    if source.is_model:
+        raise ExportRefused(
+            f"{source.name} was trained with all its weights, so it has no adapter. Export it with --to merged, and "
+            "start vLLM in that folder."
+        )
     reason = adapter_refusal(read_config(source))
     if reason:
         raise ExportRefused(f"{reason} Export it with --to merged.")

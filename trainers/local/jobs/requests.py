@@ -18,7 +18,7 @@ from trainers import methods
 from trainers.http.errors import AN_OBJECT, FILLED_TEXT, OBJECTS, ApiError, as_object, invalid, read_body
 from trainers.hyperparameters import Sweep, combinations
 from trainers.local.job_directory import Integration
-from trainers.methods import BUILTIN, METHODS, Basis, Method, MethodName, Parameters
+from trainers.methods import BUILTIN, METHODS, Basis, Method, MethodName, Parameters, suited_method
 from trainers.typed_tables import Key, Limits
 
 T = TypeVar("T", bound=Sized)
@@ -259,17 +259,18 @@ def parse_job_request(body: Mapping[str, Any]) -> JobRequest:
 
 
 def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> JobRequest:
-    """Returns the request with a method that suits the base `name`: an encoder's default is `head`. Raises ApiError
-    (400) if the request names a method that doesn't suit it."""
+    """Returns the request with the method that it means for the base `name`. Raises ApiError (400) if the method
+    doesn't suit that base."""
+    suited = suited_method(job_request.method, is_encoder=is_encoder)
+    if suited != job_request.method:
+        hyperparameters = replace(job_request.hyperparameters, method=suited)
+        _check_method(hyperparameters.values, hyperparameters.sweep or None, METHODS[suited])
+        job_request = replace(job_request, method=suited, hyperparameters=hyperparameters)
     if not is_encoder:
         if METHODS[job_request.method].is_for_encoders:
             text = f"'{name}' writes text, and the method {job_request.method} is for encoders. Leave 'method' out."
             raise invalid(text, "method.type")
         return job_request
-    if job_request.method == "supervised":  # also the method of a request that names none
-        hyperparameters = replace(job_request.hyperparameters, method="head")
-        _check_method(hyperparameters.values, hyperparameters.sweep or None, METHODS["head"])
-        job_request = replace(job_request, method="head", hyperparameters=hyperparameters)
     if not METHODS[job_request.method].is_for_encoders:
         wrong = job_request.method
         text = f"'{name}' is an encoder, which learns labels: set 'method.type' to head or full, not {wrong}."

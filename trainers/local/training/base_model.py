@@ -267,10 +267,12 @@ def lora_config(model: Any, settings: Parameters) -> LoraConfig:
     return config
 
 
-def recompute_activations(model: PeftModel) -> bool:
+def recompute_activations(model: Any) -> bool:
     """Makes each layer keep only its input and recompute the rest in the backward pass (Chen et al. 2016, "Training
     deep nets with sublinear memory cost"). Returns False if the model's class doesn't support this."""
-    base: Any = model.get_base_model()
+    base = model
+    if isinstance(model, PeftModel):
+        base = model.get_base_model()
     if not base.supports_gradient_checkpointing:
         return False
     base.activation_checkpointing_enable({"use_reentrant": False})
@@ -299,13 +301,17 @@ def silence_peft_warning() -> Iterator[None]:
         yield
 
 
-def recompute_if_packed(model: PeftModel) -> bool:
+def recompute_if_packed(model: Any) -> bool:
     """Makes a model with experts in 4 bits recompute activations from the first step on. Otherwise the unpacked experts
     would be kept for the backward pass and take as much memory as unquantised ones. Returns True if it recomputes."""
     return bool(packed_experts(model)) and recompute_activations(model)
 
 
-def count_parameters(model: PeftModel) -> ParameterCounts:
+def count_parameters(model: Any) -> ParameterCounts:
     """Corrects peft's count, which takes each byte of packed experts for one parameter, although it holds two."""
+    if not isinstance(model, PeftModel):
+        weights = list(model.parameters())
+        trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
+        return ParameterCounts(trainable, sum(weight.numel() for weight in weights))
     trainable, total = model.get_nb_trainable_parameters()
     return ParameterCounts(trainable, total + sum(packed_experts(model).values()))

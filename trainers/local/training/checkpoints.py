@@ -1,20 +1,22 @@
 """Writes checkpoints and results to the disk, and reads them when a run resumes or an adapter is trained further. A
 folder gets its final name only when it is complete.
 
-A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, loss scale, random number
-generators) and checkpoint.json (Position). The order of rows and the learning rate follow from the seed and the step.
+A checkpoint holds the files of an adapter or a model (tuned_weights.py), state.pt (optimizer, loss scale, random number
+generators, and a model's weights in float32) and checkpoint.json (Position). The order of rows and the learning rate
+follow from the seed and the step.
 """
 
 from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
@@ -47,18 +49,22 @@ from trainers.local.training.schedule import (
     result_sentence,
     stop_sentence,
 )
-from trainers.methods import Parameters
+from trainers.local.training.tuned_weights import WEIGHTS, read_tuned, restore_tuned, state_of, write_tuned
+from trainers.methods import METHODS, Parameters
 
 CHECKPOINT_S = 60.0
-KEPT_CHECKPOINTS = 3
-WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CHECKPOINTS = 3
+MODEL_CHECKPOINTS = 1
 TUNED_FOLDER = "tuned"
+STATE = "state.pt"
+POSITION = "checkpoint.json"
 
 
 def save_checkpoint(
-    folder: Path, model: PeftModel, optimizer: Optimizer, position: Position, scaler: GradScaler
+    folder: Path, model: Any, optimizer: Optimizer, position: Position, scaler: GradScaler
 ) -> None:
-    """Saves a checkpoint in the job's `folder` and keeps the newest three and the one with the lowest validation loss.
+    """Saves a checkpoint in the job's `folder` and keeps the newest ones (three of an adapter, one of a model) and the
+    one with the lowest validation loss.
 
     If the step is already saved, only its Position is updated, with a validation made since. With several processes
     only the first one saves.
@@ -69,19 +75,37 @@ def save_checkpoint(
     root.mkdir(exist_ok=True)
     target = checkpoint_folder(folder, position.step)
     if target.exists():
-        return replace_json(target / "checkpoint.json", asdict(position))
+        return replace_json(target / POSITION, asdict(position))
     with atomic_folder(target) as temporary:
-        write_adapter(temporary, model)
-        buffer = io.BytesIO()  # torch.save into a file would hide a disk error
+        write_tuned(temporary, model)
         state = {
             "optimizer": optimizer.state_dict(),
             "random": get_random_states(),
             "scaler": scaler.state_dict(),
+            "weights": state_of(model),
         }
-        torch.save(state, buffer)
-        (temporary / "state.pt").write_bytes(buffer.getbuffer())
-        replace_json(temporary / "checkpoint.json", asdict(position))
-    delete_old_checkpoints(folder, position, KEPT_CHECKPOINTS)
+        write_state(temporary / STATE, state)
+        replace_json(temporary / POSITION, asdict(position))
+    delete_old_checkpoints(folder, position, checkpoints_to_keep(model))
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Raises OSError if the disk is full. The state isn't built in memory first, since a model's is large."""
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # torch complains about the position in its file; what happened before is the disk's own error.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def checkpoints_to_keep(model: Any) -> int:
+    """Returns how many of the newest checkpoints stay on the disk. A model's have 14 bytes for each weight."""
+    if isinstance(model, PeftModel):
+        return ADAPTER_CHECKPOINTS
+    return MODEL_CHECKPOINTS
 
 
 def delete_old_checkpoints(folder: Path, position: Position, keep: int) -> None:
@@ -92,16 +116,21 @@ def delete_old_checkpoints(folder: Path, position: Position, keep: int) -> None:
             shutil.rmtree(old)
 
 
-def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, scaler: GradScaler) -> Position:
+def restore_checkpoint(folder: Path, model: Any, optimizer: Optimizer, scaler: GradScaler) -> Position:
     """Loads the newest checkpoint and returns its position, or START if there is none. The first process reads it for
     all processes, since the others may run on machines without the file."""
     stored = distributed.run_in_first(lambda: read_newest_checkpoint(folder))
     if stored is None:
         return START
-    weights, states, position = stored
-    set_peft_model_state_dict(model, load(weights))
+    written, states, position = stored
+    source: Path | io.BytesIO
+    if isinstance(states, bytes):
+        source = io.BytesIO(states)
+    else:
+        source = states
     # On the CPU, since another device may have saved it; the optimizer moves its state itself.
-    state: dict[str, Any] = torch.load(io.BytesIO(states), map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    restore_tuned(model, written, state.get("weights") or {})
     optimizer.load_state_dict(state["optimizer"])
     if state.get("scaler"):  # empty if the loss isn't scaled
         scaler.load_state_dict(state["scaler"])
@@ -109,17 +138,19 @@ def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, sca
     return position
 
 
-def read_newest_checkpoint(folder: Path) -> tuple[bytes, bytes, Position] | None:
-    """Returns the weights, state.pt and the position, or None if there is no checkpoint. Deletes incomplete folders."""
+def read_newest_checkpoint(folder: Path) -> tuple[bytes, bytes | Path, Position] | None:
+    """Returns an adapter's file, state.pt and the position, or None if there is no checkpoint. Of state.pt it is the
+    path, unless other processes need it too, perhaps on machines without the file. Deletes incomplete folders."""
     for incomplete in (*folder.glob("checkpoints/.*"), *folder.glob(".adapter*")):
         shutil.rmtree(incomplete)
     complete = list_checkpoints(folder)
     if not complete:
         return None
     newest = complete[-1]
-    weights = (newest / WEIGHTS).read_bytes()
-    states = (newest / "state.pt").read_bytes()
-    return weights, states, read_position(newest)
+    states: bytes | Path = newest / STATE
+    if not distributed.is_alone():
+        states = (newest / STATE).read_bytes()
+    return read_tuned(newest), states, read_position(newest)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -137,7 +168,7 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
 
 
 def read_position(checkpoint: Path) -> Position:
-    raw = read_json(checkpoint / "checkpoint.json") or {}
+    raw = read_json(checkpoint / POSITION) or {}
     validations = tuple(Validation(**each) for each in raw.get("validations", ()))
     room = raw.get("room")
     recomputes = bool(raw.pop("recomputes", False))  # beside the room in checkpoints of release 0.2
@@ -149,19 +180,11 @@ def read_position(checkpoint: Path) -> Position:
 
 
 def save_checkpoint_as_result(folder: Path, step: int) -> None:
-    """Copies the adapter of that step's checkpoint to the result, byte for byte."""
+    """Copies the files of that step's adapter or model to the result, byte for byte."""
     with new_result_folder(folder) as temporary:
-        for name in (WEIGHTS, "adapter_config.json"):
-            shutil.copyfile(checkpoint_folder(folder, step) / name, temporary / name)
-
-
-def write_adapter(folder: Path, model: PeftModel) -> None:
-    tensors = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in get_peft_model_state_dict(model).items()
-    }
-    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
-    model.peft_config["default"].save_pretrained(str(folder))
+        for path in checkpoint_folder(folder, step).iterdir():
+            if path.name not in (STATE, POSITION):
+                shutil.copyfile(path, temporary / path.name)
 
 
 def get_random_states() -> dict[str, Any]:
@@ -186,7 +209,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
 def finish_job(
     folder: Path,
     job: TrainingJob,
-    model: PeftModel,
+    model: Any,
     position: Position,
     total: int,
     stop: Stop | None,
@@ -217,8 +240,11 @@ def finish_job(
         save_checkpoint_as_result(folder, result_step)
     else:  # the last step of a run that stopped at a ceiling is not saved as a checkpoint
         with new_result_folder(folder) as temporary:
-            write_adapter(temporary, model)
-    logger.log(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
+            write_tuned(temporary, model)
+    result = "adapter"
+    if METHODS[job.method].leaves_model:
+        result = "model"
+    logger.log(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; {result} saved")
     progress = Progress(position.step, total, position.trained_tokens, position.seconds, logger.step_s)
     logger.write_progress(progress, is_over=True)
     done = {

@@ -22,7 +22,6 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW, Optimizer
 
 from trainers.local.job_directory import TrainingJob
-from trainers.local.peft import PeftModel
 from trainers.local.training import distributed
 from trainers.local.training.base_model import count_parameters, recompute_activations, recompute_if_packed
 from trainers.local.training.checkpoints import (
@@ -66,15 +65,15 @@ P = TypeVar("P")  # this process's results of a step
 
 
 class TrainingMethod(ABC, Generic[R, P]):
-    """A method with its rows and one adapter. `validation` is empty without a validation file. `usual_tokens` is the
-    number of tokens computed at a time if memory allows, and `first_room` what a first step has memory for by an
-    estimate. `metrics` are the names of Scores.more. `forward_share` is the
-    time of a validation per token, as a share of a training step's. If `seed` is set, it and the step determine a
-    step's random numbers."""
+    """A method with its rows and the model that learns, with one adapter or with all its weights. `validation` is empty
+    without a validation file. `usual_tokens` is the number of tokens computed at a time if memory allows, and
+    `first_room` what a first step has memory for by an estimate. `metrics` are the names of Scores.more.
+    `forward_share` is the time of a validation per token, as a share of a training step's. If `seed` is set, it and the
+    step determine a step's random numbers."""
 
     metrics: ClassVar[tuple[str, ...]] = ()
     forward_share: ClassVar[float]
-    model: PeftModel
+    model: Any
     rows: Sequence[R]
     validation: Sequence[R]
     device: torch.device
@@ -137,7 +136,7 @@ class TrainState(Generic[R, P]):
     scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
 
     @property
-    def model(self) -> PeftModel:
+    def model(self) -> Any:
         return self.method.model
 
     @property

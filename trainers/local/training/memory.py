@@ -27,7 +27,7 @@ from trainers.local.training.schedule import UNREDUCED, Room
 from trainers.methods import Parameters, Quantization
 from trainers.sizing.architecture import UnknownSize, read_config
 from trainers.sizing.hardware import Machine, adapt_to_memory, needed_bytes
-from trainers.sizing.memory import OLD_GPU_TOKENS, Device, Method, Work, with_forced_checkpoints
+from trainers.sizing.memory import Device, Method, Work, with_forced_checkpoints
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -95,15 +95,14 @@ def fill_parts(rows: Sequence[R], limit: int, width: Callable[[Sequence[R]], int
 
 
 def choose_first_room(
-    base: Any, rows: Rows, settings: Parameters, able: Abilities, usual: int, memory: int
+    base: Any, wanted: Work, quantization: Quantization, place: Device, memory: int
 ) -> tuple[Room, str]:
-    """Returns the room of a training on chats, and a sentence about it, which is empty if nothing is reduced. `usual`
-    is the usual number of tokens at a time, and `memory` the device's in bytes."""
-    model = read_config(base.config.to_dict(), settings.quantization)
+    """Returns the room of a training on chats, and a sentence about it, which is empty if nothing is reduced. `wanted`
+    is its largest step, and `memory` that of the `place` in bytes."""
+    model = read_config(base.config.to_dict(), quantization)
     if isinstance(model, UnknownSize):
         return UNREDUCED, ""
-    wanted = work_of_step(rows, settings, able, usual)
-    machine = Machine("the GPU", memory, Device("gpu", base.dtype.itemsize, is_old=usual <= OLD_GPU_TOKENS))
+    machine = Machine("the GPU", memory, place)
     chosen = adapt_to_memory(model, wanted, machine)
     if chosen == wanted or chosen == with_forced_checkpoints(model, wanted):
         return UNREDUCED, ""
@@ -120,14 +119,19 @@ def choose_first_room(
     return Room(tokens, recomputes=True), sentence
 
 
-def work_of_step(rows: Rows, settings: Parameters, able: Abilities, usual: int) -> Work:
+def work_of_step(
+    rows: Rows, settings: Parameters, able: Abilities, usual: int, *, learns_all: bool = False
+) -> Work:
     """Describes the largest step: as many of the longest rows as are computed at a time."""
+    method = METHODS_OF_SIZING[settings.quantization]
+    if learns_all:
+        method = "full"
     length = min(rows.longest, settings.max_length)
     count = 1
     if able.combines:
         count = max(1, min(settings.batch_size, usual // length))
     return Work(
-        METHODS_OF_SIZING[settings.quantization],
+        method,
         length,
         count,
         rank=settings.lora_r,

@@ -26,16 +26,18 @@ from trainers.local.training.base_model import (
     load_config,
     load_model,
     load_tokenizer,
+    stored_quantization,
 )
 from trainers.local.training.data import Row, Rows, read_rows, report_rows, row_lengths
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses, TrainingFailed
-from trainers.local.training.memory import choose_first_room, usable_memory
+from trainers.local.training.memory import choose_first_room, usable_memory, work_of_step
 from trainers.local.training.metrics_logger import MetricsLogger
 from trainers.local.training.packing import Abilities, find_abilities, padding_refusal, usual_tokens
 from trainers.local.training.schedule import UNREDUCED, Room
 from trainers.local.training.sharding import device_memory, is_sharding_wanted, shard_layers
-from trainers.methods import Parameters
+from trainers.methods import METHODS, Parameters
+from trainers.sizing.memory import OLD_GPU_TOKENS, Device
 
 KERNELS_FILE = "kernels.json"  # in the job's folder
 
@@ -83,6 +85,8 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     is_sharded = needs_sharding(settings, source, device)
     if is_sharded and job.trials:
         raise sharding_refusal("the trials of a sweep")
+    if is_sharded and METHODS[job.method].leaves_model:
+        raise sharding_refusal("all weights of a model")
     # A base that doesn't fit into one GPU is in main memory until it is divided: one copy at a time.
     with distributed.one_at_a_time() if is_sharded else nullcontext():
         loaded = _load(job, settings, training, validation, device, dtype, is_sharded=is_sharded)
@@ -103,7 +107,7 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     report_processes(logger, is_sharded)
     room = UNREDUCED
     if not is_sharded:
-        room = _find_first_room(base, training, settings, able, device, logger)
+        room = _find_first_room(base, training, job, settings, able, device, dtype, logger)
     return TrainingSetup(base, training, validation, able, device, dtype, is_sharded, room)
 
 
@@ -140,7 +144,13 @@ def _load(
     *,
     is_sharded: bool,
 ) -> LoadedBase:
-    base = load_model(job.base, device, dtype, settings.quantization, stay_on_cpu=is_sharded)
+    learns_all = METHODS[job.method].leaves_model
+    weights = dtype
+    if learns_all:
+        if stored_quantization(load_config(job.base)) is not None:
+            raise quantised_refusal(job.base_name)
+        weights = torch.float32  # a step changes most weights by less than bfloat16 can hold
+    base = load_model(job.base, device, weights, settings.quantization, stay_on_cpu=is_sharded)
     check_vocabulary(base, job.base_name, training, validation)
     kernels = choose_kernels(base, device, is_sharded=is_sharded)
     slow_layers = describe_slow_layers(base, device)
@@ -198,9 +208,11 @@ def _choose_abilities(
 def _find_first_room(
     base: Any,
     training: Rows,
+    job: TrainingJob,
     settings: Parameters,
     able: Abilities,
     device: torch.device,
+    dtype: torch.dtype,
     logger: MetricsLogger,
 ) -> Room:
     """Returns the room with which the first step is tried; unreduced where memory can't be measured."""
@@ -209,7 +221,9 @@ def _find_first_room(
         return UNREDUCED
     memory = -distributed.max_of_all(-memory)  # the smallest, since all must decide alike
     usual = usual_tokens(device, able)
-    room, why = choose_first_room(base, training, settings, able, usual, memory)
+    work = work_of_step(training, settings, able, usual, learns_all=METHODS[job.method].leaves_model)
+    place = Device("gpu", dtype.itemsize, is_old=usual <= OLD_GPU_TOKENS)
+    room, why = choose_first_room(base, work, settings.quantization, place, memory)
     if why:
         logger.log(why)
     return room
@@ -237,6 +251,14 @@ def sharding_refusal(who: str) -> TrainingFailed:
         "several. Use a smaller base, or try sharding 'none'."
     )
     return TrainingFailed("sharding_unavailable", text, "sharding")
+
+
+def quantised_refusal(name: str) -> TrainingFailed:
+    text = (
+        f"The base model {name} is stored quantised, so its weights can't be trained, only an adapter on top of them. "
+        "Leave 'method' out, or name the unquantised model."
+    )
+    return TrainingFailed("base_quantized", text, "method")
 
 
 def cap_to_context(settings: Parameters, base: str, logger: MetricsLogger) -> Parameters:

@@ -63,7 +63,7 @@ def shard_rest(model: PeftModel, device: torch.device) -> None:
     fully_shard(model, mesh=mesh, ignored_params=learnt, reshard_after_forward=True)
 
 
-def pad_parts(model: PeftModel, parts: Sequence[Sequence[T]], spare: T) -> Iterator[tuple[Sequence[T], int]]:
+def pad_parts(model: Module, parts: Sequence[Sequence[T]], spare: T) -> Iterator[tuple[Sequence[T], int]]:
     """Yields (part, 1) for each part. If the model is sharded, then yields (`spare`, 0) until all processes have the
     same number of parts."""
     count = len(parts)

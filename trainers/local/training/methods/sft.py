@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with LoRA: the loss on the supervised tokens of packed or padded chats."""
+"""Supervised fine-tuning, with LoRA or of all weights: the loss on the supervised tokens of packed or padded chats."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trainers.local.job_directory import TrainingJob
-from trainers.local.peft import PeftModel
 from trainers.local.training import distributed, loop
 from trainers.local.training.base_model import add_lora
 from trainers.local.training.checkpoints import CHECKPOINT_S, resume_from_adapter
@@ -36,6 +36,7 @@ from trainers.local.training.packing import (
 )
 from trainers.local.training.setup import TrainingSetup, prepare_training
 from trainers.local.training.sharding import pad_parts, shard_rest
+from trainers.methods import METHODS
 
 BUILT_AHEAD = ("cuda", "mps")
 
@@ -51,10 +52,12 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
 
 
 def create_method(folder: Path, job: TrainingJob, setup: TrainingSetup) -> Sft:
-    """Adds a new adapter to the base, or loads that of the tuned model which the job trains further. `folder` may be a
-    trial's."""
+    """Adds a new adapter to the base, or loads that of the tuned model which the job trains further, or makes the
+    base's own weights learn. `folder` may be a trial's."""
     torch.manual_seed(job.seed)  # here, so that each trial of a sweep begins like a single job
-    if job.continues:
+    if METHODS[job.method].leaves_model:
+        model = setup.base.requires_grad_(True)
+    elif job.continues:
         model = resume_from_adapter(folder, setup.base, job.settings)
     else:
         model = add_lora(setup.base, job.settings)
@@ -71,7 +74,7 @@ class Sft(TrainingMethod[Row, Scores]):
 
     forward_share = 1 / 3
 
-    def __init__(self, model: PeftModel, setup: TrainingSetup) -> None:
+    def __init__(self, model: Any, setup: TrainingSetup) -> None:
         self.model = model
         self.rows = setup.training.rows
         self.validation: Sequence[Row] = ()
@@ -84,7 +87,8 @@ class Sft(TrainingMethod[Row, Scores]):
         self.is_sharded = setup.is_sharded
         self.usual_tokens = usual_tokens(setup.device, setup.able)
         self.first_room = setup.first_room
-        self._packs = PacksAhead(partial(build_pack, model=model, able=setup.able), setup.device)
+        build = partial(build_pack, model=model, able=setup.able, dtype=setup.dtype)
+        self._packs = PacksAhead(build, setup.device)
         self._next_parts: Sequence[Sequence[Row]] = ()
         self.looks_ahead = self._packs.is_on
 
@@ -122,7 +126,7 @@ class Sft(TrainingMethod[Row, Scores]):
         for rows, counts in padded:
             state.check_pause()
             with state.cores.shared():
-                part = measure_rows(self.model, rows, self.able, self._packs)
+                part = measure_rows(self.model, rows, self.able, self.dtype, self._packs)
                 share = part.total * counts / targets
                 state.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             loss += counts * part.total.item() / targets
@@ -145,7 +149,7 @@ class Sft(TrainingMethod[Row, Scores]):
             for rows, counts in padded:
                 state.check_pause()
                 with state.cores.shared(), torch.no_grad():
-                    loss = measure_rows(self.model, rows, self.able, self._packs)
+                    loss = measure_rows(self.model, rows, self.able, self.dtype, self._packs)
                 losses += [loss] * counts
             return losses
 
@@ -200,29 +204,33 @@ def _are_same(rows: Sequence[Row], others: Sequence[Row]) -> bool:
     return len(rows) == len(others) and all(map(operator.is_, rows, others))
 
 
-def build_pack(rows: Sequence[Row], *, model: PeftModel, able: Abilities) -> Pack:
+def build_pack(rows: Sequence[Row], *, model: Any, able: Abilities, dtype: torch.dtype) -> Pack:
+    """Builds a pack for computing in `dtype`."""
     weight = next(model.parameters())
     if able.pads:
         return pad_rows(rows, weight.device)
     return pack_rows(
         rows,
         weight.device,
-        weight.dtype,
+        dtype,
         by_rows=able.by_rows,
         by_blocks=able.by_blocks,
     )
 
 
 def measure_rows(
-    model: PeftModel, rows: Sequence[Row], able: Abilities, packs: PacksAhead | None = None
+    model: Any,
+    rows: Sequence[Row],
+    able: Abilities,
+    dtype: torch.dtype,
+    packs: PacksAhead | None = None,
 ) -> Loss:
-    """Computes the loss of the rows, whose pack may come from `packs`. autocast is needed because frozen weights are in
-    bfloat16 and LoRA's in float32."""
-    weight = next(model.parameters())
-    is_mixed = weight.dtype != torch.float32
+    """Computes the loss of the rows in `dtype`. Their pack may come from `packs`. autocast is needed because learnt
+    weights are in float32 and frozen ones in `dtype`."""
+    device = next(model.parameters()).device
     if packs is None:
-        pack = build_pack(rows, model=model, able=able)
+        pack = build_pack(rows, model=model, able=able, dtype=dtype)
     else:
         pack = packs.take(rows)
-    with torch.autocast(weight.device.type, weight.dtype, enabled=is_mixed):
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         return measure(model, pack, able)

@@ -47,7 +47,6 @@ from trainers.local.training import distributed
 from trainers.local.training.base_model import remove_lora
 from trainers.local.training.checkpoints import (
     CHECKPOINT_S,
-    WEIGHTS,
     delete_old_checkpoints,
     list_checkpoints,
     read_position,
@@ -78,7 +77,7 @@ from trainers.local.training.schedule import (
     stop_sentence,
 )
 from trainers.local.training.setup import TrainingSetup, prepare_training
-from trainers.local.training.successive_halving import (
+from trainers.local.training.sweeps.successive_halving import (
     Decision,
     Round,
     TrialScore,
@@ -87,6 +86,7 @@ from trainers.local.training.successive_halving import (
     next_decision,
     steps_left,
 )
+from trainers.local.training.tuned_weights import WEIGHTS
 
 
 @dataclass

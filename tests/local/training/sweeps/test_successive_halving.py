@@ -13,7 +13,7 @@ from trainers.hyperparameters import halving_rounds, halving_steps, halving_tota
 from trainers.local.engines.catalog import UNSLOTH
 from trainers.local.engines.compatibility import refuse_unsupported
 from trainers.local.jobs.requests import parse_job_request
-from trainers.local.training.successive_halving import (
+from trainers.local.training.sweeps.successive_halving import (
     TrialScore,
     find_winner,
     list_rounds,
