@@ -45,6 +45,7 @@ from tests.local.api.test_server_constrained import (
     test_the_tokens_with_log_probabilities_spell_the_answer,
 )
 from tests.local.export.exports import JOB, MODEL, tune
+from tests.local.serving.canned_vllm import CACHED
 from tests.local.serving.fake_vllm import BY_VLLM, CANNED_SERVER, ROOT, answer_of, install_fake_vllm
 from tests.local.trainer_server import (
     TrainerServer,
@@ -113,6 +114,28 @@ def test_an_alias_is_answered_until_its_adapter_is_missing(
         assert answer_of(client, "local/tiny") == builtin_answers[0]
     finally:
         adapter.with_name("gone").rename(adapter)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_usage_says_what_vllm_had_read_before(
+    tmp_path: Path, tiny_model_dir: Path, streams: bool
+) -> None:
+    install_fake_vllm(tmp_path, CANNED_SERVER)
+    options: dict[str, Any] = {}
+    if streams:
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+    with (
+        serve_in_process(tmp_path, f"tiny={tiny_model_dir}", more=BY_VLLM) as served,
+        served.client() as client,
+    ):
+        answer: Any = client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "Hello"}], max_tokens=2, **options
+        )
+        parts = [answer]
+        if streams:
+            parts = [part for part in answer if part.usage]
+        usage = parts[-1].usage
+    assert usage.prompt_tokens_details.cached_tokens == CACHED
 
 
 def test_after_a_crash_of_vllm_the_next_request_starts_it_again(tmp_path: Path, tiny_model_dir: Path) -> None:

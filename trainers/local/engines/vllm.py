@@ -83,6 +83,7 @@ def serve_command(installation: Installation, options: VllmOptions, socket: Path
         *("--enable-lora", "--max-lora-rank", str(options.rank), "--max-loras", str(options.adapters)),
         *("--generation-config", "vllm"),
         *("--max-logprobs", "20"),
+        "--enable-prompt-tokens-details",  # else usage has no cached_tokens
         *("--structured-outputs-config", json.dumps({"backend": "guidance"})),
     ]
     share = options.share

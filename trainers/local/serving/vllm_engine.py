@@ -355,6 +355,8 @@ async def _write_answer(
 
 def _take(choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabulary) -> None:
     """Adds the tokens of `choice`, which is an answer or a part of one, to the writer."""
+    if "cached_tokens" in choice:
+        writer.cached_tokens = choice["cached_tokens"]
     tokens: Sequence[int] = choice["token_ids"] or ()
     likelihoods: Sequence[Likelihood | None] = _likelihoods(choice, writer, vocabulary)
     if not likelihoods:

@@ -163,17 +163,18 @@ class VllmServer:
             await self._post("/v1/unload_lora_adapter", {"lora_name": name})
 
     async def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the choice that POST /v1/completions answers with. Raises ApiError."""
+        """Returns the choice that POST /v1/completions answers with, and `cached_tokens` in it. Raises ApiError."""
         answer: dict[str, Any] = json.loads(await self._post("/v1/completions", body))
         choice: dict[str, Any] = answer["choices"][0]
-        return choice
+        return {**choice, "cached_tokens": _cached_tokens(answer)}
 
     async def completion_parts(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Yields the parts of the choice as they are written. Raises ApiError."""
+        """Yields the parts of the choice as they are written, and `cached_tokens` in the last. Raises ApiError."""
+        streaming = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        last: dict[str, Any] | None = None  # waits for the usage, which vLLM sends after it
+        cached = 0
         try:
-            async with self._http.stream(
-                "POST", "/v1/completions", json={**body, "stream": True}
-            ) as response:
+            async with self._http.stream("POST", "/v1/completions", json=streaming) as response:
                 if response.status_code != 200:
                     raise _refused(response.status_code, (await response.aread()).decode(errors="replace"))
                 async for line in response.aiter_lines():
@@ -181,8 +182,14 @@ class VllmServer:
                         part = json.loads(line.removeprefix("data: "))
                         if "error" in part:
                             raise _refused(500, line)
+                        cached = max(cached, _cached_tokens(part))
                         for choice in part["choices"]:
-                            yield choice
+                            if choice["finish_reason"]:
+                                last = choice
+                            else:
+                                yield choice
+                if last is not None:
+                    yield {**last, "cached_tokens": cached}
         except httpx2.TransportError as error:
             raise await self._ended_while_answering() from error
 
@@ -203,6 +210,13 @@ class VllmServer:
             await asyncio.sleep(0.05)
         text = "vLLM ended while it answered. The next request starts it again: try again in a minute."
         return busy_error(text, "engine_ended", RETRY_S)
+
+
+def _cached_tokens(answer: Mapping[str, Any]) -> int:
+    """Returns how many of the prompt's tokens vLLM had read before. It leaves the field out if there are none."""
+    usage = answer.get("usage") or {}
+    details = usage.get("prompt_tokens_details") or {}
+    return int(details.get("cached_tokens") or 0)
 
 
 def _refused(status: int, text: str) -> ApiError:
