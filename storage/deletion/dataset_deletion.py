@@ -272,6 +272,6 @@ def _dataset_deletion(**row: Any) -> DatasetDeletion:
     lists = {name: tuple(json.loads(row[name])) for name in ("datasets", "paths", "files")}
     copies = []
     for copy in json.loads(row["elsewhere"]):
-        copy.pop("alias", None)  # of a deletion that began before release 0.3
+        copy.pop("alias", None)  # of a deletion that release 0.2 has begun
         copies.append(RemoteCopy(**copy))
     return DatasetDeletion(**{**row, **lists, "elsewhere": tuple(copies)})

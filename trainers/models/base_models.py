@@ -129,9 +129,16 @@ def why_no_base(source: str) -> str | None:
     return f"{source} is neither a folder here nor a hub id such as org/name."
 
 
-def why_untrainable(source: str) -> str | None:
-    """Returns why our trainer can't train this base, judging by its folder or its cached files from the hub. Returns
-    None if nothing rules it out, or if none of its files are on this machine."""
+def weights_refusal(source: str, stored: str) -> str:
+    return (
+        f"The base model {source} is stored in the format {stored}, so its weights can't be trained, only an adapter "
+        "on top of them. Leave the method out, or use a copy in bfloat16."
+    )
+
+
+def why_untrainable(source: str, *, learns_all: bool = False) -> str | None:
+    """Returns why our trainer can't train this base, or with `learns_all` not all its weights, judging by its folder or
+    its cached files from the hub. Returns None if nothing rules it out, or if none of its files are on this machine."""
     preset = find_preset(source)
     if preset:
         source = preset.hub_id
@@ -155,6 +162,8 @@ def why_untrainable(source: str) -> str | None:
             f"The base model {source} is stored in the format {stored}, on which LoRA can't be trained here. Use a "
             "copy in bfloat16; with quantization nf4 it takes a quarter of the memory."
         )
+    if stored and learns_all:
+        return weights_refusal(source, stored)
     classes = raw.get("architectures") or ()
     if raw.get("is_encoder_decoder") or (classes and not any(name.endswith(WRITERS) for name in classes)):
         kind = ", ".join(classes) or raw.get("model_type")

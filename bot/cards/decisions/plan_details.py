@@ -21,7 +21,7 @@ from bot.rules.budgets import Budget
 from bot.rules.plan_settings import unusual_hyperparameters
 from bot.rules.plans import Plan, describe_sweep
 from storage.records import Run
-from trainers.methods import option_name
+from trainers.methods import METHODS, option_name
 
 
 def details_form(run: Run, plan: Plan, budget: Budget) -> Block:
@@ -71,7 +71,9 @@ def _model(plan: Plan) -> str:
 def _unusual_settings(plan: Plan) -> str:
     """The learning rate, and settings other than our own engine's defaults."""
     chosen = dict(plan.hyperparameters)
-    lines = [f"method {plan.method}"] if plan.method != "supervised" else []
+    lines = []
+    if plan.method != "supervised":
+        lines.append(f"method {METHODS[plan.method].option}")
     lines += [f"engine {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
     if "learning_rate" in chosen:
         lines.append(f"learning rate {chosen['learning_rate']:g}")

@@ -36,6 +36,7 @@ from bot.values.evaluations import ComparisonProgress
 from bot.values.runs import AfterResult, LabelChange, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from trainers.evaluation.results import Comparison
+from trainers.methods import METHODS
 from trainers.providers.pricing import PriceList
 
 SHOWN_LABELS = 20
@@ -255,7 +256,10 @@ def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
         ("Requested by", f"<@{run.requester}>, {utc_time(plan.asked_at)}"),
         ("Dataset", f"{escape(plan.dataset)} version {plan.dataset_version}, from <@{plan.uploaded_by}>"),
         ("Rows", f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"),
-        ("Model", f"{escape(plan.base_model)} on {escape(plan.provider)}, method {escape(plan.method)}"),
+        (
+            "Model",
+            f"{escape(plan.base_model)} on {escape(plan.provider)}, method {METHODS[plan.method].option}",
+        ),
         *start_facts(plan.starts_from),
         ("Hyperparameters", escape(chosen)),
         ("Plan", code(run.plan_hash)),

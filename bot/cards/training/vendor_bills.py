@@ -57,6 +57,8 @@ def exact(micros: int) -> str:
 
 def _parts(bill: VendorBill) -> str:
     """What the bill consists of; '' if it is all training."""
+    if bill.micros == bill.training_micros:
+        return ""
     parts = {
         "training": bill.training_micros,
         "sampling": bill.sampling_micros,
@@ -65,6 +67,4 @@ def _parts(bill: VendorBill) -> str:
         "other usage": bill.other_micros,
     }
     billed = [f"{name} {exact(micros)}" for name, micros in parts.items() if micros]
-    if bill.micros == bill.training_micros:
-        return ""
     return f" ({', '.join(billed)})"

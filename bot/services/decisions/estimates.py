@@ -57,7 +57,7 @@ from trainers.client.payloads import accepted_hyperparameters
 from trainers.dataset import Report
 from trainers.dataset.checks import MAX_LABELS
 from trainers.hyperparameters import ENCODER_RATE, count_full_trainings, rate_for
-from trainers.methods import ADAPTER_SETTINGS, METHODS, MethodName
+from trainers.methods import ADAPTER_SETTINGS, METHODS, MethodName, all_specs, specs
 from trainers.models import chat_parameters
 from trainers.models.tokens import encoding_of
 from trainers.money import to_micros
@@ -413,9 +413,11 @@ def _hyperparameters(
     settings: Settings, target: Target, report: Report, question: Question
 ) -> tuple[tuple[str, Hyperparameter], ...]:
     provider = target.row.provider
-    defaults: Mapping[str, Hyperparameter] = {}
+    defaults: dict[str, Hyperparameter] = {}
     if not target.model.is_encoder:
-        defaults = target.row.defaults
+        # They are written for all methods, one of which may lack some; what is not ours is the vendor's own.
+        others = all_specs().keys() - specs(question.method).keys()
+        defaults = {name: value for name, value in target.row.defaults.items() if name not in others}
     chosen_before = question.chosen
     if target.start is not None:
         chosen_before |= dict(target.start.shape)

@@ -69,7 +69,7 @@ from trainers.dataset.splits import VALIDATION_LEAST_ROWS, split_validation
 from trainers.errors import TrainerError
 from trainers.host import ENGINES_FOLDER, installed_version, weights_fingerprint
 from trainers.hyperparameters import combinations, halving_steps
-from trainers.methods import BUILTIN, METHODS
+from trainers.methods import BUILTIN, METHODS, MethodName
 from trainers.models import base_models
 from trainers.money import to_micros
 from trainers.providers.pricing import PriceList, served_price, tuned_price
@@ -239,9 +239,9 @@ def closed_to_us_text(context: AppContext, row: ProviderRow) -> str | None:
     )
 
 
-def untrainable_text(settings: Settings, target: Target) -> str | None:
-    """Returns why our trainer can't train the target's base model on this machine, None if it can or is not asked
-    to."""
+def untrainable_text(settings: Settings, target: Target, method: MethodName = "supervised") -> str | None:
+    """Returns why our trainer can't train the target's base model by this method on this machine, None if it can or is
+    not asked to."""
     row = target.row
     model = target.model
     if row.engine is not None and row.is_started_by_us and not is_engine_installed(settings, row.engine):
@@ -254,7 +254,8 @@ def untrainable_text(settings: Settings, target: Target) -> str | None:
     folder = None
     if row.is_started_by_us:
         folder = settings.trainer.models.get(model.name)
-    why = base_models.why_untrainable(folder or model.base_name or model.name)
+    source = folder or model.base_name or model.name
+    why = base_models.why_untrainable(source, learns_all=METHODS[method].leaves_model)
     if why or folder is None:
         return why
     missing = base_models.why_not_served(model.name, folder)
@@ -415,7 +416,9 @@ def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | 
     row = estimated.target.row
     if row.name not in context.trainers:
         return no_key_refusal(row)
-    why = closed_to_us_text(context, row) or untrainable_text(context.settings, estimated.target)
+    why = closed_to_us_text(context, row) or untrainable_text(
+        context.settings, estimated.target, estimated.question.method
+    )
     if why is None:
         return None
     return Refusal(why)

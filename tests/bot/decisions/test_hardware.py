@@ -103,6 +103,18 @@ def test_memory_is_unknown_for_hosted_and_unknown_models(tmp_path: Path, report:
     assert estimate(settings(tmp_path, "org/unheard-of"), report).memory is None
 
 
+def test_all_weights_get_the_defaults_of_a_trainer_that_they_can_have(tmp_path: Path, report: Report) -> None:
+    toml = f'[trainer.models]\nours = "{SMOL}"\n[providers.local.defaults]\nlora_r = 32\nmax_length = 300\n'
+    ours = load(tmp_path, toml)
+    for method, names in (("supervised", {"lora_r", "max_length"}), ("full", {"max_length"})):
+        question = Question(current="gpt-4o", target="local/ours", method=method)
+        result = make_estimate(ours, "tickets", report, question, TODAY)
+        assert isinstance(result, EstimateResult)
+        chosen = dict(result.hyperparameters)
+        assert {"lora_r", "max_length"} & chosen.keys() == names
+        assert chosen["max_length"] == 300
+
+
 def test_an_untrainable_base_is_refused_before_there_is_a_plan(tmp_path: Path, report: Report) -> None:
     base = tmp_path / "gpt-oss"
     base.mkdir()
@@ -116,6 +128,9 @@ def test_an_untrainable_base_is_refused_before_there_is_a_plan(tmp_path: Path, r
     missing = settings(tmp_path, str(tmp_path / "nowhere"))
     text = untrainable_text(missing, estimate(missing, report).target)
     assert text is not None and "is neither a folder here" in text and "[trainer.models]" in text
+    (base / "config.json").write_text('{"quantization_config": {"quant_method": "bitsandbytes"}}')
+    text = untrainable_text(untrainable, estimate(untrainable, report).target, "all_weights")
+    assert text is not None and "its weights can't be trained, only an adapter" in text
 
 
 def test_a_training_that_does_not_fit_is_a_warning_for_approvers(tmp_path: Path, report: Report) -> None:

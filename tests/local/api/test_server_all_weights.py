@@ -66,7 +66,7 @@ def test_its_model_and_its_checkpoint_answer(client: openai.OpenAI, trained: Fin
 
 @pytest.mark.deep
 def test_full_means_all_weights_of_a_chat_model(client: openai.OpenAI) -> None:
-    job = create(client, "full", {"n_epochs": 1})
+    job = create(client, "full", {"n_epochs": 1, "max_length": 128})
     assert job.method and job.method.model_dump()["type"] == "all_weights"
     assert client.fine_tuning.jobs.cancel(job.id).id == job.id
 

@@ -39,7 +39,6 @@ def weights_of(folder: Path) -> dict[str, Any]:
 
 
 def test_it_is_written_as_it_was_trained(data: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
-    # The base is no longer needed to answer.
     folder, messages = run_export(order(data, tmp_path / "out", "merged"))
     assert messages[-1].endswith(SAME)
     trained = weights_of(data / "jobs" / JOB / "adapter")

@@ -178,6 +178,12 @@ def test_a_base_that_cannot_be_trained_is_recognised_by_its_files(
     assert why in str(why_untrainable(write_base(tmp_path, template, **config)))
 
 
+def test_weights_that_are_stored_in_4_bits_can_have_an_adapter_only(tmp_path: Path) -> None:
+    base = write_base(tmp_path, quantization_config={"quant_method": "bitsandbytes"})
+    assert why_untrainable(base) is None
+    assert "its weights can't be trained, only an adapter" in str(why_untrainable(base, learns_all=True))
+
+
 @pytest.mark.parametrize("config", [{}, {"architectures": ["LlamaForCausalLM"]}])
 def test_other_bases_can_be_trained(tmp_path: Path, config: dict[str, Any]) -> None:
     assert why_untrainable(write_base(tmp_path, **config)) is None

@@ -177,13 +177,14 @@ class JobEndpoints:
                 "This trainer's jobs run on a cluster, which can't train encoders. Leave --executor ray out."
             )
             raise invalid(text, "model", "base_not_trainable")
-        if METHODS[job_request.method].leaves_model and not backend.is_here:
+        learns_all = METHODS[job_request.method].leaves_model
+        if learns_all and not backend.is_here:
             text = (
                 "Training all weights leaves a model of gigabytes, which has to be trained where it is served, and "
                 "this job would train on another machine. Leave 'method' out, which trains an adapter."
             )
             raise invalid(text, "method.type", "method_unavailable")
-        if not start.is_encoder and (complaint := why_untrainable(start.base)):
+        if not start.is_encoder and (complaint := why_untrainable(start.base, learns_all=learns_all)):
             raise invalid(complaint, "model", "base_not_trainable")
         training = self._known_file(job_request.training_file, "training_file")
         validation = None

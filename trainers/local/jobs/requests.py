@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -262,10 +262,9 @@ def adapt_to_base(job_request: JobRequest, name: str, *, is_encoder: bool) -> Jo
     """Returns the request with the method that it means for the base `name`. Raises ApiError (400) if the method
     doesn't suit that base."""
     suited = suited_method(job_request.method, is_encoder=is_encoder)
-    if suited != job_request.method:
-        hyperparameters = replace(job_request.hyperparameters, method=suited)
-        _check_method(hyperparameters.values, hyperparameters.sweep or None, METHODS[suited])
-        job_request = replace(job_request, method=suited, hyperparameters=hyperparameters)
+    hyperparameters = replace(job_request.hyperparameters, method=suited)
+    _check_method(hyperparameters.values, hyperparameters.sweep, METHODS[suited], methods.specs(suited))
+    job_request = replace(job_request, method=suited, hyperparameters=hyperparameters)
     if not is_encoder:
         if METHODS[job_request.method].is_for_encoders:
             text = f"'{name}' writes text, and the method {job_request.method} is for encoders. Leave 'method' out."
@@ -309,7 +308,8 @@ def _parse_hyperparameters(
         if value is not None:  # None stands for "auto"
             values[name] = value
     _check_together(values, has_validation)
-    _check_method(values, sweep, METHODS[method.type])
+    # What the method takes on this base is checked once the base is looked up.
+    _check_method(values, sweep, METHODS[method.type], methods.typed_specs(method.type))
     if sweep is not None:
         _check_sweep(sweep, values, has_validation=has_validation)
     return Hyperparameters(values, method.type, sweep or ())
@@ -351,9 +351,11 @@ def _check_together(values: Mapping[str, Any], has_validation: bool) -> None:
         raise invalid(text, f"hyperparameters.{missing}")
 
 
-def _check_method(values: Mapping[str, Any], sweep: Sweep | None, method: Method) -> None:
+def _check_method(
+    values: Mapping[str, Any], sweep: Sweep | None, method: Method, allowed: Collection[str]
+) -> None:
     for name in values:
-        if name not in methods.specs(method.name):
+        if name not in allowed:
             if method.is_for_encoders:
                 takes = ", ".join(methods.specs(method.name)) or "no hyperparameters"
                 text = f"The method {method.name} trains an encoder and takes {takes}. Leave '{name}' out."
@@ -364,7 +366,7 @@ def _check_method(values: Mapping[str, Any], sweep: Sweep | None, method: Method
                 f"or leave '{name}' out."
             )
             raise invalid(text, f"hyperparameters.{name}")
-    if sweep is not None and not method.is_plain:
+    if sweep and not method.is_plain:
         text = "A sweep compares supervised trainings. Leave 'sweep' out, and create a job for each choice."
         raise invalid(text, "hyperparameters.sweep")
     engine = values.get("engine", BUILTIN)

@@ -37,6 +37,7 @@ from trainers.local.training.packing import Abilities, find_abilities, padding_r
 from trainers.local.training.schedule import UNREDUCED, Room
 from trainers.local.training.sharding import device_memory, is_sharding_wanted, shard_layers
 from trainers.methods import METHODS, Parameters
+from trainers.models.base_models import weights_refusal
 from trainers.sizing.memory import OLD_GPU_TOKENS, Device
 
 KERNELS_FILE = "kernels.json"  # in the job's folder
@@ -147,8 +148,9 @@ def _load(
     learns_all = METHODS[job.method].leaves_model
     weights = dtype
     if learns_all:
-        if stored_quantization(load_config(job.base)) is not None:
-            raise quantised_refusal(job.base_name)
+        stored = stored_quantization(load_config(job.base))
+        if stored is not None:
+            raise TrainingFailed("base_quantized", weights_refusal(job.base_name, stored), "method")
         weights = torch.float32  # a step changes most weights by less than bfloat16 can hold
     base = load_model(job.base, device, weights, settings.quantization, stay_on_cpu=is_sharded)
     check_vocabulary(base, job.base_name, training, validation)
@@ -251,14 +253,6 @@ def sharding_refusal(who: str) -> TrainingFailed:
         "several. Use a smaller base, or try sharding 'none'."
     )
     return TrainingFailed("sharding_unavailable", text, "sharding")
-
-
-def quantised_refusal(name: str) -> TrainingFailed:
-    text = (
-        f"The base model {name} is stored quantised, so its weights can't be trained, only an adapter on top of them. "
-        "Leave 'method' out, or name the unquantised model."
-    )
-    return TrainingFailed("base_quantized", text, "method")
 
 
 def cap_to_context(settings: Parameters, base: str, logger: MetricsLogger) -> Parameters:

@@ -26,13 +26,6 @@ MODEL_CONFIG = "config.json"
 FORMATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def base_of(model: Any) -> Any:
-    """Returns the model without peft's wrapper."""
-    if isinstance(model, PeftModel):
-        return model.get_base_model()
-    return model
-
-
 def write_tuned(folder: Path, model: Any) -> None:
     """Writes the adapter, or the model with its tokenizer, into `folder`."""
     if isinstance(model, PeftModel):

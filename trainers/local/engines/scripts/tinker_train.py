@@ -198,8 +198,10 @@ def datum(row: dict[str, Any], weight: float) -> tinker.Datum:
     ids = row["input_ids"]
     weights = []
     for label in row["labels"][1:]:
-        is_learnt = label != IGNORED
-        weights.append(weight * is_learnt)
+        if label == IGNORED:
+            weights.append(0.0)
+        else:
+            weights.append(weight)
     return tinker.Datum(
         model_input=tinker.ModelInput.from_ints(ids[:-1]),
         loss_fn_inputs={"target_tokens": ids[1:], "weights": weights},
