@@ -34,7 +34,7 @@ from trainers.typed_tables import INVALID, Key, Limits, Reader, parse_number, re
 from trainers.types import Hyperparameter
 
 MethodName = Literal["supervised", "dpo", "grpo", "head", "full", "all_weights"]
-EngineName = Literal["builtin", "unsloth", "axolotl", "llamafactory", "tinker"]
+EngineName = Literal["builtin", "unsloth", "axolotl", "llamafactory", "tinker", "vllm"]
 Quantization = Literal["none", "nf4", "int8"]
 Sharding = Literal["auto", "none", "fsdp"]
 TooLong = Literal["leave_out", "truncate", "refuse"]
@@ -283,7 +283,7 @@ class Parameters:
     engine: Annotated[
         EngineName,
         Declaration(
-            "program that trains",
+            "program that trains, or for grpo the one that writes the sampled answers",
             "unsloth",
             option="engine",
             wants=f"one of {', '.join(get_args(EngineName))}",
@@ -350,8 +350,9 @@ class Method:
 
     `reads_pairs`: it trains on preference pairs. `epochs` and `batch` give the automatic number of passes and rows per
     step for a number of rows; the learning rate is the one for chats divided by `rate_divisor`. `is_plain`: its
-    hyperparameters can be swept, its base can be sharded over GPUs, and engines other than ours support it. The other
-    methods need TRL, which holds one whole model, or leave no adapter. `is_for_encoders`: its base is an encoder, which
+    hyperparameters can be swept, its base can be sharded over GPUs, and engines that train support it. The other
+    methods need TRL, which holds one whole model, or leave no adapter. `samples`: it learns from answers that the model
+    writes meanwhile, which vLLM can do for it. `is_for_encoders`: its base is an encoder, which
     embeds texts and generates none; it learns to choose from a fixed list of answers. `leaves_model`: its result is a
     model with all its weights instead of an adapter. `takes` are the names of its hyperparameters, or None for all
     fields of `parameters` but those that it `lacks`.
@@ -365,6 +366,7 @@ class Method:
     epochs: Callable[[int], int] = hosted_epochs_for
     rate_divisor: int = PAIRS_SHARE
     is_plain: bool = False
+    samples: bool = False
     is_for_encoders: bool = False
     leaves_model: bool = False
     takes: frozenset[str] | None = None
@@ -373,9 +375,11 @@ class Method:
 
     @property
     def engines(self) -> tuple[str, ...]:
+        if self.samples:
+            return (BUILTIN, VLLM)
         if not self.is_plain:
             return (BUILTIN,)
-        return ENGINES
+        return TRAINING_ENGINES
 
     @property
     def option(self) -> str:
@@ -396,8 +400,9 @@ class Method:
         return float(f"{rate_for_chats / self.rate_divisor:.2g}")
 
 
-ENGINES: tuple[str, ...] = get_args(EngineName)
 BUILTIN = "builtin"
+VLLM = "vllm"  # writes answers and never trains
+TRAINING_ENGINES: tuple[str, ...] = tuple(name for name in get_args(EngineName) if name != VLLM)
 TINKER = "tinker"  # trains at a vendor, to whom it sends the rows
 HOSTED_STATE = "hosted_state"  # key of a job's metadata: "kept" if its last state stays there, to be served
 HOSTED_BASE = "hosted_base"  # key of a job's metadata: the base's name at that vendor
@@ -409,7 +414,7 @@ METHODS: Mapping[str, Method] = {
         "supervised", "sft", Parameters, "chats", epochs=epochs_for, rate_divisor=1, is_plain=True
     ),
     "dpo": Method("dpo", "dpo", DpoParameters, "preference pairs", reads_pairs=True),
-    "grpo": Method("grpo", "grpo", GrpoParameters, "chats, by rewards for sampled answers"),
+    "grpo": Method("grpo", "grpo", GrpoParameters, "chats, by rewards for sampled answers", samples=True),
     "head": Method(
         "head",
         "head",

@@ -30,7 +30,8 @@ CONTEXT = 2048
 class Model:
     """The base, and adapters by the names they were loaded with."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, logprobs_mode: str) -> None:
+        self.logprobs_mode = logprobs_mode
         self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
         self.base: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
         self.peft: Any = None
@@ -61,7 +62,10 @@ class Model:
         while len(tokens) < body["max_tokens"]:
             ids = torch.tensor([[*body["prompt"], *tokens]])
             logits = model(input_ids=ids).logits[0, -1].float()
-            logprobs.append(torch.log_softmax(logits, -1))
+            heat = 1.0
+            if self.logprobs_mode == "processed_logprobs":
+                heat = body["temperature"] or 1.0
+            logprobs.append(torch.log_softmax(logits / heat, -1))
             if guide:
                 logits = logits.masked_fill(~guide.allowed_tokens(), -torch.inf)
             token = _draw(logits, body, dice)
@@ -166,8 +170,11 @@ def main() -> None:
     parser.add_argument("command")
     parser.add_argument("base")
     parser.add_argument("--uds", required=True)
+    parser.add_argument("--logprobs-mode", default="raw_logprobs")
     arguments, _ = parser.parse_known_args()
     torch.set_num_threads(1)
     uvicorn.run(
-        app_of(Model(arguments.base), os.environ["VLLM_API_KEY"]), uds=arguments.uds, log_level="warning"
+        app_of(Model(arguments.base, arguments.logprobs_mode), os.environ["VLLM_API_KEY"]),
+        uds=arguments.uds,
+        log_level="warning",
     )

@@ -24,8 +24,10 @@ PROCESSES_VARIABLE = "FINETUNE_PROCESSES"  # the number of processes that each m
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHUTDOWN_S = 3
-# exit code: the job has to start again, with fewer tokens at a time (training/memory.py)
-SHORT_OF_MEMORY = 77
+# Exit codes of `python -m trainers.local.train`
+BUSY = 75  # EX_TEMPFAIL
+PAUSED = 76
+SHORT_OF_MEMORY = 77  # the job has to start again, with fewer tokens at a time (training/memory.py)
 MEET_S = 12 * 3600  # another machine may have a large base to fetch; a lost one is noticed in other ways
 
 

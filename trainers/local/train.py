@@ -3,7 +3,8 @@ its last checkpoint.
 
 Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process is training it, 76 it is paused, 77
 it has to start again with fewer tokens at a time. The training itself is in training/methods, for a sweep in
-training/sweeps/sweep.py, for another engine in engines/runner.py; each is imported only when it is needed."""
+training/sweeps/sweep.py, for another engine in engines/runner.py; each is imported only when it is needed. vLLM is an
+engine that doesn't train: it writes answers for training/methods/grpo.py."""
 
 from __future__ import annotations
 
@@ -18,12 +19,10 @@ from trainers.local.engines.catalog import ENGINES
 from trainers.local.engines.plan import engine_folder
 from trainers.local.engines.process import kill_leftover
 from trainers.local.job_directory import TrainingJob, lock_job, read_job
-from trainers.local.launch import die_with_parent, grow_segments, quick_imports
+from trainers.local.launch import BUSY, PAUSED, die_with_parent, grow_segments, quick_imports
 from trainers.local.training.errors import PAUSE_MARK, TrainingFailed, TrainingPaused, write_failure
-from trainers.methods import BUILTIN, METHODS
+from trainers.methods import BUILTIN, METHODS, VLLM
 
-BUSY = 75  # EX_TEMPFAIL
-PAUSED = 76
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
 # how long the first process of a team may take to save a checkpoint or to write why it failed
 LAST_WORDS_S = 60.0
@@ -80,7 +79,7 @@ def run_training(folder: Path, checkpoint_s: float | None = None) -> int:
 
 
 def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> None:
-    if job.settings.engine != BUILTIN:
+    if job.settings.engine not in (BUILTIN, VLLM):
         kill_leftover(engine_folder(folder))  # before the imports, which take seconds
         engine = ENGINES[job.settings.engine]
         if engine.is_hosted:
@@ -102,6 +101,10 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
         checkpoint_s = CHECKPOINT_S
     if job.trials:
         train_sweep(folder, job, checkpoint_s)
+    elif job.settings.engine == VLLM:
+        from trainers.local.serving.vllm_sampler import start_sampler
+
+        module.train(folder, job, checkpoint_s, start_sampler)
     else:
         module.train(folder, job, checkpoint_s)
 

@@ -44,7 +44,7 @@ def figure(kind: Figure) -> st.SearchStrategy[Decimal | int | None]:
             "learning_rate": st.floats(1e-9, 1.0),
             "lora_dropout": st.floats(1e-9, 0.9),
             "target_modules": st.sampled_from(["all-linear", "q_proj,v_proj"]),
-            "engine": st.sampled_from(methods.ENGINES),
+            "engine": st.sampled_from((*methods.TRAINING_ENGINES, methods.VLLM)),
             "quantization": st.sampled_from(["none", "nf4", "int8"]),
         },
     ),

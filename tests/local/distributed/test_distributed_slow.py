@@ -39,8 +39,7 @@ from tests.local.trainer_server import (
     wait_for_status,
 )
 from trainers.hyperparameters import Sweep
-from trainers.local.launch import SHORT_OF_MEMORY, train_command
-from trainers.local.train import PAUSED
+from trainers.local.launch import PAUSED, SHORT_OF_MEMORY, train_command
 from trainers.methods import Parameters
 
 pytestmark = pytest.mark.slow

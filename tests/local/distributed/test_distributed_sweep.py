@@ -23,7 +23,8 @@ from tests.local.runs import (
 from tests.local.sweeps import count_trial_steps, make_sweep, read_table
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_json
-from trainers.local.train import PAUSED, run_training
+from trainers.local.launch import PAUSED
+from trainers.local.train import run_training
 from trainers.methods import Parameters
 
 pytestmark = [pytest.mark.deep, pytest.mark.usefixtures("exact_numbers")]

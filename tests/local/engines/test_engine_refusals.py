@@ -144,4 +144,4 @@ def test_unsloth_trains_in_8_bits_only_on_a_gpu(tmp_path: Path, has_cuda: bool, 
 
 
 def test_requests_may_name_exactly_the_known_engines() -> None:
-    assert (methods.BUILTIN, *ENGINES) == methods.ENGINES
+    assert (methods.BUILTIN, *ENGINES) == methods.TRAINING_ENGINES

@@ -19,13 +19,12 @@ from tests.local.api.test_server_process import refuse_to_start
 from tests.local.trainer_server import STUB, TrainerServer, serve_in_thread, upload, wait_for, wait_for_status
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import Exit
-from trainers.local.launch import shell_exit_code
+from trainers.local.launch import PAUSED, shell_exit_code
 from trainers.local.ray import attempt, backend, storage, takeover, wait_events
 from trainers.local.ray.backend import RayOptions, RayUnusable, check_options, describe_exit, pack_source
 from trainers.local.ray.head import RayJob
 from trainers.local.ray.job_files import STORED_MARK, open_attempt, read_attempt
 from trainers.local.ray.storage import Storage
-from trainers.local.train import PAUSED
 
 MODELS = {"local/toy": "/nowhere"}
 

@@ -32,7 +32,8 @@ from tests.local.runs import (
     write_ticket_rows,
 )
 from trainers.local.job_directory import read_events, read_json
-from trainers.local.train import PAUSED, run_training
+from trainers.local.launch import PAUSED
+from trainers.local.train import run_training
 from trainers.local.training.base_model import silence_peft_warning
 from trainers.local.training.checkpoints import checkpoint_folder
 from trainers.local.training.pairs import read_pairs

@@ -30,7 +30,8 @@ from trainers.encoders import MULTILINGUAL_ENCODER, EncoderError, multilingual
 from trainers.encoders.classifier import LinearHead, fit_head, load_classifier
 from trainers.local.checks import file_refusal, labels_refusal
 from trainers.local.job_directory import read_json, replace_json
-from trainers.local.train import PAUSED, run_training
+from trainers.local.launch import PAUSED
+from trainers.local.train import run_training
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.finite_numbers import explain_encoder_step
 from trainers.local.training.methods import full

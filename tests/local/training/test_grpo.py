@@ -28,6 +28,7 @@ from trainers.local.train import run_training
 from trainers.local.training.errors import Pauses
 from trainers.local.training.methods import grpo
 from trainers.local.training.methods.grpo import REWARDS, Grpo, prepare
+from trainers.local.training.methods.sampling import SampledAnswer
 from trainers.local.training.metrics_logger import NullLogger
 from trainers.methods import METHODS, GrpoParameters
 
@@ -145,7 +146,8 @@ def test_loss_and_gradient_are_those_of_the_paper(beta: float, tiny_model_dir: P
     questions, answers = method.rows[:2], ([7, 8, 9], [20, 2], [30, 31, 2], [2])
     answer_rewards = [1.0, 0.0, 0.25, 0.75]
     method.model.train()
-    loss, part = method._trainer.measure(questions, answers, answer_rewards)
+    sampled = [SampledAnswer(tokens) for tokens in answers]
+    loss, part = method._trainer.measure(questions, sampled, answer_rewards)
     loss.backward()  # type: ignore[no-untyped-call]
     matrices = [weight for weight in method.model.parameters() if weight.requires_grad]
     gradients = [

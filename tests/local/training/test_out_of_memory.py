@@ -13,7 +13,8 @@ import torch
 from tests.local.faults import limit_memory, limit_memory_of_kept_layers, pause_in_forward
 from tests.local.runs import event_messages, make_job, read_failure, train_losses, write_ticket_rows
 from trainers.local.job_directory import read_json, replace_json
-from trainers.local.train import PAUSED, run_training
+from trainers.local.launch import PAUSED
+from trainers.local.train import run_training
 from trainers.local.training import setup
 from trainers.local.training.base_model import add_lora, load_model, recompute_activations
 from trainers.local.training.checkpoints import read_position

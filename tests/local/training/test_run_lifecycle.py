@@ -27,7 +27,8 @@ from tests.local.runs import (
     write_ticket_rows,
 )
 from trainers.local.job_directory import read_events, read_json, replace_json
-from trainers.local.train import PAUSED, run_training
+from trainers.local.launch import PAUSED
+from trainers.local.train import run_training
 from trainers.local.training import loop
 from trainers.local.training.checkpoints import checkpoint_folder
 from trainers.local.training.loop import train_step

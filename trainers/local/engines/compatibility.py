@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trainers.host import TINKER_KEY
-from trainers.local.engines.catalog import ENGINES, Engine, Installation, find_installation
+from trainers.local.engines.catalog import INSTALLABLE, VLLM, Engine, Installation, find_installation
 from trainers.local.engines.plan import HYPERPARAMETER_KEYS
 from trainers.methods import BUILTIN, Parameters
 
@@ -26,7 +26,7 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
     """Returns why the job's engine can't train with these settings, or None. `root` is the folder of engines."""
     if settings.engine == BUILTIN:
         return None
-    engine = ENGINES[settings.engine]
+    engine = INSTALLABLE[settings.engine]
     installation = find_installation(root, engine)
     if installation is None:
         text = (
@@ -45,6 +45,9 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
         )
         return Refusal("engine_changed", text)
 
+    if engine is VLLM:
+        return _refuse_samples(settings)
+
     if engine.is_hosted:
         return refuse_at_vendor(engine, settings)
 
@@ -59,6 +62,17 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
     if not installation.has_cuda:
         refusal = refuse_int8_on_cpu(settings)
     return refusal or refuse_unsupported(engine, settings)
+
+
+def _refuse_samples(settings: Parameters) -> Refusal | None:
+    """Returns why vLLM can't write the answers of a training with these settings, or None."""
+    if settings.quantization == "none":
+        return None
+    text = (
+        f"vLLM loads the base without quantization, so it would answer otherwise than a model trained in "
+        f"{settings.quantization}. Leave out 'quantization' or 'engine'."
+    )
+    return Refusal("engine_cannot", text, "quantization")
 
 
 # What the job may set. All other hyperparameters keep their defaults: Tinker scales LoRA its own way, has no dropout,

@@ -1,4 +1,5 @@
-"""vLLM, an engine for serving only: whether it is installed, which adapters it can load, and its server's command.
+"""vLLM, an engine that answers and doesn't train: whether it is installed, which adapters it can load, and its server's
+command.
 
 It has its own environment, like the engines that train, since its dependencies conflict with ours.
 `serving/vllm_process.py` starts it."""
@@ -30,13 +31,15 @@ INSTALL = "Run `finetune engines install vllm`, or set the serving engine to bui
 class VllmOptions:
     """`base` is a folder, and `dtype` vLLM's name of a number format. The server holds up to `adapters` adapters of at
     most rank `rank`, and uses `share` of a GPU's memory. `share` is None on a CPU, where it uses half of the memory
-    that is free when it starts."""
+    that is free when it starts. `is_for_training`: log probabilities are those after the temperature, which a training
+    needs; programs get the model's own."""
 
     base: Path
     dtype: str
     rank: int
     adapters: int
     share: float | None
+    is_for_training: bool = False
 
     def serves(self, wanted: VllmOptions) -> bool:
         """True if a server with these options can also serve requests that need `wanted`."""
@@ -86,6 +89,8 @@ def serve_command(installation: Installation, options: VllmOptions, socket: Path
         "--enable-prompt-tokens-details",  # else usage has no cached_tokens
         *("--structured-outputs-config", json.dumps({"backend": "guidance"})),
     ]
+    if options.is_for_training:
+        command += ["--logprobs-mode", "processed_logprobs"]
     share = options.share
     if share is None:
         command.append("--enforce-eager")  # on a CPU compiling takes minutes and gains little

@@ -20,8 +20,7 @@ from trainers.local.checks import file_refusal, labels_refusal
 from trainers.local.job_directory import KEPT_ROWS, append_event, last_log_lines
 from trainers.local.jobs.backends import Attempt, Backend, exits_within
 from trainers.local.jobs.records import Failure, JobRecord, Jobs, fail, has_ended, mark
-from trainers.local.launch import SHORT_OF_MEMORY
-from trainers.local.train import BUSY, PAUSED
+from trainers.local.launch import BUSY, PAUSED, SHORT_OF_MEMORY
 from trainers.methods import METHODS, MIN_TRAINING_EXAMPLES
 from trainers.rentals.prices import HARDWARE
 

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from trainers.local.launch import Meeting, die_with_parent, shell_exit_code
-from trainers.local.train import PAUSED
+from trainers.local.launch import PAUSED, Meeting, die_with_parent, shell_exit_code
 
 NODE = "trainers.local.ray.node"
 UNABLE = 3

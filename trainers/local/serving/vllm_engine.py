@@ -54,7 +54,7 @@ from trainers.local.serving.values import (
     check_base_unchanged,
     gpu_share,
 )
-from trainers.local.serving.vllm_process import RETRY_S, VllmServer
+from trainers.local.serving.vllm_process import LOG, RETRY_S, VllmServer
 from trainers.local.training.errors import TrainingFailed
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class VllmEngine:
         if engine is None or reason:
             raise busy_error(str(reason), "engine_not_installed", RETRY_S)
         log.info("starting vLLM %s for %s", engine.version, options.base)
-        server = VllmServer(engine, options, self._gpu)
+        server = VllmServer(engine, options, self._gpu, engine.home / LOG)
         try:
             await server.wait_until_ready()
         except BaseException:

@@ -1,7 +1,7 @@
 """A vLLM server as a child process of the trainer: starts it, waits until it is ready, sends requests and stops it.
 
 Its endpoint that loads adapters takes any path, so nobody else may reach it: it listens on a Unix socket in a folder
-that only our user may enter, and requires a random key. Its log is DATA/engines/vllm/serve.log."""
+that only our user may enter, and requires a random key."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ GRACE_S = 5.0
 RETRY_S = 30
 REQUEST_S = 3600.0
 LOG = "serve.log"
+ENDED = "engine_ended"  # the error's code if the process ends while it answers
 
 
 class VllmServer:
     """`context` is in tokens, and known once the server is ready."""
 
-    def __init__(self, engine: Installation, options: VllmOptions, gpu: str | None) -> None:
-        """Starts the process. `gpu` is named as in CUDA_VISIBLE_DEVICES. Raises ApiError (503) while vLLM is being
-        installed or removed."""
+    def __init__(self, engine: Installation, options: VllmOptions, gpu: str | None, log: Path) -> None:
+        """Starts the process, which writes to `log`. `gpu` is named as in CUDA_VISIBLE_DEVICES. Raises ApiError (503)
+        while vLLM is being installed or removed."""
         self.options = options
         self.context = 0
-        self._log = engine.home / LOG
+        self._log = log
         self._adapters: OrderedDict[Path, str] = OrderedDict()
         self._in_use: Counter[Path] = Counter()
         self._loaded = 0
@@ -69,12 +70,12 @@ class VllmServer:
             environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # other processes use the cores too
         else:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        with self._log.open("wb") as log:
+        with log.open("wb") as written:
             self._process = subprocess.Popen(
                 serve_command(engine, options, folder / "vllm.sock"),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=written,
+                stderr=written,
                 env=environment,
                 start_new_session=True,
             )
@@ -209,7 +210,7 @@ class VllmServer:
         while self.is_alive and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         text = "vLLM ended while it answered. The next request starts it again: try again in a minute."
-        return busy_error(text, "engine_ended", RETRY_S)
+        return busy_error(text, ENDED, RETRY_S)
 
 
 def _cached_tokens(answer: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -122,6 +123,9 @@ class TrainingMethod(ABC, Generic[R, P]):
     def validation_tokens(self) -> int:
         return self.tokens(self.validation)
 
+    def close(self) -> None:
+        """Ends other programs that the method has started."""
+
 
 @dataclass
 class TrainState(Generic[R, P]):
@@ -158,14 +162,14 @@ def train(
         with map_machine_errors(folder):
             started = time.monotonic()
             pauses = Pauses(folder)
-            method = prepare(folder, job, logger, pauses)
-            loop = start_loop(folder, job, method, logger, pauses)
-            # The time of earlier attempts counts too. A kill may have lost the steps, but not the time, since the
-            # last checkpoint.
-            started -= max(loop.position.seconds, logger.seconds_known)
-            logger.log(str(count_parameters(loop.state.model)))
-            stop = loop.train_until(started, checkpoint_s, loop.total)
-            loop.position = replace(loop.position, seconds=time.monotonic() - started)
+            with closing(prepare(folder, job, logger, pauses)) as method:
+                loop = start_loop(folder, job, method, logger, pauses)
+                # The time of earlier attempts counts too. A kill may have lost the steps, but not the time, since the
+                # last checkpoint.
+                started -= max(loop.position.seconds, logger.seconds_known)
+                logger.log(str(count_parameters(loop.state.model)))
+                stop = loop.train_until(started, checkpoint_s, loop.total)
+                loop.position = replace(loop.position, seconds=time.monotonic() - started)
             finish_job(folder, job, loop.state.model, loop.position, loop.total, stop, logger)
         is_done = True
     finally:

@@ -28,7 +28,8 @@ from trainers.local.job_directory import (
     write_job,
 )
 from trainers.local.jobs.job_queue import steps_in_checkpoints
-from trainers.local.train import PAUSED, run_training
+from trainers.local.launch import PAUSED
+from trainers.local.train import run_training
 from trainers.methods import Parameters
 
 pytestmark = [pytest.mark.deep, pytest.mark.usefixtures("exact_numbers")]

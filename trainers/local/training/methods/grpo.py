@@ -7,7 +7,8 @@ answers that are better than the others to the same question become more likely.
 ratio is p(token) divided by its value when the answer was sampled (Shao et al. 2024, arXiv 2402.03300, equation 3; the
 factor ratio of kl: arXiv 2512.02556). Each sample is used once, so the ratio is 1 and never clipped, but still has a
 gradient. Sampling, loss and reference are TRL's, in the loop of all methods. The adapter's dropout is on only in the
-training pass, not while answers are sampled or the reference is computed.
+training pass, not while answers are sampled or the reference is computed. With engine=vllm another program samples
+(methods/sampling.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,16 @@ from trainers.local.training.data import Row, Rows, read_rows, report_rows
 from trainers.local.training.errors import Pauses
 from trainers.local.training.loop import TrainingMethod, TrainState
 from trainers.local.training.methods import trl_setup
+from trainers.local.training.methods.sampling import (
+    Agreement,
+    Importance,
+    NewSampler,
+    SampledAnswer,
+    Sampler,
+    SamplerFailed,
+    SamplerSetup,
+    spare_memory,
+)
 from trainers.local.training.methods.trl_setup import (
     LossOnly,
     SingleProcess,
@@ -53,16 +65,30 @@ from trainers.methods import GrpoParameters, Parameters, Reward
 # does.
 REWARDS: Mapping[Reward, Callable[[str, str], float]] = {"exact": exact_match, "json": json_share}
 STD_EPSILON = 1e-4  # the same as in TRL
+LARGEST_RATIO = 3.0  # likewise, of answers that another program has written
 EQUAL_STEPS = 10  # after so many steps with nothing to learn from, an event says so
 LOG_INTERVAL_S = 60.0  # within a step, which may take minutes for hundreds of answers
 
 
-def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
-    """Trains the job in `folder` and ends with adapter/ and DONE. Raises TrainingFailed or TrainingPaused."""
-    trl_setup.train(folder, job, prepare, Grpo.metrics, checkpoint_s)
+def train(
+    folder: Path,
+    job: TrainingJob,
+    checkpoint_s: float = CHECKPOINT_S,
+    new_sampler: NewSampler | None = None,
+) -> None:
+    """Trains the job in `folder` and ends with adapter/ and DONE. The model writes its answers itself unless there is a
+    `new_sampler`. Raises TrainingFailed or TrainingPaused."""
+    begin = partial(prepare, new_sampler=new_sampler)
+    trl_setup.train(folder, job, begin, Grpo.metrics, checkpoint_s)
 
 
-def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> Grpo:
+def prepare(
+    folder: Path,
+    job: TrainingJob,
+    logger: MetricsLogger,
+    pauses: Pauses,
+    new_sampler: NewSampler | None = None,
+) -> Grpo:
     """Reads the rows and loads the model. Raises TrainingFailed or TrainingPaused."""
 
     def read(file: Path, tokenizer: Any, settings: Parameters, param: str) -> Rows:
@@ -96,7 +122,10 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
         f"Each step samples {settings.samples} answers of at most {settings.max_new_tokens} tokens to each of "
         f"{min(settings.batch_size, len(setup.training.rows))} questions, and then learns from them"
     )
-    return Grpo(GroupLoss(setup, config), setup, settings, job, logger)
+    method = Grpo(GroupLoss(setup, config), setup, settings, job, logger)
+    if new_sampler is not None:
+        method.use_sampler(new_sampler, folder)
+    return method
 
 
 @dataclass(frozen=True)
@@ -126,13 +155,15 @@ def last_question(row: Row, tokenizer: Any) -> Question:
 @dataclass(frozen=True)
 class Part:
     """Mean scores of `questions` questions. `spread` is the standard deviation of the rewards within a question. `kl`
-    is the divergence from the reference in nats per token, and 0 without a reference."""
+    is the divergence from the reference in nats per token, and 0 without a reference. `importance` is None if the model
+    has written the answers itself."""
 
     questions: int
     loss: float
     reward: float
     spread: float
     kl: float
+    importance: Importance | None = None
 
 
 class Grpo(TrainingMethod[Question, list[Part]]):
@@ -162,8 +193,30 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         self._tokenizer = setup.tokenizer
         self._context = context_of_base(job.base)
         self._logger = logger
+        self._job = job
+        self._sampler: Sampler = trainer
+        self._agreement = Agreement(logger)
         self._steps = 0
         self._has_learnt = False
+
+    def use_sampler(self, new_sampler: NewSampler, folder: Path) -> None:
+        """Lets another program write the answers of the training in `folder`."""
+        longest = max(len(row.prompt) for row in (*self.rows, *self.validation))
+        setup = SamplerSetup(
+            folder=folder,
+            job=self._job,
+            settings=self._settings,
+            model=self.model,
+            ends=self._trainer.eos_token_ids,
+            device=self.device,
+            dtype=self.dtype,
+            spare=spare_memory(self.model, self._settings, longest, self.device, self.dtype),
+            logger=self._logger,
+        )
+        self._sampler = new_sampler(setup)
+
+    def close(self) -> None:
+        self._sampler.close()
 
     def tokens(self, rows: Sequence[Question]) -> int:
         """Counts each sampled answer as if it were as long as the right one, since its length isn't known before."""
@@ -188,15 +241,13 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         measured: list[Part] = []
         questions = sum(map(len, parts))
         told_at = time.monotonic()
-        for rows in parts:
-            state.check_pause()
+        for rows, answers in self._sample_parts(state, parts):
+            state.check_pause()  # sampling may have taken minutes
             if time.monotonic() - told_at >= LOG_INTERVAL_S:
                 told_at = time.monotonic()
                 done = sum(part.questions for part in measured)
                 self._logger.log(f"This step has learnt from the answers to {done} of {questions} questions")
             with state.cores.shared():
-                answers = self._generate_answers(rows, self._settings.samples)
-                state.check_pause()  # sampling may have taken minutes
                 rewards = self._compute_rewards(rows, answers)
                 loss, part = self._trainer.measure(rows, answers, rewards)
             # By the rows of all processes, so that their gradients add up to that of the mean.
@@ -204,6 +255,25 @@ class Grpo(TrainingMethod[Question, list[Part]]):
             state.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             measured.append(part)
         return measured
+
+    def _sample_parts(
+        self, state: TrainState[Question, list[Part]], parts: list[list[Question]]
+    ) -> Iterator[tuple[list[Question], list[SampledAnswer]]]:
+        """Yields each part with the answers to its questions. They are sampled part by part, or all at once if that is
+        quicker."""
+        together = [[part] for part in parts]
+        if self._sampler.takes_a_step:
+            together = [parts]
+        for some in together:
+            rows = [row for part in some for row in part]
+            state.check_pause()
+            with state.cores.shared():
+                answers = self._generate_answers(rows, self._settings.samples)
+            start = 0
+            for part in some:
+                end = start + len(part) * self._settings.samples
+                yield part, answers[start:end]
+                start = end
 
     def total(self, computed: list[Part]) -> Scores:
         """Returns the mean scores over the questions of all processes."""
@@ -219,6 +289,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         if self._settings.beta:
             more["kl"] = kl / questions
         self._warn_if_all_equal(reward_mean, spread)
+        self._report_agreement(computed)
         return Scores(loss / questions, None, more)
 
     def _warn_if_all_equal(self, reward: float, spread: float) -> None:
@@ -237,11 +308,23 @@ class Grpo(TrainingMethod[Question, list[Part]]):
             "the tuned model."
         )
 
+    def _report_agreement(self, computed: list[Part]) -> None:
+        """Reports on a step whose answers another program has written."""
+        weighed = [part.importance for part in computed if part.importance is not None]
+        if not weighed:
+            return
+        gap = sum(importance.gap for importance in weighed) / len(weighed)
+        left_out = sum(importance.left_out for importance in weighed)
+        answers = sum(len(importance.ratio) for importance in weighed)
+        self._agreement.add(gap, left_out, answers)
+
     def evaluate(self, state: TrainState[Question, list[Part]]) -> Scores:
         """Scores each question's likeliest answer, as the evaluation does."""
         self.model.eval()
         # A part has room for this many answers to each question. Here one is enough, so that many parts fit together.
         at_once = self._settings.samples
+        if self._sampler.takes_a_step:
+            at_once = len(self.validation)
 
         def reward_all(parts: list[list[Question]]) -> list[float]:
             rewards: list[float] = []
@@ -264,26 +347,33 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         mean = total / count
         return Scores(1 - mean, None, {"reward_mean": mean})
 
-    def _generate_answers(self, rows: Sequence[Question], count: int) -> list[list[int]]:
-        """Returns `count` answers to each row as token ids, row by row. A single answer is the likeliest; several are
-        sampled."""
+    def _generate_answers(self, rows: Sequence[Question], count: int) -> list[SampledAnswer]:
+        """Returns `count` answers to each row, row by row. A single answer is the likeliest; several are sampled."""
         prompts = [list(row.prompt) for row in rows for _ in range(count)]
         most = self._settings.max_new_tokens
         if self._context is not None:
             longest = max(map(len, prompts))
             room = self._context - longest
             most = max(1, min(most, room))
-        return self._trainer.answer(prompts, most, is_sampled=count > 1)
+        is_sampled = count > 1
+        try:
+            return self._sampler.answer(prompts, most, is_sampled=is_sampled)
+        except SamplerFailed as failure:
+            self._sampler.close()
+            self._sampler = self._trainer
+            self._logger.warn(f"{failure} From here on the training writes its answers itself.")
+        return self._sampler.answer(prompts, most, is_sampled=is_sampled)
 
     def _compute_rewards(
         self,
         rows: Sequence[Question],
-        answers: Sequence[Sequence[int]],
+        answers: Sequence[SampledAnswer],
     ) -> list[float]:
         """Returns the reward of each answer. `answers` has the same number of answers to each row, row by row."""
         count = len(answers) // len(rows)
         reward = REWARDS[self._settings.reward]
-        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        tokens = [answer.tokens for answer in answers]
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         rewards = []
         for index, text in enumerate(texts):
             question = rows[index // count]
@@ -299,6 +389,8 @@ class GrpoSettings(SingleProcess, GRPOConfig):
 class GroupLoss(LossOnly, GRPOTrainer):
     """TRL's trainer, used only for its sampling, its loss and its reference."""
 
+    takes_a_step = False
+
     def __init__(self, setup: TrlBase[Rows], config: GrpoSettings) -> None:
         super().__init__(
             model=setup.model,
@@ -312,18 +404,20 @@ class GroupLoss(LossOnly, GRPOTrainer):
         self.current_gradient_accumulation_steps = 1  # TRL's own training loop would set it
         self._pad_id: int = setup.tokenizer.pad_token_id
 
-    def answer(self, prompts: list[list[int]], most: int, *, is_sampled: bool) -> list[list[int]]:
-        """Answers each prompt with at most `most` tokens, including the one that ends the turn."""
+    def answer(self, prompts: Sequence[list[int]], most: int, *, is_sampled: bool) -> list[SampledAnswer]:
         self.generation_config.max_new_tokens = most
         self.generation_config.do_sample = is_sampled
         with self._without_dropout():
-            answers: list[list[int]] = self._generate_single_turn(prompts, None, {}, 1)[0]  # type: ignore[no-untyped-call]
-        return answers
+            answers: list[list[int]] = self._generate_single_turn(list(prompts), None, {}, 1)[0]  # type: ignore[no-untyped-call]
+        return [SampledAnswer(tokens) for tokens in answers]
+
+    def close(self) -> None:
+        """There is nothing to end: the model itself samples."""
 
     def measure(
         self,
         rows: Sequence[Question],
-        answers: Sequence[Sequence[int]],
+        answers: Sequence[SampledAnswer],
         rewards: Sequence[float],
     ) -> tuple[Tensor, Part]:
         """Returns the mean loss of these answers, for the backward pass, and their scores. Each row has the same number
@@ -335,13 +429,17 @@ class GroupLoss(LossOnly, GRPOTrainer):
 
         count = groups.shape[1]
         prompts = [torch.tensor(list(row.prompt)) for row in rows for _ in range(count)]
-        completions = [torch.tensor(answer) for answer in answers]
+        completions = [torch.tensor(answer.tokens) for answer in answers]
         # Padding lies outside, so that an answer directly follows its prompt.
         inputs = self._pad_batch("prompt", prompts, "left")
         inputs |= self._pad_batch("completion", completions, "right")
         inputs["advantages"] = advantages.flatten().to(self.args.device)
         if self.beta:
             inputs["ref_per_token_logps"] = self._reference_logps(inputs)
+        importance = self._importance(inputs, answers)
+        self.use_vllm = importance is not None  # TRL's loss then wants the ratio
+        if importance is not None:
+            inputs["importance_sampling_ratio"] = importance.ratio
         with self.autocast():
             loss: Tensor = self._compute_loss(self.peft_model, inputs)  # type: ignore[no-untyped-call]
 
@@ -356,6 +454,7 @@ class GroupLoss(LossOnly, GRPOTrainer):
             reward=groups.mean().item(),
             spread=spread.mean().item(),
             kl=kl,
+            importance=importance,
         )
         return loss, part
 
@@ -366,15 +465,40 @@ class GroupLoss(LossOnly, GRPOTrainer):
         device = self.args.device
         return {f"{name}_ids": ids.to(device), f"{name}_mask": mask.to(device)}
 
+    def _importance(
+        self, inputs: Mapping[str, Tensor], answers: Sequence[SampledAnswer]
+    ) -> Importance | None:
+        """Returns None if the model itself has drawn the answers. Otherwise as TRL's mode sequence_mask."""
+        drawn = [answer.logprobs for answer in answers if answer.logprobs is not None]
+        if len(drawn) < len(answers):
+            return None
+        rows = [torch.tensor(logprobs) for logprobs in drawn]
+        there = pad(rows, padding_value=0, padding_side="right").to(self.args.device)
+        here = self._answer_logps(inputs)
+        counts = inputs["completion_mask"]
+        differences = (here - there) * counts
+        ratio = differences.sum(1, keepdim=True).exp()  # (answers, 1)
+        is_far = ratio > LARGEST_RATIO
+        return Importance(
+            ratio=ratio.masked_fill(is_far, 0),
+            gap=(differences.abs().sum() / counts.sum()).item(),
+            left_out=int(is_far.sum()),
+        )
+
     def _reference_logps(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Returns the reference's log probabilities of the answers' tokens. The reference is the same as in DPO."""
-        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
-        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
-        answer_tokens = inputs["completion_ids"].shape[1]
         reference = None  # the plain base
         if "ref" in self.peft_model.peft_config:
             reference = "ref"
-        with self._without_dropout(), use_adapter(self.peft_model, reference):
+        with use_adapter(self.peft_model, reference):
+            return self._answer_logps(inputs)
+
+    def _answer_logps(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Returns the log probabilities of the answers' tokens, (answers, longest), without dropout and gradients."""
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+        answer_tokens = inputs["completion_ids"].shape[1]
+        with self._without_dropout():
             logps: Tensor = self._get_per_token_logps_and_entropies(
                 self.peft_model, ids, mask, answer_tokens
             )[0]
