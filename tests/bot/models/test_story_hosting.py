@@ -128,10 +128,12 @@ def test_a_machine_is_listed_in_the_terminal_until_it_is_stopped_for_lack_of_use
         ANA.id,
         record.used_at,
     )
-    assert machine["today_micros"] == machine["micros"] == record.micros > 0
+    assert machine["micros"] == record.micros > 0
+    # The terminal's day is that of the real clock, which may end later than the story's.
+    assert 0 <= machine["today_micros"] <= machine["micros"]
     output = list_deployments(world)
     assert f"tickets-1 is running at Acme Tuning, for {ANA.id}: $5.50 an hour, $" in output
-    assert f"{usd_micros(record.micros)} today, idle since 20" in output
+    assert f"{usd_micros(machine['today_micros'])} today, idle since 20" in output
     assert read_metrics(world.store.database, world.clock).deployments == 1
 
     # A long Retry-After once counted as a clock that was set back, and the vendor was asked at each tick.
@@ -173,7 +175,7 @@ def list_deployments(world: World, *arguments: str) -> str:
 @pytest.mark.deep
 def test_a_kept_machine_runs_until_the_daily_limit(make_world: MakeWorld) -> None:
     world = hosted(make_world)
-    world.pass_time(24 * 3600 - world.clock % (24 * 3600))  # to midnight, so that no day ends under it
+    begin_a_day(world)
     run_until_done(world)
     result = world.find_message("Result of run 1")
     assert "for its machine so far" in result and "keep or stop it on" in result, result
@@ -194,6 +196,11 @@ def test_a_kept_machine_runs_until_the_daily_limit(make_world: MakeWorld) -> Non
 
     assert "Today's limit for running models is used up" in world.click_and_read(BEN, "start_deployment")
     assert world.store.deployments.live() == []
+
+
+def begin_a_day(world: World) -> None:
+    """Goes on to midnight, so that no day, which has a bill of its own, ends during the story."""
+    world.pass_time(24 * 3600 - world.clock % (24 * 3600))
 
 
 def replace_model(world: World) -> None:
@@ -219,6 +226,7 @@ def tell_unused(world: World) -> list[str]:
 @pytest.mark.deep
 def test_a_kept_machine_that_is_listed_again_runs_on(make_world: MakeWorld) -> None:
     world = hosted(make_world)
+    begin_a_day(world)
     run_until_done(world)
     world.click(BEN, "keep_deployment")
     company(world).is_listing = False
