@@ -351,8 +351,7 @@ class Method:
     `reads_pairs`: it trains on preference pairs. `epochs` and `batch` give the automatic number of passes and rows per
     step for a number of rows; the learning rate is the one for chats divided by `rate_divisor`. `is_plain`: its
     hyperparameters can be swept, its base can be sharded over GPUs, and engines that train support it. The other
-    methods need TRL, which holds one whole model, or leave no adapter. `samples`: it learns from answers that the model
-    writes meanwhile, which vLLM can do for it. `is_for_encoders`: its base is an encoder, which
+    methods need TRL, which holds one whole model, or leave no adapter. `is_for_encoders`: its base is an encoder, which
     embeds texts and generates none; it learns to choose from a fixed list of answers. `leaves_model`: its result is a
     model with all its weights instead of an adapter. `takes` are the names of its hyperparameters, or None for all
     fields of `parameters` but those that it `lacks`.
@@ -366,7 +365,6 @@ class Method:
     epochs: Callable[[int], int] = hosted_epochs_for
     rate_divisor: int = PAIRS_SHARE
     is_plain: bool = False
-    samples: bool = False
     is_for_encoders: bool = False
     leaves_model: bool = False
     takes: frozenset[str] | None = None
@@ -375,8 +373,8 @@ class Method:
 
     @property
     def engines(self) -> tuple[str, ...]:
-        if self.samples:
-            return (BUILTIN, VLLM)
+        if self.parameters is GrpoParameters:
+            return (BUILTIN, VLLM)  # vLLM can write the answers that it learns from
         if not self.is_plain:
             return (BUILTIN,)
         return TRAINING_ENGINES
@@ -414,7 +412,7 @@ METHODS: Mapping[str, Method] = {
         "supervised", "sft", Parameters, "chats", epochs=epochs_for, rate_divisor=1, is_plain=True
     ),
     "dpo": Method("dpo", "dpo", DpoParameters, "preference pairs", reads_pairs=True),
-    "grpo": Method("grpo", "grpo", GrpoParameters, "chats, by rewards for sampled answers", samples=True),
+    "grpo": Method("grpo", "grpo", GrpoParameters, "chats, by rewards for sampled answers"),
     "head": Method(
         "head",
         "head",

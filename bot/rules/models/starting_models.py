@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bot.rules.estimate_inputs import Question
-from trainers.methods import ADAPTER_SETTINGS, BUILTIN, option_name
+from trainers.methods import ADAPTER_SETTINGS, BUILTIN, VLLM, option_name
 from trainers.types import Hyperparameter
 
 
@@ -66,7 +66,7 @@ def find_start_conflict(question: Question, start: StartingModel) -> StartConfli
     """Returns what the question asks for that a training from `start` can't do, None if nothing."""
     if question.sweep:
         return StartConflict("sweep", "sweep")
-    if question.chosen.get("engine", BUILTIN) != BUILTIN:
+    if question.chosen.get("engine", BUILTIN) not in (BUILTIN, VLLM):
         return StartConflict("engine", "engine")
     fixed = dict(start.shape)
     for name, value in question.chosen.items():

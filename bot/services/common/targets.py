@@ -23,7 +23,7 @@ from trainers.client.payloads import PLAIN_HYPERPARAMETERS
 from trainers.dataset import DEFAULT_LIMITS
 from trainers.encoders import TORCH_WEIGHTS, TORCH_WEIGHTS_PIN
 from trainers.errors import TrainerError
-from trainers.methods import BUILTIN, METHODS, TINKER, option_name, specs, suited_method
+from trainers.methods import BUILTIN, METHODS, TINKER, VLLM, option_name, specs, suited_method
 from trainers.models.tokens import (
     O200K,
     OUR_ROW_TOKENS,
@@ -36,6 +36,7 @@ from trainers.packages import install_line
 from trainers.providers.providers import ProviderRow, find_rejected_value
 from trainers.rentals.prices import PROVIDER as RENTED
 from trainers.rentals.prices import Rental, fetch_rental
+from trainers.types import Hyperparameter
 
 
 def find_target(
@@ -202,7 +203,7 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
             "or choose a target that starts with `local/`.",
             "method",
         )
-    engine = question.chosen.get("engine", row.engine or BUILTIN)
+    engine = engine_of(question, row)
     if row.engine is not None and method.name != "supervised":
         return Refusal(
             f"`method={method.option}` can't be trained at {row.title}. Leave it out, or choose a target that starts "
@@ -214,6 +215,12 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
     if engine not in method.engines:
         return Refusal(
             f"`engine={engine}` can't train with `method={method.option}`. Leave out one of the two.",
+            "engine",
+        )
+    if engine == VLLM and _quantization(question, target) != "none":
+        return Refusal(
+            "`engine=vllm` loads the base without quantization, so it would answer otherwise than the model that is "
+            "trained. Leave it out, or start from a base without `quantization=`.",
             "engine",
         )
     extra = [option_name(name) for name in question.chosen if name not in PLAIN_HYPERPARAMETERS]
@@ -231,6 +238,19 @@ def _unsupported(question: Question, target: Target) -> Refusal | None:
             f"{row.title} takes {misfit.allowed} for `{name}=`: choose one of those, or leave it out.", name
         )
     return _unpackaged(question, target)
+
+
+def engine_of(question: Question, row: ProviderRow) -> str:
+    """Returns the engine that the question names, or the target's own."""
+    return str(question.chosen.get("engine", row.engine or BUILTIN))
+
+
+def _quantization(question: Question, target: Target) -> Hyperparameter:
+    """Returns how the base is quantised in the training; a tuned model that is trained further keeps its own way."""
+    chosen = dict(question.chosen)
+    if target.start is not None:
+        chosen |= dict(target.start.shape)
+    return chosen.get("quantization", "none")
 
 
 def _wrong_engine(row: ProviderRow) -> Refusal:

@@ -39,7 +39,7 @@ from bot.rules.plans import (
 from bot.rules.prices import OTHER_TOKENIZER, MissingPrice, RunCost, find_price_rise
 from bot.services.common import authorization, budgets, hourly_prices, starting_models
 from bot.services.common.provider_jobs import LEAST_SWEEP_USD
-from bot.services.common.targets import find_target
+from bot.services.common.targets import engine_of, find_target
 from bot.services.common.token_serving import TokenServer, find_server, no_access_text, planned_server
 from bot.services.datasets import data_policy, datasets, taught_rows
 from bot.services.datasets.data_policy import EgressPermission
@@ -239,15 +239,18 @@ def closed_to_us_text(context: AppContext, row: ProviderRow) -> str | None:
     )
 
 
-def untrainable_text(settings: Settings, target: Target, method: MethodName = "supervised") -> str | None:
-    """Returns why our trainer can't train the target's base model by this method on this machine, None if it can or is
-    not asked to."""
+def untrainable_text(
+    settings: Settings, target: Target, method: MethodName = "supervised", engine: str = BUILTIN
+) -> str | None:
+    """Returns why our trainer can't train the target's base model by this method and engine on this machine, None if it
+    can or is not asked to."""
     row = target.row
     model = target.model
-    if row.engine is not None and row.is_started_by_us and not is_engine_installed(settings, row.engine):
+    is_beside_us = row.is_started_by_us and row.cluster is None
+    if engine != BUILTIN and is_beside_us and not is_engine_installed(settings, engine):
         return (
-            f"The engine {row.engine} is not installed beside our trainer. Ask the bot's operator to run "
-            f"`finetune engines install {row.engine}`."
+            f"The engine {engine} is not installed beside our trainer. Ask the bot's operator to run "
+            f"`finetune engines install {engine}`."
         )
     if model.is_encoder or row.cluster or not row.keeps_models_here:
         return None
@@ -416,8 +419,9 @@ def _start_refusal(context: AppContext, estimated: EstimateResult) -> Refusal | 
     row = estimated.target.row
     if row.name not in context.trainers:
         return no_key_refusal(row)
+    question = estimated.question
     why = closed_to_us_text(context, row) or untrainable_text(
-        context.settings, estimated.target, estimated.question.method
+        context.settings, estimated.target, question.method, engine_of(question, row)
     )
     if why is None:
         return None
@@ -444,8 +448,9 @@ def _build_plan(
     prices = estimated.prices
     if judge:
         prices = (*prices, judge.price)
-    engine = str(estimated.question.chosen.get("engine", estimated.target.row.engine or BUILTIN))
-    destination = current_destination(context, estimated.target.row, estimated.target.model.name, engine)
+    row = estimated.target.row
+    engine = engine_of(estimated.question, row)
+    destination = current_destination(context, row, estimated.target.model.name, engine)
     return Plan(
         dataset=dataset.name,
         dataset_version=dataset.version,

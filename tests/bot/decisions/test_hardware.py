@@ -129,6 +129,8 @@ def test_an_untrainable_base_is_refused_before_there_is_a_plan(tmp_path: Path, r
     text = untrainable_text(missing, estimate(missing, report).target)
     assert text is not None and "is neither a folder here" in text and "[trainer.models]" in text
     (base / "config.json").write_text('{"quantization_config": {"quant_method": "bitsandbytes"}}')
+    text = untrainable_text(settings(tmp_path), estimate(settings(tmp_path), report).target, "grpo", "vllm")
+    assert text is not None and "`finetune engines install vllm`" in text
     text = untrainable_text(untrainable, estimate(untrainable, report).target, "all_weights")
     assert text is not None and "its weights can't be trained, only an adapter" in text
 

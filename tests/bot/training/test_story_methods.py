@@ -76,6 +76,8 @@ def test_what_a_method_cannot_do_is_refused_before_there_is_a_plan(world: World)
     assert "`method=dpo` learns from preference pairs" in world.type(OWN.replace("grpo", "dpo"))
     assert "can't be combined with `sweep=`" in world.type(f"{OWN} sweep=lora_r:2,4")
     assert "`engine=unsloth` can't train with `method=grpo`" in world.type(f"{OWN} engine=unsloth")
+    quantized = world.type(f"{OWN} engine=vllm quantization=nf4")
+    assert "`engine=vllm` loads the base without quantization" in quantized
     assert world.store.runs.newest(1) == []
 
 

@@ -110,6 +110,13 @@ def test_further_training_keeps_the_adapters_form(tmp_path: Path) -> None:
     assert settings == DpoParameters(**expected, beta=BETA)
 
 
+def test_vllm_answers_for_a_tuned_model_that_is_trained_further(tmp_path: Path) -> None:
+    requested = Hyperparameters({"engine": "vllm"}, "grpo")
+    start = starting_point(Parameters(lora_r=4), tmp_path)
+    settings = start.settings(requested, requested.resolve(100, 1e-5))
+    assert (settings.engine, settings.lora_r) == ("vllm", 4)
+
+
 @pytest.mark.parametrize(
     ("requested", "param", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import openai
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from tests.local.engines.conftest import facts
 from tests.local.trainer_server import serve_in_thread, upload
 from trainers import methods
-from trainers.local.engines.catalog import ENGINES, LLAMAFACTORY, UNSLOTH
+from trainers.local.engines.catalog import ENGINES, INSTALLABLE, LLAMAFACTORY, UNSLOTH
 from trainers.local.engines.compatibility import Refusal, find_refusal
 from trainers.methods import Parameters
 
@@ -145,3 +146,4 @@ def test_unsloth_trains_in_8_bits_only_on_a_gpu(tmp_path: Path, has_cuda: bool, 
 
 def test_requests_may_name_exactly_the_known_engines() -> None:
     assert (methods.BUILTIN, *ENGINES) == methods.TRAINING_ENGINES
+    assert (methods.BUILTIN, *INSTALLABLE) == get_args(methods.EngineName)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import openai
 import pytest
 import torch
 
-from tests.local.runs import assert_same_result, event_messages, kill_after_step, read_results
+from tests.local.runs import assert_same_result, event_messages, kill_after_step, read_results, start_run
 from tests.local.serving.fake_vllm import MODEL_SERVER, install_fake_vllm
-from tests.local.trainer_server import KEY, examples, serve_in_thread, upload
+from tests.local.trainer_server import KEY, examples, serve_in_thread, upload, wait_for
 from tests.local.training.test_grpo import STEPS, make_grpo_job, prepare_method, rewards
 from trainers.local.job_directory import read_job
 from trainers.local.serving.vllm_sampler import FOLDER, LOG, start_sampler
@@ -39,6 +40,17 @@ def answer_or_end(self, body):
         os._exit(3)
     return answer(self, body)
 vllm_server.Model.answer = answer_or_end
+from tests.peers.vllm_server import main as main
+"""
+# Loads two adapters, those of the first two steps, and never a third.
+ENDS_IN_THE_THIRD_STEP = """import os
+from tests.peers import vllm_server
+load = vllm_server.Model.load
+def load_or_end(self, name, path):
+    if path.endswith("3"):
+        os._exit(3)
+    load(self, name, path)
+vllm_server.Model.load = load_or_end
 from tests.peers.vllm_server import main as main
 """
 
@@ -84,8 +96,34 @@ def test_a_killed_run_resumes_to_the_same_bytes(
 ) -> None:
     folder = make_vllm_job(tmp_path, tiny_model_dir)
     kill_after_step(folder, 4)
+    wait_for(lambda: servers_of(folder), lambda servers: not servers)
     assert run_training(folder) == 0
+    assert servers_of(folder) == []
     assert_same_result(folder, undisturbed)
+
+
+def test_a_server_is_recognised_by_the_log_that_it_writes(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = make_vllm_job(tmp_path, tiny_model_dir)
+    training = start_run(folder)
+    servers = wait_for(lambda: servers_of(folder), bool)
+    assert len(servers) == 1
+    training.kill()
+    training.join(20)
+    wait_for(lambda: servers_of(folder), lambda servers: not servers)
+
+
+def servers_of(job: Path) -> list[str]:
+    """Returns the process ids of servers that write the log in this job's folder."""
+    log = str(job / FOLDER / LOG)
+    servers = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            output = os.readlink(folder / "fd" / "1")
+        except OSError:  # it has just ended, or is another user's
+            continue
+        if output.startswith(log):
+            servers.append(folder.name)
+    return servers
 
 
 def test_a_server_that_ends_is_started_again_with_the_same_result(
@@ -109,6 +147,28 @@ def test_without_a_server_that_works_the_training_writes_its_answers_itself(
     (alone,) = (message for message in messages if "writes its answers itself" in message)
     assert "vLLM did not start" in alone and "libcuda.so.1" in alone
     assert sum(rewards(folder)[-3:]) / 3 > 0.6
+
+
+def test_the_training_goes_on_by_itself_after_steps_that_vllm_has_answered(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder = make_vllm_job(tmp_path, tiny_model_dir, ENDS_IN_THE_THIRD_STEP)
+    assert run_training(folder) == 0
+    messages = event_messages(folder)
+    assert any("nats on average" in message for message in messages), "vLLM has answered before"
+    (alone,) = (message for message in messages if "writes its answers itself" in message)
+    assert alone.startswith("vLLM ended while it answered.")
+    assert len(rewards(folder)) == STEPS
+
+
+def test_a_tuned_model_is_trained_further(undisturbed: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    tuned = undisturbed / "adapter"
+    folder = make_vllm_job(tmp_path, tiny_model_dir, tuned=tuned, n_epochs=1, beta=0.05, lora_dropout=0.0)
+    assert run_training(folder) == 0
+    first = read_results(folder)[0]
+    assert float(first["train_reward_mean"]) > 0.5
+    assert float(first["train_kl"]) == pytest.approx(0, abs=1e-6)
+    assert not any("writes its answers itself" in message for message in event_messages(folder))
 
 
 def test_the_loss_weighs_each_answer_by_how_likely_it_is_here(tiny_model_dir: Path, tmp_path: Path) -> None:

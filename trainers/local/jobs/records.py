@@ -34,7 +34,7 @@ from trainers.local.job_directory import (
     write_job,
 )
 from trainers.local.jobs.requests import MAX_SEED, Hyperparameters, JobRequest
-from trainers.methods import ADAPTER_SETTINGS, BUILTIN, Parameters
+from trainers.methods import ADAPTER_SETTINGS, BUILTIN, VLLM, Parameters
 
 SETTLED_NS = 2_000_000_000  # modification times of folders are coarse: two changes may share one
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
@@ -162,7 +162,7 @@ class StartingPoint:
         if the request asks for another shape."""
         if self.tuned is None:
             return resolved
-        if resolved.engine != BUILTIN:
+        if resolved.engine not in (BUILTIN, VLLM):
             text = f"The engine {resolved.engine} trains base models only. Leave 'engine' out, or name a base model."
             raise invalid(text, "hyperparameters.engine", "engine_cannot")
         if resolved.sweep:

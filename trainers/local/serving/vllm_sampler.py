@@ -1,8 +1,8 @@
 """Lets vLLM write the answers that a GRPO training samples, many at a time.
 
-The adapter is written for each step and loaded into a vLLM server of the training's own, which has the GPU's
-memory that the training leaves. The server starts with the first answers and ends with the training, also if that is
-killed. If it ends by itself, it is started once more for the same answers; after that the training goes on without it.
+The adapter is written for each step and loaded into a vLLM server of the training's own, which has the GPU's memory
+that the training leaves. The server starts with the first answers and ends with the training, also if that is killed.
+If it ends by itself, it is started once more for the same answers; after that the training goes on without it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,7 @@ import torch
 from trainers.http.errors import ApiError
 from trainers.local.base_download import fetch_base
 from trainers.local.engines.catalog import VLLM, engines_folder, find_installation
-from trainers.local.engines.vllm import (
-    VllmOptions,
-    adapter_refusal,
-    find_missing_reason,
-    vllm_rank,
-)
+from trainers.local.engines.vllm import VllmOptions, adapter_refusal, find_missing_reason, vllm_rank
 from trainers.local.job_directory import read_json
 from trainers.local.serving.values import ADAPTER_CONFIG
 from trainers.local.serving.vllm_process import ENDED, VllmServer
@@ -179,7 +174,11 @@ class VllmSampler:
         """Returns the share of the GPU's memory that the training leaves; None on a CPU. Raises SamplerFailed."""
         spare = self._setup.spare
         if spare is None:
-            return None
+            if self._setup.device.type != "cuda":
+                return None
+            raise SamplerFailed(
+                "How much memory this training needs can't be told, and so not how much it leaves for vLLM."
+            )
         numbers = sum(weight.numel() for weight in self._setup.model.parameters())
         weights = numbers * self._setup.dtype.itemsize
         if spare < LEAST_FREE * weights:

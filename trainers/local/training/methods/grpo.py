@@ -243,7 +243,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         told_at = time.monotonic()
         for rows, answers in self._sample_parts(state, parts):
             state.check_pause()  # sampling may have taken minutes
-            if time.monotonic() - told_at >= LOG_INTERVAL_S:
+            if measured and time.monotonic() - told_at >= LOG_INTERVAL_S:
                 told_at = time.monotonic()
                 done = sum(part.questions for part in measured)
                 self._logger.log(f"This step has learnt from the answers to {done} of {questions} questions")
@@ -437,11 +437,13 @@ class GroupLoss(LossOnly, GRPOTrainer):
         if self.beta:
             inputs["ref_per_token_logps"] = self._reference_logps(inputs)
         importance = self._importance(inputs, answers)
-        self.use_vllm = importance is not None  # TRL's loss then wants the ratio
         if importance is not None:
             inputs["importance_sampling_ratio"] = importance.ratio
+        # Only here: TRL's loss then multiplies by the ratio, but TRL would also ask a vLLM of its own for answers.
+        self.use_vllm = importance is not None
         with self.autocast():
             loss: Tensor = self._compute_loss(self.peft_model, inputs)  # type: ignore[no-untyped-call]
+        self.use_vllm = False
 
         noted = self._metrics["train"]
         kl = 0.0

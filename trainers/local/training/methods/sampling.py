@@ -2,13 +2,13 @@
 (serving/vllm_sampler.py).
 
 Another program computes the same probabilities only about: its kernels round in another order. As in TRL, an answer
-whose probability there and here differs by more than a factor of three does not count, and the loss of the others is
-multiplied by that factor (Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training").
+that is more than three times as likely here as there does not count, and the loss of the others is multiplied by that
+ratio (Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training").
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,8 +104,7 @@ class Agreement:
             )
 
 
-class NewSampler(Protocol):
-    def __call__(self, setup: SamplerSetup) -> Sampler: ...
+NewSampler = Callable[[SamplerSetup], Sampler]
 
 
 def spare_memory(
