@@ -28,8 +28,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),  # of TRL
 ]
 SAMPLES = 32  # with fewer, chance decides which of the labels is learnt first
-# Ends while it answers the first time, as by a fault.
-ENDS_ONCE = """import os
+# Has a fault while it answers the first time.
+FAILS_ONCE = """import os
 from pathlib import Path
 from tests.peers import vllm_server
 seen = Path({path!r})
@@ -37,7 +37,7 @@ answer = vllm_server.Model.answer
 def answer_or_end(self, body):
     if not seen.exists():
         seen.touch()
-        os._exit(3)
+        {fault}
     return answer(self, body)
 vllm_server.Model.answer = answer_or_end
 from tests.peers.vllm_server import main as main
@@ -126,13 +126,20 @@ def servers_of(job: Path) -> list[str]:
     return servers
 
 
-def test_a_server_that_ends_is_started_again_with_the_same_result(
-    undisturbed: Path, tiny_model_dir: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("fault", "event"),
+    [
+        ("os._exit(3)", "vLLM is started again. It ended while it answered."),
+        ("raise RuntimeError", "vLLM is started again. vLLM: Internal Server Error"),
+    ],
+)
+def test_a_server_that_fails_is_started_again_with_the_same_result(
+    fault: str, event: str, undisturbed: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    command_line = ENDS_ONCE.format(path=str(tmp_path / "ended"))
+    command_line = FAILS_ONCE.format(path=str(tmp_path / "failed"), fault=fault)
     folder = make_vllm_job(tmp_path, tiny_model_dir, command_line)
     assert run_training(folder) == 0
-    assert "vLLM is started again. It ended while it answered." in event_messages(folder)
+    assert event in event_messages(folder)
     assert_same_result(folder, undisturbed)
 
 

@@ -93,6 +93,8 @@ def serve_command(installation: Installation, options: VllmOptions, socket: Path
         command += ["--logprobs-mode", "processed_logprobs"]
     share = options.share
     if share is None:
+        # vLLM 0.32 ends on a CPU if it reads a prompt in parts whose answer is drawn with a seed.
+        command.append("--no-enable-chunked-prefill")
         command.append("--enforce-eager")  # on a CPU compiling takes minutes and gains little
         share = _share_of_memory()
     if share is not None:

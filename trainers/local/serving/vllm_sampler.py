@@ -63,12 +63,14 @@ class VllmSampler:
         try:
             return self._wait_for(self._answer_all(adapter, bodies))
         except ApiError as error:
-            if self._server is None or self._server.is_alive:
+            is_refusal = error.status < 500
+            if self._server is None or is_refusal:
                 raise SamplerFailed(error.message) from error
             how = "It ended while it answered."
             if error.code != ENDED:
                 how = error.message
         self._setup.logger.warn(f"vLLM is started again. {how}")
+        self._wait_for(self._stop())  # its server may outlive its engine for a while
         try:
             return self._wait_for(self._answer_all(adapter, bodies))
         except ApiError as error:
