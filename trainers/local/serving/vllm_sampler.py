@@ -22,6 +22,7 @@ from trainers.local.base_download import fetch_base
 from trainers.local.engines.catalog import VLLM, engines_folder, find_installation
 from trainers.local.engines.vllm import VllmOptions, adapter_refusal, find_missing_reason, vllm_rank
 from trainers.local.job_directory import read_json
+from trainers.local.jobs.backends import GPUS_VARIABLE
 from trainers.local.serving.values import ADAPTER_CONFIG
 from trainers.local.serving.vllm_process import ENDED, VllmServer
 from trainers.local.training.methods.sampling import SampledAnswer, Sampler, SamplerFailed, SamplerSetup
@@ -197,7 +198,7 @@ class VllmSampler:
         if self._setup.device.type != "cuda":
             return None
         index = self._setup.device.index or 0
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        visible = os.environ.get(GPUS_VARIABLE)
         if not visible:
             return str(index)
         return visible.split(",")[index]
