@@ -28,7 +28,7 @@ from bot.slack.limits import LookUpLimits
 from bot.worker_pool import WorkerPool
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import SlackEmulator
-from demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError, wait_until
+from demo.workspace import Channel, Person, PostedMessage, Submission, WorkspaceError
 from storage.datasets import NewDataset
 from storage.deletion.dataset_deletion import FILE_NAME
 from storage.records import Dataset, Run, RunState
@@ -36,6 +36,7 @@ from tests.bot.blank_pictures import save_blank_pictures
 from tests.bot.props import answer, checked_tickets
 from tests.databases import put_database
 from tests.forked import forked_spawns
+from tests.patience import PATIENCE_S, wait_until
 from tests.peers.fireworks import Fireworks
 from tests.peers.hosted import Hosted, SigningHosted
 from tests.peers.service import Service as Company
@@ -66,8 +67,6 @@ JOBS = "/fine_tuning/jobs"
 WHY = "quality counts here, not cost"
 SECONDS_A_TICK = 3.0
 SLACK_THREADS = 4  # a story has few people, and to start a server's usual 32 takes a third of the start
-# lower when the wait is expected to fail, as for mutants
-PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))
 
 VENDORS: tuple[Dialect, ...] = ("together", "fireworks")
 ABILITIES: dict[Dialect, str] = {
@@ -210,7 +209,7 @@ class World:
         """Wait until the bot has done what it acked: it acks before it looks anything up."""
         if self._service is not None:
             inbox = self._service.store.inbox
-            wait_until(lambda: inbox.is_idle, "the end of what was acked", seconds=PATIENCE_S)
+            wait_until(lambda: inbox.is_idle, "the end of what was acked")
 
     def stop(self) -> None:
         if self._service is not None:
@@ -251,7 +250,7 @@ class World:
                 self.workers.wait()
             return result
 
-        return wait_until(look_or_tick, what, seconds=max(seconds, PATIENCE_S))
+        return wait_until(look_or_tick, what, seconds=seconds)
 
     def tick_until_state(self, state: RunState, number: int = 1) -> Run:
         self.tick_until(lambda: self.run(number).state == state, f"run {number} to be {state}")
@@ -273,7 +272,7 @@ class World:
         if line.startswith("/finetune estimate "):  # the reply comes after the ack
             self.wait_for_answer(user, before)
         elif line.startswith("/finetune start "):  # and so does a refusal
-            wait_until(lambda: not self.store.inbox.waiting(), "the plan or its refusal", seconds=PATIENCE_S)
+            wait_until(lambda: not self.store.inbox.waiting(), "the plan or its refusal")
             if self.store.database.value("SELECT 1 FROM outbox WHERE kind = 'ephemeral' AND state = 'due'"):
                 self.wait_for_answer(user, before)
         return "\n".join(words_of(reply) for reply in self.slack.ephemerals(user.id)[before:])
@@ -285,7 +284,7 @@ class World:
             self.send()
             return len(self.slack.ephemerals(user.id)) > before
 
-        wait_until(sent, f"an answer to {user.name}", seconds=PATIENCE_S)
+        wait_until(sent, f"an answer to {user.name}")
 
     def upload(
         self,
@@ -335,9 +334,7 @@ class World:
         """Press a button; the reply that only this person reads, which comes after the ack."""
         before = len(self.slack.ephemerals(user.id))
         self.click(user, action, channel=channel)
-        replies = wait_until(
-            lambda: self.slack.ephemerals(user.id)[before:], f"an answer to {action}", seconds=PATIENCE_S
-        )
+        replies = wait_until(lambda: self.slack.ephemerals(user.id)[before:], f"an answer to {action}")
         return words_of(replies[0])
 
     def read_form(self, user: Person) -> str:

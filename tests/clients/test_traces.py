@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.workspace import wait_until
 from tests.clients.environment import CLIENTS, PROGRAMS, python
+from tests.patience import wait_until
 from tests.peers.chat_vendor import KEY, ChatVendor, serve_vendor
 from tests.trainers.door.doors import serve_door
 from trainers.recipes import samples

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.workspace import wait_until
 from tests.local.conftest import make_model, make_tokenizer
+from tests.patience import wait_until
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
@@ -41,13 +41,11 @@ def test_a_signal_ends_the_bot_its_trainer_and_the_workspace_too(tmp_path: Path,
     with (tmp_path / "output").open("w") as output:
         demo = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
     try:
-        wait_until(
-            lambda: "trainers.local" in "".join(processes_of(folder)), "the trainer", seconds=PATIENCE_S
-        )
+        wait_until(lambda: "trainers.local" in "".join(processes_of(folder)), "the trainer")
         assert "bot run" in "".join(processes_of(folder))
         demo.send_signal(number)
         assert demo.wait(PATIENCE_S) == 128 + number, (tmp_path / "output").read_text()
     finally:
         demo.kill()
         demo.wait()
-    wait_until(lambda: not processes_of(folder), "the end of the others", seconds=PATIENCE_S)
+    wait_until(lambda: not processes_of(folder), "the end of the others")

@@ -16,8 +16,9 @@ from slack_sdk.errors import SlackApiError
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import SlackEmulator, broken, cut_off, refused, slow, too_many
 from demo.slack_emulator.delivery import BotClient, signature
-from demo.workspace import NotAnswered, PostedMessage, WorkspaceError, wait_until
+from demo.workspace import NotAnswered, PostedMessage, WorkspaceError
 from tests.demo.bolt import bolt_app, serving
+from tests.patience import wait_until
 
 PLAIN = {"type": "plain_text", "text": "Go"}
 BUTTON = {"type": "button", "action_id": "approve", "value": "run-1", "text": PLAIN}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from demo.people import ANA, BEN, TICKETS
-from demo.workspace import wait_until
 from tests.e2e.scene import Scene, opened
+from tests.patience import wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,8 @@ from slack_sdk import WebClient
 
 from demo.local_slack import LocalSlack, find_local_slack
 from demo.people import ANA, BEN, TICKETS
-from demo.workspace import NotAnswered, Unsupported, WorkspaceError, wait_until
+from demo.workspace import NotAnswered, Unsupported, WorkspaceError
+from tests.patience import wait_until
 from tests.peers.browser import Visitor, open_page
 
 pytestmark = pytest.mark.e2e

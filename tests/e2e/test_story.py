@@ -14,8 +14,8 @@ import pytest
 
 from bot.rules.facts import TASK_KINDS
 from demo.people import ANA, BEN, TICKETS
-from demo.workspace import wait_until
 from tests.e2e.scene import Scene, opened
+from tests.patience import wait_until
 from tests.peers.programs import CallingProgram, call_once, five_lines, open_client
 
 pytestmark = pytest.mark.e2e

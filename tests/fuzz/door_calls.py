@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from demo.workspace import wait_until
 from tests.fuzz.api_calls import (
     CALLING,
     CHAT,
@@ -32,6 +31,7 @@ from tests.fuzz.api_calls import (
     posts,
 )
 from tests.fuzz.mutations import Json, mutated, odd_texts, raw_json
+from tests.patience import wait_until
 from tests.peers.chat_vendor import ChatVendor, serve_vendor
 from tests.trainers.door.doors import PROMPT, Door, serve_door
 from trainers.dataset.rows import Example

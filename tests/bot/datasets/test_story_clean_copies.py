@@ -5,9 +5,10 @@ from __future__ import annotations
 from bot.services.datasets import clean_copies
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import too_many
-from demo.workspace import PostedMessage, wait_until
+from demo.workspace import PostedMessage
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, GUS, HR, PRIVATE, PUBLIC, World, words_of
+from tests.patience import wait_until
 
 CLEANED = "tickets-cleaned.csv"
 

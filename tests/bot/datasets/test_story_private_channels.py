@@ -17,10 +17,11 @@ from bot.services.models import promotion_requests, promotions, sunsets
 from bot.slack.recent_answers import USABLE_S
 from demo.people import ANA, BEN
 from demo.slack_emulator import refused, slow
-from demo.workspace import Channel, Person, wait_until
+from demo.workspace import Channel, Person
 from tests.bot.faq import judged, with_faq
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, EVE, GUS, HR, OWN, PUBLIC, TARGET, Rules, World, words_of
+from tests.patience import wait_until
 
 MakeWorld = Callable[[Rules], World]
 HR_STAYS = f"""

@@ -18,13 +18,14 @@ from bot.services.evidence.evidence import load_evidence
 from bot.slack.limits import CALLS_A_MINUTE
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
-from demo.workspace import Person, wait_until
+from demo.workspace import Person
 from storage.records import Labelling
 from tests.bot import canaries
 from tests.bot.datasets.test_story_dataset_versions import _report
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World
+from tests.patience import wait_until
 from trainers.dataset import Columns, read
 
 WORDS = {

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from demo.people import ANA, BEN
-from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, GUS, START, Rules, World
+from tests.patience import wait_until
 
 ON_RAY = """[trainer]
 executor = "ray"

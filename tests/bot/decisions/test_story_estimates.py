@@ -27,8 +27,9 @@ from storage.records import Run
 from tests.bot.measurements import BASELINE, PRICES, comparison_of, measure, until
 from tests.bot.runs import ENOUGH_ROWS
 from tests.bot.saved_worlds import reached_once
-from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, MakeWorld, Rules, World, words_of
+from tests.bot.world import GUS, PRIVATE, START, TARGET, MakeWorld, Rules, World, words_of
 from tests.cards.test_page import Reader
+from tests.patience import PATIENCE_S
 from trainers.evaluation.results import FREE_KINDS, Candidate, CandidateKind, Comparison, MeasuredCandidate
 
 ESTIMATE = f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}"

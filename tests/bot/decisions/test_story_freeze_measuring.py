@@ -9,10 +9,10 @@ import pytest
 
 from bot.cards.evidence import evaluations
 from demo.people import BEN
-from demo.workspace import wait_until
 from tests.bot.decisions.test_story_freeze import freeze, unfreeze
 from tests.bot.measurements import ACME, CHAT, PRICES, measurement, until, until_asked
 from tests.bot.world import CLEO, Rules, World
+from tests.patience import wait_until
 
 MakeWorld = Callable[[Rules], World]
 

@@ -10,11 +10,11 @@ from bot.rules.plans import plan_from_json
 from bot.services.decisions import approvals
 from demo.people import ANA, BEN
 from demo.slack_emulator import too_many
-from demo.workspace import wait_until
 from storage.records import Run
 from tests.bot.decisions.test_story_freeze import freeze, unfreeze
 from tests.bot.runs import seed_runs
-from tests.bot.world import CLEO, DORA, EVE, PATIENCE_S, START, TARGET, WHY, MakeWorld, Rules, World
+from tests.bot.world import CLEO, DORA, EVE, START, TARGET, WHY, MakeWorld, Rules, World
+from tests.patience import wait_until
 
 AGAIN = START.replace("volume=100M", "volume=200M")
 OTHER = f"{START} epochs=2"
@@ -190,7 +190,7 @@ def test_a_run_is_repeated_with_changes_which_the_new_card_names(world: World) -
     assert "volume" in world.slack.submit_modal(ANA.id, {**filled, "settings": "", "volume": "lots"}).errors
     changed = {**filled, "settings": "hours=20 epochs=3", "volume": "20,000"}
     assert world.slack.submit_modal(ANA.id, changed).closed
-    wait_until(lambda: world.store.runs.get(2), "the new plan", seconds=PATIENCE_S)
+    wait_until(lambda: world.store.runs.get(2), "the new plan")
     world.send()
     again = plan_from_json(world.run(2).plan).again
     assert again and again.run == 1

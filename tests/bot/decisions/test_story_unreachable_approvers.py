@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from demo.people import ANA, BEN
-from demo.workspace import Channel, Person, wait_until
+from demo.workspace import Channel, Person
 from tests.bot.world import CLEO, PRIVATE, PUBLIC, START, WHY, WITHOUT_BOT, Rules, World
+from tests.patience import wait_until
 
 MakeWorld = Callable[[Rules], World]
 

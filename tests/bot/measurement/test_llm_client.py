@@ -22,9 +22,9 @@ from bot.llm_client import (
     Question,
     key_of,
 )
-from demo.workspace import wait_until
 from storage.records import CachedAnswer
 from storage.store import Store
+from tests.patience import wait_until
 from tests.peers.hosted import BUSY, COMMIT_THEN_CUT, HANG, HTML, KEY, NOTHING_BUT_500, Fault, Hosted
 from tests.peers.service import Service
 from trainers.client.client import Trainer

@@ -14,7 +14,6 @@ from bot.services.datasets import dataset_worker, documents
 from bot.services.datasets.documents import DocumentUpload
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
-from demo.workspace import wait_until
 from storage.records import Document
 from tests.bot.cli_runner import finetune
 from tests.bot.measurements import (
@@ -31,6 +30,7 @@ from tests.bot.models.test_story_use_candidate import set_bar
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.slack.test_story_entry_points import open_home
 from tests.bot.world import DORA, PRIVATE, TARGET, MakeWorld, Rules, World, words_of
+from tests.patience import wait_until
 from tests.trainers.dataset.document_files import LOCKED, pdf, word
 from trainers.evaluation.results import Curve
 from trainers.recipes.folder import RecipeFolder

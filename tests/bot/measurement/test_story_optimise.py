@@ -19,12 +19,12 @@ from bot.services.evidence.evidence import load_evidence
 from bot.services.measurement import prompt_search
 from bot.values.evaluations import ComparisonPlan, ComparisonProgress, SearchProgress
 from demo.people import ANA, BEN
-from demo.workspace import wait_until
 from tests.bot.measurements import BASELINE, CHAT, comparison_of, measure, measurement, until
 from tests.bot.props import LABELS
 from tests.bot.world import MakeWorld, Rules, World
 from tests.chaos.conftest import forks as forks
 from tests.chaos.fork_host import ForkHost
+from tests.patience import wait_until
 from tests.peers.hosted import KEY
 from trainers.dataset import Report
 from trainers.evaluation.results import MeasuredCandidate

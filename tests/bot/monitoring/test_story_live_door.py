@@ -12,7 +12,6 @@ import pytest
 from bot.cards.common.candidates import promotable_name
 from bot.services.serving import actuals
 from demo.people import BEN
-from demo.workspace import wait_until
 from tests.bot.measurements import PRICES, measure
 from tests.bot.models.test_story_use_candidate import answer_right
 from tests.bot.monitoring.test_story_live_tests import WATCH, begin, current_test, live_test
@@ -20,6 +19,7 @@ from tests.bot.monitoring.test_story_mondays import ask, billed_usd
 from tests.bot.monitoring.test_story_watch import current, deploy_prompt, promotion
 from tests.bot.props import LABELS
 from tests.bot.world import DORA, MakeWorld, Rules, World
+from tests.patience import wait_until
 from tests.peers.dated_door import serve_dated_door
 from trainers.recipes import canary_events, shadow_answers
 from trainers.recipes.folder import RecipeFolder

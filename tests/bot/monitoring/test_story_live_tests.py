@@ -14,7 +14,7 @@ from bot.cards.monitoring import compared_calls as forms
 from bot.cards.monitoring import live_tests as cards
 from bot.rules import units
 from demo.people import ANA, BEN
-from demo.workspace import Person, wait_until
+from demo.workspace import Person
 from storage.monitoring.live_tests import LiveTest
 from storage.monitoring.watches import LiveLabel
 from tests.bot.decisions.test_story_policy import rule
@@ -32,6 +32,7 @@ from tests.bot.monitoring.test_story_watch import (
 )
 from tests.bot.props import tickets_csv
 from tests.bot.world import DORA, MakeWorld, Rules, World
+from tests.patience import wait_until
 from trainers.money import to_micros
 from trainers.recipes import canary_events, samples, shadow_answers
 from trainers.recipes.canary_events import CanaryEvent

@@ -14,7 +14,6 @@ from bot.reconciler import maintain
 from bot.services.monitoring import weeks as week_services
 from bot.values.monitoring import WeekFacts
 from demo.people import ANA, BEN
-from demo.workspace import wait_until
 from storage.monitoring.watches import Watch
 from storage.promotions import Promotion
 from tests.bot.cli_runner import finetune, finetune_json
@@ -25,6 +24,7 @@ from tests.bot.models.test_story_use_candidate import answer_right
 from tests.bot.props import tickets_csv
 from tests.bot.saved_worlds import reached_once
 from tests.bot.world import DORA, GUS, PUBLIC, MakeWorld, Rules, World
+from tests.patience import wait_until
 from trainers.recipes import samples, usage
 from trainers.recipes.folder import RecipeFolder
 from trainers.recipes.samples import SampledCall

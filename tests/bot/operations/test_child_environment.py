@@ -10,8 +10,8 @@ import pytest
 from demo.people import ANA, TICKETS
 from demo.service import RunningBot
 from demo.slack_emulator import SlackEmulator
-from demo.workspace import wait_until
 from tests.bot.operations.test_embedded_trainer import base
+from tests.patience import wait_until
 from trainers.host import trainer_environment
 
 __all__ = ["base"]

@@ -15,8 +15,8 @@ import pytest
 from bot import door_process
 from bot.door_process import DoorAnswer, DoorProcess, StartedDoor, ask_door, door_command, next_step
 from bot.settings import Settings, load_settings
-from demo.workspace import wait_until
 from tests.local.trainer_server import free_port
+from tests.patience import wait_until
 
 STARTED = StartedDoor(7, "127.0.0.1:8024", "keys and program", predecessor=6)
 

@@ -20,7 +20,7 @@ import pytest
 
 from bot import logs
 from bot.embedded_trainer import EmbeddedTrainer
-from demo.workspace import wait_until
+from tests.patience import wait_until
 
 START_S = 30.0
 

@@ -16,10 +16,10 @@ import pytest
 from bot import logs
 from bot.services import overview
 from demo.people import BEN
-from demo.workspace import wait_until
 from tests.bot.cli_runner import finetune, finetune_json
 from tests.bot.slack.test_story_inbox import environment
 from tests.bot.world import World
+from tests.patience import wait_until
 from trainers.log_lines import LENGTH, LETTERS, REDACTED, Redactor, TextLines
 
 SECRET = "s3cret-of-the-test"

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from bot.scheduler import Scheduler
-from demo.workspace import wait_until
+from tests.patience import wait_until
 
 
 class Ticks:

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from bot import nightly
 from bot.cli import main
 from bot.services.common.provider_jobs import SETTLE_S
-from demo.workspace import wait_until
 from storage.backup import back_up, restore
 from tests.bot.world import JOBS, World
+from tests.patience import wait_until
 from tests.peers.hosted import KEY
 
 ROOT = Path(__file__).parents[3]

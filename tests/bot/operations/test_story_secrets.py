@@ -18,7 +18,6 @@ from bot import logs, nightly
 from bot.cards.evidence import evaluations
 from bot.embedded_trainer import free_port
 from demo.people import BEN
-from demo.workspace import wait_until
 from tests.bot import canaries
 from tests.bot.measurements import PRICES, until, until_asked
 from tests.bot.operations.test_process_health import get
@@ -26,6 +25,7 @@ from tests.bot.world import CLEO, GUS, TARGET, MakeWorld, Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
 from tests.local.trainer_server import KEY as TRAINER_TOKEN
 from tests.local.trainer_server import ROOT, close, ready_url
+from tests.patience import wait_until
 from tests.peers.hosted import KEY as PROVIDER_KEY
 
 LABELS = ("zorkheron", "zorkosprey", "zorkkestrel")

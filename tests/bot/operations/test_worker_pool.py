@@ -18,10 +18,9 @@ import pytest
 from bot.cli.options import EXIT_UNUSABLE, limited_memory
 from bot.services.datasets.dataset_worker import inspect
 from bot.worker_pool import MEMORY_BYTES, WorkerPool, WorkerStopped
-from demo.workspace import wait_until
 from tests.bot.cli_runner import ROOT
-from tests.bot.world import PATIENCE_S
 from tests.forked import forked_spawns
+from tests.patience import wait_until
 from trainers.dataset import Columns, read
 
 
@@ -178,9 +177,7 @@ def test_a_parquet_bomb_in_nested_rows_is_a_finding_within_the_memory_limit(tmp_
     assert path.stat().st_size < 50_000
     pool = WorkerPool(1, memory=1 << 30)
     try:
-        reading = wait_until(
-            lambda: pool.poll("bomb", read, path, "bomb.parquet"), "the reading", seconds=PATIENCE_S
-        )
+        reading = wait_until(lambda: pool.poll("bomb", read, path, "bomb.parquet"), "the reading")
     finally:
         pool.close()
     assert [finding.code for finding in reading.findings] == ["too_big_unpacked"]

@@ -17,7 +17,6 @@ from bot.rules.plans import plan_from_json
 from bot.services.serving.adapter_exports import hub_refusal, upload_adapter
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
-from demo.workspace import wait_until
 from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.serving.test_story_programs import deploy
@@ -28,6 +27,7 @@ from tests.local.rentals.test_rented_machines import IMAGE
 from tests.local.rentals.test_rented_machines import peer as peer
 from tests.local.trainer_server import KEY as TRAINER_KEY
 from tests.local.trainer_server import free_port, serve_in_thread
+from tests.patience import wait_until
 from tests.peers import wandb_company
 from tests.peers.hf_jobs import HfPeer
 from tests.peers.wandb_company import LLAMA, Company

@@ -17,7 +17,6 @@ from bot.values.evaluations import ComparisonPlan, promoted_candidate
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
-from demo.workspace import wait_until
 from storage.promotions import Fallback
 from tests.bot.cli.test_promotions import run
 from tests.bot.datasets.test_story_deletion import delete_and_wait
@@ -28,6 +27,7 @@ from tests.bot.saved_worlds import reached_once
 from tests.bot.serving.the_door import door_of, look_until_it_answers
 from tests.bot.world import CLEO, MakeWorld, Rules, World
 from tests.local.trainer_server import free_port
+from tests.patience import wait_until
 from tests.peers.hosted import Fault
 from tests.peers.programs import five_lines, open_client
 from trainers.evaluation.results import CLASSICAL, Candidate

@@ -14,13 +14,13 @@ from bot.cards.models.call_instructions import EXAMPLE
 from bot.door_process import DoorProcess, ask_door
 from bot.reconciler import maintain
 from demo.people import BEN
-from demo.workspace import wait_until
 from tests.bot.hosting import host, hosting_rules
 from tests.bot.measurements import ACME, CHAT, PRICES, comparison_of, measure
 from tests.bot.props import LABELS, tickets_csv
 from tests.bot.serving.the_door import door_of, look_until_it_answers
 from tests.bot.world import CLEO, MakeWorld, Rules, World
 from tests.local.trainer_server import free_port
+from tests.patience import wait_until
 from tests.peers.programs import CallingProgram, ask, call_once, five_lines, open_client
 from trainers.recipes import usage
 from trainers.recipes.folder import RecipeFolder

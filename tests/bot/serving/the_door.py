@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from bot.door_process import DoorProcess, ask_door
 from bot.services.serving import actuals
-from demo.workspace import wait_until
 from storage.actuals import ActualMonth
 from tests.bot.world import World
+from tests.patience import wait_until
 from tests.peers.programs import ask, five_lines, open_client
 
 DATASET = "tickets"

@@ -13,9 +13,10 @@ from bot.outbox_sender import MAX_TRIES
 from demo.people import ANA, BEN, BOT, TICKETS
 from demo.slack_emulator import Fault, SlackEmulator, broken, cut_off, refused, slow, too_many
 from demo.slack_emulator.state import ALL_SCOPES
-from demo.workspace import Channel, PostedMessage, wait_until
+from demo.workspace import Channel, PostedMessage
 from storage.store import Store
 from tests.bot.slack.outbox_harness import OTHERS, OutboxHarness, outbox, store
+from tests.patience import wait_until
 
 __all__ = ["outbox", "store"]
 MEMBERS = Channel("C0HR", "hr", (ANA.id, BOT.id), private=True)

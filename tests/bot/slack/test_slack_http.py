@@ -22,8 +22,8 @@ from bot.slack.http import CONNECTIONS, MAX_BODY
 from bot.slack.inbox import replay
 from demo.slack_emulator import broken, refused
 from demo.slack_emulator.delivery import BotClient, signature
-from demo.workspace import wait_until
-from tests.bot.world import GUS, PATIENCE_S, Rules, World
+from tests.bot.world import GUS, Rules, World
+from tests.patience import PATIENCE_S, wait_until
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 MANY_FILES = 1100

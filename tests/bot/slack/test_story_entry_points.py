@@ -11,9 +11,10 @@ import pytest
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import broken, cut_off, refused, too_many
 from demo.slack_emulator.faults import Fault
-from demo.workspace import elements, wait_until
+from demo.workspace import elements
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, TARGET, WHY, Rules, World, words_of
+from tests.patience import wait_until
 
 
 def open_home(world: World, user: str) -> str:

@@ -6,11 +6,11 @@ import json
 
 from bot.cards.evidence import evaluations
 from demo.people import ANA
-from demo.workspace import wait_until
 from tests.bot.measurements import BASELINE, PRICES, until, until_asked
 from tests.bot.props import tickets_csv
 from tests.bot.runs import ENOUGH_ROWS, seed_runs
 from tests.bot.world import MakeWorld, Rules, World
+from tests.patience import wait_until
 
 
 def open_home(world: World) -> str:

@@ -14,10 +14,11 @@ from bot.services.plain_questions import judge
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import refused
-from demo.workspace import elements, wait_until
+from demo.workspace import elements
 from storage.records import CachedAnswer
 from tests.bot.props import tickets_csv
-from tests.bot.world import GUS, HR, PATIENCE_S, PUBLIC, World, words_of
+from tests.bot.world import GUS, HR, PUBLIC, World, words_of
+from tests.patience import wait_until
 from tests.peers.hosted import COMMIT_THEN_500, Fault
 from tests.questions.asked import ASKED
 from tests.questions.test_model import RECORDED
@@ -56,7 +57,7 @@ def read_questions(world: World) -> None:
     world.tick()
     for question in world.store.plain_questions.waiting():
         owner = f"plain question {question.id}"
-        wait_until(lambda owner=owner: not world.service.llm.waiting(owner), "the model", seconds=PATIENCE_S)
+        wait_until(lambda owner=owner: not world.service.llm.waiting(owner), "the model")
     world.tick(2)
     assert world.store.plain_questions.waiting() == []
 

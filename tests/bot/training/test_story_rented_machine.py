@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 from bot.cli import main
 from demo.people import ANA
-from demo.workspace import wait_until
 from tests.bot.models.test_story_promote import promote
 from tests.bot.props import tickets_csv
 from tests.bot.world import MakeWorld, Rules, World
@@ -18,6 +17,7 @@ from tests.local.conftest import tiny_model_dir as tiny_model_dir
 from tests.local.rentals.test_rented_machines import IMAGE
 from tests.local.rentals.test_rented_machines import peer as peer
 from tests.local.trainer_server import KEY, TrainerServer, serve_in_thread
+from tests.patience import wait_until
 from tests.peers.hf_jobs import HfPeer
 from trainers.local.rentals.machines import RentingOptions
 from trainers.money import to_micros, usd

@@ -9,11 +9,11 @@ from bot.reconciler import reconcile
 from bot.rules.plans import plan_from_json
 from bot.services.common.provider_jobs import SETTLE_S
 from demo.people import ANA
-from demo.workspace import wait_until
 from storage.database import DatabaseInUse
 from storage.records import RunState
 from tests.bot.props import tickets_csv
 from tests.bot.world import JOBS, START, World
+from tests.patience import wait_until
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 
 STATES: tuple[RunState, ...] = ("approved", "training", "evaluating", "done")

@@ -12,7 +12,8 @@ from bot.reconciler import reconcile
 from demo.slack_emulator import slow
 from storage.records import Run
 from tests.bot.props import answer, tickets_csv
-from tests.bot.world import DORA, JOBS, MODEL, PATIENCE_S, PRIVATE, Rules, World
+from tests.bot.world import DORA, JOBS, MODEL, PRIVATE, Rules, World
+from tests.patience import PATIENCE_S
 from tests.peers.hosted import COMMIT_THEN_HANG, HANG, Hosted
 from tests.peers.service import Service as Company
 

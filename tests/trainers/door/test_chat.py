@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from demo.workspace import wait_until
+from tests.patience import wait_until
 from tests.peers.chat_vendor import KEY, ChatVendor, error, serve_vendor
 from tests.prometheus_text import complaints, listed_metrics, read_families, read_values
 from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use, serve_door

@@ -21,7 +21,7 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
-from demo.workspace import wait_until
+from tests.patience import wait_until
 from tests.peers.chat_vendor import ChatVendor, serve_vendor
 from tests.trainers.door.doors import NAME, PROMPT, ROOT, Door, add_vendor, put_in_use, serve_door, start_door
 from trainers.door import __main__ as door_main

@@ -11,7 +11,7 @@ import httpx2
 import openai
 import pytest
 
-from demo.workspace import wait_until
+from tests.patience import wait_until
 from tests.peers.chat_vendor import ChatVendor, error
 from tests.trainers.door.doors import NAME, PROMPT, Door, add_vendor, put_in_use
 from tests.trainers.door.test_chat import TOOL, counted

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import openai
 import pytest
 
-from demo.workspace import wait_until
+from tests.patience import wait_until
 from tests.peers.chat_vendor import ChatVendor, error, serve_vendor
 from tests.trainers.dataset.test_sensitive_data import SECRETS
 from tests.trainers.door.doors import PROMPT, Door, add_vendor, serve_door, start_door

@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from demo.workspace import wait_until
+from tests.patience import wait_until
 from tests.peers.chat_vendor import ChatVendor, error, serve_vendor
 from tests.trainers.door.doors import PROMPT, Door, serve_door
 from tests.trainers.door.test_chat import TOOL

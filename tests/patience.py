@@ -1,0 +1,17 @@
+"""How long a test waits for another thread or process before it fails: a busy machine sets FINETUNE_TEST_PATIENCE_S."""
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from demo import workspace
+
+# lower when the wait is expected to fail, as for mutants
+PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))
+
+Seen = TypeVar("Seen")
+
+
+def wait_until(look: Callable[[], Seen | None], what: str, *, seconds: float = PATIENCE_S) -> Seen:
+    """Waits until the result of `look` is true and returns it, as the demo does, for PATIENCE_S at least."""
+    return workspace.wait_until(look, what, seconds=max(seconds, PATIENCE_S))
