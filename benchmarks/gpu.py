@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,8 +35,7 @@ from bot.cli.hardware import plan_memory
 from bot.values.runs import Refusal
 from tests.local.runs import make_job
 from trainers.local.demo_model import make_demo_model
-from trainers.local.engines.catalog import INSTALLABLE
-from trainers.local.job_directory import read_json
+from trainers.local.job_directory import read_events, read_json
 from trainers.local.kernels.block_attention import choose_attention
 from trainers.local.kernels.liger import choose_kernels
 from trainers.local.launch import train_command
@@ -47,7 +46,7 @@ from trainers.local.training.data import Row, read_rows
 from trainers.local.training.devices import best_device
 from trainers.local.training.model_structure import linear_layers
 from trainers.local.training.packing import find_abilities, measure, pack_rows
-from trainers.methods import Parameters, Quantization
+from trainers.methods import GrpoParameters, Parameters, Quantization
 from trainers.sizing.hardware import this_machine
 from trainers.sizing.memory import Work
 from trainers.sizing.training_time import RowLengths, guess_calibration, training_seconds
@@ -61,6 +60,10 @@ EPOCHS = 3
 SEED = 20261127
 IN_FLOAT32 = 1e-3  # relative tolerance of losses and gradients that should be equal
 ENDING_S = 60.0  # reserved for stopping a trainer and its vLLM
+SAMPLED_STEPS = 4  # the first one's time has vLLM's start in it, and is left out
+SAMPLED = GrpoParameters(n_epochs=1, batch_size=8, samples=16, max_new_tokens=128, learning_rate=1e-5)
+SAMPLED_ON_CPU = replace(SAMPLED, batch_size=2, samples=8, max_new_tokens=16)  # ends within three minutes
+SAMPLED_GAP = 0.2  # nats; vLLM's kernels and torch's in bfloat16 were 0.05 apart
 IN_4_BITS = 0.12  # relative error for normally distributed weights (the format's error is in QLoRA, table 2)
 
 
@@ -289,6 +292,36 @@ def unsloth(options: CheckOptions) -> Result:
     return make_result(code == 0, text, tokens=tokens, seconds=took)
 
 
+def sampled_answers(options: CheckOptions) -> Result:
+    """Runs some steps of GRPO whose answers the model that learns writes, then the same with vLLM's answers. The two
+    must give a token about the same probability, and no answer may differ too much to count."""
+    settings = SAMPLED
+    if DEVICE.type == "cpu":
+        settings = SAMPLED_ON_CPU
+    batches = SAMPLED_STEPS * settings.batch_size // BATCH
+    seconds = {}
+    for engine in ("builtin", "vllm"):
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder)
+            (data / "engines").symlink_to(str(options.engines))
+            chats = options.some_chats(data, batches)
+            by_engine = replace(settings, engine=engine)
+            job = make_job(data / "jobs" / "job", options.model, chats, by_engine, method="grpo")
+            if run_training(job):
+                return Result("failed", f"{engine}: {why_failed(job)}")
+            seconds[engine] = (read_json(job / "progress.json") or {})["step_s"]
+            events = read_events(job)
+    notes = [event.get("data") or {} for event in events]
+    measured = [note for note in notes if "sampled_gap_nats" in note]
+    if not measured:
+        return Result("failed", f"vLLM wrote no answers: {events[-1]['message']}")
+    (agreement,) = measured
+    gap = agreement["sampled_gap_nats"]
+    text = f"{gap:.3f} nats apart, {agreement['left_out']} of {agreement['answers']} answers too far to count"
+    text += f"; a step took {seconds['vllm']:.1f} s, by the trainer's own answers {seconds['builtin']:.1f} s"
+    return make_result(gap < SAMPLED_GAP and not agreement["left_out"], text, gap=gap, **seconds)
+
+
 CHECKS: dict[str, Callable[[CheckOptions], Result]] = {
     "LoRA": lora,
     "QLoRA": partial(lora, quantization="nf4"),
@@ -300,7 +333,9 @@ CHECKS: dict[str, Callable[[CheckOptions], Result]] = {
     "speed": speed,
     "vLLM": vllm,
     "unsloth": unsloth,
+    "GRPO by vLLM": sampled_answers,
 }
+NEEDS_ENGINE = {"vLLM": "vllm", "unsloth": "unsloth", "GRPO by vLLM": "vllm"}
 
 
 def main() -> int:
@@ -366,10 +401,8 @@ def missing_requirement(name: str, options: CheckOptions) -> str | None:
         return "not installed: the extra [liger]"
     if name == "two processes" and gpus == 1:
         return "needs two CUDA GPUs"
-    engine = name.lower()
-    if engine in INSTALLABLE and not (
-        options.engines and (options.engines / engine / "engine.json").is_file()
-    ):
+    engine = NEEDS_ENGINE.get(name)
+    if engine and not (options.engines and (options.engines / engine / "engine.json").is_file()):
         return f"not installed: finetune engines install {engine}, then --engines DATA/engines"
     return None
 

@@ -94,7 +94,8 @@ class Agreement:
             self._is_reported = True
             self._logger.log(
                 f"The log probabilities of the sampled answers' tokens differ by {gap:.2g} nats on average from those "
-                f"of the model that learns. {left_out} of {answers} answers differ too much to count."
+                f"of the model that learns. {left_out} of {answers} answers differ too much to count.",
+                data={"sampled_gap_nats": gap, "left_out": left_out, "answers": answers},
             )
         if left_out > answers / 2 and not self._is_warned:
             self._is_warned = True
