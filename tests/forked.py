@@ -17,6 +17,7 @@ import atexit
 import ctypes
 import fcntl
 import gc
+import importlib.util
 import inspect
 import json
 import os
@@ -43,6 +44,7 @@ FORKED = (
     "tests.bot.slack.dying_bot",
     "tests.local.sizing.peaks",
     "tests.local.runs",
+    "tests.peers.tinker_server",
     "trainers.door",
     "trainers.door.worker",
     "trainers.local",
@@ -216,6 +218,8 @@ def _import(tests: Sequence[str]) -> None:
             from trainers.models.tokens import count_texts
 
             count_texts([""])  # loads the vocabulary, a third of a second
+            if importlib.util.find_spec("tinker"):
+                import tinker  # noqa: F401 - by its stand-in, in three seconds
             # What can't be collected is reported by the workers, which try again.
             pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:faulthandler", *tests])
     gc.collect()

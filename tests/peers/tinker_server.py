@@ -1,8 +1,8 @@
 """Tinker's HTTP API in memory, as the package `tinker` types it.
 
-`python tinker_server.py FOLDER` runs in an environment with that package, whose own types parse each request and write
-each answer. It is strict: a key has to be the right one, a run's requests have to come in their order, each once, and a
-base has to be trainable. A run's loss falls with the tokens that it has learnt.
+`python -m tests.peers.tinker_server FOLDER` runs in an environment with that package, whose own types parse each
+request and write each answer. It is strict: a key has to be the right one, a run's requests have to come in their
+order, each once, and a base has to be trainable. A run's loss falls with the tokens that it has learnt.
 
 FOLDER/faults.json, read at each request, has `lose`: paths whose answers are lost after they were carried out;
 `refuse`: paths with the status to answer; and `gone`: runs whose session has ended. FOLDER/state.json has what a test

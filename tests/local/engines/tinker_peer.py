@@ -23,7 +23,7 @@ from trainers.host import TINKER_KEY
 from trainers.local.engines.catalog import TINKER
 
 ROOT = Path(__file__).resolve().parents[3]
-SERVER = ROOT / "tests" / "peers" / "tinker_server.py"
+SERVER = "tests.peers.tinker_server"
 KEY = "tml-stand-in"
 ADMIN_KEY = "tml-stand-in-admin"
 
@@ -137,7 +137,9 @@ def write_adapter(folder: Path, base: Path, rank: int) -> None:
 @contextmanager
 def _running(folder: Path) -> Iterator[TinkerPeer]:
     with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen([str(tinker_python()), str(SERVER), str(folder)], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [str(tinker_python()), "-m", SERVER, str(folder)], cwd=ROOT, stdout=log, stderr=log
+        )
     try:
         wait_for(lambda: (folder / "address").exists() or process.poll() is not None, bool)
         assert process.poll() is None, (folder / "log.txt").read_text()
