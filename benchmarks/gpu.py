@@ -62,7 +62,7 @@ IN_FLOAT32 = 1e-3  # relative tolerance of losses and gradients that should be e
 ENDING_S = 60.0  # reserved for stopping a trainer and its vLLM
 SAMPLED_STEPS = 4  # the first one's time has vLLM's start in it, and is left out
 SAMPLED = GrpoParameters(n_epochs=1, batch_size=8, samples=16, max_new_tokens=128, learning_rate=1e-5)
-SAMPLED_ON_CPU = replace(SAMPLED, batch_size=2, samples=8, max_new_tokens=16)  # ends within three minutes
+SAMPLED_ON_CPU = replace(SAMPLED, batch_size=2, samples=8, max_new_tokens=16)  # takes about three minutes
 SAMPLED_GAP = 0.2  # nats; vLLM's kernels and torch's in bfloat16 were 0.05 apart
 IN_4_BITS = 0.12  # relative error for normally distributed weights (the format's error is in QLoRA, table 2)
 
@@ -309,7 +309,9 @@ def sampled_answers(options: CheckOptions) -> Result:
             job = make_job(data / "jobs" / "job", options.model, chats, by_engine, method="grpo")
             if run_training(job):
                 return Result("failed", f"{engine}: {why_failed(job)}")
-            seconds[engine] = (read_json(job / "progress.json") or {})["step_s"]
+            progress = read_json(job / "progress.json")
+            assert progress is not None  # the job has ended well
+            seconds[engine] = progress["step_s"]
             events = read_events(job)
     notes = [event.get("data") or {} for event in events]
     measured = [note for note in notes if "sampled_gap_nats" in note]

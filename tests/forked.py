@@ -1,4 +1,4 @@
-"""Forks child processes from one that has already imported torch, transformers, peft and TRL.
+"""Forks child processes from one that has already imported torch, transformers, peft, TRL and tinker.
 
 Those imports take seconds of CPU time, and tests start a trainer or a training some hundred times. After
 `fork_children`, `subprocess.Popen` starts the modules of FORKED, the benchmarks and pytest-xdist's workers through a
@@ -54,7 +54,7 @@ FORKED = (
     "trainers.local.train",
 )
 # These start no processes, so they need no fork server of their own.
-WITHOUT_CHILDREN = ("trainers.door.worker", "trainers.local.train")
+WITHOUT_CHILDREN = ("tests.peers.tinker_server", "trainers.door.worker", "trainers.local.train")
 XDIST_WORKER = ["-u", "-c", "import sys;exec(eval(sys.stdin.readline()))"]  # as execnet starts it
 SPAWNED = "--multiprocessing-fork"  # the last argument of a process that multiprocessing spawns
 READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "LD_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TRANSFORMERS_")
@@ -219,7 +219,7 @@ def _import(tests: Sequence[str]) -> None:
 
             count_texts([""])  # loads the vocabulary, a third of a second
             if importlib.util.find_spec("tinker"):
-                import tinker  # noqa: F401 - by its stand-in, in three seconds
+                import tinker  # noqa: F401 - which takes three seconds, in each test with its stand-in
             # What can't be collected is reported by the workers, which try again.
             pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:faulthandler", *tests])
     gc.collect()

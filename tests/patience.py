@@ -1,15 +1,15 @@
 """How long a test waits for another thread or process before it fails: a busy machine sets FINETUNE_TEST_PATIENCE_S."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
-from typing import TypeVar
 
 from demo import workspace
+from demo.workspace import Seen
 
 # lower when the wait is expected to fail, as for mutants
 PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))
-
-Seen = TypeVar("Seen")
 
 
 def wait_until(look: Callable[[], Seen | None], what: str, *, seconds: float = PATIENCE_S) -> Seen:

@@ -214,7 +214,7 @@ def wait_until_counted(door: Door, calls: int) -> None:
         counts = usage.read(door.folder.root)
         return sum(each.calls for each in counts.values()) >= calls
 
-    wait_until(counted, "the counts", seconds=20)
+    wait_until(counted, "the counts")
 
 
 def check_samples(door: Door) -> None:

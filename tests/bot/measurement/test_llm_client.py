@@ -73,7 +73,7 @@ class Client:
             self.pass_time(step)
             return self.answers(questions) == len(questions)
 
-        wait_until(all_answered, "all answers", seconds=20)
+        wait_until(all_answered, "all answers")
 
     def requests(self) -> int:
         return self.provider.count(CHAT)
@@ -292,7 +292,7 @@ def test_a_model_whose_answers_are_all_unreadable_is_asked_few_times(client: Cli
         declined.extend(client.llm.collect("m1"))
         return client.llm.waiting("m1") == 0
 
-    wait_until(all_ended, "the end", seconds=20)
+    wait_until(all_ended, "the end")
     assert any(end.of_model and "choices" in end.why for end in declined)
     assert client.requests() <= MOST_UNREADABLE_IN_A_ROW + 4 * 3, "what waited was no longer asked"
 

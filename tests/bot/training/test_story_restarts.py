@@ -59,7 +59,7 @@ def _reconcile_until(world: World, state: RunState) -> None:
             world.pass_time(3)
         return world.run().state == state
 
-    wait_until(step, state, seconds=20)
+    wait_until(step, state)
 
 
 @pytest.mark.deep

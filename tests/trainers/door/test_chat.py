@@ -319,7 +319,7 @@ def test_a_fallback_answers_once_what_is_in_use_takes_too_long(
         ) as streamed:
             assert "x-finetune-fallback" not in streamed.headers
             assert "[DONE]" in streamed.read().decode()
-    wait_until(lambda: counted(door, 33).calls == 5, "the counts", seconds=10)
+    wait_until(lambda: counted(door, 33).calls == 5, "the counts")
     assert counted(door, 33).failed == 2
 
 

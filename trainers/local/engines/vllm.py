@@ -93,7 +93,7 @@ def serve_command(installation: Installation, options: VllmOptions, socket: Path
         command += ["--logprobs-mode", "processed_logprobs"]
     share = options.share
     if share is None:
-        # vLLM 0.32 ends on a CPU if it reads a prompt in parts whose answer is drawn with a seed.
+        # On a CPU vLLM 0.32 ends if it reads a prompt in parts and draws its answer with a seed.
         command.append("--no-enable-chunked-prefill")
         command.append("--enforce-eager")  # on a CPU compiling takes minutes and gains little
         share = _share_of_memory()
