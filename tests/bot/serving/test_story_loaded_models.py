@@ -13,7 +13,7 @@ from tests.bot.datasets.test_story_deletion import delete, wait_for_deletion
 from tests.bot.hosting import road_world
 from tests.bot.props import tickets_csv
 from tests.bot.serving.test_story_programs import deploy
-from tests.bot.serving.the_door import ask_by_the_door, month_with_the_call
+from tests.bot.serving.the_door import ask_by_the_door, micros_with_the_call
 from tests.bot.world import MODEL, MakeWorld, World
 from tests.local.trainer_server import free_port
 from tests.peers.hosted import COMMIT_THEN_RESET
@@ -106,8 +106,7 @@ def test_a_model_is_loaded_by_the_token_billed_by_the_day_and_taken_back(make_wo
     assert ask_by_the_door(world, QUESTION) == "refund"
     spent = service.token_bill - before
     assert service.token_chats[-1]["model"] == model and spent > 0
-    month = month_with_the_call(world)
-    assert month.micros == machine + to_micros(spent), (month, machine, spent)
+    assert micros_with_the_call(world) == machine + to_micros(spent)
 
     # A day without a question stops nothing that costs nothing.
     world.pass_time(24 * 3600)
