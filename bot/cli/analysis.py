@@ -354,8 +354,7 @@ def estimate(
         how = datasets.CheckOptions(deep=True, on_progress=ticker)
         report = datasets.check(rows, Columns(text, label, sheet), settings.trainer.folders, how)
     if report.is_blocked:
-        show(datasets.report_parts(report), "bad", err=True)
-        refuse(f"Fix {rows} first; then training on it can be estimated.")
+        datasets.refuse_blocked(rows, report, "training on it can be estimated")
     estimated = estimates.estimate(settings, rows.stem, report, build_question(question), evidence)
     if isinstance(estimated, ModelEnded):
         # The question was in order and the answer is no, so it is not the exit code of a misuse.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bot.cards.common.blocks import CardBlock, Table, Text
 from bot.cards.common.reasons import shortage_text
@@ -378,9 +378,16 @@ def require_usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -
     ticker.done()
     rows = value_or_exit(rows)
     if rows.report.is_blocked:
-        show(report_parts(rows.report), "bad", err=True)
-        refuse(f"Fix {file} first; then it can be measured.")
+        refuse_blocked(file, rows.report, "it can be measured")
     return rows
+
+
+def refuse_blocked(file: Path, report: Report, then: str) -> NoReturn:
+    """Prints why the rows of a file can't be used, and exits. `then` says what is possible once they can."""
+    show(report_parts(report), "bad", err=True)
+    if has_choices(report):
+        refuse(f"With the columns named, {then}.")
+    refuse(f"Fix {file} first; then {then}.")
 
 
 def _split_by_holdout(

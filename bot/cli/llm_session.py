@@ -100,6 +100,8 @@ def wait_for_answers(
     session: LlmSession, evaluation: Evaluation, what: str = "questions answered"
 ) -> tuple[CandidateProgress, ...]:
     """Waits until every question is answered or declined, or its model has failed. Raises AnswerTimeout."""
+    if not evaluation.keys:
+        return ()
     candidates = [CandidateProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
     models = [str(candidate.model) for candidate in evaluation.keys]
     most_settled = 0

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from bot.cli import datasets
+from bot.cli import datasets, output
 from storage.store import Store
 from tests.bot.cli_runner import finetune, finetune_json, write_tickets
 from tests.peers.hosted import CHAT_SETTINGS, KEY, NOTHING_BUT_500, Fault, Hosted
@@ -125,6 +125,24 @@ def test_the_free_candidate_needs_no_model_and_the_estimate_reads_its_json(tmp_p
     question = ("--baseline", "baseline.json", "--current", "gpt-4o", "--volume", "1B")
     verdict = finetune_json("estimate", file, *question)["verdict"]
     assert verdict["kind"] == "no_go" and "classical model meets the bar" in verdict["headline"]
+
+
+def test_progress_names_no_questions_if_no_model_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "A_LINE_EVERY_S", 0)
+    measured = finetune("baseline", write_tickets(tmp_path / "tickets.csv", 60), "--candidates", "classical")
+    assert measured.exit_code == 0
+    assert "rows read" in measured.stderr and "questions answered" not in measured.stderr
+
+
+def test_for_columns_that_the_file_lacks_the_options_are_named_and_not_the_file(tmp_path: Path) -> None:
+    file = write_tickets(tmp_path / "tickets.csv", 60)
+    for command in ("baseline", "estimate"):
+        refused = finetune(command, file, "--text", "message", "--label", "queue")
+        assert refused.exit_code == 2
+        assert "Name the columns with --text and --label." in refused.stderr
+        assert "With the columns named, " in refused.stderr and "Fix " not in refused.stderr
 
 
 def test_the_text_begins_with_the_verdict_on_the_policys_bar() -> None:
