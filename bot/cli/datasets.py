@@ -386,7 +386,7 @@ def refuse_blocked(file: Path, report: Report, then: str) -> NoReturn:
     """Prints why the rows of a file can't be used, and exits. `then` says what is possible once they can."""
     show(report_parts(report), "bad", err=True)
     if has_choices(report):
-        refuse(f"With the columns named, {then}.")
+        refuse(f"Name the columns of {file} first; then {then}.")
     refuse(f"Fix {file} first; then {then}.")
 
 
