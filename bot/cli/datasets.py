@@ -4,6 +4,7 @@ evaluations: a file that is split, or a file with the user's own holdout. Stores
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from bot.cards.datasets import findings
 from bot.cards.datasets.check_reports import full_report
 from bot.cards.datasets.dataset_columns import even_rows, has_choices
 from bot.cards.datasets.findings import counts_text, finding_blocks, line_ranges
-from bot.cli.options import refuse, value_or_exit
+from bot.cli.options import EXIT_UNUSABLE, refuse, value_or_exit
 from bot.cli.output import Ticker, show, text_block
 from bot.rules.budgets import duplicate_cost
 from bot.services.common.hardware import (
@@ -386,7 +387,8 @@ def refuse_blocked(file: Path, report: Report, then: str) -> NoReturn:
     """Prints why the rows of a file can't be used, and exits. `then` says what is possible once they can."""
     show(report_parts(report), "bad", err=True)
     if has_choices(report):
-        refuse(f"Name the columns of {file} first; then {then}.")
+        # The report ends in how to name the columns.
+        sys.exit(EXIT_UNUSABLE)
     refuse(f"Fix {file} first; then {then}.")
 
 

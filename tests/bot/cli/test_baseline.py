@@ -141,8 +141,7 @@ def test_for_columns_that_the_file_lacks_the_options_are_named_and_not_the_file(
     for command in ("baseline", "estimate"):
         refused = finetune(command, file, "--text", "message", "--label", "queue")
         assert refused.exit_code == 2
-        assert "Name the columns with --text and --label." in refused.stderr
-        assert f"Name the columns of {file} first; then " in refused.stderr and "Fix " not in refused.stderr
+        assert refused.stderr.rstrip().endswith("Name the columns with --text and --label.")
 
 
 def test_the_text_begins_with_the_verdict_on_the_policys_bar() -> None:
