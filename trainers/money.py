@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 
 MICROS = 1_000_000
+CENT = Decimal("0.01")
 # No real price is outside these bounds. Beyond them sums could overflow, and amounts would not fit on a line.
 MOST_USD = Decimal(10) ** 9
 FINEST_USD = Decimal("1e-12")
@@ -23,11 +24,11 @@ def usd(amount: Decimal) -> str:
     """Formats an amount, from a thousand on in whole dollars: $25.00, $0.54, $24,948, under 1 cent."""
     if amount < 0:
         return f"minus {usd(-amount)}"
-    if 0 < amount < Decimal("0.01"):
+    if 0 < amount < CENT:
         return "under 1 cent"
-    cents = amount.quantize(Decimal("0.01"))
+    cents = amount.quantize(CENT, ROUND_HALF_UP)
     if cents >= 1000:
-        return f"${amount.quantize(Decimal(1)):,}"
+        return f"${amount.quantize(Decimal(1), ROUND_HALF_UP):,}"
     return f"${cents}"
 
 

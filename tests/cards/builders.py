@@ -484,7 +484,7 @@ def result(**other: Any) -> RunResult:
         trained_tokens=108_400,
         steps=115,
         estimated_micros=43_000,
-        actual_micros=45_000,
+        actual_micros=44_000,
         labelled=True,
         loss_curve=tuple((6 * n, 2.4 / n) for n in range(1, 20)),
         at_once=32,
@@ -569,7 +569,7 @@ def actuals(predicted: float | None) -> tuple[Actual, ...]:
     return run_actuals(
         7,
         tokens=(108_600, 108_400),
-        micros=(43_000, 45_000),
+        micros=(43_000, 44_000),
         seconds=(1_560.0, 1_620.0),
         quality=None if predicted is None else (predicted, 0.857),
     )

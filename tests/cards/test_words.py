@@ -193,7 +193,10 @@ def test_an_empty_plain_text_becomes_a_dash() -> None:
     [
         ("0", "$0"),
         ("0.004", "under 1 cent"),
+        ("0.01472", "about $0.01"),
+        ("0.025", "about $0.03"),
         ("0.0449", "about $0.04"),
+        ("0.1449", "about $0.14"),
         ("0.996", "about $1.00"),
         ("9.96", "about $10"),
         ("195.37", "about $195"),

@@ -22,6 +22,8 @@ from trainers.money import from_micros, is_payable, rate, to_micros, usd, usd_mi
         ("999.996", "$1,000"),
         ("1000", "$1,000"),
         ("0.01", "$0.01"),
+        ("0.025", "$0.03"),
+        ("1000.5", "$1,001"),
         ("0.0099", "under 1 cent"),
         ("0.0000001", "under 1 cent"),
         ("0", "$0.00"),

@@ -12,12 +12,11 @@ from fractions import Fraction
 
 from bot.rules.units import MonthlyVolume, format_requests, format_tokens
 from bot.values.runs import MeasuredScore, ModelScore
-from trainers.money import usd, usd_micros
+from trainers.money import CENT, usd, usd_micros
 
 Options = Mapping[str, Sequence[str]]  # an option may have several values, such as several models
 NO_OPTIONS: Options = {}
 CENT_MICROS = 10_000
-CENT = Decimal("0.01")
 MINUS = "−"
 
 
@@ -324,14 +323,16 @@ def spoken_range(low: Decimal, high: Decimal) -> str:
 
 
 def _spoken_usd(amount: Decimal, *, is_end: bool = False) -> str:
-    """Two significant digits: whole dollars from $10, cents below. From $100 the second digit may be a half ($195),
-    except at the ends of a range."""
+    """Two significant digits, but no part of a cent: whole dollars from $10, cents below. From $100 the second digit
+    may be a half ($195), except at the ends of a range."""
     if not amount or 0 < abs(amount) < CENT:
         return usd(amount).removesuffix(".00")
     # The value of the second digit: 10 for $195, 0.1 for $1.95.
     step = Decimal(1).scaleb(amount.adjusted() - 1)
     if amount.adjusted() >= 2 and not is_end:
         step /= 2
+    # Cents are written. Rounded to a tenth of one first, 1.47 cents would become 1.5, and then 2.
+    step = max(step, CENT)
     steps = (amount / step).to_integral_value(ROUND_HALF_UP)
     rounded = steps * step
     if abs(rounded) < 10:
