@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,34 @@ def test_equal_texts_have_equal_vectors_of_length_one_in_any_company(encoder: Te
     assert np.array_equal(vectors[0], encoder.embed(["a lost parcel"])[0])
     assert encoder.embed([]).shape == (0, encoder.dims)
     assert not encoder.words([""]).any()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_vectors_are_the_same_however_many_texts_are_read_at_a_time(
+    encoder: TextEncoder, threads: int
+) -> None:
+    texts = [f"Where is parcel {number}?" for number in range(12)]
+    texts.append(texts[3])
+    together = load_encoder(threads=threads).embed(texts)
+    alone = [encoder.embed([text])[0] for text in texts]
+    assert together.tobytes() == np.array(alone).tobytes()
+
+
+def test_a_text_that_cant_be_read_ends_the_reading_of_the_others() -> None:
+    read: list[str] = []
+
+    class Failing:
+        def vector(self, text: str) -> Any:
+            read.append(text)
+            raise ValueError(text)
+
+        def count_tokens(self, text: str) -> int:
+            return len(text)
+
+    encoder = TextEncoder("failing", 2, "0" * 64, None, Failing(), None, 2)
+    with pytest.raises(ValueError, match=r"^text 0$"):
+        encoder.embed([f"text {number}" for number in range(10_000)])
+    assert len(read) < 10_000
 
 
 def test_texts_with_the_same_meaning_are_nearer_than_texts_with_the_same_words(encoder: TextEncoder) -> None:
