@@ -77,7 +77,7 @@ demo: $(MODEL)/config.json
 # imported; each adds up to 0.8 GB. What Python compiles is kept for the next process.
 test: setup
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist worksteal \
-	  -m "not e2e and not slow$(if $(DEEP),, and not deep)" \
+	  -m "not e2e and not slow$(if $(DEEP),, and not deep)" $(if $(findstring /,$(DEEP)),--deep-part $(DEEP)) \
 	  -n $$($(BIN)/python -c 'import os; print(min(2 * (os.cpu_count() or 1) + 1, 8))')
 
 # In an environment of its own (500 MB): they want an older openai than ours. Its tests skip without it.

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests import forked
+from tests.deep_parts import leave_out_others, read_part
 from tests.own_home import leave_home
 
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - a file system
@@ -36,12 +37,26 @@ settings.register_profile("anywhere", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--deep-part", metavar="K/N", help="run only part K of N of the tests with the marker deep"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if sys.platform == "linux":
         has_workers = config.getoption("numprocesses", None)
         tests = [str(config.invocation_params.dir / name) for name in config.args] if has_workers else []
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         forked.fork_children(environment, cache(partial(forked.start_server, environment, tests)))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    text = config.getoption("--deep-part")
+    if text is None:
+        return
+    left_out = leave_out_others(read_part(text), items)
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish() -> None:
