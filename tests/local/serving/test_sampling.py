@@ -63,6 +63,7 @@ def test_tokens_are_drawn_by_softmax(temperature: float) -> None:
     assert_drawn_by(counts, softmax(LOGITS / temperature))
 
 
+@pytest.mark.deep
 def test_rare_tokens_of_a_large_vocabulary_are_drawn_as_often_as_they_should() -> None:
     logits = torch.zeros(200_000)
     logits[:100_000] = 1.0
