@@ -49,7 +49,15 @@ def test_ranges_of_time(low: float, high: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(-600, "almost done"), (4, "almost done"), (240, "about 4 minutes left")]
+    ("seconds", "text"),
+    [
+        (-600, "almost done"),
+        (4, "almost done"),
+        (5, "about 5 seconds left"),
+        (61, "about 60 seconds left"),
+        (89.9, "about 85 seconds left"),
+        (240, "about 4 minutes left"),
+    ],
 )
 def test_the_time_left(seconds: float, text: str) -> None:
     assert words.time_left(seconds) == text

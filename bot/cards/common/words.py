@@ -191,6 +191,8 @@ def time_left(seconds: float) -> str:
     # A countdown of the last seconds would be over before Slack shows it.
     if seconds < 5:
         return "almost done"
+    if seconds < 90:
+        seconds -= seconds % 5  # an estimate is not right to the second
     return f"about {duration(seconds)} left"
 
 
