@@ -44,12 +44,14 @@ class BestCandidate:
 @dataclass(frozen=True)
 class NetValue:
     """Savings minus costs over `months` (a decimal as text) in micro-dollars: the 5%, 50% and 95% points of the
-    simulations."""
+    simulations. `price_fall` is the share by which the alternative was expected to get cheaper in a year (a decimal as
+    text, "" for none)."""
 
     months: str
     low_micros: int
     micros: int
     high_micros: int
+    price_fall: str = ""
 
 
 @dataclass(frozen=True)
@@ -376,6 +378,8 @@ def canonical_json(plan: Plan) -> str:
         for name in ("unmeasured", "task", "aim", "net", "machine_micros", "judge"):
             if not advised[name]:
                 del advised[name]
+        if advised.get("net") and not advised["net"]["price_fall"]:
+            del advised["net"]["price_fall"]
         if advised["scoring"] == "label":
             del advised["scoring"]
         if advised["floor"] is None:

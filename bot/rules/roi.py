@@ -233,6 +233,15 @@ class Inputs:
         return self.alternative.rates
 
     @property
+    def yearly_price_fall(self) -> Decimal:
+        """The expected share by which the alternative gets cheaper in a year; 0 if it isn't paid by the token."""
+        rates = self.alternative_rates
+        is_by_token = bool(rates.input or rates.output) and not rates.usd_per_hour
+        if not is_by_token:
+            return ZERO
+        return self.price_fall.expected
+
+    @property
     def months_known(self) -> Decimal | None:
         """Months until the tuned model is gone, or until the model that it is compared with ends without a known
         successor; None if neither has an end."""
@@ -287,6 +296,8 @@ class Estimate:
       given.
     - `npv_usd` is the net present value over `horizon_months`. `loss_cause` says why it is below 0 although money is
       saved at first; None otherwise.
+    - `yearly_price_fall` is the share by which the alternative is expected to get cheaper in a year. It lowers the net
+      value, but neither the monthly saving nor the payback time.
     - `ends` is the first day on which the tuned model is gone, None if that is not within the horizon.
     - `machines` that are paid by the hour serve the volume; None if it is paid by the token, or if their speed is
       unknown. `machines_range` is set if their number rests on a throughput guessed from the model's size.
@@ -319,6 +330,7 @@ class Estimate:
     machines_range: tuple[int, int] | None = None
     loss_cause: LossCause | None = None
     ends: date | None = None
+    yearly_price_fall: Decimal = ZERO
 
     @property
     def rests_on_one_machine(self) -> bool:
@@ -379,6 +391,7 @@ def estimate(inputs: Inputs) -> Estimate:
         machines_range=_machines_range(monthly.spent_machines),
         loss_cause=_cause_of_loss(inputs, net) if saving > 0 > net else None,
         ends=_end_within_horizon(inputs),
+        yearly_price_fall=inputs.yearly_price_fall,
     )
 
 

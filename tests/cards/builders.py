@@ -386,7 +386,7 @@ NOT_DECIDED = PlanVerdict(
     best=BestCandidate("the prompt with ten examples on openai/gpt-4o-mini", 0.79, 0.729, 0.851, "misses"),
     bearable_hours="7.81",
     saves_until="2027-01-14",
-    net=NetValue("12", 210_000_000, 640_000_000, 1_150_000_000),
+    net=NetValue("12", 210_000_000, 640_000_000, 1_150_000_000, "0.3"),
     machine_micros=73_000_000,
 )
 LOSES_LATER = PlanVerdict(

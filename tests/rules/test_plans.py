@@ -126,6 +126,19 @@ def test_a_verdict_from_before_net_values_keeps_its_hash() -> None:
     assert canonical_json(plan_from_json(stored)) == stored
 
 
+def test_a_net_value_from_before_price_falls_keeps_its_hash() -> None:
+    assert NOT_DECIDED.net is not None
+    old = replace(NOT_DECIDED, net=replace(NOT_DECIDED.net, price_fall=""))
+    stored = canonical_json(replace(PLAN, predicted=replace(PREDICTED, advised=old)))
+    assert '"net"' in stored and "price_fall" not in stored
+    assert canonical_json(plan_from_json(stored)) == stored
+
+    newer = replace(NOT_DECIDED, net=replace(NOT_DECIDED.net, price_fall="0.3"))
+    plan = replace(PLAN, predicted=replace(PREDICTED, advised=newer))
+    assert canonical_json(plan) != stored
+    assert plan_from_json(canonical_json(plan)) == plan
+
+
 @pytest.mark.parametrize(
     ("options", "is_given"),
     [("hours=20 volume=10M", True), ("volume=10M", False), ("hosting_hours=730", False)],

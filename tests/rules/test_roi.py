@@ -296,6 +296,19 @@ def test_a_faster_price_fall_lowers_the_net_value(slow: Decimal, fast: Decimal, 
     assert more > less if slow < fast else more == less
 
 
+@pytest.mark.parametrize(
+    ("rates", "fall"),
+    [
+        (GPT_4O, "0.3"),
+        (NANO, "0.3"),
+        (HOSTED, "0"),  # paid by the hour
+        (FREE, "0"),
+    ],
+)
+def test_only_a_price_by_the_token_falls(rates: Rates, fall: str) -> None:
+    assert estimate(replace(SAVES_2300, now=rates)).yearly_price_fall == Decimal(fall)
+
+
 # What a month costs
 
 REQUESTS = Fraction(1000)

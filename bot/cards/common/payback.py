@@ -165,6 +165,31 @@ def payback_text(months: Decimal | None) -> str:
     return f"in {format_months(months)}"
 
 
+def short_payback_text(months: Decimal | None, outlook: Outlook | None) -> str:
+    """Like `payback_text`, with its range unless it is a day at most."""
+    text = payback_text(months)
+    if months is None or (months and _is_within_a_day(months)):
+        return text
+    return f"{text}{payback_range_text(outlook)}"
+
+
+def payback_range_text(outlook: Outlook | None) -> str:
+    """' (36 days to 3.2 months)', the range of 90% of the simulations; '' without simulations or a range."""
+    if outlook is None:
+        return ""
+    early = outlook.payback_months.p5
+    late = outlook.payback_months.p95
+    if early is None or early == late:
+        return ""
+    soonest = "at once"
+    if early:
+        soonest = format_months(early)
+    latest = "never"
+    if late is not None:
+        latest = format_months(late)
+    return f" ({soonest} to {latest})"
+
+
 def _is_within_a_day(months: Decimal) -> bool:
     return months * HOURS_PER_MONTH < 24
 
@@ -180,6 +205,15 @@ def net_value_text(low: Decimal, middle: Decimal, high: Decimal) -> str:
     if middle >= 0:
         return f"gains {about_usd(middle)} ({between})"
     return f"loses {about_usd(-middle)} ({between})"
+
+
+def net_value_name(months: Decimal, price_fall: Decimal) -> str:
+    """'Over 12 months, if prices fall 30% a year'. The fall is the reason why the net value is less than the monthly
+    saving times the months."""
+    name = f"Over {format_months(months)}"
+    if price_fall:
+        name += f", if prices fall {price_fall:.0%} a year"
+    return name
 
 
 def _amount(amount: Decimal) -> str:

@@ -7,11 +7,17 @@ from decimal import Decimal
 from bot.cards.common.blocks import cut, escape
 from bot.cards.common.budgets import owner_text
 from bot.cards.common.calibration import alternative_bill
-from bot.cards.common.payback import hours_caveat, net_value_text, payback_condition, share_of_draws
+from bot.cards.common.payback import (
+    hours_caveat,
+    net_value_name,
+    net_value_text,
+    payback_condition,
+    share_of_draws,
+)
 from bot.cards.common.words import about_usd, charge, duration, money, requests_text, volume_text
 from bot.rules.budgets import Budget
 from bot.rules.models.deployments import Hosting, TokenTerms
-from bot.rules.plans import Plan
+from bot.rules.plans import NetValue, Plan
 from bot.rules.units import format_months
 from bot.values.runs import Progress
 from storage.records import Run
@@ -158,9 +164,9 @@ def _at_volume(plan: Plan) -> str:
 def foreseen_text(plan: Plan) -> str:
     """What the approvers saw, for lists: 'over 12 months it loses about $350 ($220 to $450), after $73 a month for its
     machine'. The monthly saving of plans older than that; '' if no saving was shown."""
-    for name, value in net_value(plan):  # at most one
-        first_letter = name[:1].lower()
-        return f"{first_letter}{name[1:]} it {value}"
+    net = _shown_net(plan)
+    if net is not None:
+        return f"over {format_months(Decimal(net.months))} it {_net_text(plan, net)}"
     saved = _saved_micros(plan)
     if saved is None or plan.withholds_saving:
         return ""
@@ -171,19 +177,35 @@ def foreseen_text(plan: Plan) -> str:
 
 def net_value(plan: Plan) -> list[tuple[str, str]]:
     """What is gained or lost in all, after the costs; the monthly saving alone may hide a later loss."""
-    if plan.advised is None or plan.advised.net is None or plan.withholds_saving:
+    net = _shown_net(plan)
+    if net is None:
         return []
-    net = plan.advised.net
-    name = f"Over {format_months(Decimal(net.months))}"
-    low, middle, high = map(from_micros, (net.low_micros, net.micros, net.high_micros))
-    text = net_value_text(low, middle, high)
-    return [(name, f"{text}{_after_machine(plan)}")]
+    return [(_net_name(net), _net_text(plan, net))]
 
 
 def _in_total(plan: Plan) -> str:
     """The net value, beside the monthly saving, since a section has no room for more fields."""
-    sentences = [f". {name} it {value}" for name, value in net_value(plan)]
-    return "".join(sentences)
+    net = _shown_net(plan)
+    if net is None:
+        return ""
+    return f". {_net_name(net)}, it {_net_text(plan, net)}"
+
+
+def _shown_net(plan: Plan) -> NetValue | None:
+    if plan.advised is None or plan.withholds_saving:
+        return None
+    return plan.advised.net
+
+
+def _net_name(net: NetValue) -> str:
+    price_fall = Decimal(net.price_fall or 0)  # plans of earlier versions don't know it
+    return net_value_name(Decimal(net.months), price_fall)
+
+
+def _net_text(plan: Plan, net: NetValue) -> str:
+    low, middle, high = map(from_micros, (net.low_micros, net.micros, net.high_micros))
+    text = net_value_text(low, middle, high)
+    return f"{text}{_after_machine(plan)}"
 
 
 def _after_machine(plan: Plan) -> str:

@@ -155,9 +155,7 @@ def _successor(inputs: Inputs) -> Assumption | None:
 
 def _falling_price(inputs: Inputs) -> Assumption:
     fall = inputs.price_fall
-    # Without an alternative, the saving is compared with today's model.
-    rates = inputs.alternative.rates if inputs.alternative else inputs.now
-    if rates.usd_per_hour or not (rates.input or rates.output):
+    if not inputs.yearly_price_fall:
         return Assumption(
             "price of the alternative",
             "constant",

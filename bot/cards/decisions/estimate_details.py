@@ -19,7 +19,13 @@ from bot.cards.common.blocks import (
 )
 from bot.cards.common.builder import Parts
 from bot.cards.common.candidates import alternative_name, alternative_text
-from bot.cards.common.payback import hours_caveat, payback_condition, payback_text, share_of_draws
+from bot.cards.common.payback import (
+    hours_caveat,
+    payback_condition,
+    payback_range_text,
+    payback_text,
+    share_of_draws,
+)
 from bot.cards.common.prices import vendor_prices
 from bot.cards.common.reasons import unknown_successor
 from bot.cards.common.words import SLACK, Spelling, about_usd, enough_text, planned_time, shorten
@@ -204,23 +210,6 @@ def training_time(summary: EstimateSummary) -> str:
     least_s = float(minutes.low) * 60
     most_s = float(minutes.high) * 60
     return planned_time(least_s, most_s, is_guess=summary.is_guess)
-
-
-def payback_range_text(outlook: Outlook | None) -> str:
-    """' (36 days to 3.2 months)', the range of 90% of the simulations; '' without simulations or a range."""
-    if outlook is None:
-        return ""
-    early = outlook.payback_months.p5
-    late = outlook.payback_months.p95
-    if early is None or early == late:
-        return ""
-    soonest = "at once"
-    if early:
-        soonest = format_months(early)
-    latest = "never"
-    if late is not None:
-        latest = format_months(late)
-    return f" ({soonest} to {latest})"
 
 
 def _bills(summary: EstimateSummary, estimate: Estimate) -> list[tuple[str, ...]]:

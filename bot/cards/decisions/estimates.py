@@ -31,9 +31,10 @@ from bot.cards.common.general import details_modal
 from bot.cards.common.judge_agreement import notes_on_evidence
 from bot.cards.common.payback import (
     monthly_saving_text,
+    net_value_name,
     net_value_text,
     payback_condition,
-    payback_text,
+    short_payback_text,
 )
 from bot.cards.common.prices import doubtful_successors
 from bot.cards.common.words import SLACK, Spelling, about_usd, shorten, volume_text
@@ -45,7 +46,6 @@ from bot.cards.decisions.estimate_details import (
     details,
     escaped_facts,
     other_bill,
-    payback_range_text,
     price_facts,
     saving_range,
     training_time,
@@ -55,7 +55,6 @@ from bot.rules.advice import Verdict, may_start_anyway, next_action
 from bot.rules.estimates import EstimateSummary, MainNumber
 from bot.rules.facts import TASK_KINDS, Standard, TaskKind
 from bot.rules.fit import aim_numbers, aim_of
-from bot.rules.forecast import Outlook
 from bot.rules.judge_agreement import CheckedJudge
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
@@ -73,7 +72,6 @@ from bot.rules.reasons import (
     UseCandidate,
 )
 from bot.rules.roi import Estimate
-from bot.rules.units import format_months
 from trainers.models.model_list import strip_effort
 from trainers.money import usd
 
@@ -381,7 +379,7 @@ def _number_facts(summary: EstimateSummary, number: MainNumber) -> list[tuple[st
         case "payback":
             return _pays_back(summary)
         case "net value":
-            return net_value_fact(summary.outlook)
+            return _net_value(summary)
         case "untrained":
             return _without_training(summary)
         case "machine":
@@ -407,13 +405,9 @@ def _pays_back(summary: EstimateSummary) -> list[tuple[str, str]]:
     if summary.estimate is None:
         return []
     months = summary.estimate.payback_months
-    text = payback_text(months)
-    if months is None:
-        return [("Pays back", text)]
     outlook = summary.outlook
-    if text != "within a day":
-        text += payback_range_text(outlook)
-    if outlook:
+    text = short_payback_text(months, outlook)
+    if outlook and months is not None:
         text += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
     return [("Pays back", text)]
 
@@ -451,11 +445,14 @@ def _saves(summary: EstimateSummary) -> list[tuple[str, str]]:
     return [("Saves", less)]
 
 
-def net_value_fact(outlook: Outlook | None) -> list[tuple[str, str]]:
+def _net_value(summary: EstimateSummary) -> list[tuple[str, str]]:
     """What is gained or lost over the horizon, after all costs."""
-    if outlook is None or outlook.net_points is None:
+    estimate = summary.estimate
+    outlook = summary.outlook
+    if estimate is None or outlook is None or outlook.net_points is None:
         return []
-    return [(f"Over {format_months(outlook.horizon_months)}", net_value_text(*outlook.net_points))]
+    name = net_value_name(outlook.horizon_months, estimate.yearly_price_fall)
+    return [(name, net_value_text(*outlook.net_points))]
 
 
 def _machine_bill(estimate: Estimate) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -484,9 +485,9 @@ def _verdict(result: EstimateResult) -> PlanVerdict:
         verdict = replace(verdict, floor=round(facts.floor, 6))
     if evidence.is_judged:
         verdict = replace(verdict, judge=str(evidence.judge))
-    if result.outlook:
-        verdict = _with_outlook(verdict, result.outlook)
     sums = result.estimate
+    if sums and result.outlook:
+        verdict = _with_outlook(verdict, result.outlook, sums.yearly_price_fall)
     if sums:
         verdict = replace(
             verdict,
@@ -498,14 +499,17 @@ def _verdict(result: EstimateResult) -> PlanVerdict:
     return verdict
 
 
-def _with_outlook(verdict: PlanVerdict, outlook: Outlook) -> PlanVerdict:
+def _with_outlook(verdict: PlanVerdict, outlook: Outlook, price_fall: Decimal) -> PlanVerdict:
     if outlook.bearable_hours:
         verdict = replace(verdict, bearable_hours=f"{outlook.bearable_hours:f}")
     points = outlook.net_points
     if points is None:
         return verdict
     low, middle, high = map(to_micros, points)
-    return replace(verdict, net=NetValue(f"{outlook.horizon_months:.4g}", low, middle, high))
+    net = NetValue(f"{outlook.horizon_months:.4g}", low, middle, high)
+    if price_fall:
+        net = replace(net, price_fall=f"{price_fall:.4g}")
+    return replace(verdict, net=net)
 
 
 def _unmeasured(result: EstimateResult) -> OtherModel | None:
